@@ -1,0 +1,55 @@
+"""SpikeVideoFormer: video understanding with spiking networks.
+
+The names below are the public interface; they are imported when first used, so that
+``import spikevideoformer`` is quick.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spikevideoformer.inference.predictor import VideoPredictor
+    from spikevideoformer.models.config import ModelConfig, list_models
+    from spikevideoformer.models.published import load_published, published_names
+    from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
+    from spikevideoformer.nn.neuron import record_firing_rates
+    from spikevideoformer.ops.lif import NeuronConfig
+
+_HOME = {
+    "ModelConfig": "models.config",
+    "NeuronConfig": "ops.lif",
+    "SpikeVideoFormer": "models.spikevideoformer",
+    "VideoPredictor": "inference.predictor",
+    "create_model": "models.spikevideoformer",
+    "list_models": "models.config",
+    "load_published": "models.published",
+    "published_names": "models.published",
+    "record_firing_rates": "nn.neuron",
+}
+
+__all__ = [
+    "ModelConfig",
+    "NeuronConfig",
+    "SpikeVideoFormer",
+    "VideoPredictor",
+    "create_model",
+    "list_models",
+    "load_published",
+    "published_names",
+    "record_firing_rates",
+]
+
+__version__ = version("spikevideoformer")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'spikevideoformer' has no attribute {name!r}")
+    value = getattr(import_module(f"spikevideoformer.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,1 @@
+"""Networks: configuration and presets, backbone, heads, published checkpoints."""

@@ -1,0 +1,154 @@
+"""The spatio-temporal CNN + Transformer backbone, top down (PAPER section 2)."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from spikevideoformer.models.config import ModelConfig
+from spikevideoformer.nn.attention import Axes, TransformerBlock
+from spikevideoformer.nn.conv import ConvBlock, Downsample
+from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.shapes import Design
+
+# One residual attention module per inner tuple; the axes inside it follow each other.
+ATTENTION_AXES: dict[Design, tuple[tuple[Axes, ...], ...]] = {
+    "joint": (("space_time",),),
+    "hierarchical": (("space",), ("time",)),
+    "factorized": (("space", "time"),),
+    "neuron_only": (("space",),),
+    "spatial_only": (("space",),),
+}
+
+
+class Stage(nn.Module):
+    """A Downsample and the blocks at its resolution."""
+
+    def __init__(self, downsample: Downsample, blocks: list[nn.Module]) -> None:
+        super().__init__()
+        self.downsample = downsample
+        self.blocks = nn.ModuleList(blocks)
+        self.gradient_checkpointing = False
+
+    def forward(self, u: Tensor) -> Tensor:
+        u = self.downsample(u)
+        for block in self.blocks:
+            if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+                # Neuron state lives inside one call of a block, so running it again is exact.
+                out = checkpoint(
+                    block, u, use_reentrant=False, context_fn=lambda b=block: _recompute(b)
+                )
+                assert isinstance(out, Tensor)
+                u = out
+            else:
+                u = block(u)
+        return u
+
+
+def _recompute(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _frozen_statistics(block)
+
+
+@contextmanager
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    """Batch norms normalise as in training but leave their running statistics alone.
+
+    Without this a recomputed block would count every batch twice.
+    """
+    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+class Backbone(nn.Module):
+    """Four stages, the first of them in two steps: ``[T, B, C, H, W]`` in, features out.
+
+    Args:
+        config: the architecture.
+
+    Source: PAPER section 2 (after Meta-SpikeFormer, ICLR 2024).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        reset = config.design == "spatial_only"
+        e1, e2, e3, e4 = config.widths
+        widths = (e1 // 2, e1, e2, e3, e4)
+        strides = (2, 2, 2, 2, 1)
+        total = sum(config.depths)
+        # stochastic depth grows linearly from the first block to the last
+        drop_paths = iter(config.drop_path * i / max(total - 1, 1) for i in range(total))
+
+        def neuron() -> Neuron:
+            return Neuron(config.neuron, reset)
+
+        def block(width: int, is_conv: bool) -> nn.Module:
+            if is_conv:
+                return ConvBlock(
+                    width,
+                    mlp_ratio=config.mlp_ratio,
+                    drop_path=next(drop_paths),
+                    neuron=config.neuron,
+                    reset_each_frame=reset,
+                )
+            return TransformerBlock(
+                width,
+                heads=config.heads,
+                attention_axes=ATTENTION_AXES[config.design],
+                kind=config.attention,
+                constant_term=config.constant_term,
+                mlp_ratio=config.mlp_ratio,
+                drop_path=next(drop_paths),
+                neuron=config.neuron,
+                reset_each_frame=reset,
+            )
+
+        stages = []
+        in_channels = config.in_channels
+        for i, (width, stride, depth) in enumerate(zip(widths, strides, config.depths, strict=True)):
+            downsample = Downsample(
+                in_channels,
+                width,
+                kernel_size=7 if i == 0 else 3,
+                stride=stride,
+                neuron=None if i == 0 else neuron(),
+            )
+            stages.append(Stage(downsample, [block(width, i < 3) for _ in range(depth)]))
+            in_channels = width
+        self.stage1a, self.stage1b, self.stage2, self.stage3, self.stage4 = stages
+        self._init_weights()
+
+    def _init_weights(self) -> None:
+        for stage in self.stages():
+            for block in stage.blocks:
+                for norm in block.last_norms():  # type: ignore[operator, union-attr]
+                    nn.init.constant_(norm.weight, self.config.residual_gain)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """In order of execution."""
+        return self.stage1a, self.stage1b, self.stage2, self.stage3, self.stage4
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Recompute each block in the backward pass instead of keeping what it computed."""
+        return self.stage1a.gradient_checkpointing
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, on: bool) -> None:
+        for stage in self.stages():
+            stage.gradient_checkpointing = on
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Membranes after each stage: ``[T, B, e, H/s, W/s]`` at s = 4, 8, 16, 16."""
+        u1 = self.stage1b(self.stage1a(x))
+        u2 = self.stage2(u1)
+        u3 = self.stage3(u2)
+        return u1, u2, u3, self.stage4(u3)

@@ -1,0 +1,223 @@
+"""Checkpoints in the published format: read safely, and reproduced number by number.
+
+The published code names modules otherwise than we do; :func:`published_names` is the dictionary
+between the two. PAPER section 2 describes the format.
+"""
+
+import argparse
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from spikevideoformer.models.config import ModelConfig
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, load_state
+from spikevideoformer.shapes import AttentionKind, Design
+
+PublishedAttention = Literal["joint_hamming", "joint_dot", "spatial_dot"]
+
+_DESIGNS: dict[str, tuple[Design, AttentionKind]] = {
+    "joint_hamming": ("joint", "hamming"),
+    "joint_dot": ("joint", "dot"),
+    # attention inside each frame; membranes run on through time
+    "spatial_dot": ("neuron_only", "dot"),
+}
+
+_DOWNSAMPLE = {"neuron": "encode_lif", "conv": "encode_conv", "bn": "encode_bn"}
+_CONV_BLOCK = {
+    "sep_conv.neuron1": "Conv.lif1",
+    "sep_conv.pw1": "Conv.pwconv1",
+    "sep_conv.bn1": "Conv.bn1",
+    "sep_conv.neuron2": "Conv.lif2",
+    "sep_conv.dw": "Conv.dwconv",
+    "sep_conv.pw2": "Conv.pwconv2",
+    "sep_conv.bn2": "Conv.bn2",
+    "channel_conv.neuron1": "lif1",
+    "channel_conv.conv1": "conv1",
+    "channel_conv.bn1": "bn1",
+    "channel_conv.neuron2": "lif2",
+    "channel_conv.conv2": "conv2",
+    "channel_conv.bn2": "bn2",
+}
+_REP_CONV = {
+    "pw1": "0.body.0",
+    "bn1": "0.body.1.bn",
+    "dw": "0.body.2.0",
+    "pw2": "0.body.2.1",
+    "bn2": "0.body.2.2",
+    "bn_out": "1",
+}
+_TRANSFORMER_BLOCK = {
+    "attention.0.neuron": "attn.head_lif",
+    **{f"attention.0.steps.0.{z}_neuron": f"attn.{z}_lif" for z in "qkv"},
+    **{
+        f"attention.0.steps.0.{z}_conv.{ours}": f"attn.{z}_conv.{theirs}"
+        for z in "qkv"
+        for ours, theirs in _REP_CONV.items()
+    },
+    "attention.0.steps.0.bn": "attn.attn_bn",
+    "attention.0.steps.0.out_neuron": "attn.attn_lif",
+    **{f"attention.0.proj.{ours}": f"attn.proj_conv.{theirs}" for ours, theirs in _REP_CONV.items()},
+    "mlp.neuron1": "mlp.fc1_lif",
+    "mlp.fc1": "mlp.fc1_conv",
+    "mlp.bn1": "mlp.fc1_bn",
+    "mlp.neuron2": "mlp.fc2_lif",
+    "mlp.fc2": "mlp.fc2_conv",
+    "mlp.bn2": "mlp.fc2_bn",
+}
+# our stage -> their Downsample, their name of block i
+_STAGES = {
+    "stage1a": ("downsample1_1", "ConvBlock1_1.{}"),
+    "stage1b": ("downsample1_2", "ConvBlock1_2.{}"),
+    "stage2": ("downsample2", "ConvBlock2_{}.0"),
+    "stage3": ("downsample3", "block3.{}"),
+    "stage4": ("downsample4", "block4.{}"),
+}
+
+
+def published_names(model: SpikeVideoFormer) -> dict[str, str]:
+    """Published name of each of our modules that has a counterpart.
+
+    Covers convolutions, norms, neurons, whole blocks and downsamplings. A parameter has the name
+    of its module and the same ending in both worlds.
+
+    Args:
+        model: a network of the joint or neuron-only design (the others were not published).
+
+    Returns:
+        ``{our module name: published module name}``.
+    """
+    names = {"head.neuron": "lif", "head.fc": "head"}
+    for stage_name, (downsample, block) in _STAGES.items():
+        ours = f"backbone.{stage_name}"
+        names[f"{ours}.downsample"] = downsample
+        for inner, theirs in _DOWNSAMPLE.items():
+            names[f"{ours}.downsample.{inner}"] = f"{downsample}.{theirs}"
+        table = _TRANSFORMER_BLOCK if stage_name in ("stage3", "stage4") else _CONV_BLOCK
+        for i in range(len(getattr(model.backbone, stage_name).blocks)):
+            their_block = block.format(i + 1 if stage_name == "stage2" else i)
+            names[f"{ours}.blocks.{i}"] = their_block
+            for inner, theirs in table.items():
+                names[f"{ours}.blocks.{i}.{inner}"] = f"{their_block}.{theirs}"
+    modules = dict(model.named_modules())
+    return {ours: theirs for ours, theirs in names.items() if ours in modules}
+
+
+def load_published(
+    path: str | os.PathLike[str], *, attention: PublishedAttention = "joint_hamming", heads: int = 8
+) -> SpikeVideoFormer:
+    """A published checkpoint as one of our models, in evaluation mode.
+
+    Widths, depths and the class count are read off the tensors. The file is unpickled with
+    ``weights_only=True``: no code in it is run. A distillation head (``head_kd``) is averaged
+    with the other one, as its authors' evaluation does: both are linear in the same spikes.
+
+    Args:
+        path: a ``.pth`` file whose ``model`` entry (or whole content) is a state dict.
+        attention: what the weights were trained for; the tensors cannot tell joint from spatial.
+        heads: attention heads, which the tensors cannot tell either.
+
+    Raises:
+        ValueError: a file that is missing, damaged, carries code, or has tensors that do not fit,
+            in one line.
+
+    Source: PAPER section 2, "Names in a published checkpoint".
+    """
+    path = Path(path)
+    if attention not in _DESIGNS:
+        raise ValueError(
+            f"attention {attention!r} is unknown; choose one of "
+            f"{', '.join(get_args(PublishedAttention))}"
+        )
+    design, kind = _DESIGNS[attention]
+    state = _read_state(path)
+    if _has_attention_bn(state) != (kind == "hamming"):
+        other = "joint_dot or spatial_dot" if kind == "hamming" else "joint_hamming"
+        raise ValueError(f"{path} was not trained with {attention} attention; try {other}")
+    try:
+        config = ModelConfig(
+            widths=(
+                state["downsample1_2.encode_conv.weight"].shape[0],
+                state["downsample2.encode_conv.weight"].shape[0],
+                state["downsample3.encode_conv.weight"].shape[0],
+                state["downsample4.encode_conv.weight"].shape[0],
+            ),
+            depths=(
+                _count(state, "ConvBlock1_1.{}."),
+                _count(state, "ConvBlock1_2.{}."),
+                _count(state, "ConvBlock2_{}.0.", first=1),
+                _count(state, "block3.{}."),
+                _count(state, "block4.{}."),
+            ),
+            in_channels=state["downsample1_1.encode_conv.weight"].shape[1],
+            heads=heads,
+            design=design,
+            attention=kind,
+        )
+        num_classes = state["head.weight"].shape[0]
+    except KeyError as error:
+        raise ValueError(
+            f"{path} has no tensor {error}; it is not a published SpikeVideoFormer checkpoint"
+        ) from None
+    model = SpikeVideoFormer(config, task="classification", num_classes=num_classes)
+    load_state(model, _renamed(state, model), path)
+    return model.eval()
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist or is no file; give a published .pth checkpoint")
+    try:
+        # Training scripts of this field store their parsed arguments beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain values, or is damaged; it was refused "
+            "without running anything in it: get the file from its authors again"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else "damaged"
+        raise ValueError(f"{path} is no readable checkpoint ({reason}); copy it again") from error
+    state = content.get("model", content) if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path} has no state dict of tensors under 'model'")
+    # a network saved from inside DistributedDataParallel
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _has_attention_bn(state: Mapping[str, Tensor]) -> bool:
+    return any(".attn.attn_bn." in key for key in state)
+
+
+def _count(state: Mapping[str, Tensor], pattern: str, first: int = 0) -> int:
+    n = 0
+    while any(key.startswith(pattern.format(first + n)) for key in state):
+        n += 1
+    if n == 0:
+        raise KeyError(pattern.format(first))
+    return n
+
+
+def _renamed(state: Mapping[str, Tensor], model: SpikeVideoFormer) -> dict[str, Tensor]:
+    theirs_to_ours = {theirs: ours for ours, theirs in published_names(model).items()}
+    own = model.state_dict()
+    renamed = {}
+    for key, value in state.items():
+        module, _, leaf = key.rpartition(".")
+        if module == "head_kd":
+            continue
+        if module == "head" and f"head_kd.{leaf}" in state:
+            value = (value + state[f"head_kd.{leaf}"]) / 2
+        # a name without counterpart is kept, so that load_state reports it
+        name = f"{theirs_to_ours[module]}.{leaf}" if module in theirs_to_ours else key
+        if name in own and own[name].ndim == 4 and value.ndim == 3:
+            value = value.unsqueeze(-1)  # 1-d convolutions of the published MLP
+        renamed[name] = value
+    return renamed
+
+

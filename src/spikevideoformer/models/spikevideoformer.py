@@ -1,0 +1,246 @@
+"""The network as users meet it: checked input, a backbone, a head, a folder on disk."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from spikevideoformer.models.backbone import Backbone
+from spikevideoformer.models.config import STRIDE, ModelConfig, preset
+from spikevideoformer.models.heads import ClassificationHead
+
+FORMAT_VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+TASKS = ("classification",)
+
+
+class SpikeVideoFormer(nn.Module):
+    """A spike-driven video Transformer with a head for one task.
+
+    Args:
+        config: the architecture.
+        task: what the head is for: classification.
+        num_classes: classes to tell apart.
+
+    Attributes:
+        classes: their names, where known.
+        clip: how a video becomes input (a ``ClipSpec`` as a dict), where known.
+
+    Raises:
+        ValueError: an unknown task or a wrong class count.
+    """
+
+    def __init__(self, config: ModelConfig, *, task: str, num_classes: int) -> None:
+        super().__init__()
+        if task not in TASKS:
+            raise ValueError(f"task {task!r} is unknown; choose one of {', '.join(TASKS)}")
+        self.config, self.task, self.num_classes = config, task, num_classes
+        self.classes: tuple[str, ...] | None = None
+        self.clip: dict[str, Any] | None = None
+        self.backbone = Backbone(config)
+        self.head = ClassificationHead(config, num_classes)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Logits ``[B, num_classes]`` of normalised clips ``[B, T, C, H, W]``.
+
+        No membrane outlives the call. Raises ValueError for anything but a finite,
+        floating-point video of this shape.
+        """
+        video = self._checked(video)
+        logits: Tensor = self.head(self.backbone(video.transpose(0, 1)))
+        return logits
+
+    def _checked(self, video: Tensor) -> Tensor:
+        want = f"a float video [B, T, {self.config.in_channels}, H, W]"
+        if not isinstance(video, Tensor):
+            raise ValueError(f"got {type(video).__name__}; expected {want} as a torch tensor")
+        shape = tuple(video.shape)
+        if video.ndim != 5:
+            raise ValueError(f"got shape {shape}; expected {want}; add the missing axes")
+        if not video.is_floating_point():
+            raise ValueError(
+                f"got {video.dtype}; expected {want}; convert with .float() and normalise"
+            )
+        if shape[2] != self.config.in_channels:
+            raise ValueError(f"got {shape[2]} channels in {shape}; expected {want}")
+        if min(shape) < 1:
+            raise ValueError(f"got shape {shape}; expected {want} with no empty axis")
+        pad_h, pad_w = -shape[3] % STRIDE, -shape[4] % STRIDE
+        if pad_h or pad_w:
+            if not self.config.pad_input:
+                raise ValueError(
+                    f"got {shape[3]}x{shape[4]} pixels; height and width must be multiples of "
+                    f"{STRIDE}: resize, or create the model with pad_input=True"
+                )
+            video = F.pad(video, (0, pad_w, 0, pad_h))
+        if not torch.compiler.is_compiling() and not bool(torch.isfinite(video).all()):
+            raise ValueError("the video holds NaN or infinite values; check the normalisation")
+        return video
+
+    def num_parameters(self) -> int:
+        """Trainable values."""
+        return sum(p.numel() for p in self.parameters())
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        classes: Sequence[str] | None = None,
+        clip: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write ``config.json`` and ``model.safetensors``, each in one step.
+
+        Args:
+            folder: made where it is missing.
+            classes: names of the classes, kept with the model; ``self.classes`` where None.
+            clip: how a video becomes input; ``self.clip`` where None.
+
+        Raises:
+            ValueError: as many names as classes are needed.
+        """
+        classes = self.classes if classes is None else tuple(classes)
+        clip = self.clip if clip is None else dict(clip)
+        if classes is not None and len(classes) != self.num_classes:
+            raise ValueError(f"got {len(classes)} class names for {self.num_classes} classes")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {
+            "format_version": FORMAT_VERSION,
+            "task": self.task,
+            "num_classes": self.num_classes,
+            "model": self.config.to_dict(),
+            "classes": classes,
+            "clip": clip,
+        }
+        state = {k: v.contiguous() for k, v in self.state_dict().items()}
+        _write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(state, path))
+        text = json.dumps(about, indent=2) + "\n"
+        _write_atomically(folder / CONFIG_FILE, lambda path: path.write_text(text, "utf-8"))
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: str | os.PathLike[str]) -> "SpikeVideoFormer":
+        """Read a model folder, or fetch one from the Hugging Face hub, in evaluation mode.
+
+        Nothing in the files is executed.
+
+        Raises:
+            ValueError: no such folder, or files that are missing, damaged or of another format.
+        """
+        folder = _local_folder(folder_or_hub_id)
+        about = _read_config(folder / CONFIG_FILE)
+        model = cls(
+            ModelConfig.from_dict(about["model"]),
+            task=about["task"],
+            num_classes=about["num_classes"],
+        )
+        model.classes = None if about["classes"] is None else tuple(about["classes"])
+        model.clip = about["clip"]
+        weights = folder / WEIGHTS_FILE
+        if not weights.is_file():
+            raise ValueError(f"{weights} is missing; a model folder holds {CONFIG_FILE} and it")
+        try:
+            state = load_file(weights)
+        except SafetensorError as error:
+            raise ValueError(
+                f"{weights} is no readable safetensors file ({error}); copy or train it again"
+            ) from error
+        load_state(model, state, weights)
+        return model.eval()
+
+
+def create_model(
+    name: str, task: str = "classification", num_classes: int = 400, **overrides: Any
+) -> SpikeVideoFormer:
+    """A fresh network.
+
+    Args:
+        name: a preset, see :func:`list_models`.
+        task: classification.
+        num_classes: classes to tell apart.
+        **overrides: fields of :class:`ModelConfig`, such as ``design="factorized"``,
+            ``attention="dot"``, ``neuron="integer_lif"``, ``drop_path=0.1``.
+
+    Raises:
+        ValueError: an unknown name, task or option, or a value outside its range.
+    """
+    config = preset(name).with_overrides(overrides)
+    return SpikeVideoFormer(config, task=task, num_classes=num_classes)
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
+    """Load every tensor, or raise a ValueError of one line that names the first misfit."""
+    own = model.state_dict()
+    for key in own.keys() - state.keys():
+        raise ValueError(f"{source} lacks the tensor {key}; it belongs to another architecture")
+    for key, value in state.items():
+        if key not in own:
+            raise ValueError(f"{source} has a tensor {key} that the architecture has no place for")
+        if value.shape != own[key].shape:
+            raise ValueError(
+                f"{source}: {key} has shape {tuple(value.shape)}; the architecture needs "
+                f"{tuple(own[key].shape)}"
+            )
+    model.load_state_dict(state)
+
+
+def _local_folder(folder_or_hub_id: str | os.PathLike[str]) -> Path:
+    folder = Path(folder_or_hub_id)
+    if folder.is_dir():
+        return folder
+    name = os.fspath(folder_or_hub_id)
+    if folder.exists():
+        raise ValueError(f"{name} is a file; give the folder that holds {CONFIG_FILE}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ValueError(f"{name} does not exist; give a model folder or a hub id (owner/name)")
+    try:
+        return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
+    except (OSError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{name} is neither a folder here nor a model that the hub hands out ({reason})"
+        ) from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; give a folder that save_pretrained or train wrote")
+    try:
+        about = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error})") from error
+    keys = {"format_version", "task", "num_classes", "model", "classes", "clip"}
+    if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} is not of format version {FORMAT_VERSION}; it was not written by this "
+            "version of spikevideoformer"
+        )
+    if about.keys() != keys:
+        odd = sorted(about.keys() ^ keys)[0]
+        raise ValueError(f"{path}: key {odd!r} is missing or unknown; expected {sorted(keys)}")
+    return about
+
+
+def _write_atomically(path: Path, write: Any) -> None:
+    """Write beside ``path`` and rename, so that it is never seen half-written."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Modules over the ops: neurons, convolutions, attention."""

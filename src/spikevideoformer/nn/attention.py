@@ -1,0 +1,226 @@
+"""Spike-driven attention modules, one per space-time design.
+
+Axes: ``x`` is ``[T, B, C, H, W]``; a head sees tokens ``[batch, h, N, d]`` where N is
+    space_time  T*H*W tokens, batch B        (joint)
+    space       H*W tokens, batch T*B        (neuron-only, spatial-only, first half of the others)
+    time        T tokens, batch B*H*W        (second half of hierarchical and factorized)
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from spikevideoformer.nn.conv import RepConv, StochasticDepth, per_frame
+from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.ops.hamming import dot_attention, hamming_attention
+from spikevideoformer.ops.lif import NeuronConfig
+from spikevideoformer.shapes import AttentionKind
+
+Axes = Literal["space_time", "space", "time"]
+
+DOT_SCALE = 0.125  # published SDSA: fixed scale and a lower threshold instead of a BN
+DOT_THRESHOLD = 0.5
+
+
+def to_tokens(x: Tensor, heads: int, axes: Axes) -> Tensor:
+    """``[T, B, C, H, W]`` -> ``[batch, h, N, d]``; heads are contiguous slices of the channels."""
+    t, b, c, h, w = x.shape
+    x = x.reshape(t, b, heads, c // heads, h * w)
+    if axes == "space_time":
+        return x.permute(1, 2, 0, 4, 3).reshape(b, heads, t * h * w, c // heads)
+    if axes == "space":
+        return x.permute(0, 1, 2, 4, 3).reshape(t * b, heads, h * w, c // heads)
+    return x.permute(1, 4, 2, 0, 3).reshape(b * h * w, heads, t, c // heads)
+
+
+def from_tokens(tokens: Tensor, shape: torch.Size, axes: Axes) -> Tensor:
+    """Inverse of :func:`to_tokens`; ``shape`` is ``[T, B, C, H, W]``."""
+    t, b, c, h, w = shape
+    heads, d = tokens.shape[1], tokens.shape[3]
+    if axes == "space_time":
+        x = tokens.reshape(b, heads, t, h * w, d).permute(2, 0, 1, 4, 3)  # T B heads d HW
+    elif axes == "space":
+        x = tokens.reshape(t, b, heads, h * w, d).permute(0, 1, 2, 4, 3)
+    else:
+        x = tokens.reshape(b, h * w, heads, t, d).permute(3, 0, 2, 4, 1)
+    return x.reshape(t, b, c, h, w)
+
+
+class SpikeAttention(nn.Module):
+    """q, k, v projections, SDHA or SDSA over ``axes``, and the neuron that ends it.
+
+    Spikes in, spikes out, no output projection.
+
+    Args:
+        channels: C, a multiple of ``heads``.
+        heads: h.
+        axes: which tokens attend to each other.
+        kind: hamming (scale 1/(2C), then BN, threshold as the other neurons) or dot (scale 1/8,
+            threshold 0.5, no BN).
+        constant_term: keep the 1/2 of the Hamming similarity.
+        neuron: what fires.
+        reset_each_frame: see :class:`Neuron`.
+
+    Source: PAPER sections 2 and 3.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        axes: Axes,
+        kind: AttentionKind,
+        constant_term: bool,
+        neuron: NeuronConfig,
+        reset_each_frame: bool,
+    ) -> None:
+        super().__init__()
+        self.heads, self.axes, self.kind, self.constant_term = heads, axes, kind, constant_term
+        self.levels = neuron.levels
+        self.q_conv, self.k_conv, self.v_conv = (RepConv(channels) for _ in range(3))
+        self.q_neuron, self.k_neuron, self.v_neuron = (
+            Neuron(neuron, reset_each_frame) for _ in range(3)
+        )
+        if kind == "hamming":
+            self.scale = 1 / (2 * channels)
+            self.bn = nn.BatchNorm2d(channels)
+            out_neuron = neuron
+        else:
+            self.scale = DOT_SCALE
+            out_neuron = NeuronConfig(
+                **{**vars(neuron), "v_threshold": DOT_THRESHOLD * neuron.v_threshold}
+            )
+        self.out_neuron = Neuron(out_neuron, reset_each_frame)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.q_neuron(per_frame(self.q_conv, x))  # [T, B, C, H, W]
+        k = self.k_neuron(per_frame(self.k_conv, x))
+        v = self.v_neuron(per_frame(self.v_conv, x))
+        q_, k_, v_ = (to_tokens(z, self.heads, self.axes) for z in (q, k, v))
+        if self.kind == "hamming":
+            y = hamming_attention(
+                q_,
+                k_,
+                v_,
+                scale=self.scale,
+                constant_term=self.constant_term,
+                levels=self.levels,
+            )
+            y = per_frame(self.bn, from_tokens(y, x.shape, self.axes))
+        else:
+            y = from_tokens(dot_attention(q_, k_, v_, scale=self.scale), x.shape, self.axes)
+        spikes: Tensor = self.out_neuron(y)
+        return spikes
+
+
+class Attention(nn.Module):
+    """X = SN(U), one :class:`SpikeAttention` after another, then the output projection.
+
+    One ``axes`` gives the joint or spatial module (weights 4 D^2); two give the factorized one,
+    spatial then temporal with q/k/v of their own and a shared output projection (7 D^2).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        axes: tuple[Axes, ...],
+        kind: AttentionKind,
+        constant_term: bool,
+        neuron: NeuronConfig,
+        reset_each_frame: bool,
+    ) -> None:
+        super().__init__()
+        self.neuron = Neuron(neuron, reset_each_frame)
+        self.steps = nn.ModuleList(
+            SpikeAttention(
+                channels,
+                heads=heads,
+                axes=a,
+                kind=kind,
+                constant_term=constant_term,
+                neuron=neuron,
+                reset_each_frame=reset_each_frame,
+            )
+            for a in axes
+        )
+        self.proj = RepConv(channels)
+
+    def forward(self, u: Tensor) -> Tensor:
+        x = self.neuron(u)
+        for step in self.steps:
+            x = step(x)
+        return per_frame(self.proj, x)
+
+
+class MLP(nn.Module):
+    """SN -> 1x1 (C -> 4C) -> BN -> SN -> 1x1 (4C -> C) -> BN."""
+
+    def __init__(
+        self, channels: int, mlp_ratio: int, neuron: NeuronConfig, reset_each_frame: bool
+    ) -> None:
+        super().__init__()
+        wide = mlp_ratio * channels
+        self.neuron1 = Neuron(neuron, reset_each_frame)
+        self.fc1 = nn.Conv2d(channels, wide, 1)
+        self.bn1 = nn.BatchNorm2d(wide)
+        self.neuron2 = Neuron(neuron, reset_each_frame)
+        self.fc2 = nn.Conv2d(wide, channels, 1)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, u: Tensor) -> Tensor:
+        u = per_frame(self.bn1, per_frame(self.fc1, self.neuron1(u)))
+        return per_frame(self.bn2, per_frame(self.fc2, self.neuron2(u)))
+
+
+class TransformerBlock(nn.Module):
+    """U' = U + Attention(U); U'' = U' + MLP(U').
+
+    Args:
+        channels: C.
+        attention_axes: one residual attention module for each entry: ``(("space_time",),)`` is
+            joint, ``(("space",), ("time",))`` hierarchical, ``(("space", "time"),)`` factorized.
+
+    The other arguments are those of the parts.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        attention_axes: tuple[tuple[Axes, ...], ...],
+        kind: AttentionKind,
+        constant_term: bool,
+        mlp_ratio: int,
+        drop_path: float,
+        neuron: NeuronConfig,
+        reset_each_frame: bool,
+    ) -> None:
+        super().__init__()
+        self.attention = nn.ModuleList(
+            Attention(
+                channels,
+                heads=heads,
+                axes=axes,
+                kind=kind,
+                constant_term=constant_term,
+                neuron=neuron,
+                reset_each_frame=reset_each_frame,
+            )
+            for axes in attention_axes
+        )
+        self.mlp = MLP(channels, mlp_ratio, neuron, reset_each_frame)
+        self.drop_path = StochasticDepth(drop_path)
+
+    def forward(self, u: Tensor) -> Tensor:
+        for attention in self.attention:
+            u = u + self.drop_path(attention(u))
+        return u + self.drop_path(self.mlp(u))
+
+    def last_norms(self) -> list[nn.BatchNorm2d]:
+        """The BN that closes each residual branch."""
+        return [a.proj.bn_out for a in self.attention] + [self.mlp.bn2]

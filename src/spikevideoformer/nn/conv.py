@@ -1,0 +1,183 @@
+"""Convolutional parts of the backbone. All take and return ``[T, B, C, H, W]``.
+
+Residual shortcuts carry membranes (real values); what enters a convolution is spikes, except
+where a docstring says otherwise.
+"""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.ops.lif import NeuronConfig
+
+
+def per_frame(module: nn.Module, x: Tensor) -> Tensor:
+    """Apply an image module to every frame of every clip: ``[T, B, C, H, W]`` in and out."""
+    frames, clips = x.shape[:2]
+    y: Tensor = module(x.flatten(0, 1))  # [T*B, C, H, W]
+    return y.unflatten(0, (frames, clips))
+
+
+class StochasticDepth(nn.Module):
+    """Leave a residual branch out for random clips while training, scaled to keep the mean.
+
+    A clip keeps or loses the branch for all its frames at once.
+
+    Args:
+        rate: probability to drop, in [0, 1).
+
+    Source: Huang et al., ECCV 2016. A parameter of the published model that its code ignores.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        keep = torch.rand(x.shape[1], device=x.device) >= self.rate  # [B]
+        return x * (keep / (1 - self.rate)).to(x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
+
+
+class Downsample(nn.Module):
+    """[SN unless first] -> Conv(bias) -> BN.
+
+    Args:
+        in_channels, out_channels: widths.
+        kernel_size, stride: of the convolution; padding is half the kernel.
+        neuron: what fires into the convolution; None for the one layer that sees pixels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int,
+        stride: int,
+        neuron: Neuron | None,
+    ) -> None:
+        super().__init__()
+        self.neuron = neuron
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2
+        )
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.neuron is not None:
+            x = self.neuron(x)
+        return per_frame(self.bn, per_frame(self.conv, x))
+
+
+class SepConv(nn.Module):
+    """SN -> pw 1x1 (C -> 2C) -> BN -> SN -> dw 7x7 -> pw 1x1 (2C -> C) -> BN.
+
+    The last pointwise convolution receives the real-valued output of the depthwise one.
+    """
+
+    expansion = 2
+    kernel_size = 7
+
+    def __init__(self, channels: int, neuron: NeuronConfig, reset_each_frame: bool) -> None:
+        super().__init__()
+        wide = self.expansion * channels
+        self.neuron1 = Neuron(neuron, reset_each_frame)
+        self.pw1 = nn.Conv2d(channels, wide, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(wide)
+        self.neuron2 = Neuron(neuron, reset_each_frame)
+        self.dw = nn.Conv2d(
+            wide, wide, self.kernel_size, padding=self.kernel_size // 2, groups=wide, bias=False
+        )
+        self.pw2 = nn.Conv2d(wide, channels, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = per_frame(self.bn1, per_frame(self.pw1, self.neuron1(x)))
+        x = per_frame(self.dw, self.neuron2(x))
+        return per_frame(self.bn2, per_frame(self.pw2, x))
+
+
+class ChannelConv(nn.Module):
+    """SN -> 3x3 (C -> 4C) -> BN -> SN -> 3x3 (4C -> C) -> BN."""
+
+    def __init__(
+        self, channels: int, mlp_ratio: int, neuron: NeuronConfig, reset_each_frame: bool
+    ) -> None:
+        super().__init__()
+        wide = mlp_ratio * channels
+        self.neuron1 = Neuron(neuron, reset_each_frame)
+        self.conv1 = nn.Conv2d(channels, wide, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(wide)
+        self.neuron2 = Neuron(neuron, reset_each_frame)
+        self.conv2 = nn.Conv2d(wide, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = per_frame(self.bn1, per_frame(self.conv1, self.neuron1(x)))
+        return per_frame(self.bn2, per_frame(self.conv2, self.neuron2(x)))
+
+
+class ConvBlock(nn.Module):
+    """U' = U + SepConv(U); U'' = U' + ChannelConv(U')."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        mlp_ratio: int,
+        drop_path: float,
+        neuron: NeuronConfig,
+        reset_each_frame: bool,
+    ) -> None:
+        super().__init__()
+        self.sep_conv = SepConv(channels, neuron, reset_each_frame)
+        self.channel_conv = ChannelConv(channels, mlp_ratio, neuron, reset_each_frame)
+        self.drop_path = StochasticDepth(drop_path)
+
+    def forward(self, u: Tensor) -> Tensor:
+        u = u + self.drop_path(self.sep_conv(u))
+        return u + self.drop_path(self.channel_conv(u))
+
+    def last_norms(self) -> list[nn.BatchNorm2d]:
+        """The BN that closes each residual branch."""
+        return [self.sep_conv.bn2, self.channel_conv.bn2]
+
+
+class RepConv(nn.Module):
+    """1x1 -> BN, padded with what BN makes of zero -> dw 3x3 -> pw 1x1 -> BN -> outer BN.
+
+    An image module (``[T*B, C, H, W]``). Every step is linear, so in evaluation the whole equals
+    one dense 3x3 convolution with zero padding and a bias. Unmerged, the depthwise and second
+    pointwise convolutions receive real values.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pw1 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.dw = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
+        self.pw2 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.bn_out = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self._pad_with_bn_of_zero(self.bn1(self.pw1(x)))
+        return cast(Tensor, self.bn_out(self.bn2(self.pw2(self.dw(x)))))
+
+    def _pad_with_bn_of_zero(self, x: Tensor) -> Tensor:
+        # A pixel outside the image is zero before the BN. As in the code that trained the
+        # published weights, the border is a constant to autograd and comes from the running
+        # statistics, in training too.
+        bn = self.bn1
+        assert bn.running_mean is not None and bn.running_var is not None
+        slope = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
+        border = (bn.bias.detach() - bn.running_mean * slope).to(x.dtype).reshape(-1, 1, 1)
+        x = F.pad(x, (1, 1, 1, 1))
+        for edge in (x[..., :1, :], x[..., -1:, :], x[..., :, :1], x[..., :, -1:]):
+            edge.copy_(border.expand(edge.shape[-3:]))
+        return x

@@ -1,0 +1,88 @@
+"""The spiking neuron as a module, SN(.) in the paper."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from spikevideoformer.ops.lif import NeuronConfig, lif
+
+
+class Neuron(nn.Module):
+    """A layer of neurons run over the time axis; it has no weights and keeps no state.
+
+    Args:
+        config: what the neuron does.
+        reset_each_frame: start every frame from the resting membrane (the spatial-only
+            ablation), so that no information passes from frame to frame.
+    """
+
+    def __init__(self, config: NeuronConfig, reset_each_frame: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.reset_each_frame = reset_each_frame
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Spikes ``[T, ...]`` for input current ``[T, ...]``, from the resting membrane."""
+        if self.reset_each_frame:
+            return lif(x.unsqueeze(0), self.config)[0].squeeze(0)
+        return lif(x, self.config)[0]
+
+    def run(self, x: Tensor, v_init: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Spikes and final membrane, from a given membrane: time can be cut into pieces.
+
+        Args:
+            x: input current ``[T, ...]``.
+            v_init: membrane ``[...]`` before the first frame; at rest where None.
+
+        Raises:
+            ValueError: the neuron is reset at each frame, so it has no state to pass.
+        """
+        if self.reset_each_frame:
+            raise ValueError("reset_each_frame neurons have no state; use forward")
+        return lif(x, self.config, v_init)
+
+    def extra_repr(self) -> str:
+        return f"{self.config}" + (", reset_each_frame" if self.reset_each_frame else "")
+
+
+@dataclass
+class FiringRates:
+    """Firing rates of one forward pass, by neuron name, in order of execution.
+
+    Attributes:
+        per_frame: mean spikes per neuron and frame, ``[T, B]`` (up to D for Integer-LIF).
+    """
+
+    per_frame: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Mean over frames and clips of each layer of neurons."""
+        return {name: rate.double().mean().item() for name, rate in self.per_frame.items()}
+
+
+@contextmanager
+def record_firing_rates(model: nn.Module) -> Iterator[FiringRates]:
+    """Record what every neuron in ``model`` fires while the context is open.
+
+    The last forward pass counts. Recording changes no output.
+    """
+    rates = FiringRates()
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, Neuron):
+
+            def record(_module: nn.Module, _args: object, out: Tensor, name: str = name) -> None:
+                dims = tuple(range(2, out.ndim))
+                spikes = out.detach()
+                # sums of spikes are integers: exact in float64 whatever the layer's size
+                rates.per_frame[name] = spikes.double().mean(dims) if dims else spikes.double()
+
+            handles.append(module.register_forward_hook(record))
+    try:
+        yield rates
+    finally:
+        for handle in handles:
+            handle.remove()

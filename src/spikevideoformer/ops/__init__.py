@@ -1,0 +1,1 @@
+"""Pure functions on tensors: surrogate gradients, neurons over time, spike-driven attention."""

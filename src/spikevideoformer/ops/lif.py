@@ -1,0 +1,335 @@
+"""Leaky integrate-and-fire neurons over the time axis.
+
+Our symbols are the paper's: X input, H membrane before firing, S spikes, V membrane after reset
+(the paper's U for soft reset). All functions take the input of all time steps at once, time
+first, and pass the membrane explicitly: nothing is remembered between calls.
+
+``lif_reference`` is the specification, step by step in plain autograd. ``lif`` computes the same
+numbers with a hand-written backward pass: it saves one membrane per step instead of every
+intermediate, and applies the surrogate to all steps at once.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from spikevideoformer.ops.surrogate import (
+    DEFAULT_ALPHA,
+    SURROGATES,
+    Surrogate,
+    spike,
+    surrogate_gradient,
+)
+
+NeuronKind = Literal["lif", "integer_lif"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronConfig:
+    """What a neuron does; the defaults are those of the published checkpoints.
+
+    Attributes:
+        kind: ``lif`` fires 0 or 1; ``integer_lif`` fires an integer in 0..``levels``.
+        tau: membrane time constant in frames, > 1 (``beta = 1 - 1/tau`` is kept from one frame
+            to the next) or infinity (no leak; only without ``decay_input``).
+        v_threshold: membrane at which a neuron fires, > 0.
+        v_reset: membrane after a spike (hard reset), and at the start; None subtracts
+            ``v_threshold`` for each spike instead (soft reset, start at 0).
+        decay_input: whether the input is divided by ``tau`` too.
+        detach_reset: whether the reset stays out of the gradient.
+        surrogate: shape of the surrogate gradient (binary neurons).
+        surrogate_alpha: its sharpness; the usual one of that shape where None.
+        levels: D, largest integer fired by ``integer_lif``.
+
+    Raises:
+        ValueError: a value outside its range.
+
+    Source: PAPER section 1.
+    """
+
+    kind: NeuronKind = "lif"
+    tau: float = 2.0
+    v_threshold: float = 1.0
+    v_reset: float | None = 0.0
+    decay_input: bool = True
+    detach_reset: bool = True
+    surrogate: Surrogate = "sigmoid"
+    surrogate_alpha: float | None = None
+    levels: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("lif", "integer_lif"):
+            raise ValueError(f"neuron kind {self.kind!r} is unknown; choose lif or integer_lif")
+        if not self.tau > 1:
+            raise ValueError(f"tau is {self.tau}; it must be above 1 frame (beta = 1 - 1/tau)")
+        if math.isinf(self.tau) and self.decay_input:
+            raise ValueError("tau is infinite: the input would vanish; set decay_input=False")
+        if not self.v_threshold > 0:
+            raise ValueError(f"v_threshold is {self.v_threshold}; it must be positive")
+        if self.v_reset is not None and not self.v_reset < self.v_threshold:
+            raise ValueError(
+                f"v_reset {self.v_reset} must lie below v_threshold {self.v_threshold}"
+            )
+        if self.surrogate not in SURROGATES:
+            raise ValueError(
+                f"surrogate {self.surrogate!r} is unknown; choose one of {', '.join(SURROGATES)}"
+            )
+        if self.surrogate_alpha is not None and not self.surrogate_alpha > 0:
+            raise ValueError(f"surrogate_alpha is {self.surrogate_alpha}; it must be positive")
+        if self.kind == "lif" and self.levels != 1:
+            raise ValueError(f"levels is {self.levels}; a binary lif has levels=1")
+        if self.kind == "integer_lif":
+            if self.levels < 1:
+                raise ValueError(f"levels is {self.levels}; integer_lif needs at least 1 (paper: 4)")
+            if self.v_reset is not None:
+                raise ValueError("integer_lif subtracts what it fires; set v_reset=None")
+
+    @classmethod
+    def integer(cls, levels: int = 4, **overrides: Any) -> "NeuronConfig":
+        """Integer-LIF as the paper states it: H = beta*U + X, soft reset, D = ``levels``."""
+        defaults: dict[str, Any] = {"v_reset": None, "decay_input": False}
+        return cls(kind="integer_lif", levels=levels, **{**defaults, **overrides})
+
+    @classmethod
+    def from_beta(cls, beta: float, **overrides: Any) -> "NeuronConfig":
+        """The same neuron given by what a membrane keeps per frame, 0 < beta <= 1."""
+        if not 0 < beta <= 1:
+            raise ValueError(f"beta is {beta}; it must lie in (0, 1]")
+        return cls(tau=math.inf if beta == 1 else 1 / (1 - beta), **overrides)
+
+    @property
+    def beta(self) -> float:
+        """Share of the membrane that one frame keeps."""
+        return 1 - 1 / self.tau
+
+    @property
+    def alpha(self) -> float:
+        """Sharpness of the surrogate in use."""
+        return DEFAULT_ALPHA[self.surrogate] if self.surrogate_alpha is None else self.surrogate_alpha
+
+    @property
+    def v_start(self) -> float:
+        """Membrane before the first frame."""
+        return 0.0 if self.v_reset is None else self.v_reset
+
+
+def _charge(v: Tensor, x: Tensor, config: NeuronConfig) -> Tensor:
+    """Membrane before firing, H[t] from V[t-1] and X[t].
+
+    The order of operations is that of the published code: ``v + (x - v)/tau`` and
+    ``(v + x)/2`` differ in the last bit, which flips spikes (LAB point 4).
+    """
+    rest = config.v_start
+    gap = v - rest if rest else v
+    if config.decay_input:
+        return v + (x - gap) / config.tau
+    return config.beta * gap + x + rest if rest else config.beta * gap + x
+
+
+class _RoundClamp(torch.autograd.Function):
+    """clamp(round(x), 0, D) with the gradient of the identity inside [0, D]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, levels: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.levels = levels
+        return torch.round(x).clamp_(0, levels)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return grads[0] * ((x >= 0) & (x <= ctx.levels)), None
+
+
+def lif_reference(
+    x: Tensor, config: NeuronConfig, v_init: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Run a neuron over time, one step after the other.
+
+    Equation (theta = v_threshold):
+        H[t] = V[t-1] + (X[t] - (V[t-1] - v_reset)) / tau      decay_input
+        H[t] = beta * V[t-1] + X[t]                            otherwise (v_reset = 0)
+        S[t] = 1[H[t] >= theta]            or clamp(round(H[t] / theta), 0, D) for integer_lif
+        V[t] = v_reset where S[t] fired, else H[t]             hard reset
+        V[t] = H[t] - theta * S[t]                             soft reset
+
+    Args:
+        x: input current ``[T, ...]``, floating point.
+        config: the neuron.
+        v_init: membrane ``[...]`` before the first frame; ``config.v_start`` where None.
+
+    Returns:
+        Spikes ``[T, ...]`` in the dtype of ``x`` and the membrane ``[...]`` after the last frame.
+
+    Source: PAPER section 1, [P] and [C].
+    """
+    v = torch.full_like(x[0], config.v_start) if v_init is None else v_init
+    spikes = []
+    for x_t in x:
+        h = _charge(v, x_t, config)
+        if config.kind == "integer_lif":
+            s: Tensor = _RoundClamp.apply(h / config.v_threshold, config.levels)
+        else:
+            s = spike(h - config.v_threshold, config.surrogate, config.alpha)
+        s_reset = s.detach() if config.detach_reset else s
+        if config.v_reset is None:
+            v = h - config.v_threshold * s_reset
+        else:
+            v = (1 - s_reset) * h + config.v_reset * s_reset
+        spikes.append(s)
+    return torch.stack(spikes), v
+
+
+class _LIF(torch.autograd.Function):
+    """``lif_reference`` with one saved tensor (H) and a hand-written backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, v_init: Tensor, config: NeuronConfig) -> tuple[Tensor, Tensor]:
+        membranes = torch.empty_like(x)  # H of all steps
+        v, theta = v_init, config.v_threshold
+        if config.kind == "integer_lif":
+            spikes = torch.empty_like(x)
+        for t in range(x.shape[0]):
+            h = membranes[t]
+            _charge_into(h, v, x[t], config)
+            if config.kind == "integer_lif":
+                s = torch.round(h / theta, out=spikes[t]).clamp_(0, config.levels)
+                v = torch.sub(h, s, alpha=theta)
+            elif config.v_reset is None:
+                v = torch.sub(h, (h >= theta).to(h.dtype), alpha=theta)
+            else:
+                v = torch.where(h >= theta, config.v_reset, h)
+        if config.kind == "lif":
+            spikes = (membranes >= theta).to(x.dtype)
+        ctx.save_for_backward(membranes)
+        ctx.config = config
+        return spikes, v
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        grad_spikes, grad_v = grads  # [T, ...] and [...]
+        (h,) = ctx.saved_tensors
+        config: NeuronConfig = ctx.config
+        theta = config.v_threshold
+        # dS/dH of all steps at once
+        if config.kind == "integer_lif":
+            slope = ((h >= 0) & (h <= theta * config.levels)).to(h.dtype) / theta
+        else:
+            slope = surrogate_gradient(h - theta, config.surrogate, config.alpha)
+        # dV/dH of all steps at once: None means 1 everywhere
+        carry: Tensor | None
+        if config.v_reset is not None:
+            carry = (h < theta).to(h.dtype)
+            if not config.detach_reset:
+                carry = carry + (config.v_reset - h) * slope
+        else:
+            carry = None if config.detach_reset else 1 - theta * slope
+        grad_h = slope.mul_(grad_spikes)  # completed below by what comes back through time
+        keep = config.beta
+        for t in range(h.shape[0] - 1, -1, -1):
+            grad_h[t].add_(grad_v if carry is None else carry[t] * grad_v)
+            grad_v = grad_h[t] * keep
+        grad_x = grad_h.div_(config.tau) if config.decay_input else grad_h
+        return grad_x, grad_v, None
+
+
+def _charge_into(h: Tensor, v: Tensor, x: Tensor, config: NeuronConfig) -> None:
+    """``_charge`` written into ``h``: the same operations in the same order, no temporaries."""
+    rest = config.v_start
+    gap = v - rest if rest else v
+    if config.decay_input:
+        torch.sub(x, gap, out=h).div_(config.tau).add_(v)
+    else:
+        torch.mul(gap, config.beta, out=h).add_(x)
+        if rest:
+            h.add_(rest)
+
+
+def lif(x: Tensor, config: NeuronConfig, v_init: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Run a neuron over time; what callers use. Same contract as :func:`lif_reference`.
+
+    Half-precision input is integrated in float32 (a membrane in bfloat16 would forget small
+    inputs); spikes come back in the input's dtype, where 0..D are exact.
+
+    Raises:
+        ValueError: no time axis, an empty one, integers, or a ``v_init`` of another shape.
+    """
+    if x.ndim < 1 or x.shape[0] < 1:
+        raise ValueError(f"input of shape {tuple(x.shape)} has no time step; expected [T, ...]")
+    if not x.is_floating_point():
+        raise ValueError(f"input is {x.dtype}; a membrane integrates floating-point currents")
+    if v_init is not None and v_init.shape != x.shape[1:]:
+        raise ValueError(
+            f"v_init has shape {tuple(v_init.shape)}; one step of the input has "
+            f"{tuple(x.shape[1:])}"
+        )
+    work = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if v_init is None:
+        v_init = torch.full_like(work[0], config.v_start)
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        spikes, v = _LIF.apply(work, v_init.to(work.dtype), config)
+    return spikes.to(x.dtype), v
+
+
+def unroll_integer_spikes(s: Tensor, levels: int) -> Tensor:
+    """Integer spikes as binary spikes over virtual sub-steps, exactly.
+
+    Args:
+        s: integers 0..``levels`` (any dtype), any shape.
+        levels: D.
+
+    Returns:
+        0/1 of shape ``[D, *s.shape]`` in the dtype of ``s`` whose sum over the first axis is
+        ``s``; sub-step i fires where ``s > i``. A linear layer applied to each sub-step and
+        summed gives what it gives on ``s``.
+
+    Raises:
+        ValueError: a value outside 0..D.
+
+    Source: PAPER section 1 (SpikeYOLO, ECCV 2024).
+    """
+    if s.numel() and (s.min() < 0 or s.max() > levels):
+        raise ValueError(f"spikes lie in [{s.min()}, {s.max()}]; expected 0..{levels}")
+    steps = torch.arange(levels, device=s.device).reshape(levels, *[1] * s.ndim)
+    return (s.unsqueeze(0) > steps).to(s.dtype)
+
+
+def unroll_integer_lif(
+    x: Tensor, config: NeuronConfig, v_init: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Integer-LIF run as a binary neuron with D sub-steps per frame: the deployment form.
+
+    Within a frame the membrane takes no further input; each sub-step fires a binary spike, and
+    subtracts its threshold, until as many have fired as the rounded membrane holds, at most D.
+
+    Args:
+        x: input current ``[T, ...]``.
+        config: an ``integer_lif`` neuron.
+        v_init: membrane before the first frame.
+
+    Returns:
+        Binary spikes ``[T, D, ...]``, whose sum over D is what :func:`lif` fires, and the last
+        membrane.
+
+    Raises:
+        ValueError: ``config`` is not an integer_lif.
+    """
+    if config.kind != "integer_lif":
+        raise ValueError(f"neuron kind is {config.kind!r}; only integer_lif unrolls")
+    theta = config.v_threshold
+    v = torch.full_like(x[0], config.v_start) if v_init is None else v_init
+    frames = []
+    for x_t in x:
+        h = _charge(v, x_t, config)
+        units = torch.round(h / theta)  # thresholds still to be fired
+        sub_steps = []
+        for _ in range(config.levels):
+            s = (units >= 1).to(x.dtype)
+            units = units - s
+            sub_steps.append(s)
+        frames.append(torch.stack(sub_steps))
+        v = h - theta * frames[-1].sum(0)
+    return torch.stack(frames), v

@@ -1,0 +1,79 @@
+"""Surrogate gradients: what stands in for the derivative of a step.
+
+A spike is ``S = 1[x >= 0]`` with ``x = H - v_threshold``. Its derivative is zero almost
+everywhere, so training uses a smooth bump instead, in the backward pass only.
+"""
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+Surrogate = Literal["sigmoid", "arctan", "triangle"]
+SURROGATES: tuple[str, ...] = get_args(Surrogate)
+
+# Width parameters that each shape is used with in the field: sigmoid as in the published
+# checkpoints' code, arctan as in Fang et al. (ICCV 2021), triangle with support [-1, 1].
+DEFAULT_ALPHA: dict[str, float] = {"sigmoid": 4.0, "arctan": 2.0, "triangle": 1.0}
+
+
+def surrogate_gradient(x: Tensor, surrogate: Surrogate, alpha: float) -> Tensor:
+    """Derivative that replaces that of the step at ``x``.
+
+    Equation:
+        sigmoid:   alpha * s * (1 - s), s = 1 / (1 + exp(-alpha * x))
+        arctan:    (alpha / 2) / (1 + (pi * alpha * x / 2)^2)
+        triangle:  alpha * max(0, 1 - alpha * |x|)
+        Each integrates to 1 over the real line.
+
+    Args:
+        x: membrane minus threshold, any shape.
+        surrogate: which bump.
+        alpha: its sharpness, positive; larger is narrower and higher.
+
+    Returns:
+        A tensor shaped as ``x``.
+
+    Raises:
+        ValueError: unknown ``surrogate``.
+
+    Source: PAPER section 1 (sigmoid, alpha = 4).
+    """
+    if surrogate == "sigmoid":
+        s = torch.sigmoid(alpha * x)
+        return alpha * s * (1 - s)
+    if surrogate == "arctan":
+        return (alpha / 2) / (1 + (torch.pi * alpha / 2 * x).square())
+    if surrogate == "triangle":
+        return alpha * (1 - alpha * x.abs()).clamp_min(0)
+    raise ValueError(f"surrogate {surrogate!r} is unknown; choose one of {', '.join(SURROGATES)}")
+
+
+class _Spike(torch.autograd.Function):
+    """Step forward, surrogate backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, surrogate: Surrogate, alpha: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.surrogate, ctx.alpha = surrogate, alpha
+        return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return grads[0] * surrogate_gradient(x, ctx.surrogate, ctx.alpha), None, None
+
+
+def spike(x: Tensor, surrogate: Surrogate = "sigmoid", alpha: float | None = None) -> Tensor:
+    """Fire where ``x >= 0``; differentiable through the surrogate.
+
+    Args:
+        x: membrane minus threshold, any shape.
+        surrogate: which bump serves as derivative.
+        alpha: its sharpness; the field's usual value for that bump where None.
+
+    Returns:
+        0 or 1 in the dtype and shape of ``x``.
+    """
+    out: Tensor = _Spike.apply(x, surrogate, DEFAULT_ALPHA[surrogate] if alpha is None else alpha)
+    return out
