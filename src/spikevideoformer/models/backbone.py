@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # of BatchNorm2d and SyncBatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from spikevideoformer.models.config import ModelConfig
@@ -38,7 +40,7 @@ class Stage(nn.Module):
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
                 # Neuron state lives inside one call of a block, so running it again is exact.
                 out = checkpoint(
-                    block, u, use_reentrant=False, context_fn=lambda b=block: _recompute(b)
+                    block, u, use_reentrant=False, context_fn=partial(_recompute, block)
                 )
                 assert isinstance(out, Tensor)
                 u = out
@@ -47,7 +49,9 @@ class Stage(nn.Module):
         return u
 
 
-def _recompute(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+def _recompute(
+    block: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     return nullcontext(), _frozen_statistics(block)
 
 
@@ -57,14 +61,18 @@ def _frozen_statistics(block: nn.Module) -> Iterator[None]:
 
     Without this a recomputed block would count every batch twice.
     """
-    norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        # A momentum of 0 adds nothing to the statistics, yet saves the same tensors for backward
+        # as the first pass did, which checkpoint() insists on.
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, count in before:
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 class Backbone(nn.Module):
@@ -113,7 +121,9 @@ class Backbone(nn.Module):
 
         stages = []
         in_channels = config.in_channels
-        for i, (width, stride, depth) in enumerate(zip(widths, strides, config.depths, strict=True)):
+        for i, (width, stride, depth) in enumerate(
+            zip(widths, strides, config.depths, strict=True)
+        ):
             downsample = Downsample(
                 in_channels,
                 width,
@@ -129,7 +139,7 @@ class Backbone(nn.Module):
     def _init_weights(self) -> None:
         for stage in self.stages():
             for block in stage.blocks:
-                for norm in block.last_norms():  # type: ignore[operator, union-attr]
+                for norm in block.last_norms():  # type: ignore[operator]
                     nn.init.constant_(norm.weight, self.config.residual_gain)
 
     def stages(self) -> tuple[Stage, ...]:

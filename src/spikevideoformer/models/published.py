@@ -61,7 +61,9 @@ _TRANSFORMER_BLOCK = {
     },
     "attention.0.steps.0.bn": "attn.attn_bn",
     "attention.0.steps.0.out_neuron": "attn.attn_lif",
-    **{f"attention.0.proj.{ours}": f"attn.proj_conv.{theirs}" for ours, theirs in _REP_CONV.items()},
+    **{
+        f"attention.0.proj.{ours}": f"attn.proj_conv.{theirs}" for ours, theirs in _REP_CONV.items()
+    },
     "mlp.neuron1": "mlp.fc1_lif",
     "mlp.fc1": "mlp.fc1_conv",
     "mlp.bn1": "mlp.fc1_bn",
@@ -135,6 +137,8 @@ def load_published(
         )
     design, kind = _DESIGNS[attention]
     state = _read_state(path)
+    if "downsample1_1.encode_conv.weight" not in state:
+        raise ValueError(f"{path} is not a published SpikeVideoFormer checkpoint; give one")
     if _has_attention_bn(state) != (kind == "hamming"):
         other = "joint_dot or spatial_dot" if kind == "hamming" else "joint_hamming"
         raise ValueError(f"{path} was not trained with {attention} attention; try {other}")
@@ -163,6 +167,10 @@ def load_published(
         raise ValueError(
             f"{path} has no tensor {error}; it is not a published SpikeVideoFormer checkpoint"
         ) from None
+    except IndexError:
+        raise ValueError(
+            f"{path} has weights without axes; it is not a published SpikeVideoFormer checkpoint"
+        ) from None
     model = SpikeVideoFormer(config, task="classification", num_classes=num_classes)
     load_state(model, _renamed(state, model), path)
     return model.eval()
@@ -180,11 +188,13 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors and plain values, or is damaged; it was refused "
             "without running anything in it: get the file from its authors again"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle can fail in any way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "damaged"
         raise ValueError(f"{path} is no readable checkpoint ({reason}); copy it again") from error
     state = content.get("model", content) if isinstance(content, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    ):
         raise ValueError(f"{path} has no state dict of tensors under 'model'")
     # a network saved from inside DistributedDataParallel
     return {key.removeprefix("module."): value for key, value in state.items()}
@@ -219,5 +229,3 @@ def _renamed(state: Mapping[str, Tensor], model: SpikeVideoFormer) -> dict[str, 
             value = value.unsqueeze(-1)  # 1-d convolutions of the published MLP
         renamed[name] = value
     return renamed
-
-

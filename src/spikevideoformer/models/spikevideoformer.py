@@ -178,8 +178,9 @@ def create_model(
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
     """Load every tensor, or raise a ValueError of one line that names the first misfit."""
     own = model.state_dict()
-    for key in own.keys() - state.keys():
-        raise ValueError(f"{source} lacks the tensor {key}; it belongs to another architecture")
+    for key in own:
+        if key not in state:
+            raise ValueError(f"{source} lacks the tensor {key}; it belongs to another architecture")
     for key, value in state.items():
         if key not in own:
             raise ValueError(f"{source} has a tensor {key} that the architecture has no place for")

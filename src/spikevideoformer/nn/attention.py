@@ -6,7 +6,8 @@ Axes: ``x`` is ``[T, B, C, H, W]``; a head sees tokens ``[batch, h, N, d]`` wher
     time        T tokens, batch B*H*W        (second half of hierarchical and factorized)
 """
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,8 @@ class SpikeAttention(nn.Module):
             )
             y = per_frame(self.bn, from_tokens(y, x.shape, self.axes))
         else:
-            y = from_tokens(dot_attention(q_, k_, v_, scale=self.scale), x.shape, self.axes)
+            y = dot_attention(q_, k_, v_, scale=self.scale, levels=self.levels)
+            y = from_tokens(y, x.shape, self.axes)
         spikes: Tensor = self.out_neuron(y)
         return spikes
 
@@ -223,4 +225,5 @@ class TransformerBlock(nn.Module):
 
     def last_norms(self) -> list[nn.BatchNorm2d]:
         """The BN that closes each residual branch."""
-        return [a.proj.bn_out for a in self.attention] + [self.mlp.bn2]
+        modules = cast(Iterable[Attention], self.attention)
+        return [a.proj.bn_out for a in modules] + [self.mlp.bn2]

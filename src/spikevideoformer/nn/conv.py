@@ -7,7 +7,6 @@ where a docstring says otherwise.
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevideoformer.nn.neuron import Neuron
@@ -177,7 +176,6 @@ class RepConv(nn.Module):
         assert bn.running_mean is not None and bn.running_var is not None
         slope = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
         border = (bn.bias.detach() - bn.running_mean * slope).to(x.dtype).reshape(-1, 1, 1)
-        x = F.pad(x, (1, 1, 1, 1))
-        for edge in (x[..., :1, :], x[..., -1:, :], x[..., :, :1], x[..., :, -1:]):
-            edge.copy_(border.expand(edge.shape[-3:]))
-        return x
+        padded = border.expand(*x.shape[:2], x.shape[2] + 2, x.shape[3] + 2).clone()
+        padded[..., 1:-1, 1:-1] = x
+        return padded

@@ -7,7 +7,8 @@ products are linear in each argument, so the order of multiplication is free:
     quadratic  (Q' K'^T) V    cost N^2 d, the same numbers
 
 All sums here are integers. They are exact in float32 up to 2^24, but overflow float16 and lose
-bits in bfloat16 and TF32, so neither autocast nor TF32 reaches these products.
+bits in bfloat16 and TF32: neither autocast nor a lowered matmul precision reaches these products,
+and where a sum could exceed 2^24 they are taken in float64.
 """
 
 from typing import Literal
@@ -74,15 +75,23 @@ def hamming_attention(
     """
     with torch.autocast(device_type=q.device.type, enabled=False):
         dtype = torch.promote_types(q.dtype, torch.float32)
-        q, k, v = (_exact(z) for z in (q, k, v))
+        # |2q - D|, |2k - D| and v are at most D; the constant term can double the sum
+        largest = (1 + constant_term) * k.shape[-2] * q.shape[-1] * levels**3
+        q, k, v = (_exact(z, largest) for z in (q, k, v))
         out = _product(2 * q - levels, 2 * k - levels, v, order)
         if constant_term:
             out = out + (levels**2 * q.shape[-1]) * v.sum(-2, keepdim=True)
-        return (out * (scale / levels**2)).to(dtype)
+        return out.to(dtype) * (scale / levels**2)  # integers before the scale, in either dtype
 
 
 def dot_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float = 0.125, order: Order = "linear"
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float = 0.125,
+    order: Order = "linear",
+    levels: int = 1,
 ) -> Tensor:
     """Values weighted by the dot product of spikes, the baseline (SDSA), before its neuron.
 
@@ -95,8 +104,9 @@ def dot_attention(
     """
     with torch.autocast(device_type=q.device.type, enabled=False):
         dtype = torch.promote_types(q.dtype, torch.float32)
-        q, k, v = (_exact(z) for z in (q, k, v))
-        return (_product(q, k, v, order) * scale).to(dtype)
+        largest = k.shape[-2] * q.shape[-1] * levels**3
+        q, k, v = (_exact(z, largest) for z in (q, k, v))
+        return _product(q, k, v, order).to(dtype) * scale
 
 
 def _product(q: Tensor, k: Tensor, v: Tensor, order: Order) -> Tensor:
@@ -107,12 +117,17 @@ def _product(q: Tensor, k: Tensor, v: Tensor, order: Order) -> Tensor:
     raise ValueError(f"order {order!r} is unknown; choose linear or quadratic")
 
 
-def _exact(z: Tensor) -> Tensor:
-    """A dtype in which the sums are exact."""
-    if z.dtype == torch.float64:
-        return z
-    # With TF32 allowed, a float32 matmul on CUDA keeps 11 bits of each factor, and K^T V is
-    # longer than that: then float64 is the only exact matmul left.
-    if z.is_cuda and torch.get_float32_matmul_precision() != "highest":
+def _exact(z: Tensor, largest: int) -> Tensor:
+    """``z`` in a dtype whose matmul is exact for integer sums up to ``largest``."""
+    # With TF32 or bfloat16 allowed, a float32 matmul keeps 11 or 8 bits of each factor, and K^T V
+    # is longer than that: then float64 is the only exact matmul left.
+    if largest > 2**24 or _float32_matmul_is_lowered(z.is_cuda):
         return z.double()
-    return z.float()
+    return z.to(torch.promote_types(z.dtype, torch.float32))
+
+
+# torch.compile cannot trace these flags
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _float32_matmul_is_lowered(cuda: bool) -> bool:
+    backend = torch.backends.cuda if cuda else torch.backends.mkldnn
+    return backend.matmul.fp32_precision not in ("none", "ieee")

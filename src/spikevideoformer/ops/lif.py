@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from spikevideoformer.ops.surrogate import (
     DEFAULT_ALPHA,
@@ -82,8 +83,10 @@ class NeuronConfig:
         if self.kind == "lif" and self.levels != 1:
             raise ValueError(f"levels is {self.levels}; a binary lif has levels=1")
         if self.kind == "integer_lif":
-            if self.levels < 1:
-                raise ValueError(f"levels is {self.levels}; integer_lif needs at least 1 (paper: 4)")
+            if not (isinstance(self.levels, int) and self.levels >= 1):
+                raise ValueError(
+                    f"levels is {self.levels}; integer_lif needs an integer, at least 1 (paper: 4)"
+                )
             if self.v_reset is not None:
                 raise ValueError("integer_lif subtracts what it fires; set v_reset=None")
 
@@ -108,7 +111,9 @@ class NeuronConfig:
     @property
     def alpha(self) -> float:
         """Sharpness of the surrogate in use."""
-        return DEFAULT_ALPHA[self.surrogate] if self.surrogate_alpha is None else self.surrogate_alpha
+        if self.surrogate_alpha is None:
+            return DEFAULT_ALPHA[self.surrogate]
+        return self.surrogate_alpha
 
     @property
     def v_start(self) -> float:
@@ -197,7 +202,7 @@ class _LIF(torch.autograd.Function):
             _charge_into(h, v, x[t], config)
             if config.kind == "integer_lif":
                 s = torch.round(h / theta, out=spikes[t]).clamp_(0, config.levels)
-                v = torch.sub(h, s, alpha=theta)
+                v = h - theta * s  # not sub(alpha=theta): fused, it rounds once less
             elif config.v_reset is None:
                 v = torch.sub(h, (h >= theta).to(h.dtype), alpha=theta)
             else:
@@ -209,6 +214,7 @@ class _LIF(torch.autograd.Function):
         return spikes, v
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
         grad_spikes, grad_v = grads  # [T, ...] and [...]
         (h,) = ctx.saved_tensors
@@ -219,21 +225,23 @@ class _LIF(torch.autograd.Function):
             slope = ((h >= 0) & (h <= theta * config.levels)).to(h.dtype) / theta
         else:
             slope = surrogate_gradient(h - theta, config.surrogate, config.alpha)
-        # dV/dH of all steps at once: None means 1 everywhere
-        carry: Tensor | None
-        if config.v_reset is not None:
-            carry = (h < theta).to(h.dtype)
-            if not config.detach_reset:
-                carry = carry + (config.v_reset - h) * slope
-        else:
-            carry = None if config.detach_reset else 1 - theta * slope
-        grad_h = slope.mul_(grad_spikes)  # completed below by what comes back through time
+        # dH[t+1]/dH[t] of all steps at once
         keep = config.beta
+        if config.v_reset is not None:
+            carry = (h < theta).to(h.dtype).mul_(keep)
+            if not config.detach_reset:
+                carry.add_((config.v_reset - h) * slope, alpha=keep)
+        elif config.detach_reset:
+            carry = torch.full_like(h, keep)
+        else:
+            carry = (1 - theta * slope).mul_(keep)
+        grad_h = slope.mul_(grad_spikes)  # completed below by what comes back through time
+        later = grad_v / keep  # as if a further step had sent it back
         for t in range(h.shape[0] - 1, -1, -1):
-            grad_h[t].add_(grad_v if carry is None else carry[t] * grad_v)
-            grad_v = grad_h[t] * keep
+            later = grad_h[t].addcmul_(carry[t], later)
+        grad_v_init = grad_h[0] * keep
         grad_x = grad_h.div_(config.tau) if config.decay_input else grad_h
-        return grad_x, grad_v, None
+        return grad_x, grad_v_init, None
 
 
 def _charge_into(h: Tensor, v: Tensor, x: Tensor, config: NeuronConfig) -> None:
@@ -320,16 +328,17 @@ def unroll_integer_lif(
     if config.kind != "integer_lif":
         raise ValueError(f"neuron kind is {config.kind!r}; only integer_lif unrolls")
     theta = config.v_threshold
-    v = torch.full_like(x[0], config.v_start) if v_init is None else v_init
+    work = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # as in lif
+    v = torch.full_like(work[0], config.v_start) if v_init is None else v_init.to(work.dtype)
     frames = []
-    for x_t in x:
+    for x_t in work:
         h = _charge(v, x_t, config)
         units = torch.round(h / theta)  # thresholds still to be fired
         sub_steps = []
         for _ in range(config.levels):
-            s = (units >= 1).to(x.dtype)
+            s = (units >= 1).to(work.dtype)
             units = units - s
             sub_steps.append(s)
         frames.append(torch.stack(sub_steps))
         v = h - theta * frames[-1].sum(0)
-    return torch.stack(frames), v
+    return torch.stack(frames).to(x.dtype), v

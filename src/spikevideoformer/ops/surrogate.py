@@ -40,8 +40,8 @@ def surrogate_gradient(x: Tensor, surrogate: Surrogate, alpha: float) -> Tensor:
     Source: PAPER section 1 (sigmoid, alpha = 4).
     """
     if surrogate == "sigmoid":
-        s = torch.sigmoid(alpha * x)
-        return alpha * s * (1 - s)
+        s = (alpha * x).sigmoid_()
+        return torch.addcmul(s, s, s, value=-1).mul_(alpha)
     if surrogate == "arctan":
         return (alpha / 2) / (1 + (torch.pi * alpha / 2 * x).square())
     if surrogate == "triangle":

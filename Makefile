@@ -1,0 +1,45 @@
+# Each target works alone on a machine that has Python 3.11+ and make: the first one that is asked
+# for creates .venv and installs the package with the versions of constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow lint clean
+
+help:
+	@echo "make demo       make clips, train, evaluate and predict; results in demo/"
+	@echo "make test       the default tests (CPU, a few minutes)"
+	@echo "make test-slow  the tests left out of the default run"
+	@echo "make lint       ruff, mypy, import-linter"
+	@echo "make clean      remove the environment, the caches and demo/"
+
+demo: $(INSTALLED)
+	$(BIN)/svf demo --out demo
+
+# Two processes with one torch thread each (tests/conftest.py); a file's tests share a process.
+test: $(INSTALLED)
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -m slow --timeout 3600
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The stamp is removed first and made last, so an interrupted installation starts afresh.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, $(PYTHON) is not; try: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@echo "Installing into .venv (once, a few minutes) ..."
+	@if test -e $@; then rm $@; else $(PYTHON) -m venv --clear .venv || { \
+	  echo "$(PYTHON) cannot create .venv; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }; fi
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,808 @@
+"""The ``svf`` command: one verb, one small function.
+
+Results go to stdout, progress and logs to stderr. Exit status: 0 done; 1 some inputs failed, each
+named in one line; 2 wrong usage or unusable input, in one line; 130 interrupted. Whatever a verb
+needs is imported by the verb, so that ``svf --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import inspect
+import io
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+import warnings
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from spikevideoformer.data.video import DecodeLimits
+    from spikevideoformer.inference.predictor import FailedPrediction, PredictionResult
+    from spikevideoformer.tasks.classification import ClassificationResult
+
+DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments after ``svf``; None for those of the process.
+
+    Returns:
+        The exit status.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    if argv is None:  # a process of its own, not a call in a program
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # class names on any terminal
+    with warnings.catch_warnings(), _logging_to_stderr():
+        if argv is None and not debug and not sys.warnoptions:
+            warnings.simplefilter("ignore")  # those of libraries, for developers and not for users
+        try:
+            status = _run(arguments)
+            sys.stdout.flush()
+            return status
+        except SystemExit as leaving:  # --help and --version
+            return int(leaving.code or DONE)
+        except KeyboardInterrupt:
+            print("svf: interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except BrokenPipeError:
+            # The reader (head, less) has seen enough. Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+        except Exception as error:  # noqa: BLE001 - the outermost place, where each becomes a line
+            if debug:
+                traceback.print_exc()
+            print(f"svf: {explain(error)}", file=sys.stderr)
+            return UNUSABLE
+
+
+def explain(error: Exception) -> str:
+    """One line for a user: what is wrong and what to do."""
+    from spikevideoformer.data.sample import one_line
+
+    text = one_line(" ".join(str(error).split()))
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return one_line(f"{where}{error.strerror}; check the path, permissions and free space")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; lower --batch-size, --frames or --size, or choose a smaller model"
+    if isinstance(error, ValueError):
+        return text
+    return f"unexpected {type(error).__name__}: {text}; --debug shows where, please report it"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """One thing that ``svf`` does."""
+
+    does: str
+    example: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one ValueError."""
+
+    def error(self, message: str) -> NoReturn:
+        """Complain, and say where help is."""
+        raise ValueError(f"{message}; see `{self.prog} --help`")
+
+
+def _run(arguments: list[str]) -> int:
+    parser, verb_parsers = _parsers(arguments)
+    known, unknown = parser.parse_known_args([_with_dashes(a) for a in arguments])
+    if unknown:
+        verb_parser = verb_parsers[known.verb]
+        option = next((u for u in unknown if u.startswith("-")), None)
+        if option is None:
+            verb_parser.error(f"did not expect {unknown[0]!r}")
+        flags = [flag for action in verb_parser._actions for flag in action.option_strings]
+        near = get_close_matches(option.partition("=")[0], flags, n=1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        verb_parser.error(f"unknown option {option}{hint}")
+    return VERBS[known.verb].run(known)
+
+
+def _parsers(arguments: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
+    """The parser, with the options of the one verb that is used (those of others may be slow)."""
+    first = next((a for a in arguments if not a.startswith("-")), None)
+    if first is not None and first not in VERBS:
+        near = get_close_matches(first, VERBS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(VERBS)}"
+        raise ValueError(f"unknown verb {first!r}; {hint}")
+    parser = Parser(
+        prog="svf",
+        description="Spiking video transformer: train on a folder of videos, use on a new one.",
+        epilog="`svf VERB --help` has an example of each.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version)
+    subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verb_parsers = {}
+    for name, verb in VERBS.items():
+        verb_parser = verb_parsers[name] = subparsers.add_parser(
+            name,
+            help=verb.does,
+            description=f"{verb.does[0].upper()}{verb.does[1:]}.",
+            epilog=f"example:\n  {verb.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        if name == first:
+            verb.options(verb_parser)
+            verb_parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser, verb_parsers
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="show the version")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from spikevideoformer import __version__
+
+        print(__version__)
+        parser.exit()
+
+
+def _with_dashes(argument: str) -> str:
+    """--batch_size is as good as --batch-size: configuration files have the former."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+@contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """Messages of this package as plain lines on stderr."""
+    logger = logging.getLogger("spikevideoformer")
+    handler = logging.StreamHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    """One object on one line; what JSON has no word for (NaN) is an error."""
+    print(json.dumps(value, allow_nan=False), flush=True)
+
+
+# --- Options that several verbs share ------------------------------------------------------------
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", required=True, metavar="FOLDER", help="model folder, or a hub id (owner/name)"
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto (default) takes CUDA where there is one",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("32-true", "bf16-mixed", "16-mixed"),
+        default="32-true",
+        help="16-mixed needs CUDA (default 32-true)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="clips at a time (default 1 on a CPU, 8 on CUDA)",
+    )
+
+
+def _limits_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-decode-limits",
+        action="store_true",
+        help="decode files that unpack to huge videos, too",
+    )
+
+
+def _json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
+
+
+def _limits(arguments: Namespace) -> DecodeLimits:
+    from spikevideoformer.data.video import DecodeLimits
+
+    return DecodeLimits.unlimited() if arguments.no_decode_limits else DecodeLimits()
+
+
+def _folder_to_write(path: Path) -> Path:
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; give --out a folder")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+# --- svf demo ------------------------------------------------------------------------------------
+
+
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("svf-demo"),
+        metavar="DIR",
+        help="folder for clips, runs and the report (default svf-demo)",
+    )
+
+
+def _demo(arguments: Namespace) -> int:
+    out = _folder_to_write(arguments.out)
+    from spikevideoformer.demo import run_demo
+
+    print(run_demo(out, tell=_note))
+    return DONE
+
+
+# --- svf train -----------------------------------------------------------------------------------
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    from spikevideoformer.training.config import TrainConfig
+
+    parser.usage = "svf train --data DIR --model NAME --out DIR [--config FILE.yaml] [--resume] ..."
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE.yaml", help="settings; options given here override it"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out (with its settings)"
+    )
+    _json_option(parser)
+    group = parser.add_argument_group("settings (--name VALUE here, name: VALUE in the file)")
+    _config_options(group, TrainConfig)
+
+
+def _config_options(group: argparse._ArgumentGroup, config: type, prefix: str = "") -> None:
+    """An option for each field of a configuration; what is not given stays out of the namespace."""
+    hints, helps = get_type_hints(config), _field_docs(config)
+    for f in fields(config):
+        hint, name = hints[f.name], prefix + f.name
+        if is_dataclass(hint):
+            _config_options(group, hint, f"{name}.")  # type: ignore[arg-type]  # a class
+            continue
+        text = helps[f.name].replace("%", "%%")
+        if f.default is not MISSING and f.default is not None:
+            text += f" (default {f.default})"
+        flags = [f"--{name.replace('_', '-')}"]
+        if name == "unlimited_decoding":
+            flags.append("--no-decode-limits")  # as it is called everywhere else
+        options: dict[str, Any] = {"metavar": _metavar(hint)}
+        if hint is bool:
+            options = {"metavar": "true|false", "nargs": "?", "const": True}
+        group.add_argument(
+            *flags,
+            dest=f"setting {name}",
+            default=argparse.SUPPRESS,
+            type=_text_or_null if {str, Path} & {hint, *get_args(hint)} else _yaml_value,
+            help=text,
+            **options,
+        )
+
+
+def _yaml_value(text: str) -> Any:
+    """What the text would be in a file; the configuration decides whether it will do."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, (bool, int, float, list, dict, type(None))) else text
+
+
+def _text_or_null(text: str) -> Any:
+    """Names and paths stay as typed, even one that looks like a number; null and {...} do not."""
+    return _yaml_value(text) if text == "null" or text.startswith("{") else text
+
+
+def _field_docs(config: type) -> dict[str, str]:
+    """What the docstring of a configuration says of each field."""
+    docs: dict[str, str] = {}
+    name = ""
+    for line in inspect.getdoc(config).partition("Args:")[2].splitlines():  # type: ignore[union-attr]
+        if found := re.match(r"    (\w+): (.*)", line):
+            name = found[1]
+            docs[name] = found[2]
+        elif name and line.startswith(8 * " "):
+            docs[name] += f" {line.strip()}"
+        elif line.strip():
+            break
+    return docs
+
+
+def _metavar(hint: Any) -> str:
+    options = [option for option in get_args(hint) or (hint,) if option is not type(None)]
+    if get_origin(hint) is Literal:
+        return "|".join(options)
+    first = options[0]
+    if get_origin(first) is Literal:
+        return "|".join(get_args(first))
+    return {int: "N", float: "X", Path: "PATH", str: "NAME"}.get(first, "VALUE")
+
+
+def _settings(arguments: Namespace) -> dict[str, Any]:
+    """The options of `_config_options` that were given, nested as in a file."""
+    settings: dict[str, Any] = {}
+    for name, value in vars(arguments).items():
+        if name.startswith("setting "):
+            place = settings
+            *outer, last = name.removeprefix("setting ").split(".")
+            for key in outer:
+                place = place.setdefault(key, {})
+            place[last] = value
+    return settings
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        inner = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
+        merged[key] = _merged(inner, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _train(arguments: Namespace) -> int:
+    from spikevideoformer.training import TrainConfig, train
+    from spikevideoformer.training.config import read_yaml
+
+    settings = _settings(arguments)
+    file = arguments.config
+    if file is None and arguments.resume:
+        if "out" not in settings:
+            raise ValueError("--resume needs --out, the folder of the run to go on with")
+        file = Path(settings["out"]) / "config.yaml"
+        if not file.is_file():
+            raise ValueError(f"{file} is missing: no run to resume; start one without --resume")
+    config = TrainConfig.from_dict(_merged({} if file is None else read_yaml(file), settings))
+    _folder_to_write(config.out)
+    result = train(config, resume=arguments.resume)
+    if not result.is_main_process:
+        return DONE
+    if arguments.json:
+        _print_json(
+            {
+                "out": str(result.out),
+                "model": str(result.model),
+                "best_epoch": result.best_epoch,
+                "evaluation": result.evaluation.to_dict(),
+            }
+        )
+    else:
+        print("\n".join(_evaluation_lines(result.evaluation)))
+        print(f"model of epoch {result.best_epoch}: {result.model}")
+    return DONE
+
+
+# --- svf eval ------------------------------------------------------------------------------------
+
+
+def _eval_options(parser: argparse.ArgumentParser) -> None:
+    _model_options(parser)
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="folder of the data set"
+    )
+    parser.add_argument("--split", default="val", help="train, val or test (default val)")
+    parser.add_argument("--layout", metavar="NAME", help="how the data lies (default: recognised)")
+    parser.add_argument(
+        "--fold", type=int, default=1, metavar="N", help="official fold, where there are some"
+    )
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=1,
+        metavar="N",
+        help="clips to average a video over (default 1)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="processes that decode (default 2)"
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="go on without videos that cannot be read"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="also write evaluation.json and confusion.png (and skipped.csv) into this folder",
+    )
+    _limits_option(parser)
+    _json_option(parser)
+
+
+def _eval(arguments: Namespace) -> int:
+    from spikevideoformer.data.index import read_index
+    from spikevideoformer.data.video import VideoError
+    from spikevideoformer.training import evaluate_folder
+
+    for name, least in (("clips", 1), ("workers", 0), ("batch_size", 1)):
+        if (value := getattr(arguments, name)) is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; give at least {least}")
+    index = read_index(
+        arguments.data, split=arguments.split, layout=arguments.layout, fold=arguments.fold
+    )
+    out = None if arguments.out is None else _folder_to_write(arguments.out)
+    try:
+        result = evaluate_folder(
+            Path(arguments.model),
+            index,
+            clips_per_video=arguments.clips,
+            batch_size=arguments.batch_size or 8,
+            workers=arguments.workers,
+            device=arguments.device,
+            precision=arguments.precision,
+            check="full" if arguments.skip_bad else "open",
+            skip_bad=arguments.skip_bad,
+            limits=_limits(arguments),
+            out=out,
+        )
+    except VideoError as error:
+        raise ValueError(f"{error}; leave such files out with --skip-bad") from error
+    if out is not None:
+        from spikevideoformer.training.checkpoint import write_atomically
+        from spikevideoformer.training.plots import plot_confusion
+
+        text = json.dumps(result.to_dict(), indent=2) + "\n"
+        write_atomically(out / "evaluation.json", lambda file: file.write(text.encode()))
+        plot_confusion(result, out / "confusion.png")
+    if arguments.json:
+        _print_json(result.to_dict())
+    else:
+        print("\n".join(_evaluation_lines(result)))
+    return DONE
+
+
+def _evaluation_lines(result: ClassificationResult) -> Iterator[str]:
+    from spikevideoformer.data.sample import one_line
+
+    yield f"top-1 {result.top1:.1%}, top-5 {result.top5:.1%} of {result.clips} videos"
+    yield f"mean over classes {result.mean_class_accuracy:.1%}, loss {result.loss:.3f} nats"
+    width = max(map(len, result.classes))
+    for name, share, row in zip(
+        result.classes, result.class_accuracy, result.confusion, strict=True
+    ):
+        if share is not None:
+            yield one_line(f"  {name:<{width}}  {share:6.1%} of {sum(row)}")
+
+
+# --- svf predict ---------------------------------------------------------------------------------
+
+
+def _predict_options(parser: argparse.ArgumentParser) -> None:
+    _model_options(parser)
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="video files, folders of videos, folders of numbered images, or globs in quotes",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="also write annotated videos into this folder"
+    )
+    parser.add_argument(
+        "--top-k", type=int, default=5, metavar="K", help="labels to report (default 5)"
+    )
+    parser.add_argument(
+        "--window-s",
+        type=float,
+        metavar="S",
+        help="judge the video in windows of S seconds (default: the whole of it as one, or the "
+        "length that the model was made for)",
+    )
+    _limits_option(parser)
+    _json_option(parser)
+
+
+def _predict(arguments: Namespace) -> int:
+    videos, absent = expand_inputs(arguments.inputs)
+    if not videos:
+        raise ValueError(next(iter(absent)))
+    out = None if arguments.out is None else _folder_to_write(arguments.out)
+    targets = {} if out is None else annotated_names(videos, out)
+
+    from spikevideoformer.data.video import VideoError
+    from spikevideoformer.inference.annotate import write_annotated
+    from spikevideoformer.inference.predictor import FailedPrediction, VideoPredictor
+
+    predictor = VideoPredictor.from_pretrained(
+        arguments.model, device=arguments.device, precision=arguments.precision
+    )
+    limits = _limits(arguments)
+    for line in absent:
+        _note(f"svf: {line}")
+    failures = len(absent)
+    results = predictor.predict_many(
+        videos,
+        top_k=arguments.top_k,
+        window_s=arguments.window_s,
+        batch_size=arguments.batch_size,
+        limits=limits,
+    )
+    for video, result in zip(videos, results, strict=True):
+        if isinstance(result, FailedPrediction):
+            failures += 1
+            _note_failure(result)
+            continue
+        extra = {}
+        if out is not None:
+            try:
+                write_annotated(video, result, targets[video], limits=limits)
+            except VideoError as error:
+                failures += 1
+                _note_failure(FailedPrediction(path=video, reason=error.reason))
+                continue
+            extra = {"annotated": str(targets[video])}
+        if arguments.json:
+            _print_json(result.to_dict() | extra)
+        else:
+            print(
+                "\n".join([*_prediction_lines(result), *(f"  {k}: {v}" for k, v in extra.items())])
+            )
+            sys.stdout.flush()
+    return SOME_FAILED if failures else DONE
+
+
+def _note_failure(failure: FailedPrediction) -> None:
+    from spikevideoformer.data.sample import one_line
+
+    _note(one_line(f"svf: {failure.path}: {failure.reason}"))
+
+
+def _prediction_lines(result: PredictionResult) -> Iterator[str]:
+    from spikevideoformer.data.sample import one_line
+
+    labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in result.labels)
+    about = f"{result.duration_s:.2f} s, firing rate {result.firing_rate:.3f}"
+    yield one_line(f"{result.path}: {labels} ({about})")
+    if len(result.windows) > 1:
+        for window in result.windows:
+            best = window.labels[0]
+            span = f"{window.start_s:.2f}-{window.end_s:.2f} s"
+            yield one_line(f"  {span}: {best.name} {best.probability:.1%}")
+
+
+def expand_inputs(inputs: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The videos that are meant, in a fixed order and each once.
+
+    A folder stands for the videos and image sequences in it, at any depth, sorted by name; a
+    folder of images is a video itself; a glob stands for what it matches, sorted.
+
+    Returns:
+        Paths of videos; and a line for each input that stands for nothing.
+    """
+    videos: list[str] = []
+    absent: list[str] = []
+    for given in inputs:
+        if os.path.lexists(given):
+            found = _videos_at(given)
+            reason = "no video in this folder; give a folder of videos or of numbered images"
+        elif glob.has_magic(given):
+            matches = sorted(glob.glob(given, recursive=True))
+            found = [video for match in matches for video in _videos_at(match)]
+            reason = "matches no video; check the pattern"
+        else:
+            found, reason = [], "no such file or folder; check the spelling"
+        videos += found
+        if not found:
+            absent.append(f"{given}: {reason}")
+    return list({os.path.normpath(video): video for video in videos}.values()), absent
+
+
+def _videos_at(path: str) -> list[str]:
+    if not os.path.isdir(path):
+        return [path]
+    from spikevideoformer.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+    found = []
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        suffix_of_file = {name: Path(name).suffix.lower() for name in sorted(files)}
+        videos = [name for name, suffix in suffix_of_file.items() if suffix in VIDEO_SUFFIXES]
+        if videos:
+            found += [os.path.join(folder, name) for name in videos]
+        elif any(suffix in IMAGE_SUFFIXES for suffix in suffix_of_file.values()):
+            found.append(folder)
+    return found
+
+
+def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:
+    """Where the annotated form of each video goes: no two to one file, none onto an input."""
+    taken = {os.path.realpath(video).casefold() for video in videos}
+    targets = {}
+    for video in videos:
+        stem = Path(os.path.abspath(video)).stem
+        number = 1
+        while True:
+            target = out / (f"{stem}.svf.mp4" if number == 1 else f"{stem}-{number}.svf.mp4")
+            # Some file systems take names that differ in case only for the same.
+            key = os.path.realpath(target).casefold()
+            if key not in taken:
+                break
+            number += 1
+        taken.add(key)
+        targets[video] = target
+    return targets
+
+
+# --- svf convert ---------------------------------------------------------------------------------
+
+
+def _convert_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT.pth", help="published file")
+    parser.add_argument(
+        "--attention",
+        required=True,
+        help="what it was trained with: joint_hamming, joint_dot or spatial_dot",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="model folder")
+    parser.add_argument("--heads", type=int, default=8, metavar="N", help="heads (default 8)")
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="class names, one on each line, in order"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=8, metavar="T", help="frames of a clip (default 8)"
+    )
+    parser.add_argument(
+        "--size", type=int, default=224, metavar="PIXELS", help="input size (default 224)"
+    )
+    parser.add_argument(
+        "--frame-rate-hz",
+        type=float,
+        metavar="HZ",
+        help="frames per second (default: spread over the whole video)",
+    )
+    _json_option(parser)
+
+
+def _convert(arguments: Namespace) -> int:
+    from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.models.published import load_published
+
+    clip = ClipSpec(
+        frames=arguments.frames, size=arguments.size, frame_rate_hz=arguments.frame_rate_hz
+    )
+    classes = None if arguments.classes is None else _lines(arguments.classes)
+    model = load_published(
+        arguments.checkpoint, attention=arguments.attention, heads=arguments.heads
+    )
+    model.save_pretrained(_folder_to_write(arguments.out), classes=classes, clip=clip.to_dict())
+    about = {
+        "model": str(arguments.out),
+        "parameters": model.num_parameters(),
+        "classes": model.num_classes,
+        "widths": list(model.config.widths),
+        "design": model.config.design,
+        "attention": model.config.attention,
+    }
+    if arguments.json:
+        _print_json(about)
+    else:
+        print(
+            f"wrote {arguments.out}: {about['parameters']:,} parameters, widths "
+            f"{'/'.join(map(str, model.config.widths))}, {model.num_classes} classes, "
+            f"{model.config.design} {model.config.attention} attention"
+        )
+    return DONE
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text; give one class name on each line") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+# --- svf models ----------------------------------------------------------------------------------
+
+
+def _models_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--num-classes", type=int, default=400, metavar="K", help="classes to count (default 400)"
+    )
+    _json_option(parser)
+
+
+def _models(arguments: Namespace) -> int:
+    import torch
+
+    from spikevideoformer.models.config import list_models
+    from spikevideoformer.models.spikevideoformer import create_model
+
+    models = {}
+    for name in list_models():
+        with torch.device("meta"):  # counts without making the weights
+            models[name] = create_model(name, num_classes=arguments.num_classes)
+    if arguments.json:
+        rows = [
+            {
+                "name": name,
+                "parameters": model.num_parameters(),
+                "widths": list(model.config.widths),
+                "depths": list(model.config.depths),
+                "heads": model.config.heads,
+            }
+            for name, model in models.items()
+        ]
+        _print_json({"num_classes": arguments.num_classes, "models": rows})
+        return DONE
+    print(f"{'name':<10} {'parameters':>12}  {'widths':<16} {'blocks':<10} heads")
+    for name, model in models.items():
+        config = model.config
+        widths, depths = ("/".join(map(str, v)) for v in (config.widths, config.depths))
+        print(f"{name:<10} {model.num_parameters():>12,}  {widths:<16} {depths:<10} {config.heads}")
+    return DONE
+
+
+VERBS = {
+    "demo": Verb(
+        does="go the whole way on clips that it makes: train, evaluate, predict, report",
+        example="svf demo --out svf-demo",
+        options=_demo_options,
+        run=_demo,
+    ),
+    "train": Verb(
+        does="train a model on a folder of videos",
+        example="svf train --data svf-demo/clips --model svf_nano --epochs 2 --out runs/first",
+        options=_train_options,
+        run=_train,
+    ),
+    "eval": Verb(
+        does="measure a model on a folder of videos",
+        example="svf eval --model svf-demo/joint/model --data svf-demo/clips --split val",
+        options=_eval_options,
+        run=_eval,
+    ),
+    "predict": Verb(
+        does="recognise what happens in videos",
+        example="svf predict --model svf-demo/joint/model svf-demo/clips/val --json",
+        options=_predict_options,
+        run=_predict,
+    ),
+    "convert": Verb(
+        does="turn a published checkpoint into a model folder",
+        example="svf convert metaspikformer.pth --attention joint_hamming --out model",
+        options=_convert_options,
+        run=_convert,
+    ),
+    "models": Verb(
+        does="list the models that can be trained",
+        example="svf models",
+        options=_models_options,
+        run=_models,
+    ),
+}

@@ -1,0 +1,1 @@
+"""Clips on disk: how they are found, decoded, sampled and turned into batches."""

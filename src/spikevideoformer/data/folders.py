@@ -1,0 +1,104 @@
+"""Class folders: the folder that a clip lies in is its class.
+
+    root/<split>/<class>/<clip>     split: train, val or test (also validation, testing, ...)
+    root/<class>/<clip>             no splits: all of it is train
+
+A clip is a video file or a folder of numbered images. Hidden files and files that are no videos by
+their suffix (README, .json) are not clips. The classes are the names of the class folders of all
+splits, sorted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spikevideoformer.data.lists import empty_split
+from spikevideoformer.data.sample import (
+    ClipIndex,
+    ClipSample,
+    Problem,
+    relative,
+    split_of_name,
+)
+from spikevideoformer.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders directly inside, sorted by name, without hidden ones."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def is_image_sequence(folder: Path) -> bool:
+    """Whether images lie directly in the folder, so that it is itself one clip."""
+    return any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.iterdir())
+
+
+def split_folders(root: Path) -> list[tuple[str, Path]]:
+    """The folders of the root that are named like a split, with the split."""
+    named = [(split_of_name(folder.name), folder) for folder in subfolders(root)]
+    return [(split, folder) for split, folder in named if split is not None]
+
+
+def read_folders(root: Path) -> ClipIndex:
+    """Read class folders, with or without split folders above them."""
+    parts = split_folders(root) or [("train", root)]
+    classes = tuple(sorted({c.name for _, folder in parts for c in subfolders(folder)}))
+    label_of_class = {name: label for label, name in enumerate(classes)}
+    samples: list[ClipSample] = []
+    problems: list[Problem] = []
+    for split, folder in parts:
+        class_folders = subfolders(folder)
+        if not class_folders:
+            problems.append(empty_split(relative(folder, root), split))
+        for class_folder in class_folders:
+            source = relative(class_folder, root)
+            clips, strays = _clips(class_folder)
+            samples.extend(
+                ClipSample(
+                    path=clip, label=label_of_class[class_folder.name], split=split, source=source
+                )
+                for clip in clips
+            )
+            problems.extend(
+                Problem(
+                    kind="folder is no clip",
+                    source=relative(stray, root),
+                    reason="a folder inside a class folder holds no images",
+                    remedy="move its videos into the class folder, or remove it",
+                    path=stray,
+                    split=split,
+                )
+                for stray in strays
+            )
+            if not clips and not strays:
+                problems.append(
+                    Problem(
+                        kind="empty class",
+                        source=source,
+                        reason=f"no clip in the folder of class {class_folder.name!r}",
+                        remedy="add clips, or remove the folder",
+                        path=class_folder,
+                        split=split,
+                    )
+                )
+    return ClipIndex(
+        root=root,
+        layout="folders",
+        classes=classes,
+        samples=tuple(samples),
+        problems=tuple(problems),
+    )
+
+
+def _clips(class_folder: Path) -> tuple[list[Path], list[Path]]:
+    """The clips of a class folder, and the folders in it that are none."""
+    clips: list[Path] = []
+    strays: list[Path] = []
+    for path in sorted(class_folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            (clips if is_image_sequence(path) else strays).append(path)
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            clips.append(path)
+    return clips, strays

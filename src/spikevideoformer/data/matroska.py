@@ -1,0 +1,96 @@
+"""Finds damage in Matroska and WebM files that their demuxer passes over in silence."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+# Element names. Source: RFC 8794 (EBML), section 11.2, and RFC 9559 (Matroska), section 5.1.
+_EBML_HEADER, _SEGMENT, _CRC_32, _VOID = 0x1A45DFA3, 0x18538067, 0xBF, 0xEC
+_INFO, _TRACKS, _CLUSTER = 0x1549A966, 0x1654AE6B, 0x1F43B675
+_SEEK_HEAD, _CUES, _ATTACHMENTS, _CHAPTERS, _TAGS = (
+    0x114D9B74, 0x1C53BB6B, 0x1941A469, 0x1043A770, 0x1254C367,
+)  # fmt: skip
+_IN_SEGMENT = {
+    _INFO, _TRACKS, _CLUSTER, _SEEK_HEAD, _CUES, _ATTACHMENTS, _CHAPTERS, _TAGS, _CRC_32, _VOID,
+}  # fmt: skip
+# Timestamp, SilentTracks, Position, PrevSize, BlockGroup, EncryptedBlock, SimpleBlock.
+_IN_CLUSTER = {0xE7, 0x5854, 0xA7, 0xAB, 0xA0, 0xAF, 0xA3, _CRC_32, _VOID}
+
+
+class StructureError(Exception):
+    """The elements of a Matroska file do not fit together."""
+
+
+def check_structure(file: BinaryIO) -> None:
+    """See whether the elements of a Matroska or WebM file are all there and undamaged.
+
+    Its demuxer skips what it does not understand without a word, so pictures can go missing
+    between others. The elements show that: each must be known and whole, and agree with its CRC-32
+    where the writer stored one (FFmpeg does, in mkv).
+
+    Raises:
+        StructureError: says where the damage is.
+    """
+    file_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    for name, end in _elements(file, file_bytes, {_EBML_HEADER, _SEGMENT, _VOID}):
+        if name != _SEGMENT:
+            continue
+        for inner, inner_end in _elements(file, end, _IN_SEGMENT):
+            if inner not in (_INFO, _TRACKS, _CLUSTER):
+                continue
+            begin = file.tell()
+            if not _crc_agrees(file, inner_end):
+                raise StructureError(
+                    f"its data is damaged between bytes {begin} and {inner_end}: wrong CRC-32"
+                )
+            if inner == _CLUSTER:
+                file.seek(begin)
+                for _ in _elements(file, inner_end, _IN_CLUSTER):
+                    pass
+        return
+
+
+def _elements(file: BinaryIO, end: int, known: set[int]) -> Iterator[tuple[int, int]]:
+    """Name and end of each element up to `end`; the file stands at its content meanwhile."""
+    while (at := file.tell()) < end:
+        name, size = _ebml_number(file, keep_marker=True), _ebml_number(file)
+        if size == -1:
+            return  # a live recording, written before its sizes were known
+        if name not in known or size is None:
+            raise StructureError(f"its structure is damaged at byte {at}")
+        element_end = file.tell() + size
+        if element_end > end:
+            raise StructureError(f"it is cut short or damaged: byte {element_end} is not there")
+        yield name, element_end
+        file.seek(element_end)
+
+
+def _ebml_number(file: BinaryIO, *, keep_marker: bool = False) -> int | None:
+    """A variable-length integer: None at the end of the file, -1 for a size that is not known."""
+    first = file.read(1)
+    if not first or first[0] == 0:
+        return None
+    extra = 8 - first[0].bit_length()
+    rest = file.read(extra)
+    if len(rest) < extra:
+        return None
+    value = int.from_bytes(first + rest)
+    if keep_marker:
+        return value
+    mask = (1 << 7 * (extra + 1)) - 1
+    return -1 if value & mask == mask else value & mask
+
+
+def _crc_agrees(file: BinaryIO, end: int) -> bool:
+    """Read one element's content; False where it begins with a CRC-32 that does not fit it."""
+    head = file.read(min(6, end - file.tell()))
+    if head[:2] != b"\xbf\x84":
+        return True
+    crc = 0
+    while chunk := file.read(min(end - file.tell(), 1 << 20)):
+        crc = zlib.crc32(chunk, crc)
+    return crc == int.from_bytes(head[2:], "little")

@@ -1,0 +1,206 @@
+"""From decoded frames to model input: fixed for evaluation, varied at random for training.
+
+All frames of a clip go through the same crop, flip and colours, so that what moves between frames
+is the scene alone. Every draw comes from the generator that is passed in.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from .clip import ClipSpec
+
+_CROP_ATTEMPTS = 10
+"""Draws before a random crop gives up. Source: Szegedy et al. crop as in torchvision."""
+_LUMA = (0.299, 0.587, 0.114)
+"""Weights of R, G, B in grey. Source: ITU-R BT.601, section 2.5.1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What is varied at random in training clips. `Augmentation.off` varies nothing.
+
+    Args:
+        crop_scale: range of the cropped area as part of the picture, in (0, 1]; None crops the
+            middle as evaluation does.
+        crop_ratio: range of width / height of the crop before it is made square; unused without
+            `crop_scale`.
+        flip: probability of a mirrored clip, in [0, 1]. Leave it at 0 where left and right make
+            the class, as with directions of motion.
+        brightness: colours are scaled by a factor from 1 -+ this, in [0, 1].
+        contrast: the distance to the clip's mean grey is scaled by a factor from 1 -+ this.
+        saturation: the distance to each pixel's grey is scaled by a factor from 1 -+ this.
+        temporal_jitter: how far sampled times move, in [0, 1]; see `video.window_times`, which
+            applies it.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    crop_scale: tuple[float, float] | None = (0.5, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.0
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    temporal_jitter: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "brightness", "contrast", "saturation", "temporal_jitter"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
+        for name, most in (("crop_scale", 1.0), ("crop_ratio", math.inf)):
+            pair = getattr(self, name)
+            if name == "crop_scale" and pair is None:
+                continue
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most or math.isinf(pair[1]):
+                limit = " <= 1" if most == 1 else ""
+                raise ValueError(f"{name} must be two numbers 0 < low <= high{limit}, got {pair!r}")
+            object.__setattr__(self, name, (float(pair[0]), float(pair[1])))
+
+    @classmethod
+    def off(cls) -> Augmentation:
+        """Nothing is varied: training clips look as evaluation clips do."""
+        return cls(
+            crop_scale=None, flip=0.0, brightness=0.0, contrast=0.0, saturation=0.0,
+            temporal_jitter=0.0,
+        )  # fmt: skip
+
+
+def eval_transform(
+    frames: UInt8[Tensor, "T H W 3"], spec: ClipSpec
+) -> Float[Tensor, "T 3 size size"]:
+    """Short side to `spec.size`, middle square, normalised.
+
+    Args:
+        frames: RGB pictures.
+        spec: size and normalisation.
+
+    Raises:
+        ValueError: frames of another type or shape.
+    """
+    return eval_crops(frames, spec, crops=1)[0]
+
+
+def eval_crops(
+    frames: UInt8[Tensor, "T H W 3"], spec: ClipSpec, *, crops: int
+) -> Float[Tensor, "crops T 3 size size"]:
+    """Several squares side by side along the longer side, for averaging over views.
+
+    Args:
+        frames: RGB pictures.
+        spec: size and normalisation.
+        crops: how many, at least 1; 1 is the middle, 3 both ends and the middle.
+
+    Raises:
+        ValueError: frames of another type or shape, or no crops.
+    """
+    if crops < 1:
+        raise ValueError(f"crops must be at least 1, got {crops}")
+    _, H, W, _ = _checked(frames).shape
+    short = min(H, W)
+    positions = [0.5] if crops == 1 else [i / (crops - 1) for i in range(crops)]
+    views = []
+    for position in positions:
+        # The square is cut before it is resized: the same pixels, and fewer of them to resize.
+        top, left = round((H - short) * position), round((W - short) * position)
+        square = _resized(frames[:, top : top + short, left : left + short], spec.size)
+        views.append(_normalised(_scaled(square), spec))
+    return torch.stack(views)
+
+
+def train_transform(
+    frames: UInt8[Tensor, "T H W 3"],
+    spec: ClipSpec,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+) -> Float[Tensor, "T 3 size size"]:
+    """A clip cropped, flipped and coloured at random, alike in all frames, and normalised.
+
+    Args:
+        frames: RGB pictures.
+        spec: size and normalisation.
+        augmentation: what is varied; with `Augmentation.off` this equals `eval_transform`.
+        generator: source of every draw.
+
+    Raises:
+        ValueError: frames of another type or shape.
+    """
+    _, H, W, _ = _checked(frames).shape
+    # Always the same number of draws, so that switching one part off leaves the others as they are.
+    flip, *colours = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+    top, left, height, width = _random_crop(H, W, augmentation, generator)
+    video = _scaled(_resized(frames[:, top : top + height, left : left + width], spec.size))
+    if flip < augmentation.flip:
+        video = video.flip(-1)
+    strengths = (augmentation.brightness, augmentation.contrast, augmentation.saturation)
+    if any(strengths):
+        brightness, contrast, saturation = (
+            1 + strength * (2 * draw - 1) for strength, draw in zip(strengths, colours, strict=True)
+        )
+        video = _coloured(video, brightness, contrast, saturation)
+    return _normalised(video, spec)
+
+
+def _checked(frames: Tensor) -> Tensor:
+    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise ValueError(
+            f"frames must be uint8 RGB [T, H, W, 3], got {frames.dtype} {list(frames.shape)}"
+        )
+    return frames
+
+
+def _random_crop(
+    H: int, W: int, augmentation: Augmentation, generator: torch.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a box of random area and shape that fits; else the middle."""
+    if augmentation.crop_scale is not None:
+        draws = torch.rand(_CROP_ATTEMPTS, 4, generator=generator, dtype=torch.float64).tolist()
+        low, high = augmentation.crop_scale
+        narrow, wide = (math.log(ratio) for ratio in augmentation.crop_ratio)
+        for area_draw, ratio_draw, top_draw, left_draw in draws:
+            area = H * W * (low + (high - low) * area_draw)
+            ratio = math.exp(narrow + (wide - narrow) * ratio_draw)
+            width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < width <= W and 0 < height <= H:
+                top, left = int((H - height + 1) * top_draw), int((W - width + 1) * left_draw)
+                return top, left, height, width
+    short = min(H, W)
+    return round((H - short) * 0.5), round((W - short) * 0.5), short, short
+
+
+def _resized(frames: UInt8[Tensor, "T h w 3"], size: int) -> UInt8[Tensor, "T 3 size size"]:
+    # [T, h, w, 3] -> [T, 3, h, w] as a view: channels last, for which torch resizes bytes directly.
+    pictures = frames.permute(0, 3, 1, 2)
+    if pictures.shape[2:] == (size, size):
+        return pictures
+    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+
+
+def _scaled(video: UInt8[Tensor, "T 3 H W"]) -> Float[Tensor, "T 3 H W"]:
+    return video.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def _coloured(
+    video: Float[Tensor, "T 3 H W"], brightness: float, contrast: float, saturation: float
+) -> Float[Tensor, "T 3 H W"]:
+    luma = video.new_tensor(_LUMA).view(1, 3, 1, 1)
+    video = (video * brightness).clamp_(0, 1)
+    # One mean for the whole clip: a mean per frame would make the colours flicker.
+    mean_grey = (video * luma).sum(1).mean()
+    video = torch.lerp(mean_grey, video, contrast).clamp_(0, 1)
+    grey = (video * luma).sum(1, keepdim=True)  # [T, 1, H, W]
+    return torch.lerp(grey, video, saturation).clamp_(0, 1)
+
+
+def _normalised(video: Float[Tensor, "T 3 H W"], spec: ClipSpec) -> Float[Tensor, "T 3 H W"]:
+    mean = video.new_tensor(spec.mean).view(1, 3, 1, 1)
+    std = video.new_tensor(spec.std).view(1, 3, 1, 1)
+    return (video - mean) / std

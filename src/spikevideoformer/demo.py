@@ -1,0 +1,227 @@
+"""``svf demo``: the whole way on clips that it makes itself, with a report to look at.
+
+Clips are made whose class lies in the motion alone. The same small network learns them twice: in
+the joint space-time design, and in the spatial-only design whose neurons forget every frame before
+the next, which therefore should not rise above chance. The first of them is then used on files.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from spikevideoformer.data.index import read_index
+from spikevideoformer.data.synthetic import FRAMES, SIZE, write_direction_clips
+from spikevideoformer.data.transforms import Augmentation
+from spikevideoformer.inference.annotate import write_annotated
+from spikevideoformer.inference.predictor import PredictionResult, VideoPredictor
+from spikevideoformer.tasks.classification import ClassificationResult
+from spikevideoformer.training import TrainConfig, train
+from spikevideoformer.training.checkpoint import write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What the demo makes and how it trains.
+
+    Args:
+        train_clips: to make and train on, over all classes.
+        val_clips: to make and measure on, over all classes.
+        training: of both networks; folders and design are filled in.
+        seed: of the clips.
+    """
+
+    train_clips: int = 1200
+    val_clips: int = 240
+    training: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            out=Path("run"),
+            model="svf_nano",
+            readout="membrane",
+            frames=FRAMES,
+            size=SIZE,
+            epochs=15,
+            batch_size=16,
+            learning_rate=4e-3,
+            augmentation=Augmentation.off(),
+            check="none",  # the clips were written a moment ago
+            cache=True,
+            workers=0,
+        )
+    )
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Used:
+    """One clip that the trained network was tried on."""
+
+    path: Path
+    truth: str
+    result: PredictionResult
+    annotated: Path
+
+
+def run_demo(out: Path, *, recipe: Recipe = Recipe(), tell: Callable[[str], None]) -> str:
+    """Make clips, train two designs, measure both, predict, and write a report.
+
+    What is already there from an earlier, interrupted demo is not done again.
+
+    Args:
+        out: an existing folder; gets clips/, joint/ and spatial_only/ (run folders), predictions/
+            and report.html.
+        recipe: sizes and settings.
+        tell: called with a line on each thing that begins or is done.
+
+    Returns:
+        The outcome in a few lines of text.
+
+    Raises:
+        ValueError: `out` holds something else, or a demo with another recipe.
+    """
+    begin_s = time.monotonic()
+    clips = out / "clips"
+    with _stage(tell, "1/5 making clips"):
+        write_direction_clips(
+            clips, train=recipe.train_clips, val=recipe.val_clips, seed=recipe.seed
+        )
+    with _stage(tell, "2/5 training the joint space-time design"):
+        joint = _train(recipe, clips, out, "joint")
+    with _stage(tell, "3/5 training the spatial-only design, for comparison"):
+        spatial = _train(recipe, clips, out, "spatial_only")
+    with _stage(tell, "4/5 predicting on video files"):
+        used = _predict(clips, out)
+    with _stage(tell, "5/5 writing the report"):
+        report = out / "report.html"
+        minutes = (time.monotonic() - begin_s) / 60
+        text = _report(out, joint, spatial, used, minutes)
+        write_atomically(report, lambda file: file.write(text.encode()))
+    chance = 1 / len(joint.classes)
+    example = used[0]
+    return "\n".join(
+        [
+            f"joint space-time design:  top-1 {joint.top1:6.1%} of {joint.clips} validation clips",
+            f"spatial-only design:      top-1 {spatial.top1:6.1%}   (chance {chance:.1%})",
+            f"{example.path}: {example.result.labels[0].name} "
+            f"{example.result.labels[0].probability:.1%} (it is {example.truth})",
+            f"annotated video: {example.annotated}",
+            f"model:           {out / 'joint' / 'model'}",
+            f"report:          {report}",
+            f"total time:      {minutes:.1f} min",
+        ]
+    )
+
+
+@contextmanager
+def _stage(tell: Callable[[str], None], name: str) -> Iterator[None]:
+    tell(f"[{name}]")
+    begin_s = time.monotonic()
+    yield
+    tell(f"[{name}: {time.monotonic() - begin_s:.1f} s]")
+
+
+def _train(
+    recipe: Recipe, clips: Path, out: Path, design: Literal["joint", "spatial_only"]
+) -> ClassificationResult:
+    config = replace(recipe.training, data=clips, out=out / design, design=design)
+    return train(config, resume=True).evaluation
+
+
+def _predict(clips: Path, out: Path) -> list[Used]:
+    """Try the joint network on the first validation clip of each class."""
+    index = read_index(clips, split="val")
+    first = {sample.label: sample for sample in reversed(index.samples)}
+    predictor = VideoPredictor.from_pretrained(out / "joint" / "model", device="cpu")
+    folder = out / "predictions"
+    folder.mkdir(exist_ok=True)
+    used = []
+    for label, truth in enumerate(index.classes):
+        path = first[label].path
+        result = predictor.predict(path)
+        annotated = write_annotated(path, result, folder / f"{truth}.mp4")
+        used.append(Used(path=path, truth=truth, result=result, annotated=annotated))
+    return used
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+  color: #1c2128; background: #fff; }
+table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+img { max-width: 100%; } figure { margin: 0; } figcaption { font-size: .9rem; color: #57606a; }
+.row { display: flex; flex-wrap: wrap; gap: 1.2rem; } .row > * { flex: 1 1 20rem; }
+video { width: 100%; background: #14171c; } .wrong { color: #b3261e; }
+"""
+
+
+def _report(
+    out: Path,
+    joint: ClassificationResult,
+    spatial: ClassificationResult,
+    used: list[Used],
+    minutes: float,
+) -> str:
+    """One HTML page with pictures and videos inside it."""
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td>{_share(a)}{_share(b)}</tr>"
+        for name, a, b in zip(
+            joint.classes, joint.class_accuracy, spatial.class_accuracy, strict=True
+        )
+    )
+    curves = "".join(
+        _picture(out / design / "learning_curves.png", f"{title}: learning curves")
+        for design, title in (("joint", "Joint"), ("spatial_only", "Spatial only"))
+    )
+    matrices = "".join(
+        _picture(out / design / "confusion.png", f"{title}: confusion matrix")
+        for design, title in (("joint", "Joint"), ("spatial_only", "Spatial only"))
+    )
+    videos = "".join(_video(one) for one in used)
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>SpikeVideoFormer demo</title>
+<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>
+<h1>SpikeVideoFormer demo</h1>
+<p>A small spiking network learned {len(joint.classes)} kinds of motion from clips that were made
+for this demo. The class of a clip lies in its motion alone, so a network that forgets each frame
+before the next cannot tell it: that is the spatial-only design.</p>
+<table>
+<tr><th>validation, {joint.clips} clips</th><th>joint space-time</th><th>spatial only</th></tr>
+<tr><td><b>top-1</b></td>{_share(joint.top1)}{_share(spatial.top1)}</tr>
+<tr><td>chance</td>{_share(1 / len(joint.classes))}{_share(1 / len(joint.classes))}</tr>
+{rows}</table>
+<h2>Training</h2><div class="row">{curves}</div><div class="row">{matrices}</div>
+<h2>Predictions of the joint network on video files</h2><div class="row">{videos}</div>
+<p>The band under each clip shows the most probable classes, the best label over time, and the mean
+firing rate of all layers of neurons at each frame.</p>
+<p>Made in {minutes:.1f} minutes. The trained model is the folder
+<code>{html.escape(str(out / "joint" / "model"))}</code>.</p></html>
+"""
+
+
+def _share(value: float | None) -> str:
+    return f'<td class="number">{"" if value is None else f"{value:.1%}"}</td>'
+
+
+def _picture(path: Path, caption: str) -> str:
+    source = _inline(path, "image/png")
+    return f'<figure><img src="{source}" alt=""><figcaption>{caption}</figcaption></figure>'
+
+
+def _video(one: Used) -> str:
+    best = one.result.labels[0]
+    verdict = "" if best.name == one.truth else ' class="wrong"'
+    return (
+        f'<figure><video src="{_inline(one.annotated, "video/mp4")}" controls loop muted></video>'
+        f"<figcaption{verdict}>{html.escape(one.truth)}, recognised as {html.escape(best.name)} "
+        f"({best.probability:.0%})</figcaption></figure>"
+    )
+
+
+def _inline(path: Path, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

@@ -1,0 +1,1 @@
+"""Prediction on videos: labels with probabilities, firing rates, annotated video."""

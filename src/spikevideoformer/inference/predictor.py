@@ -1,0 +1,411 @@
+"""From a video to labels with probabilities and firing rates.
+
+A video is read once, as a stream of windows; every window becomes one clip of the network, and
+windows of several videos share a batch. The answer for the video is the mean of the probabilities
+of its windows.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from spikevideoformer.data.clip import Clip, ClipSpec
+from spikevideoformer.data.transforms import eval_transform
+from spikevideoformer.data.video import DecodeLimits, VideoError, iter_windows, window_times
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.nn.neuron import record_firing_rates
+
+VideoPath = str | os.PathLike[str]
+VideoArray = UInt8[np.ndarray, "T H W 3"] | UInt8[Tensor, "T H W 3"]
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """One class and how probable it is.
+
+    Attributes:
+        name: of the class; its index as text where the model knows no names.
+        index: position among the outputs of the model, from 0.
+        probability: in [0, 1]; over all classes they sum to 1.
+    """
+
+    name: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowPrediction:
+    """The most probable labels of one stretch of a video, best first."""
+
+    start_s: float
+    end_s: float
+    labels: tuple[Label, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionResult:
+    """What the network sees in one video.
+
+    Attributes:
+        path: as it was given; None for an array.
+        duration_s: of the video.
+        labels: the most probable labels of the whole video, best first: the mean of the
+            probabilities of its windows.
+        windows: the same for each stretch of the video, in order of time.
+        timestamps_s: when each frame that the network saw appears in the video.
+        firing_rate: spikes per neuron and frame, mean over all layers of neurons and these frames.
+        firing_rate_per_frame: the same for each of these frames.
+    """
+
+    path: str | None
+    duration_s: float
+    labels: tuple[Label, ...]
+    windows: tuple[WindowPrediction, ...]
+    timestamps_s: tuple[float, ...] = field(repr=False)
+    firing_rate: float
+    firing_rate_per_frame: tuple[float, ...] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedPrediction:
+    """A video that could not be read, and why, in one line."""
+
+    path: str
+    reason: str
+
+
+class VideoPredictor:
+    """A trained network and all that it takes to use it on videos.
+
+    Args:
+        model: a network for classification.
+        clip: how a stretch of video becomes its input; None for ``model.clip``.
+        classes: names of its outputs; None for ``model.classes``.
+        device: auto (CUDA where there is one), cpu, cuda or cuda:1.
+        precision: 32-true, bf16-mixed, or 16-mixed (CUDA only): as in training.
+
+    Raises:
+        ValueError: settings that are unknown, absent from the model, or not possible here.
+    """
+
+    def __init__(
+        self,
+        model: SpikeVideoFormer,
+        *,
+        clip: ClipSpec | None = None,
+        classes: Sequence[str] | None = None,
+        device: str = "auto",
+        precision: Precision = "32-true",
+    ) -> None:
+        if model.task != "classification":
+            raise ValueError(
+                f"the model is made for {model.task}; only classification is predicted"
+            )
+        if clip is None and model.clip is None:
+            raise ValueError(
+                "the model does not say how clips are made; give "
+                "clip=ClipSpec(frames=..., size=...)"
+            )
+        if precision not in get_args(Precision):
+            raise ValueError(
+                f"precision {precision!r} is unknown; "
+                f"choose one of {', '.join(get_args(Precision))}"
+            )
+        self.clip = clip if clip is not None else ClipSpec.from_dict(model.clip or {})
+        names = model.classes if classes is None else tuple(classes)
+        self.classes = names or tuple(str(index) for index in range(model.num_classes))
+        if len(self.classes) != model.num_classes:
+            raise ValueError(
+                f"got {len(self.classes)} class names for {model.num_classes} outputs of the model"
+            )
+        self.device = choose_device(device)
+        if precision == "16-mixed" and self.device.type != "cuda":
+            raise ValueError("precision 16-mixed needs CUDA; choose bf16-mixed or 32-true")
+        self.precision = precision
+        self.model = model.to(self.device).eval()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: VideoPath,
+        *,
+        clip: ClipSpec | None = None,
+        device: str = "auto",
+        precision: Precision = "32-true",
+    ) -> VideoPredictor:
+        """Load a model folder, or a model of the Hugging Face hub.
+
+        Args:
+            folder: ``config.json`` and ``model.safetensors``, or a hub id (owner/name).
+            clip: as in :class:`VideoPredictor`.
+            device: as in :class:`VideoPredictor`.
+            precision: as in :class:`VideoPredictor`.
+
+        Raises:
+            ValueError: no usable model folder, or settings as in :class:`VideoPredictor`.
+        """
+        model = SpikeVideoFormer.from_pretrained(folder)
+        return cls(model, clip=clip, device=device, precision=precision)
+
+    def predict(
+        self,
+        video: VideoPath | VideoArray,
+        *,
+        frame_rate_hz: float | None = None,
+        top_k: int = 5,
+        window_s: float | None = None,
+        batch_size: int | None = None,
+        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+    ) -> PredictionResult:
+        """What is to be seen in one video.
+
+        Args:
+            video: a video file, a folder of numbered images, or frames as uint8 RGB.
+            frame_rate_hz: of frames given as an array; files know their own.
+            top_k: labels to report, at least 1.
+            window_s: length of the windows the video is cut into, for a model that spreads its
+                frames evenly; None takes the whole video as one. Models with a frame rate of their
+                own have a fixed window.
+            batch_size: windows that go through the network together, at least 1; None for 1 on a
+                CPU, where more are hardly faster, and 8 on CUDA.
+            limits: against files that unpack to far more than they seem.
+
+        Raises:
+            VideoError: the video cannot be read.
+            ValueError: wrong arguments, or an array that is no video.
+        """
+        if isinstance(video, (np.ndarray, Tensor)):
+            windows = _array_windows(video, frame_rate_hz, self.clip, window_s)
+            path = None
+        else:
+            if frame_rate_hz is not None:
+                raise ValueError("frame_rate_hz is for arrays; a video file knows its own times")
+            path = os.fspath(video)
+            windows = self._windows(path, window_s, limits)
+        (result,) = self._run([(path, windows)], top_k, batch_size)
+        if isinstance(result, FailedPrediction):
+            raise VideoError(result.path, result.reason)
+        return result
+
+    def predict_many(
+        self,
+        paths: Iterable[VideoPath],
+        *,
+        top_k: int = 5,
+        window_s: float | None = None,
+        batch_size: int | None = None,
+        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+    ) -> Iterator[PredictionResult | FailedPrediction]:
+        """Predict many videos, with windows of different videos in one batch.
+
+        No more than a batch of windows is in memory at a time. A result does not depend on the
+        other videos: every batch has the same shape (the last one is filled up), because sums of
+        another shape round differently and a spike more or less follows from that.
+
+        Args:
+            paths: video files and folders of numbered images.
+            top_k: as in :meth:`predict`.
+            window_s: as in :meth:`predict`.
+            batch_size: as in :meth:`predict`.
+            limits: as in :meth:`predict`.
+
+        Yields:
+            One result for each path, in order: a prediction, or why there is none.
+
+        Raises:
+            ValueError: wrong arguments.
+        """
+        names = (os.fspath(path) for path in paths)
+        videos = ((name, self._windows(name, window_s, limits)) for name in names)
+        yield from self._run(videos, top_k, batch_size)
+
+    def _windows(self, path: str, window_s: float | None, limits: DecodeLimits) -> Iterator[Clip]:
+        return iter_windows(
+            path, self.clip, window_s=window_s, resize_short=self.clip.size, limits=limits
+        )
+
+    def _run(
+        self,
+        videos: Iterable[tuple[str | None, Iterator[Clip]]],
+        top_k: int,
+        batch_size: int | None,
+    ) -> Iterator[PredictionResult | FailedPrediction]:
+        if batch_size is None:
+            batch_size = 1 if self.device.type == "cpu" else 8
+        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; give at least 1")
+        under_way: deque[_Tally] = deque()
+        batch: list[tuple[_Tally, Tensor]] = []
+        for path, windows in videos:
+            tally = _Tally(path)
+            under_way.append(tally)
+            try:
+                for clip in windows:
+                    tally.add_window(clip)
+                    batch.append((tally, eval_transform(clip.frames, self.clip)))
+                    if len(batch) == batch_size:
+                        self._forward(batch, batch_size)
+                        batch = []
+            except VideoError as error:
+                tally.failed = error.reason
+                batch = [(other, video) for other, video in batch if other is not tally]
+            tally.read = True
+            while under_way and under_way[0].complete:
+                yield under_way.popleft().result(self.classes, top_k)
+        if batch:
+            self._forward(batch, batch_size)
+        for tally in under_way:
+            yield tally.result(self.classes, top_k)
+
+    def _forward(self, batch: list[tuple[_Tally, Tensor]], batch_size: int) -> None:
+        clips = [clip for _, clip in batch]
+        clips += [clips[0]] * (batch_size - len(clips))
+        video = torch.stack(clips).to(self.device)  # [B, T, 3, H, W]
+        low = _AUTOCAST.get(self.precision)
+        autocast = nullcontext() if low is None else torch.autocast(self.device.type, low)
+        with torch.inference_mode(), autocast, record_firing_rates(self.model) as rates:
+            logits = self.model(video)
+        probabilities = logits.double().softmax(dim=1).cpu().numpy()  # [B, K]
+        layers = torch.stack(list(rates.per_frame.values()))  # [L, T, B]
+        firing = layers.mean(0).T.cpu().numpy()  # [B, T]
+        for (tally, _), p, r in zip(batch, probabilities, firing, strict=False):
+            tally.add_output(p, r)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a user asks for.
+
+    Args:
+        name: auto (CUDA where there is one), cpu, cuda, or cuda with a number.
+
+    Raises:
+        ValueError: unknown, or not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {name!r} is unknown; choose auto, cpu, cuda or cuda:0")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"device {name!r} is not there ({count} CUDA devices found); choose cpu")
+    return device
+
+
+@dataclass
+class _Tally:
+    """What is known of one video while its windows pass through the network."""
+
+    path: str | None
+    windows: list[tuple[float, float]] = field(default_factory=list)
+    timestamps_s: list[list[float]] = field(default_factory=list)
+    probabilities: list[np.ndarray] = field(default_factory=list)  # one [K] a window
+    rates: list[list[float]] = field(default_factory=list)  # one value a frame
+    read: bool = False
+    failed: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        have_all = len(self.probabilities) == len(self.windows)
+        return self.read and (self.failed is not None or have_all)
+
+    def add_window(self, clip: Clip) -> None:
+        self.windows.append((clip.start_s, clip.end_s))
+        # Frames past the end of the video, which repeat the last one, are not reported.
+        self.timestamps_s.append(clip.timestamps_s[: clip.real_frames].tolist())
+
+    def add_output(self, probabilities: np.ndarray, rates: np.ndarray) -> None:
+        frames = len(self.timestamps_s[len(self.probabilities)])
+        self.probabilities.append(probabilities)
+        self.rates.append(rates[:frames].tolist())
+
+    def result(self, classes: Sequence[str], top_k: int) -> PredictionResult | FailedPrediction:
+        if self.failed is not None:
+            return FailedPrediction(path=self.path or "array", reason=self.failed)
+        rates = [rate for window in self.rates for rate in window]
+        return PredictionResult(
+            path=self.path,
+            duration_s=self.windows[-1][1],
+            labels=_best(np.mean(self.probabilities, axis=0), classes, top_k),
+            windows=tuple(
+                WindowPrediction(start_s=start, end_s=end, labels=_best(p, classes, top_k))
+                for (start, end), p in zip(self.windows, self.probabilities, strict=True)
+            ),
+            timestamps_s=tuple(time for window in self.timestamps_s for time in window),
+            firing_rate=math.fsum(rates) / len(rates),
+            firing_rate_per_frame=tuple(rates),
+        )
+
+
+def _best(probabilities: np.ndarray, classes: Sequence[str], top_k: int) -> tuple[Label, ...]:
+    # Stable: of equally probable classes the one with the lower index comes first.
+    order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+    return tuple(
+        Label(name=classes[i], index=i, probability=float(probabilities[i])) for i in order
+    )
+
+
+def _array_windows(
+    video: VideoArray, frame_rate_hz: float | None, spec: ClipSpec, window_s: float | None
+) -> Iterator[Clip]:
+    """Windows of an array, cut and sampled as `iter_windows` does it with a file."""
+    frames = torch.as_tensor(video)
+    T = len(frames) if frames.ndim else 0
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or 0 in frames.shape:
+        raise ValueError(
+            f"got an array {frames.dtype} {tuple(frames.shape)}; expected uint8 RGB frames "
+            "[T, H, W, 3] with values 0 to 255"
+        )
+    if frame_rate_hz is None or not (math.isfinite(frame_rate_hz) and frame_rate_hz > 0):
+        raise ValueError(
+            f"frame_rate_hz is {frame_rate_hz}; an array does not know its times, give the rate"
+        )
+    duration_s = T / frame_rate_hz
+    if spec.frame_rate_hz is not None:
+        if window_s is not None:
+            raise ValueError(
+                f"the windows of this model last {spec.frames / spec.frame_rate_hz:g} s; "
+                "leave out window_s"
+            )
+        window_s = spec.frames / spec.frame_rate_hz
+    elif window_s is None:
+        window_s = duration_s
+    elif not (math.isfinite(window_s) and window_s > 0):
+        raise ValueError(f"window_s must be above 0, got {window_s}")
+    # A sliver left over by rounding does not make a window.
+    for i in range(max(1, math.ceil((duration_s - 1e-3) / window_s))):
+        start_s, end_s = i * window_s, (i + 1) * window_s
+        times = window_times(spec, start_s, end_s)
+        shown = torch.tensor([min(int(time * frame_rate_hz + 1e-9), T - 1) for time in times])
+        yield Clip(
+            frames=frames[shown],
+            timestamps_s=shown.double() / frame_rate_hz,
+            path=Path("array"),
+            start_s=start_s,
+            end_s=min(end_s, duration_s),
+            real_frames=max(1, sum(time < duration_s for time in times)),
+        )

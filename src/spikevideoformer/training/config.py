@@ -1,0 +1,327 @@
+"""Everything that decides a training run, in one validated, frozen place."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from spikevideoformer.data.check import Decode
+from spikevideoformer.data.clip import ClipSpec
+from spikevideoformer.data.transforms import Augmentation
+from spikevideoformer.models.config import Readout, preset
+from spikevideoformer.shapes import AttentionKind, Design
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+_T = TypeVar("_T")
+
+# Fields of ModelConfig that a run may set; None leaves the preset's value.
+_MODEL_OPTIONS = ("design", "attention", "neuron", "drop_path", "readout", "residual_gain")
+
+# Fields that change where, how fast or how often, but not which weights come out, and which may
+# therefore differ when a run is resumed.
+_FREE_ON_RESUME = frozenset(
+    {"data", "out", "device", "workers", "cache", "check", "keep"}
+    | {"checkpoint_every_steps", "gradient_checkpointing", "unlimited_decoding", "eval_clips"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training run.
+
+    Args:
+        out: the run folder to write; made where it is missing.
+        data: root folder of the data set; not needed where `train` is given an index.
+        task: classification.
+        layout: how the data set lies on disk, see `LAYOUTS`; None recognises it.
+        fold: which of the official folds, for data sets that have them.
+        train_split: the split to train on.
+        val_split: the split to validate on and to choose the best epoch by. Where it is "val" and
+            the data set has none, a fifth of the training clips is set aside.
+        model: a preset, see `list_models`.
+        design: how attention spans space and time; None for the preset's.
+        attention: hamming or dot; None for the preset's.
+        neuron: lif, integer_lif, or fields of NeuronConfig; None for the preset's.
+        drop_path: stochastic depth of the last block, in [0, 1); None for the preset's.
+        readout: what the classifier reads, spike or membrane; None for the preset's.
+        residual_gain: initial weight of each residual branch, in [0, 1]; None for the preset's.
+        init_from: a released model folder whose weights to start from, where they fit.
+        frames: T, frames per clip.
+        size: height and width of the model input in pixels, a multiple of 16.
+        frame_rate_hz: sampling rate of the frames; None spreads them over the whole clip.
+        augmentation: what is varied at random in training clips.
+        epochs: passes over the training split.
+        batch_size: clips per process and forward pass.
+        accumulate: forward passes per optimiser step; the effective batch is
+            batch_size x accumulate x processes.
+        learning_rate: peak of the schedule (linear warm-up, then cosine to zero). It is not scaled
+            by the batch.
+        weight_decay: of AdamW, on weights only (not on biases and norms).
+        warmup_epochs: length of the warm-up, in epochs; may be a fraction.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        clip_grad_norm: gradients are scaled down to this norm; None for no limit.
+        precision: 32-true, bf16-mixed, or 16-mixed (CUDA only, with a gradient scaler).
+        device: auto (CUDA where there is one), cpu or cuda.
+        devices: processes on this machine, one device each; under torchrun, leave it at 1.
+        gradient_checkpointing: recompute blocks in the backward pass, to save memory.
+        workers: loader processes per training process.
+        cache: keep decoded clips in memory (in each loader process).
+        seed: decides initial weights, order of clips, augmentation and stochastic depth.
+        checkpoint_every_steps: write a checkpoint after so many optimiser steps; there is one after
+            every epoch in any case. None for epochs only.
+        keep: how many checkpoints to keep, besides the best.
+        eval_clips: clips in time over which the final evaluation averages each video; the
+            validation after each epoch takes one.
+        check: check of the files before the first step: full decodes all of each, open reads only
+            its header, none looks only at the lists.
+        skip_bad: go on without the files that the check refuses, and list them in skipped.csv.
+        unlimited_decoding: lift the limits that protect from files that unfold to huge videos.
+
+    Raises:
+        ValueError: a value outside its range, in one line with what is accepted.
+    """
+
+    out: Path
+    data: Path | None = None
+    task: Literal["classification"] = "classification"
+    layout: str | None = None
+    fold: int = 1
+    train_split: str = "train"
+    val_split: str = "val"
+
+    model: str = "svf_nano"
+    design: Design | None = None
+    attention: AttentionKind | None = None
+    neuron: str | dict[str, Any] | None = None
+    drop_path: float | None = None
+    readout: Readout | None = None
+    residual_gain: float | None = None
+    init_from: Path | None = None
+
+    frames: int = 8
+    size: int = 64
+    frame_rate_hz: float | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    epochs: int = 20
+    batch_size: int = 16
+    accumulate: int = 1
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.05
+    warmup_epochs: float = 0.5
+    label_smoothing: float = 0.1
+    clip_grad_norm: float | None = 1.0
+
+    precision: Precision = "32-true"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = 1
+    gradient_checkpointing: bool = False
+    workers: int = 2
+    cache: bool = False
+    seed: int = 0
+    checkpoint_every_steps: int | None = None
+    keep: int = 2
+    eval_clips: int = 1
+    check: Decode = "full"
+    skip_bad: bool = False
+    unlimited_decoding: bool = False
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for f in fields(self):
+            object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), hints[f.name]))
+        for name in ("epochs", "batch_size", "accumulate", "devices", "keep", "eval_clips", "fold"):
+            self._require(name, at_least=1)
+        for name in ("workers", "seed", "weight_decay", "warmup_epochs"):
+            self._require(name, at_least=0)
+        self._require("learning_rate", above=0)
+        self._require("label_smoothing", at_least=0, below=1)
+        if self.clip_grad_norm is not None:
+            self._require("clip_grad_norm", above=0)
+        if self.checkpoint_every_steps is not None:
+            self._require("checkpoint_every_steps", at_least=1)
+        if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs} epochs; "
+                "give a smaller number, 0 for no warm-up"
+            )
+        if self.size % 16:
+            near = max(self.size // 16, 1) * 16
+            raise ValueError(f"size is {self.size}; give a multiple of 16, such as {near}")
+        # These know their own ranges.
+        self.clip_spec  # noqa: B018
+        preset(self.model).with_overrides(self.model_options)
+
+    def _require(
+        self,
+        name: str,
+        *,
+        at_least: float = -math.inf,
+        above: float = -math.inf,
+        below: float = math.inf,
+    ) -> None:
+        value = getattr(self, name)
+        if not (math.isfinite(value) and at_least <= value and above < value < below):
+            bounds = [f"at least {at_least:g}"] if at_least > -math.inf else [f"above {above:g}"]
+            if below < math.inf:
+                bounds.append(f"below {below:g}")
+            raise ValueError(f"{name} is {value!r}; give a number {' and '.join(bounds)}")
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """What is set of the architecture, for `create_model`."""
+        values = {name: getattr(self, name) for name in _MODEL_OPTIONS}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def clip_spec(self) -> ClipSpec:
+        """How a video becomes model input."""
+        return ClipSpec(frames=self.frames, size=self.size, frame_rate_hz=self.frame_rate_hz)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for YAML and checkpoints; `from_dict` reads them back."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Read a configuration from plain values.
+
+        Raises:
+            ValueError: an unknown key (the nearest known one is suggested), a missing one, or a
+                value that is not accepted.
+        """
+        return _read(cls, values, "")
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def from_yaml(cls, path: Path) -> TrainConfig:
+        """Read a YAML file.
+
+        Raises:
+            ValueError: the file cannot be read or does not hold an accepted configuration.
+        """
+        values = read_yaml(path)
+        try:
+            return cls.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def differences(self, earlier: Mapping[str, Any]) -> list[str]:
+        """What would change the outcome of a run begun with another configuration.
+
+        Args:
+            earlier: what `to_dict` gave when the run began.
+
+        Returns:
+            One text for each difference, such as "epochs: 10 then, 20 now".
+        """
+        now = self.to_dict()
+        names = [name for name in {**now, **earlier} if name not in _FREE_ON_RESUME]
+        return [
+            f"{name}: {earlier.get(name)!r} then, {now.get(name)!r} now"
+            for name in names
+            if earlier.get(name) != now.get(name)
+        ]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, unchecked.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ValueError: it cannot be read or does not hold settings.
+    """
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: not valid YAML ({reason}); correct the file") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected lines like `epochs: 20`, got {values!r}")
+    return values
+
+
+def _read(cls: type[_T], values: Mapping[str, Any], prefix: str) -> _T:
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]  # a dataclass
+    for key in values:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
+            raise ValueError(f"unknown setting {prefix}{key}; {hint}")
+    for name, f in known.items():
+        if f.default is MISSING and f.default_factory is MISSING and name not in values:
+            raise ValueError(f"{prefix}{name} is missing; give it a value")
+    hints = get_type_hints(cls)
+    given = {
+        key: _read(hints[key], value, f"{prefix}{key}.")
+        if is_dataclass(hints[key]) and isinstance(value, Mapping)
+        else _typed(prefix + key, value, hints[key])
+        for key, value in values.items()
+    }
+    return cls(**given)
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` as what `hint` asks for, where that loses nothing; else a ValueError."""
+    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for option in options:
+        origin = get_origin(option) or option
+        if origin is Literal:
+            if value in get_args(option):
+                return value
+        elif origin is tuple and isinstance(value, (list, tuple)):
+            return tuple(value)  # its class checks what is inside
+        elif origin is Path and isinstance(value, str) and value:
+            return Path(value)
+        elif origin is float and not isinstance(value, bool) and _is_number(value):
+            return float(value)  # 1e-3 without a dot is text to YAML
+        elif isinstance(value, bool):
+            if origin is bool:
+                return value
+        elif isinstance(origin, type) and isinstance(value, origin):
+            return value
+    raise ValueError(f"{name} is {value!r}; expected {_described(options)}")
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _described(options: tuple[Any, ...]) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    words |= {Path: "a path", type(None): "null", dict: "key: value pairs"}
+    texts = [
+        " or ".join(map(str, get_args(option)))
+        if get_origin(option) is Literal
+        else words.get(get_origin(option) or option, getattr(option, "__name__", str(option)))
+        for option in options
+    ]
+    return ", or ".join(texts)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,70 @@
+"""Processes, devices and precision: what Fabric is asked for."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import Literal, cast
+
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.strategies.ddp import DDPStrategy
+from torch import Tensor
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def launch(*, device: Device, devices: int, precision: str) -> Fabric:
+    """Start the processes, or join those that `torchrun` started.
+
+    Args:
+        device: auto takes CUDA where there is one.
+        devices: processes on this machine; under torchrun its number counts.
+        precision: "32-true", "bf16-mixed" or "16-mixed".
+
+    Raises:
+        ValueError: a device that is not there, a precision that it lacks, or a count of devices
+            that contradicts torchrun's.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch sees no CUDA device; use cpu or auto")
+    accelerator = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if accelerator == "cpu" and precision == "16-mixed":
+        raise ValueError("precision 16-mixed needs CUDA; use bf16-mixed or 32-true on the CPU")
+    nodes = 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        if devices not in (1, local):
+            raise ValueError(
+                f"devices is {devices} under a torchrun of {local} processes; leave it out"
+            )
+        devices, nodes = local, int(os.environ["WORLD_SIZE"]) // local
+    if accelerator == "cuda" and devices > torch.cuda.device_count():
+        raise ValueError(f"devices is {devices}; torch sees {torch.cuda.device_count()}")
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=nodes,
+        precision=precision,  # type: ignore[arg-type]  # Fabric lists the names as literals
+        strategy=DDPStrategy(
+            # The loop itself keeps the statistics of batch norm equal (MeanStatistics).
+            broadcast_buffers=False,
+            # The others wait while the first process checks the files of a large data set.
+            timeout=timedelta(hours=12),
+        )
+        if devices * nodes > 1
+        else "auto",
+    )
+    fabric.launch()
+    return fabric
+
+
+def over_processes(fabric: Fabric, tensor: Tensor, how: Literal["sum", "mean"]) -> Tensor:
+    """The sum or mean of a tensor over all processes, the same in each.
+
+    Args:
+        fabric: launched.
+        tensor: on the device of `fabric`, of the same shape in every process; may be overwritten.
+        how: sum or mean.
+    """
+    return cast(Tensor, fabric.all_reduce(tensor, reduce_op=how))

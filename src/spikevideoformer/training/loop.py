@@ -1,0 +1,487 @@
+"""The training loop: Fabric for devices, precision and processes; the rest is here in the open.
+
+A run is a pure function of (config, step). Before every micro-batch torch's generator is seeded
+from (seed, step, micro-batch), clips are ordered by (seed, epoch) and augmented by (seed, epoch,
+clip), the learning rate follows from the step. So a checkpoint needs no generator state, and a run
+that is killed and resumed ends with the same bits as one that is not.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from spikevideoformer.data.clip import ClipBatch
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
+from spikevideoformer.tasks.classification import (
+    ClassificationResult,
+    classification_loss,
+    count_correct,
+)
+from spikevideoformer.training.batches import StepPlan, mixed_seed
+from spikevideoformer.training.checkpoint import CheckpointFolder, save_checkpoint
+from spikevideoformer.training.config import TrainConfig
+from spikevideoformer.training.devices import over_processes
+from spikevideoformer.training.logs import Progress, TensorBoardLog, shortened, write_metrics
+from spikevideoformer.training.optim import build_optimizer, learning_rate_at
+
+SILENT, SATURATED = 0.001, 0.95
+"""Share of its possible spikes under (over) which a layer of neurons is worth a warning."""
+_FIRST_STEPS = 3  # each of which is watched for silent layers; later, one step an epoch
+_LOG_EVERY_STEPS = 10
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RunState:
+    """What, besides weights and optimiser, a run carries from step to step.
+
+    Attributes:
+        step: optimiser steps done.
+        history: a row of metrics.csv for each epoch that was validated.
+        sums: since the last row: loss, correct clips, clips, gradient norm, steps it is finite in.
+        best: the row with the highest val_top1 (the lowest val_loss among equals).
+    """
+
+    step: int = 0
+    history: list[dict[str, float | int]] = field(default_factory=list)
+    sums: Tensor = field(default_factory=lambda: torch.zeros(5, dtype=torch.float64))
+    best: dict[str, float | int] | None = None
+
+
+class InterruptedBetweenSteps(KeyboardInterrupt):
+    """Ctrl-C, held back until the state was whole."""
+
+
+class Interrupt:
+    """Lets Ctrl-C wait until the state is whole; a second one does not wait."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> Interrupt:
+        self._in_main_thread = threading.current_thread() is threading.main_thread()
+        if self._in_main_thread:
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._in_main_thread:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def check(self) -> None:
+        """Raise if Ctrl-C was pressed. To be called only where the state is whole."""
+        if self.requested:
+            raise InterruptedBetweenSteps
+
+
+class Loop:
+    """Runs the steps of one training, from whatever step its state is at.
+
+    Args:
+        config: the run.
+        fabric: launched.
+        model: on the CPU, with its initial (or resumed) weights.
+        plan: how epochs are cut into steps.
+        batches: opens the stream of this process's micro-batches from a step on.
+        validate: gives the metrics of the model as it is.
+        data: fingerprint of the clips; a run is resumed on the same ones only.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        fabric: Fabric,
+        model: SpikeVideoFormer,
+        *,
+        plan: StepPlan,
+        batches: Callable[[range], Iterator[ClipBatch]],
+        validate: Callable[[nn.Module, Callable[[], None]], ClassificationResult],
+        data: str,
+    ) -> None:
+        self.config, self.fabric, self.plan, self.data = config, fabric, plan, data
+        self.model = model
+        self.optimizer = build_optimizer(
+            model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self._wrapped, self._stepper = fabric.setup(model, self.optimizer)
+        self._open_batches, self._validate = batches, validate
+        self._statistics = [
+            buffer
+            for name, buffer in model.named_buffers()
+            if name.endswith(("running_mean", "running_var"))
+        ]
+        self._levels = {
+            name: m.config.levels for name, m in model.named_modules() if isinstance(m, Neuron)
+        }
+        self._reported: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self.state = RunState()
+        self.state.sums = self.state.sums.to(fabric.device)
+        self.total_steps = plan.steps_per_epoch * config.epochs
+        self.checkpoints = CheckpointFolder(config.out / "checkpoints", keep=config.keep)
+
+    # --- Checkpoints -----------------------------------------------------------------------------
+
+    def resume(self, saved: dict[str, Any], path: Path) -> None:
+        """Take up a run.
+
+        Args:
+            saved: what `load_checkpoint` gave.
+            path: where it lay, for messages.
+
+        Raises:
+            ValueError: it belongs to a run that would end with other weights.
+        """
+        changed = self.config.differences(saved["config"])
+        if saved["data"] != self.data:
+            changed.append("the clips (files, labels or splits)")
+        if saved["processes"] != self.fabric.world_size:
+            changed.append(f"processes: {saved['processes']} then, {self.fabric.world_size} now")
+        if changed:
+            raise ValueError(
+                f"{path} is of a run with other settings ({'; '.join(changed)}); "
+                "resume with the same ones, or start anew in another --out folder"
+            )
+        if saved["threads"] != torch.get_num_threads():
+            log.warning(
+                "the run began with %d torch threads and goes on with %d: sums may round "
+                "differently (set OMP_NUM_THREADS for the same bits)",
+                saved["threads"],
+                torch.get_num_threads(),
+            )
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(saved["scaler"])
+        self.state = RunState(
+            step=saved["step"],
+            history=saved["history"],
+            sums=saved["sums"].to(self.fabric.device),
+            best=saved["best"],
+        )
+        if not self.fabric.is_global_zero:
+            self.state.sums.zero_()  # the saved sums are those of all processes
+
+    def save(self) -> None:
+        """Write the checkpoint of this step. Every process must call it."""
+        state, total = self.state, self._join_sums()
+        if self.fabric.is_global_zero:
+            self.checkpoints.save(
+                state.step,
+                {
+                    "config": self.config.to_dict(),
+                    "data": self.data,
+                    "processes": self.fabric.world_size,
+                    "threads": torch.get_num_threads(),
+                    "step": state.step,
+                    "history": state.history,
+                    "sums": total.cpu(),
+                    "best": state.best,
+                    "model": self.model.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "scaler": self.fabric.strategy.precision.state_dict(),
+                },
+            )
+        self.fabric.barrier()
+
+    def _join_sums(self) -> Tensor:
+        """The sums of all processes, which from here on the first process carries alone."""
+        total = over_processes(self.fabric, self.state.sums.clone(), "sum")
+        self._refuse_nonfinite(total)
+        self.state.sums = total if self.fabric.is_global_zero else torch.zeros_like(total)
+        return total
+
+    def _refuse_nonfinite(self, sums: Tensor) -> None:
+        if not math.isfinite(float(sums[0])):
+            raise ValueError(
+                f"the training loss became {float(sums[0])} before step {self.state.step}; "
+                "lower learning_rate, set clip_grad_norm, or use precision 32-true"
+            )
+
+    # --- Steps -----------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train to the last step, validating and saving on the way.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; a checkpoint was written.
+        """
+        state, fabric = self.state, self.fabric
+        remaining = range(state.step, self.total_steps)
+        self._progress = Progress(total_steps=self.total_steps, first_step=state.step)
+        self._board = None
+        if fabric.is_global_zero:
+            write_metrics(state.history, self.config.out / "metrics.csv")
+            self._board = TensorBoardLog(self.config.out, first_step=state.step)
+        batches = self._open_batches(remaining)
+        self._start_clock()
+        try:
+            with Interrupt() as self._interrupt, deterministic(fabric.device):
+                if self._epoch_is_over():
+                    self._end_epoch()
+                for _ in remaining:
+                    self._step(batches)
+                    self._stop_if_interrupted()
+                    if self._epoch_is_over():
+                        self._end_epoch()
+                        self._stop_if_interrupted()
+                    elif (every := self.config.checkpoint_every_steps) and state.step % every == 0:
+                        self.save()
+        except InterruptedBetweenSteps:
+            self.save()
+            log.warning("interrupted at step %d; continue with --resume", state.step)
+            raise
+        finally:
+            self._progress.clear()
+            if self._board is not None:
+                self._board.close()
+
+    def _epoch_is_over(self) -> bool:
+        """Whether there is an epoch that was trained and not yet validated."""
+        return self.state.step == (len(self.state.history) + 1) * self.plan.steps_per_epoch
+
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate_at(
+            step,
+            peak=self.config.learning_rate,
+            warmup_steps=round(self.config.warmup_epochs * self.plan.steps_per_epoch),
+            total_steps=self.total_steps,
+        )
+
+    def _step(self, batches: Iterator[ClipBatch]) -> None:
+        """One optimiser step."""
+        config, fabric, state = self.config, self.fabric, self.state
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(state.step)
+        self._wrapped.train()
+        statistics = MeanStatistics(self._statistics if self.plan.micro_batches > 1 else [])
+        for a in range(config.accumulate):
+            batch = next(batches).to(fabric.device)
+            torch.manual_seed(
+                mixed_seed(config.seed, state.step, a * fabric.world_size + fabric.global_rank)
+            )
+            is_last = a == config.accumulate - 1
+            with (
+                fabric.no_backward_sync(self._wrapped, enabled=not is_last),
+                self._watch_firing() if is_last else nullcontext(),
+                statistics.micro_batch(),
+            ):
+                logits = self._wrapped(batch.video)
+                loss = classification_loss(
+                    logits, batch.labels, label_smoothing=config.label_smoothing
+                )
+                fabric.backward(loss / config.accumulate)
+            correct = count_correct(logits.detach(), batch.labels)
+            state.sums[0] += loss.detach().double() * len(batch)
+            state.sums[1] += correct
+            state.sums[2] += len(batch)
+        statistics.apply(fabric)
+        norm = fabric.clip_gradients(
+            self._wrapped,
+            self._stepper,
+            max_norm=config.clip_grad_norm or math.inf,
+            error_if_nonfinite=False,  # the scaler of 16-mixed skips such steps
+        )
+        assert norm is not None
+        self._stepper.step()
+        self._stepper.zero_grad()
+        state.step += 1
+        state.sums[3] += norm.nan_to_num(0.0, 0.0, 0.0)
+        state.sums[4] += norm.isfinite()
+        self._clips += self.plan.effective_batch
+        if state.step % _LOG_EVERY_STEPS == 0:
+            self._refuse_nonfinite(state.sums)
+            self._log_step(float(loss.detach()), float(norm))
+
+    def _stop_if_interrupted(self) -> None:
+        """Ctrl-C reaches every process, but not in the same step: they agree on where to stop."""
+        if self.fabric.world_size > 1:
+            requested = torch.tensor(float(self._interrupt.requested), device=self.fabric.device)
+            anyone = over_processes(self.fabric, requested, "sum")
+            self._interrupt.requested = bool(anyone)
+        self._interrupt.check()
+
+    def _end_epoch(self) -> None:
+        """Validate, and write the epoch's row, the best weights and a checkpoint."""
+        state, config = self.state, self.config
+        seconds = time.monotonic() - self._clock_s
+        # Processes do not end a validation together, so they leave together, after it.
+        interruptible = self._interrupt.check if self.fabric.world_size == 1 else (lambda: None)
+        result = self._validate(self.model, interruptible)
+        loss, correct, clips, norm, finite_steps = self._join_sums().tolist()
+        row = {
+            "epoch": len(state.history) + 1,
+            "step": state.step,
+            "learning_rate": self._learning_rate(state.step - 1),
+            "train_loss": loss / clips,
+            "train_top1": correct / clips,
+            "gradient_norm": norm / max(finite_steps, 1.0),
+            "val_loss": result.loss,
+            "val_top1": result.top1,
+            "val_top5": result.top5,
+            "clips_per_second": self._clips / seconds,
+        }
+        state.history.append(row)
+        state.sums = torch.zeros_like(state.sums)
+        best = state.best
+        if best is None or (row["val_top1"], -row["val_loss"]) > (
+            best["val_top1"],
+            -best["val_loss"],
+        ):
+            state.best = row
+            if self.fabric.is_global_zero:
+                save_checkpoint(
+                    self.checkpoints.best, {"row": row, "model": self.model.state_dict()}
+                )
+        self.save()
+        if self.fabric.is_global_zero:
+            write_metrics(state.history, config.out / "metrics.csv")
+            self._log_epoch(row)
+        self._start_clock()
+
+    # --- What is told ----------------------------------------------------------------------------
+
+    def _start_clock(self) -> None:
+        self._clock_s, self._clips = time.monotonic(), 0
+
+    def _log_step(self, loss: float, norm: float) -> None:
+        if self._board is None:
+            return
+        step, rate = self.state.step, self._learning_rate(self.state.step - 1)
+        values = {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
+        self._board.add(values, step=step, prefix="step")
+        if self._progress.due():
+            epoch = (step - 1) // self.plan.steps_per_epoch + 1
+            self._progress.show(step, f"epoch {epoch}/{self.config.epochs}  loss {loss:.3f}")
+
+    def _log_epoch(self, row: dict[str, float | int]) -> None:
+        assert self._board is not None
+        values = {k: v for k, v in row.items() if k not in ("epoch", "step")}
+        self._board.add(values, step=self.state.step, prefix="epoch")
+        self._progress.clear()
+        log.info(
+            "epoch %d/%d  train loss %.3f top-1 %.1f %%  val loss %.3f top-1 %.1f %%  "
+            "%.1f clips/s  ETA %s",
+            row["epoch"],
+            self.config.epochs,
+            row["train_loss"],
+            100 * row["train_top1"],
+            row["val_loss"],
+            100 * row["val_top1"],
+            row["clips_per_second"],
+            self._progress.left(self.state.step),
+        )
+
+    @contextmanager
+    def _watch_firing(self) -> Iterator[None]:
+        """In the steps that are watched, warn of layers that are silent or saturated."""
+        step = self.state.step
+        last_of_epoch = (step + 1) % self.plan.steps_per_epoch == 0
+        if self._board is None or not (step < _FIRST_STEPS or last_of_epoch):
+            yield
+            return
+        with record_firing_rates(self.model) as rates:
+            yield
+        shares = self._shares(rates)
+        self._board.add(shares, step=step, prefix="firing_rate")
+        silent = tuple(name for name, share in shares.items() if share < SILENT)
+        saturated = tuple(name for name, share in shares.items() if share > SATURATED)
+        if (silent, saturated) != self._reported:
+            self._reported = silent, saturated
+            log.warning(
+                "step %d: of %d layers of neurons, silent (under %g %% of possible spikes): %s; "
+                "saturated (over %g %%): %s",
+                step,
+                len(shares),
+                100 * SILENT,
+                shortened(silent),
+                100 * SATURATED,
+                shortened(saturated),
+            )
+
+    def _shares(self, rates: FiringRates) -> dict[str, float]:
+        """Firing rates as shares of the possible: an Integer-LIF neuron fires up to D a frame."""
+        return {name: rate / self._levels[name] for name, rate in rates.mean.items()}
+
+
+class MeanStatistics:
+    """Makes a step change the running statistics of batch norm by the mean over its micro-batches.
+
+    Left alone, accumulation would apply the changes one after the other, and processes would drift
+    apart. Here every micro-batch starts from the statistics that the step began with, and the
+    results are averaged, over micro-batches and over processes: both ways to split a batch agree,
+    ranks always hold the same statistics, and these are the running average of batch statistics
+    that they are meant to be. (RepConv reads them in training, so they do matter for gradients.)
+
+    Args:
+        buffers: running means and variances.
+    """
+
+    def __init__(self, buffers: list[Tensor]) -> None:
+        self._buffers = buffers
+        self._start = [b.clone() for b in buffers]
+        self._sum: list[Tensor] = []
+        self._count = 0
+
+    @contextmanager
+    def micro_batch(self) -> Iterator[None]:
+        """Around one forward and backward pass."""
+        if self._count:
+            for buffer, start in zip(self._buffers, self._start, strict=True):
+                buffer.copy_(start)
+        yield
+        self._count += 1
+        if not self._sum:
+            self._sum = [b.clone() for b in self._buffers]
+        else:
+            for total, buffer in zip(self._sum, self._buffers, strict=True):
+                total.add_(buffer)
+
+    def apply(self, fabric: Fabric) -> None:
+        """Put the mean in place."""
+        if not self._buffers:
+            return
+        mean = torch.cat([s.flatten() for s in self._sum]) / self._count
+        mean = over_processes(fabric, mean, "mean")
+        parts = mean.split([b.numel() for b in self._buffers])
+        for buffer, part in zip(self._buffers, parts, strict=True):
+            buffer.copy_(part.view_as(buffer))
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Refuse operations whose result depends on the order of threads, on the CPU.
+
+    On CUDA several operations of the backward pass have no such form.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    settings: Any = torch.utils.deterministic
+    fill = settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    settings.fill_uninitialized_memory = False  # it costs time and finds bugs, which is for tests
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        settings.fill_uninitialized_memory = fill

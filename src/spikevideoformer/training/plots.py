@@ -1,0 +1,69 @@
+"""Learning curves and the confusion matrix as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from spikevideoformer.tasks.classification import ClassificationResult
+from spikevideoformer.training.checkpoint import write_atomically
+
+
+def plot_learning_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Draw loss and top-1 over the epochs.
+
+    Args:
+        history: the rows of metrics.csv.
+        path: the PNG to write.
+    """
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for panel, metric, unit in zip(panels, ("loss", "top1"), ("loss (nats)", "top-1"), strict=True):
+        for split, colour in (("train", "tab:blue"), ("val", "tab:orange")):
+            values = [row[f"{split}_{metric}"] for row in history]
+            panel.plot(epochs, values, marker=".", color=colour, label=split)
+        panel.set(xlabel="epoch", ylabel=unit)
+        panel.grid(alpha=0.3)
+        panel.legend()
+    panels[0].set_ylim(bottom=0)
+    panels[1].set_ylim(0, 1.02)
+    _save(figure, path)
+
+
+def plot_confusion(result: ClassificationResult, path: Path) -> None:
+    """Draw the confusion matrix: the share of each true class (row) given to each class.
+
+    Names and counts are written only where they can be read (up to 30 classes).
+
+    Args:
+        result: an evaluation.
+        path: the PNG to write.
+    """
+    counts = result.confusion
+    shares = [[n / max(sum(row), 1) for n in row] for row in counts]
+    size = len(counts)
+    side = min(max(3.5, 0.5 * size + 2.0), 16.0)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    panel = figure.subplots()
+    image = panel.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    figure.colorbar(image, label="share of the true class")
+    panel.set(xlabel="predicted", ylabel="true", title=f"top-1 {result.top1:.1%}")
+    if size <= 30:
+        panel.set_xticks(range(size), result.classes, rotation=60, ha="right")
+        panel.set_yticks(range(size), result.classes)
+        for i, row in enumerate(counts):
+            for j, n in enumerate(row):
+                if n:
+                    shade = "white" if shares[i][j] > 0.5 else "black"
+                    panel.text(j, i, str(n), ha="center", va="center", color=shade, fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # The Agg canvas is named rather than chosen by pyplot: no display and no global state needed.
+    canvas = FigureCanvasAgg(figure)
+    write_atomically(path, lambda file: canvas.print_png(file))

@@ -1,0 +1,101 @@
+"""What all tests share: determinism, one thread per process, and the data beside the repository."""
+
+import os
+import random
+from pathlib import Path
+
+import beartype._check.code.codemain as beartype_code
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
+os.environ["MPLBACKEND"] = "Agg"
+# The checker of array shapes looks at a random item of a list: not with Python's own generator,
+# which would hide a function of ours that draws from it.
+beartype_code.getrandbits = random.Random(0).getrandbits
+settings.register_profile("deterministic", derandomize=True, deadline=None)
+settings.load_profile("deterministic")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what reads shared files as ``data``, and skip ``gpu`` tests where there is no GPU."""
+    no_gpu = pytest.mark.skip(reason="needs a CUDA device, and torch sees none")
+    for item in items:
+        if {"shared_data", "golden"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("data")
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries that draw from the global generator
+    torch.manual_seed(0)
+
+
+def _shared_folder(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the folder ../shared/{name} beside the repository, which is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real clips and data sets for tests."""
+    return _shared_folder("data")
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of published-format checkpoints and what they compute."""
+    return _shared_folder("golden")
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained nano model of six classes, lively enough that videos differ: T = 4, 32 x 32."""
+    from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.models.spikevideoformer import create_model
+
+    torch.manual_seed(0)
+    model = create_model(
+        "svf_nano",
+        num_classes=6,
+        residual_gain=1.0,
+        readout="membrane",
+        neuron={"v_threshold": 0.1},
+    )
+    torch.nn.init.normal_(model.head.fc.weight, std=3.0)
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(
+        folder,
+        classes=["wave", "jump", "run", "sit", "fall", "cost $5, or more: a rather long name"],
+        clip=ClipSpec(frames=4, size=32).to_dict(),
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small sound videos, one.mp4, two.mkv and three.avi, of 1, 2 and 3 s at 10 Hz."""
+    from spikevideoformer.data.video import write_video
+
+    folder = tmp_path_factory.mktemp("videos")
+    rng = np.random.default_rng(0)
+    codec = {"avi": "mpeg4"}
+    for seconds, name in enumerate(("one.mp4", "two.mkv", "three.avi"), 1):
+        base = rng.integers(0, 256, (6, 8, 3))
+        frames = [
+            np.kron(np.roll(base, (i, seconds * i), (0, 1)), np.ones((8, 8, 1))).astype(np.uint8)
+            for i in range(10 * seconds)
+        ]
+        write_video(folder / name, frames, 10.0, codec=codec.get(name[-3:], "libx264"))
+    return folder

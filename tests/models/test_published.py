@@ -1,0 +1,301 @@
+"""Reading checkpoints in the published format: forms they come in, and files to refuse."""
+
+import argparse
+import io
+import os
+import pickle
+import random
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import spikevideoformer as svf
+
+WIDTHS = (8, 16, 24, 40)
+
+
+def _published_state(model):
+    """A state dict as the published code would have saved it."""
+    names = svf.published_names(model)
+    state = {}
+    for key, value in model.state_dict().items():
+        module, _, leaf = key.rpartition(".")
+        mlp = ".mlp.fc" in key and value.ndim == 4
+        state[f"{names[module]}.{leaf}"] = value.squeeze(-1) if mlp else value
+    return state
+
+
+def _model(attention="hamming", design="joint", lively=None, **overrides):
+    options = {"widths": WIDTHS, "depths": (1, 1, 1, 2, 1), **overrides}
+    model = svf.create_model(
+        "svf_nano", num_classes=5, design=design, attention=attention, **options
+    )
+    return (lively(model) if lively else model).double().eval()
+
+
+@pytest.fixture
+def video():
+    return torch.rand(2, 3, 3, 32, 48, dtype=torch.float64)
+
+
+def _same(model, path, video, **options):
+    loaded = svf.load_published(path, **options).double()
+    assert not loaded.training
+    with torch.no_grad():
+        expected = model(video)
+        assert expected.std() > 0
+        return torch.equal(loaded(video), expected)
+
+
+@pytest.mark.parametrize(
+    ("attention", "design", "kind"),
+    [
+        ("joint_hamming", "joint", "hamming"),
+        ("joint_dot", "joint", "dot"),
+        ("spatial_dot", "neuron_only", "dot"),
+    ],
+)
+@pytest.mark.parametrize(
+    "form", ["under_model", "plain", "ddp", "with_training_state", "float16", "legacy"]
+)
+def test_forms_of_a_checkpoint(tmp_path, video, lively, attention, design, kind, form):
+    model = _model(kind, design, lively)
+    if form == "float16":
+        model.half().double()
+    state = _published_state(model)
+    content = {"model": state}
+    if form == "plain":
+        content = state
+    elif form == "ddp":
+        content = {"model": {f"module.{key}": value for key, value in state.items()}}
+    elif form == "with_training_state":
+        args = argparse.Namespace(lr=1e-3, layers=[1, 2], name="x", resume=None)
+        content |= {"epoch": 7, "optimizer": {"state": {0: {"step": torch.ones(())}}}, "args": args}
+    elif form == "float16":
+        content = {"model": {k: v.half() if v.is_floating_point() else v for k, v in state.items()}}
+    path = tmp_path / "published.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=form != "legacy")
+    assert _same(model, path, video, attention=attention)
+
+
+@pytest.mark.parametrize(
+    ("widths", "heads", "depths"),
+    [
+        ((6, 14, 15, 35), 5, (1, 1, 1, 1, 1)),  # heads of width 3 and 7
+        ((10, 12, 18, 22), 2, (2, 1, 3, 1, 2)),  # other depths
+    ],
+)
+def test_odd_widths_and_depths(tmp_path, video, lively, widths, heads, depths):
+    model = _model(lively=lively, widths=widths, heads=heads, depths=depths)
+    path = tmp_path / "published.pth"
+    torch.save({"model": _published_state(model)}, path)
+    assert _same(model, path, video, heads=heads)
+    config = svf.load_published(str(path), heads=heads).config
+    assert config.widths == widths
+    assert config.depths == depths
+
+
+def test_distillation_head_is_averaged(tmp_path, video, lively):
+    model = _model(lively=lively)
+    state = _published_state(model)
+    other = {
+        f"head_kd.{leaf}": torch.randn_like(state[f"head.{leaf}"]) for leaf in ("weight", "bias")
+    }
+    path = tmp_path / "published.pth"
+    torch.save({"model": {**state, **other}}, path)
+    with torch.no_grad():
+        first = model(video)
+        model.head.fc.weight.copy_(other["head_kd.weight"])
+        model.head.fc.bias.copy_(other["head_kd.bias"])
+        second = model(video)
+        out = svf.load_published(path).double()(video)
+    # the published file is read in float32
+    torch.testing.assert_close(out, (first + second) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_loading_is_untouched_by_our_initialisation(tmp_path):
+    """A residual gain is a start for training; every loaded tensor is the file's."""
+    model = _model(residual_gain=0.0).float()
+    state = _published_state(model)
+    for value in state.values():
+        if value.is_floating_point():
+            value.uniform_(0.5, 1.5)
+    path = tmp_path / "published.pth"
+    torch.save({"model": state}, path)
+    loaded = _published_state(svf.load_published(path))
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+# --- Refusals -------------------------------------------------------------------------------------
+
+
+def _refused(path, says, **options):
+    with pytest.raises(ValueError, match=says) as error:
+        svf.load_published(path, **options)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("kind", "attention", "says"),
+    [
+        ("hamming", "joint_dot", "try joint_hamming"),
+        ("hamming", "spatial_dot", "try joint_hamming"),
+        ("dot", "joint_hamming", "try joint_dot or spatial_dot"),
+    ],
+)
+def test_wrong_attention(tmp_path, kind, attention, says):
+    path = tmp_path / "published.pth"
+    torch.save({"model": _published_state(_model(kind))}, path)
+    _refused(path, says, attention=attention)
+
+
+def test_unknown_attention_and_wrong_heads(tmp_path):
+    path = tmp_path / "published.pth"
+    torch.save({"model": _published_state(_model())}, path)
+    _refused(path, "choose one of joint_hamming, joint_dot, spatial_dot", attention="softmax")
+    _refused(path, "7 heads", heads=7)
+    _refused(path, "heads", heads=0)
+
+
+def _edited(key=None, value=None, extra=None):
+    state = _published_state(_model())
+    if key is not None:
+        assert key in state
+        if value is None:
+            del state[key]
+        else:
+            state[key] = value
+    return {"model": {**state, **(extra or {})}}
+
+
+OTHER_CONTENTS = {
+    "without_a_weight": (
+        lambda: _edited("block3.0.attn.q_conv.0.body.0.weight"),
+        "lacks the tensor",
+    ),
+    "without_a_stage": (lambda: _edited("downsample2.encode_conv.weight"), "no tensor"),
+    "without_a_head": (lambda: _edited("head.weight"), "no tensor"),
+    "scalar_head": (lambda: _edited("head.weight", torch.tensor(1.0)), "not a published"),
+    "wrong_shape": (lambda: _edited("head.bias", torch.zeros(6)), "has shape"),
+    "one_too_many": (lambda: _edited(extra={"pos_embed": torch.zeros(3)}), "no place for"),
+    "empty": (lambda: {"model": {}}, "no tensor|not trained"),
+    "numbered": (lambda: {"model": {1: torch.zeros(2)}}, "no state dict"),
+    "text": (lambda: {"model": {"a": "b"}}, "no state dict"),
+    "number": (lambda: {"model": 3}, "no state dict"),
+    "list": (lambda: [torch.zeros(2)], "no state dict"),
+    "tensor": (lambda: torch.zeros(2), "no state dict"),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_CONTENTS)
+def test_other_contents(tmp_path, name):
+    content, says = OTHER_CONTENTS[name]
+    path = tmp_path / "other.pth"
+    torch.save(content(), path)
+    assert str(path) in _refused(path, says)
+
+
+def test_missing_file_and_folder(tmp_path):
+    _refused(tmp_path / "nowhere.pth", "does not exist")
+    _refused(tmp_path, "no file")
+
+
+OTHER_FILES = {
+    "empty": b"",
+    "text": b"weights: 3\n",
+    "start_of_a_pickle": b"\x80",
+    "start_of_a_zip": b"PK\x03\x04",
+    "zeros": b"\x00" * 4096,
+    "noise": bytes(range(256)) * 9,
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FILES)
+def test_other_files(tmp_path, name):
+    path = tmp_path / "other.pth"
+    path.write_bytes(OTHER_FILES[name])
+    assert str(path) in _refused(path, "no readable checkpoint|refused|no state dict")
+
+
+@pytest.mark.filterwarnings("default")  # torch may warn about what it finds before it refuses it
+def test_damaged_files(tmp_path):
+    """Truncated at many places, and with flipped bits: refused in one line, or read as it was."""
+    buffer = io.BytesIO()
+    torch.save({"model": _published_state(_model().float())}, buffer)
+    whole = buffer.getvalue()
+    path = tmp_path / "damaged.pth"
+    for share in (0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.9999):
+        path.write_bytes(whole[: int(share * len(whole))])
+        _refused(path, "no readable checkpoint|refused")
+    dice = random.Random(0)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        # half of the flips in the pickle at the front, where they matter most
+        end = len(whole) if dice.random() < 0.5 else 30_000
+        for _ in range(3):
+            damaged[dice.randrange(end)] ^= 1 << dice.randrange(8)
+        path.write_bytes(damaged)
+        message = ""
+        try:
+            svf.load_published(path)
+        except ValueError as error:
+            message = str(error)
+        assert "\n" not in message
+
+
+class _Canary:
+    """Unpickled carelessly, this creates a folder."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("place", ["beside", "in_state", "whole", "legacy", "bare_pickle", "eval"])
+def test_a_pickle_payload_is_refused_without_running_it(tmp_path, place):
+    dead = tmp_path / "canary"
+    payload = _Canary(dead)
+    path = tmp_path / "payload.pth"
+    state = _published_state(_model().float())
+    if place == "in_state":
+        torch.save({"model": {**state, "head.extra": payload}}, path)
+    elif place == "whole":
+        torch.save(payload, path)
+    elif place == "legacy":
+        content = {"model": state, "args": payload}
+        torch.save(content, path, _use_new_zipfile_serialization=False)
+    elif place == "bare_pickle":
+        path.write_bytes(pickle.dumps(payload))
+    elif place == "eval":
+        code = f"__import__('os').mkdir({str(dead)!r})"
+        path.write_bytes(b"cbuiltins\neval\n(V" + code.encode() + b"\ntR.")
+    else:
+        torch.save({"model": state, "args": payload}, path)
+    _refused(path, "refused without running anything")
+    assert not dead.exists()
+    # the canary works: a careless reader would have run it
+    pickle.loads(pickle.dumps(payload))
+    assert dead.exists()
+
+
+def test_reading_from_the_public_package_in_a_fresh_process(tmp_path):
+    """``svf.load_published`` works as the first thing ever touched, in both precisions."""
+    path = tmp_path / "published.pth"
+    torch.save({"model": _published_state(_model().float())}, path)
+    code = (
+        "import sys, torch, spikevideoformer as svf\n"
+        "assert 'lightning' not in sys.modules\n"
+        f"model = svf.load_published({str(path)!r}, attention='joint_hamming')\n"
+        "video = torch.rand(1, 2, 3, 32, 32)\n"
+        "assert model(video).dtype == torch.float32\n"
+        "assert model.double()(video.double()).dtype == torch.float64\n"
+        "assert 'lightning' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=100)

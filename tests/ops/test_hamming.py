@@ -1,0 +1,243 @@
+"""Hamming and dot-product attention: exact in both orders, and in every precision."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from spikevideoformer.ops.hamming import (
+    dot_attention,
+    hamming_attention,
+    hamming_similarity_reference,
+)
+from spikevideoformer.ops.lif import NeuronConfig, lif, unroll_integer_spikes
+
+HEAD_WIDTHS = [1, 2, 3, 8, 10, 32, 45, 48, 60, 64, 120]  # 360 / 8 = 45 is odd
+
+
+@st.composite
+def attention_cases(draw, max_levels=4):
+    """q, k, v in 0..D of shapes [..., N, d], [..., M, d], [..., M, d], and D."""
+    levels = draw(st.integers(1, max_levels))
+    batch = draw(st.lists(st.integers(1, 3), max_size=2))
+    n, m = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    d = draw(st.sampled_from(HEAD_WIDTHS))
+    rate = draw(st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+
+    def spikes(tokens):
+        shape = (levels, *batch, tokens, d)
+        return (torch.rand(shape, generator=generator) < rate).float().sum(0)
+
+    return spikes(n), spikes(m), spikes(m), levels
+
+
+@settings(max_examples=1000)
+@given(case=attention_cases(), constant_term=st.booleans())
+def test_both_orders_are_equal_and_exact(case, constant_term):
+    q, k, v, levels = case
+    scale = 1 / (2 * q.shape[-1])
+    linear, quadratic = (
+        hamming_attention(
+            q, k, v, scale=scale, order=order, constant_term=constant_term, levels=levels
+        )
+        for order in ("linear", "quadratic")
+    )
+    assert torch.equal(linear, quadratic)
+    # and both are the integers that int64 arithmetic gives, rounded once
+    qi, ki, vi = (z.long() for z in (q, k, v))
+    integers = (2 * qi - levels) @ ((2 * ki - levels).transpose(-2, -1) @ vi)
+    if constant_term:
+        integers = integers + levels**2 * q.shape[-1] * vi.sum(-2, keepdim=True)
+    assert torch.equal(linear, integers.float() * (scale / levels**2))
+
+
+@settings(max_examples=200)
+@given(case=attention_cases(), scale=st.sampled_from([0.125, 1.0]))
+def test_dot_product_orders_are_equal(case, scale):
+    q, k, v, levels = case
+    linear = dot_attention(q, k, v, scale=scale, levels=levels)
+    assert torch.equal(linear, dot_attention(q, k, v, scale=scale, order="quadratic"))
+    expected = q.long() @ (k.long().transpose(-2, -1) @ v.long())
+    assert torch.equal(linear, expected.float() * scale)
+
+
+@settings(max_examples=200)
+@given(case=attention_cases(max_levels=1))
+def test_counting_bits(case):
+    """With scale 1/(2d) and the constant term: values weighted by the share of equal bits."""
+    q, k, v, _ = (z.double() if isinstance(z, torch.Tensor) else z for z in case)
+    similarity = hamming_similarity_reference(q, k)
+    assert similarity.min() >= 0
+    assert similarity.max() <= 1
+    attention = hamming_attention(q, k, v, scale=1 / (2 * q.shape[-1]), constant_term=True)
+    torch.testing.assert_close(attention, similarity @ v, rtol=1e-12, atol=1e-12)
+
+
+def test_similarity_by_hand():
+    q = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    k = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
+    assert hamming_similarity_reference(q, k).tolist() == [[1.0, 0.75, 0.0]]
+
+
+@settings(max_examples=100)
+@given(case=attention_cases())
+def test_levels_mean_over_all_pairs_of_sub_steps(case):
+    """Integer spikes attend as the mean similarity of their unrolled binary spikes."""
+    q, k, v, levels = (z.double() if isinstance(z, torch.Tensor) else z for z in case)
+    pairs = [
+        hamming_similarity_reference(q_bits, k_bits) @ v
+        for q_bits in unroll_integer_spikes(q, levels)
+        for k_bits in unroll_integer_spikes(k, levels)
+    ]
+    attention = hamming_attention(
+        q, k, v, scale=1 / (2 * q.shape[-1]), constant_term=True, levels=levels
+    )
+    torch.testing.assert_close(attention, torch.stack(pairs).mean(0), rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=100)
+@given(case=attention_cases(), constant_term=st.booleans(), hamming=st.booleans())
+def test_gradients_of_both_orders(case, constant_term, hamming):
+    q, k, v, levels = case
+    gradients = []
+    for order in ("linear", "quadratic"):
+        inputs = [z.double().requires_grad_() for z in (q, k, v)]
+        if hamming:
+            out = hamming_attention(
+                *inputs, scale=0.1, order=order, constant_term=constant_term, levels=levels
+            )
+        else:
+            out = dot_attention(*inputs, order=order)
+        upstream = torch.randn(
+            out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(0)
+        )
+        gradients.append(torch.autograd.grad(out, inputs, upstream))
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_gradients_numerically():
+    inputs = [torch.rand(2, 4, 3, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    for op in (
+        lambda q, k, v: hamming_attention(q, k, v, scale=0.1, constant_term=True, levels=2),
+        lambda q, k, v: hamming_attention(q, k, v, scale=0.1, order="quadratic"),
+        lambda q, k, v: dot_attention(q, k, v),
+    ):
+        assert torch.autograd.gradcheck(op, inputs)
+
+
+# --- Precision: T = 32 frames of 14 x 14 tokens, where half precision would overflow ------------
+
+TOKENS = 32 * 14 * 14
+
+
+def _qkv(d=45, tokens=TOKENS, rate=0.9):
+    """Two heads of d; at a high rate the sums pass float16's 65,504."""
+    return tuple((torch.rand(1, 2, tokens, d) < rate).float() for _ in range(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("order", ["linear", "quadratic"])
+@pytest.mark.parametrize("constant_term", [False, True])
+def test_autocast_changes_nothing(dtype, order, constant_term):
+    tokens = TOKENS if order == "linear" else 800
+    q, k, v = _qkv(tokens=tokens)
+    options = {"scale": 1 / 720, "order": order, "constant_term": constant_term}
+    expected = hamming_attention(q, k, v, **options)
+    dot = dot_attention(q, k, v, order=order)
+    if order == "linear":
+        assert (expected * 720).abs().max() > 65_504  # would be inf in float16
+    with torch.autocast("cpu", dtype=dtype):
+        for z in ((q, k, v), tuple(z.to(dtype) for z in (q, k, v))):
+            out = hamming_attention(*z, **options)
+            assert out.dtype == torch.float32
+            assert torch.equal(out, expected)
+            assert torch.equal(dot_attention(*z, order=order), dot)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("training", [False, True])
+def test_autocast_fires_the_same_spikes(dtype, training):
+    """Attention, BN, neuron: the tail of SpikeAttention at T = 32 and 14 x 14 tokens."""
+    q, k, v = _qkv(rate=0.6)
+    bn = nn.BatchNorm2d(90)
+    nn.init.normal_(bn.weight, 1.0, 0.2)
+    bn.running_var.fill_(400.0)
+    bn.train(training)
+
+    def spikes(q, k, v):
+        y = hamming_attention(q, k, v, scale=1 / 180)  # [1, 2, T*H*W, 45]
+        y = y.reshape(2, 32, 196, 45).permute(1, 0, 3, 2).reshape(32, 90, 14, 14)
+        return lif(bn(y).unsqueeze(1), NeuronConfig())[0]
+
+    expected = spikes(q, k, v)
+    assert 0.01 < expected.mean() < 0.9
+    with torch.autocast("cpu", dtype=dtype):
+        assert torch.equal(spikes(*(z.to(dtype) for z in (q, k, v))), expected)
+
+
+def test_sums_beyond_float32_stay_exact():
+    """Three levels and all neurons firing: sums above 2^24, where float32 skips integers."""
+    tokens, d = 7001, 45
+    q, k, v = (torch.full((1, tokens, d), 3.0) for _ in range(3))
+    v[0, 0, 0] = 2.0
+    out = hamming_attention(q, k, v, scale=1.0, levels=3, constant_term=True)
+    exact = 3 * 3 * d * (3 * tokens - 1) + 9 * d * (3 * tokens - 1)
+    assert exact > 2**24
+    # scale / D^2 = 1/9 is rounded once, on the exact integer
+    assert out[0, 0, 0] == torch.tensor(float(exact)) * (1.0 / 9)
+    assert dot_attention(q, k, v, scale=1.0, levels=3)[0, 0, 0] == 9 * d * (3 * tokens - 1)
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_lowered_matmul_precision_changes_nothing(precision):
+    q, k, v = _qkv(tokens=500)
+    expected = hamming_attention(q, k, v, scale=1 / 720, constant_term=True)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        out = hamming_attention(q, k, v, scale=1 / 720, constant_term=True)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_cuda_gives_the_same_numbers(precision):
+    q, k, v = _qkv()
+    expected = hamming_attention(q, k, v, scale=1 / 720)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        with torch.autocast("cuda", dtype=torch.bfloat16):
+            out = hamming_attention(q.cuda(), k.cuda(), v.cuda(), scale=1 / 720)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(out.cpu(), expected)
+
+
+def test_half_precision_input_comes_out_in_float32_and_float64_stays():
+    q, k, v = _qkv(tokens=10)
+    for dtype, out in (
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ):
+        z = [x.to(dtype) for x in (q, k, v)]
+        assert hamming_attention(*z, scale=0.1).dtype == out
+        assert dot_attention(*z).dtype == out
+
+
+def test_unknown_order():
+    q, k, v = _qkv(tokens=3)
+    for op in (
+        lambda: hamming_attention(q, k, v, scale=1.0, order="diagonal"),
+        lambda: dot_attention(q, k, v, order="diagonal"),
+    ):
+        with pytest.raises(ValueError, match="choose linear or quadratic"):
+            op()

@@ -1,0 +1,411 @@
+"""The command line as a whole: what each verb prints where, exit statuses, pipes, interrupts."""
+
+import csv
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from spikevideoformer import cli
+from spikevideoformer.cli import VERBS, annotated_names, expand_inputs, main
+from spikevideoformer.data.video import check_decodes, write_video
+
+Output = tuple[int, str, str]
+
+
+@pytest.fixture
+def svf(capfd: pytest.CaptureFixture[str]) -> object:
+    """Run `svf` in this process: status, stdout, stderr."""
+
+    def run(*arguments: str | Path) -> Output:
+        status = main([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def clip_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of two directions: 8 clips to train on, 4 to validate on."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for step, name in ((-1, "left"), (1, "right")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                base = rng.integers(0, 256, (8, 8, 3))
+                write_video(
+                    folder / f"{i}.mp4",
+                    [
+                        np.kron(np.roll(base, step * t, 1), np.ones((4, 4, 1))).astype(np.uint8)
+                        for t in range(8)
+                    ],
+                    8.0,
+                )
+    return root
+
+
+SMALL_RUN = "--epochs 1 --batch-size 4 --frames 2 --size 16 --workers 0 --device cpu".split()
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, clip_data: Path) -> Path:
+    """A finished training run."""
+    out = tmp_path_factory.mktemp("run")
+    assert main(["train", "--data", str(clip_data), "--out", str(out), *SMALL_RUN]) == 0
+    return out
+
+
+# --- Help ----------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_verbs_and_needs_no_torch() -> None:
+    script = (
+        "import sys; from spikevideoformer.cli import main; status = main(['--help']);"
+        "assert not {'torch', 'lightning', 'numpy', 'matplotlib'} & set(sys.modules);"
+        "sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(f"    {verb} " in done.stdout for verb in VERBS)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb_has_its_example(verb: str, svf) -> None:
+    status, out, err = svf(verb, "--help")
+    assert (status, err) == (0, "")
+    assert VERBS[verb].example in out
+    assert "SUPPRESS" not in out
+
+
+def test_version(svf) -> None:
+    status, out, _ = svf("--version")
+    assert status == 0
+    assert out.strip().count(".") == 2
+
+
+def test_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "spikevideoformer", "models", "--json"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    models = {model["name"]: model for model in json.loads(done.stdout)["models"]}
+    assert models["svf_15m"]["parameters"] == 14_900_120
+    assert models["svf_15m"]["widths"] == [64, 128, 256, 360]
+
+
+# --- svf train and svf eval ----------------------------------------------------------------------
+
+
+def test_train_writes_a_run_folder(run_folder: Path) -> None:
+    assert {p.name for p in (run_folder / "model").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+    }
+    for name in ("config.yaml", "metrics.csv", "learning_curves.png", "confusion.png"):
+        assert (run_folder / name).is_file()
+
+
+def test_train_prints_results_only_on_stdout(svf, clip_data: Path, tmp_path: Path) -> None:
+    status, out, err = svf("train", "--data", clip_data, "--out", tmp_path, "--json", *SMALL_RUN)
+    assert status == 0
+    result = json.loads(out)
+    assert result["evaluation"]["clips"] == 4
+    assert result["model"] == str(tmp_path / "model")
+    assert "effective batch size 4" in err
+    assert "epoch 1/1" in err
+
+
+def test_options_override_the_file(svf, clip_data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("epochs: 7\nsize: 32\naugmentation: {flip: 0.0, contrast: 0.1}\n")
+    out = tmp_path / "run"
+    common = ["--config", file, "--data", clip_data, "--out", out, *SMALL_RUN]
+    status, _, _ = svf(
+        "train", *common, "--augmentation.flip", "0.25", "--learning_rate", "1e-3", "--cache"
+    )
+    assert status == 0
+    written = (out / "config.yaml").read_text()
+    for line in ("epochs: 1", "size: 16", "flip: 0.25", "contrast: 0.1", "learning_rate: 0.001"):
+        assert f"{line}\n" in written
+    assert "cache: true\n" in written
+
+
+def test_resume_goes_on_with_the_settings_of_the_run(svf, run_folder: Path) -> None:
+    before = (run_folder / "model" / "model.safetensors").read_bytes()
+    status, out, err = svf("train", "--resume", "--out", run_folder)
+    assert status == 0
+    assert "resuming" in err
+    assert "top-1" in out
+    assert (run_folder / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_eval_prints_metrics_per_class(
+    svf, run_folder: Path, clip_data: Path, tmp_path: Path
+) -> None:
+    common = ["--model", run_folder / "model", "--data", clip_data, "--workers", "0"]
+    status, out, err = svf("eval", *common)
+    assert (status, err) == (0, "")
+    assert "top-1" in out
+    assert "left" in out
+    assert "right" in out
+    status, out, err = svf("eval", *common, "--json", "--split", "train", "--out", tmp_path / "e")
+    assert (status, err) == (0, "")
+    result = json.loads(out)
+    assert result["clips"] == 8
+    assert set(result["class_accuracy"]) == {"left", "right"}
+    assert json.loads((tmp_path / "e" / "evaluation.json").read_text()) == result
+    assert (tmp_path / "e" / "confusion.png").is_file()
+
+
+# --- svf predict ---------------------------------------------------------------------------------
+
+
+def test_predict_one_file_prints_one_object(svf, model_folder: Path, video_folder: Path) -> None:
+    video = video_folder / "one.mp4"
+    status, out, err = svf("predict", "--model", model_folder, video, "--json", "--top-k", "2")
+    assert (status, err) == (0, "")
+    result = json.loads(out)
+    assert result["path"] == str(video)
+    assert len(result["labels"]) == 2
+    assert len(result["timestamps_s"]) == len(result["firing_rate_per_frame"]) == 4
+    assert len(result["windows"]) == 1
+
+
+def test_predict_a_folder_prints_a_line_each(svf, model_folder: Path, video_folder: Path) -> None:
+    status, out, err = svf("predict", "--model", model_folder, video_folder, "--json")
+    assert (status, err) == (0, "")
+    paths = [json.loads(line)["path"] for line in out.splitlines()]
+    assert paths == [str(video_folder / name) for name in ("one.mp4", "three.avi", "two.mkv")]
+
+
+def test_predict_for_people(svf, model_folder: Path, video_folder: Path) -> None:
+    video = video_folder / "three.avi"
+    status, out, err = svf("predict", "--model", model_folder, video, "--window-s", "1")
+    assert (status, err) == (0, "")
+    first, *windows = out.splitlines()
+    assert first.startswith(f"{video}: ")
+    assert "3.00 s, firing rate 0." in first
+    assert [line.split(":")[0].strip() for line in windows] == [
+        "0.00-1.00 s",
+        "1.00-2.00 s",
+        "2.00-3.00 s",
+    ]
+
+
+def test_predict_goes_on_after_bad_files(
+    svf, model_folder: Path, video_folder: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad\nname.mp4"
+    bad.write_text("no video")
+    inputs = [bad, video_folder / "one.mp4", tmp_path / "absent.mp4", f"{tmp_path}/*.mkv"]
+    status, out, err = svf("predict", "--model", model_folder, "--json", *inputs)
+    assert status == 1
+    assert len(out.splitlines()) == 1
+    assert len(err.splitlines()) == 3
+    for name in ("bad\\nname.mp4", "absent.mp4", "*.mkv"):
+        assert sum(name in line for line in err.splitlines()) == 1
+
+
+def test_predict_writes_annotated_videos(
+    svf, model_folder: Path, video_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "folder"
+    status, stdout, _ = svf("predict", "--model", model_folder, video_folder, "--out", out)
+    assert status == 0
+    names = ["one.svf.mp4", "three.svf.mp4", "two.svf.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    assert all(str(out / name) in stdout for name in names)
+    assert check_decodes(out / "three.svf.mp4").decoded_frames == 30
+
+
+def test_every_clip_of_the_robustness_set(svf, model_folder: Path, shared_data: Path) -> None:
+    """Right labels and times for the good files, one line for each bad one, status 1."""
+    folder = shared_data / "clips"
+    with (folder / "clips.csv").open() as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    bad = {name for name, row in rows.items() if row["pyav_result"] not in ("", "vfr")}
+    status, out, err = svf("predict", "--model", model_folder, folder, "--json", "--top-k", "3")
+    assert status == 1
+    results = {Path(r["path"]).name: r for r in map(json.loads, out.splitlines())}
+    assert results.keys() == rows.keys() - bad
+    for name, result in results.items():
+        assert len(result["labels"]) == 3
+        times = result["timestamps_s"]
+        assert times == sorted(times)
+        assert len(times) == 4
+        frames, duration_s = int(rows[name]["decoded_frames"]), result["duration_s"]
+        # the centre of each quarter, on the grid of the frames
+        wanted = [(i + 0.5) / 4 * duration_s for i in range(4)]
+        slack = 1.5 * duration_s / frames
+        assert times == pytest.approx(wanted, abs=slack)
+        assert times[-1] < duration_s
+    lines = err.splitlines()
+    assert len(lines) == len(bad)
+    for name in bad:
+        assert sum(f"{name}: " in line for line in lines) == 1
+
+
+# --- What inputs stand for -----------------------------------------------------------------------
+
+
+def picture_folder(path: Path) -> Path:
+    path.mkdir(parents=True)
+    for i in range(3):
+        matplotlib.image.imsave(path / f"{i}.png", np.full((8, 8, 3), i, np.uint8))
+    return path
+
+
+def test_inputs_expand_in_a_fixed_order(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a.MKV", "notes.txt", "sub/z.avi", ".hidden/x.mp4", "odd[1].mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    pictures = picture_folder(tmp_path / "sub2" / "frames")
+    (tmp_path / "empty").mkdir()
+    inside = [tmp_path / n for n in ("a.MKV", "b.mp4", "odd[1].mp4", "sub/z.avi")] + [pictures]
+    assert expand_inputs([str(tmp_path)]) == ([str(p) for p in inside], [])
+    assert expand_inputs([str(pictures)]) == ([str(pictures)], [])
+    # each once, and a name with brackets is that file before it is a pattern
+    inputs = [tmp_path / "odd[1].mp4", tmp_path / "*.mp4", tmp_path / "notes.txt"]
+    videos, absent = expand_inputs([str(path) for path in inputs])
+    assert videos == [str(tmp_path / n) for n in ("odd[1].mp4", "b.mp4", "notes.txt")]
+    assert absent == []
+    videos, absent = expand_inputs([str(tmp_path / "empty"), str(tmp_path / "no.mp4")])
+    assert videos == []
+    assert ["no video in this folder" in absent[0], "no such file" in absent[1]] == [True, True]
+
+
+def test_annotated_names_never_collide(tmp_path: Path) -> None:
+    videos = ["x/a.mp4", "y/a.mp4", "x/A.avi", str(tmp_path / "a-2.svf.mp4"), "z/a-2.svf.mp4"]
+    targets = annotated_names(videos, tmp_path)
+    written = [os.path.realpath(target).casefold() for target in targets.values()]
+    assert len(set(written)) == len(videos)
+    assert not set(written) & {os.path.realpath(video).casefold() for video in videos}
+    assert targets["x/a.mp4"].name == "a.svf.mp4"
+
+
+# --- svf convert ---------------------------------------------------------------------------------
+
+
+def test_convert_a_published_checkpoint(svf, golden: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    checkpoint = golden / "tiny_3d_hamming.pth"
+    out = tmp_path / "model"
+    common = ["convert", checkpoint, "--attention", "joint_hamming", "--out", out, "--json"]
+    status, stdout, err = svf(*common, "--frames", "4", "--size", "64")
+    assert (status, err) == (0, "")
+    about = json.loads(stdout)
+    assert about["attention"] == "hamming"
+    config = json.loads((out / "config.json").read_text())
+    assert config["clip"]["frames"] == 4
+    names.write_text("".join(f"class {i}\n" for i in range(about["classes"])))
+    assert svf(*common, "--classes", names)[0] == 0
+    assert json.loads((out / "config.json").read_text())["classes"][0] == "class 0"
+
+
+# --- svf demo ------------------------------------------------------------------------------------
+
+
+def test_demo_goes_the_whole_way(svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spikevideoformer import demo
+
+    small = demo.Recipe(
+        train_clips=16,
+        val_clips=8,
+        training=replace(
+            demo.Recipe().training, epochs=1, batch_size=8, frames=2, size=16, warmup_epochs=0.0
+        ),
+    )
+    monkeypatch.setattr(demo.run_demo, "__kwdefaults__", {"recipe": small})
+    status, out, err = svf("demo", "--out", tmp_path / "demo")
+    assert status == 0
+    for words in ("joint space-time design:", "spatial-only design:", "chance", "total time:"):
+        assert words in out
+    for stage in range(1, 6):
+        assert f"[{stage}/5" in err
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.count("data:video/mp4;base64,") == page.count("<video")
+    assert page.count("data:image/png;base64,") == 4
+    assert "http" not in page
+    # again, it finds all done
+    again, _, err = svf("demo", "--out", tmp_path / "demo")
+    assert again == 0
+    assert "resuming" in err
+
+
+# --- Processes -----------------------------------------------------------------------------------
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "spikevideoformer", *map(str, arguments)]
+
+
+def test_a_reader_that_leaves_is_no_error(model_folder: Path, video_folder: Path) -> None:
+    predict = shlex.join(command("predict", "--model", model_folder, video_folder))
+    done = subprocess.run(
+        ["bash", "-c", f"{predict} | true; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "0\n"
+    assert done.stderr == ""
+
+
+def test_interrupt_exits_with_130(clip_data: Path, tmp_path: Path) -> None:
+    many = ["--epochs", "100000", "--batch-size", "4", "--frames", "2", "--size", "16"]
+    process = subprocess.Popen(
+        command("train", "--data", clip_data, "--out", tmp_path, "--workers", "0", *many),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "metrics.csv").is_file() and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.splitlines()[-1] == "svf: interrupted"
+    assert "Traceback" not in err
+
+
+def test_unexpected_errors_are_one_line_and_debug_shows_where(
+    svf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> int:
+        raise KeyError("weights\nlost")
+
+    monkeypatch.setitem(cli.VERBS, "models", replace(cli.VERBS["models"], run=broken))
+    status, out, err = svf("models")
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "unexpected KeyError" in err
+    assert "--debug" in err
+    status, _, err = svf("models", "--debug")
+    assert status == 2
+    assert "Traceback" in err
+
+
+def test_examples_name_existing_options() -> None:
+    for name, verb in VERBS.items():
+        words = shlex.split(verb.example)
+        assert words[:2] == ["svf", name]
+        _, parsers = cli._parsers(words[1:])
+        _, unknown = parsers[name].parse_known_args(words[2:])
+        assert unknown == []

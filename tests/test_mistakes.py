@@ -1,0 +1,451 @@
+"""Typical mistakes of users: each gives one line that says what to do, status 2, no traceback."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from spikevideoformer.cli import main
+from spikevideoformer.data.video import write_video
+
+
+class Workplace:
+    """A folder with what the mistakes are made on; `{name}` in a command is a path in it."""
+
+    def __init__(self, folder: Path, model: Path, videos: Path) -> None:
+        self.folder = folder
+        shutil.copytree(model, folder / "model")
+        shutil.copytree(videos, folder / "videos")
+        self.video = folder / "videos" / "one.mp4"
+        rng = np.random.default_rng(0)
+        for split in ("train", "val"):
+            for name in ("left", "right"):
+                (folder / "data" / split / name).mkdir(parents=True)
+                for i in range(2):
+                    frames = rng.integers(0, 256, (4, 16, 16, 3), np.uint8)
+                    write_video(folder / "data" / split / name / f"{i}.mp4", frames, 4.0)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.folder / name
+
+    def text(self, name: str, content: str) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        return path
+
+    def model_with(self, **changes: object) -> None:
+        """Change entries of the model's config.json."""
+        path = self.folder / "model" / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture
+def work(tmp_path: Path, model_folder: Path, video_folder: Path) -> Workplace:
+    return Workplace(tmp_path, model_folder, video_folder)
+
+
+TRAIN = "train --data {data} --out {run} --workers 0 --device cpu --frames 2 --size 16"
+PREDICT = "predict --model {model} {videos}"
+EVAL = "eval --model {model} --data {data} --workers 0"
+CONVERT = "convert {checkpoint.pth} --attention joint_hamming --out {out}"
+
+# A name, the command, and a word of the remedy.
+COMMANDS = {
+    "no verb": ("", "svf --help"),
+    "misspelt verb": ("predcit {videos}", "did you mean predict?"),
+    "verb of another program": ("serve", "choose one of demo, train"),
+    "misspelt option": (f"{PREDICT} --topk 3", "did you mean --top-k?"),
+    "misspelt setting": (f"{TRAIN} --epoch 3", "did you mean --epochs?"),
+    "option of another verb": ("models --epochs 3", "svf models --help"),
+    "option without its value": (f"{PREDICT} --top-k", "svf predict --help"),
+    "text for a number": (f"{PREDICT} --top-k many", "svf predict --help"),
+    "one argument too many": ("models svf_nano", "svf models --help"),
+    "no input": ("predict --model {model}", "INPUT"),
+    "no model": ("predict {videos}", "--model"),
+    "model folder that is not there": ("predict --model {nowhere} {videos}", "model folder"),
+    "file as model folder": ("predict --model {model}/config.json {videos}", "give the folder"),
+    "weights as model folder": ("predict --model {model}/model.safetensors {videos}", "folder"),
+    "run folder as model folder": ("predict --model {data} {videos}", "config.json"),
+    "input that is not there": ("predict --model {model} {videos}/tow.mkv", "check the spelling"),
+    "glob without a match": ("predict --model {model} {videos}/*.webm", "check the pattern"),
+    "folder without a video": ("predict --model {model} {model}", "folder of videos"),
+    "no label": (f"{PREDICT} --top-k 0", "at least 1"),
+    "empty batch": (f"{PREDICT} --batch-size 0", "at least 1"),
+    "window of no length": (f"{PREDICT} --window-s 0", "above 0"),
+    "unknown precision": (f"{PREDICT} --precision fp16", "choose from"),
+    "unknown device": (f"{PREDICT} --device gpu", "choose from"),
+    "file as output folder": (f"{PREDICT} --out {{videos}}/one.mp4", "give --out a folder"),
+    "no data": ("train --out {run}", "--data"),
+    "data folder that is not there": (f"{TRAIN} --data {{nowhere}}", "give the folder"),
+    "file as data folder": (f"{TRAIN} --data {{videos}}/one.mp4", "give the folder"),
+    "no output folder": ("train --data {data}", "out is missing"),
+    "file as run folder": (f"{TRAIN} --out {{videos}}/one.mp4", "give --out a folder"),
+    "unknown layout": (f"{TRAIN} --layout imagenet", "choose one of"),
+    "unknown preset": (f"{TRAIN} --model svf_16m", "svf_15m"),
+    "unknown task": (f"{TRAIN} --task detection", "expected classification"),
+    "unknown design": (f"{TRAIN} --design temporal", "spatial_only"),
+    "unknown attention": (f"{TRAIN} --attention softmax", "hamming"),
+    "unknown neuron": (f"{TRAIN} --neuron izhikevich", "lif"),
+    "unknown training precision": (f"{TRAIN} --precision 64", "bf16-mixed"),
+    "negative epochs": (f"{TRAIN} --epochs -1", "at least 1"),
+    "fraction of an epoch": (f"{TRAIN} --epochs 1.5", "whole number"),
+    "no frames": (f"{TRAIN} --frames 0", "at least 1"),
+    "size that is no multiple of 16": (f"{TRAIN} --size 50", "48"),
+    "learning rate of zero": (f"{TRAIN} --learning-rate 0", "above 0"),
+    "smoothing beyond one": (f"{TRAIN} --label-smoothing 1.5", "below 1"),
+    "drop_path beyond one": (f"{TRAIN} --drop-path 2", "[0, 1)"),
+    "flip beyond one": (f"{TRAIN} --augmentation.flip 2", "flip"),
+    "batch larger than the data": (f"{TRAIN} --batch-size 64", "lower batch_size"),
+    "split that is not there": (f"{TRAIN} --val-split test", "train, val"),
+    "configuration that is not there": (f"{TRAIN} --config {{nowhere}}", "check the path"),
+    "resume without a folder": ("train --resume", "--out"),
+    "resume without a run": ("train --resume --out {nowhere}", "without --resume"),
+    "evaluation without data": ("eval --model {model}", "--data"),
+    "evaluation of a missing split": (f"{EVAL} --split test", "train, val"),
+    "evaluation on other classes": (EVAL, "no class 'left'"),
+    "no clips to average": (f"{EVAL} --clips 0", "at least 1"),
+    "checkpoint that is not there": (CONVERT, "published .pth"),
+    "conversion of a model folder": ("convert {model} --attention joint_dot --out {out}", ".pth"),
+    "conversion without attention": ("convert {checkpoint.pth} --out {out}", "--attention"),
+    "unknown attention to convert": (
+        "convert {checkpoint.pth} --attention softmax --out {out}",
+        "joint_hamming",
+    ),
+    "file as demo folder": ("demo --out {videos}/one.mp4", "give --out a folder"),
+    "no classes to count": ("models --num-classes 0", "at least 1"),
+}
+
+
+def mistake(
+    capfd: pytest.CaptureFixture[str], work: Workplace, command: str, remedy: str, status: int = 2
+) -> str:
+    """Run a command that cannot work and return the one line that it prints."""
+    words = [
+        word.replace("{", f"{work.folder}/").replace("}", "") if "{" in word else word
+        for word in command.split()
+    ]
+    assert main(words) == status
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("svf: ")
+    assert "Traceback" not in err
+    assert "unexpected" not in err
+    assert remedy in err, err
+    return err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_mistake(name: str, work: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
+    mistake(capfd, work, *COMMANDS[name])
+
+
+# --- Mistakes in files ---------------------------------------------------------------------------
+
+
+def broken_yaml(work: Workplace) -> str:
+    work.text("file.yaml", "epochs: [1\n")
+    return "not valid YAML"
+
+
+def unknown_key(work: Workplace) -> str:
+    work.text("file.yaml", "epoch: 1\n")
+    return "did you mean epochs?"
+
+
+def unknown_inner_key(work: Workplace) -> str:
+    work.text("file.yaml", "augmentation: {flipp: 0.5}\n")
+    return "did you mean augmentation.flip?"
+
+
+def list_instead_of_settings(work: Workplace) -> str:
+    work.text("file.yaml", "- epochs\n- 3\n")
+    return "epochs: 20"
+
+
+def text_for_a_number(work: Workplace) -> str:
+    work.text("file.yaml", "epochs: many\n")
+    return "whole number"
+
+
+def picture_as_configuration(work: Workplace) -> str:
+    (work / "file.yaml").write_bytes(bytes(range(256)))
+    return "not valid YAML"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        broken_yaml,
+        unknown_key,
+        unknown_inner_key,
+        list_instead_of_settings,
+        text_for_a_number,
+        picture_as_configuration,
+    ],
+)
+def test_configuration_files(
+    spoil: Callable[[Workplace], str], work: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    remedy = spoil(work)
+    mistake(capfd, work, "train --data {data} --out {run} --config {file.yaml}", remedy)
+
+
+def no_config(work: Workplace) -> str:
+    (work / "model" / "config.json").unlink()
+    return "config.json is missing"
+
+
+def no_weights(work: Workplace) -> str:
+    (work / "model" / "model.safetensors").unlink()
+    return "model.safetensors is missing"
+
+
+def config_is_no_json(work: Workplace) -> str:
+    work.text("model/config.json", "{")
+    return "not valid JSON"
+
+
+def other_format_version(work: Workplace) -> str:
+    work.model_with(format_version=99)
+    return "format version 1"
+
+
+def unknown_entry(work: Workplace) -> str:
+    work.model_with(colour="blue")
+    return "'colour'"
+
+
+def unknown_architecture(work: Workplace) -> str:
+    work.model_with(model={"witdhs": [16, 32, 64, 80]})
+    return "did you mean 'widths'?"
+
+
+def fewer_names_than_classes(work: Workplace) -> str:
+    work.model_with(classes=["a", "b"])
+    return "2 class names for 6"
+
+
+def no_clip_settings(work: Workplace) -> str:
+    work.model_with(clip=None)
+    return "how clips are made"
+
+
+def wrong_class_count(work: Workplace) -> str:
+    work.model_with(num_classes=7, classes=[*"abcdefg"])
+    return "head.fc"
+
+
+def wrong_shape(work: Workplace) -> str:
+    weights = work / "model" / "model.safetensors"
+    state = load_file(weights)
+    state["head.fc.weight"] = state["head.fc.weight"][:, :-1].contiguous()
+    save_file(state, weights)
+    return "head.fc.weight has shape"
+
+
+def corrupted_weights(work: Workplace) -> str:
+    weights = work / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    return "copy or train it again"
+
+
+def text_as_weights(work: Workplace) -> str:
+    work.text("model/model.safetensors", "not weights")
+    return "copy or train it again"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        no_config,
+        no_weights,
+        config_is_no_json,
+        other_format_version,
+        unknown_entry,
+        unknown_architecture,
+        fewer_names_than_classes,
+        no_clip_settings,
+        wrong_class_count,
+        wrong_shape,
+        corrupted_weights,
+        text_as_weights,
+    ],
+)
+def test_model_folders(
+    spoil: Callable[[Workplace], str], work: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mistake(capfd, work, PREDICT, spoil(work))
+
+
+def text_as_checkpoint(work: Workplace) -> str:
+    work.text("checkpoint.pth", "weights")
+    return "checkpoint.pth"
+
+
+def another_network(work: Workplace) -> str:
+    torch.save({"model": {"fc.weight": torch.zeros(2, 2)}}, work / "checkpoint.pth")
+    return "not a published SpikeVideoFormer checkpoint"
+
+
+@pytest.mark.parametrize("spoil", [text_as_checkpoint, another_network])
+def test_checkpoints(
+    spoil: Callable[[Workplace], str], work: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mistake(capfd, work, CONVERT, spoil(work))
+
+
+def test_wrong_attention_for_a_checkpoint(
+    golden: Path, work: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(golden / "tiny_3d_dot.pth", work / "checkpoint.pth")
+    mistake(capfd, work, CONVERT, "try joint_dot")
+
+
+@pytest.mark.parametrize(
+    ("lines", "remedy"), [("a\nb\n", "2 class names"), ("\xff\xfe", "one class name on each line")]
+)
+def test_class_names_that_do_not_fit(
+    lines: str, remedy: str, golden: Path, work: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(golden / "tiny_3d_hamming.pth", work / "checkpoint.pth")
+    (work / "names.txt").write_bytes(lines.encode("latin-1"))
+    mistake(capfd, work, f"{CONVERT} --classes {{names.txt}}", remedy)
+
+
+# --- Mistakes in data ----------------------------------------------------------------------------
+
+
+def empty_folder(work: Workplace) -> str:
+    shutil.rmtree(work / "data")
+    (work / "data").mkdir()
+    return "class folders"
+
+
+def videos_without_classes(work: Workplace) -> str:
+    shutil.rmtree(work / "data")
+    shutil.copytree(work / "videos", work / "data")
+    return "class folders"
+
+
+def damaged_clip(work: Workplace) -> str:
+    work.text("data/train/left/0.mp4", "damaged")
+    return "--skip-bad"
+
+
+def the_same_clip_in_both_splits(work: Workplace) -> str:
+    shutil.copy(work / "data/train/left/0.mp4", work / "data/val/left/0.mp4")
+    return "--skip-bad"
+
+
+def list_names_a_missing_file(work: Workplace) -> str:
+    shutil.rmtree(work / "data" / "train")
+    work.text("data/splits.csv", "path,label,split\nval/left/0.mp4,left,train\ngone.mp4,left,val\n")
+    return "splits.csv:3"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        empty_folder,
+        videos_without_classes,
+        damaged_clip,
+        the_same_clip_in_both_splits,
+        list_names_a_missing_file,
+    ],
+)
+def test_data_folders(
+    spoil: Callable[[Workplace], str], work: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mistake(capfd, work, f"{TRAIN} --batch-size 1", spoil(work))
+
+
+def test_run_folder_in_use_and_changed_settings(
+    work: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = f"{TRAIN} --batch-size 2 --epochs 1 --warmup-epochs 0"
+    assert main([w.replace("{", f"{work.folder}/").rstrip("}") for w in run.split()]) == 0
+    capfd.readouterr()
+    mistake(capfd, work, run, "--resume")
+    # logs precede the line here: the run was begun before the difference showed
+    words = f"train --resume --out {work / 'run'} --learning-rate 0.1".split()
+    assert main(words) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert sum(line.startswith("svf: ") for line in err.splitlines()) == 1
+    assert "learning_rate: 0.004 then, 0.1 now" in err
+
+
+# --- Some inputs fail ----------------------------------------------------------------------------
+
+
+def test_one_unreadable_video_is_one_line_and_status_1(
+    work: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    work.text("videos/bad.mp4", "text")
+    assert main(["predict", "--model", str(work / "model"), str(work / "videos")]) == 1
+    out, err = capfd.readouterr()
+    assert len(out.splitlines()) == 3
+    assert err.count("\n") == 1
+    assert err.startswith(f"svf: {work / 'videos' / 'bad.mp4'}: ")
+
+
+def test_only_an_unreadable_video(work: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
+    work.text("bad.mp4", "text")
+    mistake(capfd, work, "predict --model {model} {bad.mp4}", "bad.mp4", status=1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write anything")
+def test_permissions(work: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
+    (work / "videos" / "one.mp4").chmod(0)
+    mistake(capfd, work, "predict --model {model} {videos}/one.mp4", "ermission", status=1)
+    (work / "locked").mkdir(mode=0o500)
+    mistake(capfd, work, f"{PREDICT} --out {{locked}}/out", "permissions")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+@pytest.mark.parametrize("command", [f"{PREDICT} --device cuda", f"{TRAIN} --device cuda"])
+def test_cuda_where_there_is_none(
+    command: str, work: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mistake(capfd, work, command, "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_half_precision_without_cuda(work: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
+    mistake(capfd, work, f"{PREDICT} --precision 16-mixed --device cpu", "bf16-mixed")
+
+
+# --- As a process --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predcit"],
+        ["predict", "--model", "owner/no-such-model", "a.mp4"],
+        ["train", "--data", "nowhere", "--out", "run"],
+    ],
+)
+def test_the_command_itself(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "spikevideoformer", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("svf: ")

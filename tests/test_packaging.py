@@ -1,0 +1,132 @@
+"""What an installation promises: quick imports, one version, and hands off an installed torch."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import venv
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import spikevideoformer
+
+PACKAGE = Path(spikevideoformer.__file__).parent
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Wanted by one verb or another, never by `import spikevideoformer` or `svf --help`.
+HEAVY = {"lightning", "pytorch_lightning", "tensorboard", "torchmetrics", "triton", "matplotlib"}
+
+
+def loaded_modules(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after ``code``."""
+    report = "import sys; print('\\n' + ' '.join({m.partition('.')[0] for m in sys.modules}))"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True
+    )
+    return set(run.stdout.splitlines()[-1].split())
+
+
+def test_import_is_light() -> None:
+    assert not loaded_modules("import spikevideoformer") & (HEAVY | {"av"})
+
+
+def test_help_is_light() -> None:
+    code = """
+from spikevideoformer.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+"""
+    assert not loaded_modules(code) & HEAVY
+
+
+def test_package_runs_as_a_module() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "spikevideoformer", "--help"], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "predict" in run.stdout
+
+
+def test_version_stands_in_one_place() -> None:
+    assert spikevideoformer.__version__ == metadata.version("spikevideoformer")
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text()
+    assert f"## {spikevideoformer.__version__}" in changelog
+
+
+def test_package_is_typed() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_no_file_holds_a_path_of_this_machine() -> None:
+    places = {str(REPOSITORY), str(REPOSITORY.parent), str(Path.home()), tempfile.gettempdir()}
+    local = re.compile("|".join(rf"(?<![\w.]){re.escape(p)}/" for p in places - {"/"}))
+    found = [
+        f"{file.relative_to(PACKAGE)}: {match.group()}"
+        for file in sorted(PACKAGE.rglob("*"))
+        if file.suffix not in {".pyc", ".so"} and file.is_file()
+        for match in local.finditer(file.read_text(errors="replace"))
+    ]
+    assert not found
+
+
+def requirements() -> dict[str, Requirement]:
+    """What a plain installation asks for, by lower-case name."""
+    found = map(Requirement, metadata.requires("spikevideoformer") or [])
+    return {r.name.lower(): r for r in found if r.marker is None}
+
+
+def test_dependencies_are_what_is_imported() -> None:
+    imported = {"tensorboard"}  # by torch.utils.tensorboard
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add((node.module or "").partition(".")[0])
+    distributions = metadata.packages_distributions()
+    wanted = {
+        distribution.lower().replace("_", "-")
+        for module in imported - sys.stdlib_module_names - {"spikevideoformer"}
+        for distribution in distributions[module]
+    }
+    assert wanted == {name.replace("_", "-") for name in requirements()}
+
+
+@pytest.mark.parametrize("version", ["2.10.0", "2.11.0+cu128", "2.13.0+cpu", "2.13.0", "2.99"])
+def test_installed_torch_is_accepted(version: str) -> None:
+    assert requirements()["torch"].specifier.contains(version)
+
+
+def test_torch_with_the_unpickler_hole_is_refused() -> None:
+    assert not requirements()["torch"].specifier.contains("2.9.1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["2.10.0", "2.11.0", "2.13.0"])
+def test_pip_leaves_an_installed_torch_alone(tmp_path: Path, version: str) -> None:
+    """In an environment that announces some torch, pip plans to install all but torch."""
+    venv.create(tmp_path / "env", with_pip=True)
+    python = tmp_path / "env" / "bin" / "python"
+    purelib = subprocess.check_output(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+    )
+    info = Path(purelib.strip()) / f"torch-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+    (info / "RECORD").touch()
+    (info / "INSTALLER").write_text("pip\n")
+
+    report = tmp_path / "report.json"
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--dry-run", "--report", report, REPOSITORY],
+        check=True,
+    )
+    planned = {p["metadata"]["name"].lower() for p in json.loads(report.read_text())["install"]}
+    assert {"spikevideoformer", "numpy", "av"} <= planned
+    assert "torch" not in planned

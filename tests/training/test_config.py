@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+
+from spikevideoformer.data.transforms import Augmentation
+from spikevideoformer.training.config import TrainConfig
+
+FULL = TrainConfig(
+    out=Path("run"),
+    data=Path("clips"),
+    design="factorized",
+    neuron={"kind": "lif", "tau": 3.0},
+    frame_rate_hz=12.5,
+    augmentation=Augmentation(flip=0.5, crop_scale=None),
+    checkpoint_every_steps=50,
+    precision="bf16-mixed",
+)
+
+
+def test_yaml_round_trip(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("# a comment\n" + FULL.to_yaml())
+    assert TrainConfig.from_yaml(path) == FULL
+    path.write_text(TrainConfig(out=Path("run")).to_yaml())
+    assert TrainConfig.from_yaml(path) == TrainConfig(out=Path("run"))
+
+
+def test_numbers_as_yaml_reads_them():
+    config = TrainConfig.from_dict({"out": "run", "learning_rate": "1e-3", "clip_grad_norm": 2})
+    assert (config.learning_rate, config.clip_grad_norm) == (1e-3, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"learn_rate": 1}, "unknown setting learn_rate; did you mean learning_rate?"),
+        ({"xyzzy": 1}, "unknown setting xyzzy; known: out, data"),
+        ({"augmentation": {"flop": 1}}, "augmentation.flop; did you mean augmentation.flip?"),
+        ({"augmentation": {"flip": 2}}, "flip must be between 0 and 1"),
+        ({"augmentation": 3}, "augmentation is 3; expected"),
+        ({"epochs": 0}, "epochs is 0; give a number at least 1"),
+        ({"epochs": "ten"}, "epochs is 'ten'; expected a whole number"),
+        ({"epochs": 2.5}, "epochs is 2.5; expected a whole number"),
+        ({"epochs": True}, "epochs is True; expected a whole number"),
+        ({"cache": 1}, "cache is 1; expected true or false"),
+        ({"learning_rate": -1}, "learning_rate is -1.0; give a number above 0"),
+        ({"learning_rate": "nan"}, "learning_rate is nan; give a number above 0"),
+        ({"label_smoothing": 1}, "label_smoothing is 1.0; give a number at least 0 and below 1"),
+        ({"warmup_epochs": 30}, "warmup_epochs is 30 of 20 epochs"),
+        ({"precision": "fp8"}, "precision is 'fp8'; expected 32-true or bf16-mixed or 16-mixed"),
+        ({"size": 50}, "size is 50; give a multiple of 16, such as 48"),
+        ({"frames": 0}, "frames must be a whole number of at least 1"),
+        ({"model": "svf_huge"}, "model 'svf_huge' is unknown"),
+        ({"design": "joined"}, "design is 'joined'; expected joint or hierarchical"),
+        ({"drop_path": 1.5}, "drop_path is 1.5"),
+        ({"neuron": "relu"}, "relu"),
+        ({"neuron": {"tau": 2, "theta": 1}}, "theta"),
+        ({"clip_grad_norm": 0}, "clip_grad_norm is 0.0; give a number above 0"),
+        ({"keep": 0}, "keep is 0; give a number at least 1"),
+    ],
+)
+def test_mistakes_give_one_line_with_a_remedy(values, text):
+    with pytest.raises(ValueError, match=r".") as caught:
+        TrainConfig.from_dict({"out": "run", **values})
+    message = str(caught.value)
+    assert text in message
+    assert "\n" not in message
+
+
+def test_out_is_needed():
+    with pytest.raises(ValueError, match="out is missing"):
+        TrainConfig.from_dict({"data": "clips"})
+
+
+@pytest.mark.parametrize("text", ["epochs: [1", "- 1", "", "epochs: 0\nout: run"])
+def test_a_bad_yaml_file_is_named(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"bad\.yaml") as caught:
+        TrainConfig.from_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_absent_yaml_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"absent\.yaml: cannot be read"):
+        TrainConfig.from_yaml(tmp_path / "absent.yaml")
+
+
+def test_what_may_change_on_resume():
+    base = TrainConfig(out=Path("run"), workers=0)
+    moved = TrainConfig(out=Path("elsewhere"), workers=2, keep=5)
+    assert moved.differences(base.to_dict()) == []
+    longer = TrainConfig(out=Path("run"), epochs=30)
+    assert longer.differences(base.to_dict()) == ["epochs: 20 then, 30 now"]
+
+
+def test_only_what_is_set_overrides_the_preset():
+    assert TrainConfig(out=Path("run")).model_options == {}
+    assert FULL.model_options["design"] == "factorized"

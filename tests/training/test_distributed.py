@@ -1,0 +1,76 @@
+"""Two processes do what one does that accumulates twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from spikevideoformer.training import train
+from spikevideoformer.training.checkpoint import load_checkpoint
+
+SCRIPT = Path(__file__).with_name("train_from_yaml.py")
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def run(arguments: list[str], config) -> dict[str, object]:
+    path = config.out.with_suffix(".yaml")
+    path.write_text(config.to_yaml())
+    done = subprocess.run(
+        [sys.executable, *arguments, str(SCRIPT), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)  # one process reports, not two
+
+
+def assert_equal_runs(a: Path, b: Path, steps: int) -> None:
+    a, b = (load_checkpoint(p / "checkpoints" / f"step-{steps:08d}.pt") for p in (a, b))
+    worst = 0.0
+    for name, value in a["model"].items():
+        if not name.endswith("num_batches_tracked"):  # counts micro-batches of a process
+            worst = max(worst, (value - b["model"][name]).abs().max().item())
+    print(f"largest difference in weights and statistics after {steps} steps: {worst:g}")
+    assert worst <= 1e-6
+    for one, other in zip(a["history"], b["history"], strict=True):
+        one.pop("clips_per_second"), other.pop("clips_per_second")
+        assert one == pytest.approx(other, abs=1e-6)
+
+
+def compare(tiny, tmp_path, arguments: list[str], **changes: object) -> None:
+    # 12 clips make 2 steps of 3 clips x 2: 5 epochs are 10 steps.
+    base = {"epochs": 5, "batch_size": 3, "residual_gain": 0.2}
+    train(tiny(**base, accumulate=2, out=tmp_path / "one"))
+    report = run(arguments, tiny(**base, out=tmp_path / "two", **changes))
+    assert (
+        report["top1"] == load_checkpoint(tmp_path / "two/checkpoints/best.pt")["row"]["val_top1"]
+    )
+    assert "x 2 processes" in (tmp_path / "two" / "config.yaml").read_text()
+    assert_equal_runs(tmp_path / "one", tmp_path / "two", steps=10)
+
+
+def test_torchrun_equals_accumulation(tiny, tmp_path):
+    compare(tiny, tmp_path, TORCHRUN)
+
+
+@pytest.mark.slow
+def test_devices_equals_accumulation(tiny, tmp_path):
+    compare(tiny, tmp_path, [], devices=2)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_to_the_same_bits(tiny, tmp_path):
+    whole = tiny(epochs=2, batch_size=2, out=tmp_path / "whole")
+    half = tiny(epochs=2, batch_size=2, out=tmp_path / "half", checkpoint_every_steps=2, keep=9)
+    run(TORCHRUN, whole)
+    run(TORCHRUN, half)
+    for path in (half.out / "checkpoints").glob("step-*.pt"):
+        if path.name > "step-00000002.pt":
+            path.unlink()
+    run(TORCHRUN, half)
+    a, b = (load_checkpoint(c.out / "checkpoints" / "step-00000006.pt") for c in (whole, half))
+    assert all(torch.equal(a["model"][name], b["model"][name]) for name in a["model"])

@@ -1,0 +1,235 @@
+import csv
+import json
+import logging
+import os
+import shutil
+import signal
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spikevideoformer.data.index import read_index
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.training import TrainConfig, evaluate_folder, train
+from spikevideoformer.training.checkpoint import load_checkpoint
+from spikevideoformer.training.loop import Loop
+
+
+def weights(out) -> dict[str, torch.Tensor]:
+    state = load_checkpoint(sorted((out / "checkpoints").glob("step-*.pt"))[-1])
+    moments = state["optimizer"]["state"]
+    return state["model"] | {f"{i}.{k}": v for i, s in moments.items() for k, v in s.items()}
+
+
+def assert_same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+def rows(out) -> list[dict[str, str]]:
+    with (out / "metrics.csv").open() as file:
+        found = list(csv.DictReader(file))
+    for row in found:
+        del row["clips_per_second"]
+    return found
+
+
+def test_a_run_leaves_what_it_promises(tiny, caplog, clips):
+    caplog.set_level(logging.INFO)
+    config = tiny(accumulate=3, batch_size=2, checkpoint_every_steps=1)
+    result = train(config)
+    out = config.out
+    assert {p.name for p in out.iterdir() if not p.name.startswith("events")} == {
+        "config.yaml", "metrics.csv", "checkpoints", "model", "evaluation.json", "confusion.png",
+        "learning_curves.png",
+    }  # fmt: skip
+    assert len(list(out.glob("events*"))) == 1
+    assert sorted(p.name for p in (out / "checkpoints").iterdir()) == [
+        "best.pt", "step-00000003.pt", "step-00000004.pt",
+    ]  # fmt: skip
+    assert TrainConfig.from_yaml(out / "config.yaml") == config
+    fact = "effective batch size 6 (batch_size 2 x accumulate 3 x 1 processes)"
+    assert f"# {fact}\n" in (out / "config.yaml").read_text()
+    assert fact in caplog.text
+    assert "silent" in caplog.text
+    assert "ETA" in caplog.text
+
+    assert [(row["epoch"], row["step"]) for row in rows(out)] == [("1", "2"), ("2", "4")]
+    for row in result.history:
+        assert all(isinstance(value, (int, float)) for value in row.values())
+    assert json.loads((out / "evaluation.json").read_text())["top1"] == result.evaluation.top1
+
+    model = SpikeVideoFormer.from_pretrained(result.model)
+    assert model.classes == ("left", "right")
+    assert model.clip == config.clip_spec.to_dict()
+    best = load_checkpoint(out / "checkpoints" / "best.pt")
+    assert_same_bits(model.state_dict(), best["model"])
+    again = evaluate_folder(result.model, read_index(clips, split="val"), device="cpu")
+    assert again == result.evaluation
+
+
+def test_the_seed_decides_everything(tiny, tmp_path):
+    base = tiny(epochs=1)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(replace(base, out=tmp_path / name, seed=seed))
+    assert_same_bits(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert not torch.equal(
+        weights(tmp_path / "a")["head.fc.weight"], weights(tmp_path / "c")["head.fc.weight"]
+    )
+
+
+def test_threads_of_the_loader_and_cache_change_no_bit(tiny, tmp_path):
+    base = tiny(epochs=1, augmentation=tiny().augmentation)
+    train(replace(base, out=tmp_path / "a"))
+    train(replace(base, out=tmp_path / "b", workers=2, cache=True))
+    assert_same_bits(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_gradient_checkpointing_changes_no_bit(tiny, tmp_path):
+    base = tiny(epochs=1, accumulate=2, batch_size=2)
+    train(replace(base, out=tmp_path / "a"))
+    train(replace(base, out=tmp_path / "b", gradient_checkpointing=True))
+    assert_same_bits(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tiny):
+    config = tiny(epochs=1)
+    train(config)
+    with pytest.raises(ValueError, match="already holds a training run; continue it with --resume"):
+        train(config)
+    before = weights(config.out)
+    assert len(train(config, resume=True).history) == 1  # nothing left to do
+    assert_same_bits(before, weights(config.out))
+
+
+def test_resume_without_a_checkpoint_begins(tiny):
+    assert len(train(tiny(epochs=1), resume=True).history) == 1
+
+
+def test_resume_refuses_another_run(tiny, clips, tmp_path):
+    config = tiny(epochs=1)
+    train(config)
+    with pytest.raises(ValueError, match=r"learning_rate: 0\.004 then, 0\.1 now.*resume with"):
+        train(replace(config, learning_rate=0.1), resume=True)
+    fewer = tmp_path / "fewer"
+    shutil.copytree(clips, fewer)
+    (fewer / "train" / "left" / "0.mp4").unlink()
+    with pytest.raises(ValueError, match="the clips"):
+        train(replace(config, data=fewer, batch_size=4), resume=True)
+
+
+def test_too_few_clips_for_a_step(tiny):
+    with pytest.raises(ValueError, match="12 training clips do not fill one step of 20") as caught:
+        train(tiny(batch_size=10, accumulate=2))
+    assert "\n" not in str(caught.value)
+
+
+def test_no_data_is_an_error(tiny):
+    with pytest.raises(ValueError, match="set --data"):
+        train(tiny(data=None))
+
+
+def test_a_diverged_run_stops_with_a_remedy(tiny):
+    config = tiny(learning_rate=1e30, clip_grad_norm=None, warmup_epochs=0, epochs=4)
+    with pytest.raises(ValueError, match=r"lower learning_rate|NaN or infinite"):
+        train(config)
+
+
+def test_bad_files_stop_the_run_or_are_skipped_and_listed(tiny, clips, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(clips, data)
+    (data / "train" / "left" / "0.mp4").write_bytes(b"")
+    config = tiny(data=data, epochs=1, check="full")
+    with pytest.raises(ValueError, match=r"empty file.*--skip-bad"):
+        train(config)
+    train(replace(config, skip_bad=True))
+    assert "0.mp4" in (config.out / "skipped.csv").read_text()
+
+
+def test_an_index_replaces_the_data_folder(tiny, clips):
+    folds = read_index(clips).folds(4)
+    result = train(tiny(data=None, epochs=1), index=folds[1])
+    assert result.evaluation.clips == 4
+
+
+def test_a_part_is_set_aside_where_there_is_no_validation_split(tiny, clips, tmp_path):
+    shutil.copytree(clips / "train", tmp_path / "data" / "train")
+    result = train(tiny(data=tmp_path / "data", epochs=1))
+    assert 2 <= result.evaluation.clips <= 3
+
+
+def test_starting_from_a_released_model(tiny, clips, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    first = train(tiny(epochs=1))
+    head = "new: head.fc.weight, head.fc.bias"
+    config = tiny(out=tmp_path / "second", init_from=first.model, learning_rate=1e-12, epochs=1)
+    second = train(config)
+    assert "new: none" in caplog.text
+    a, b = (load_file(r.model / "model.safetensors") for r in (first, second))
+    assert torch.allclose(a["head.fc.weight"], b["head.fc.weight"], atol=1e-9)
+
+    renamed = read_index(clips)
+    renamed = replace(renamed, classes=("up", "down"))
+    third = train(replace(config, out=tmp_path / "third"), index=renamed)
+    assert head in caplog.text
+    c = load_file(third.model / "model.safetensors")
+    assert not torch.allclose(a["head.fc.weight"], c["head.fc.weight"], atol=1e-3)
+    weight = "backbone.stage1a.downsample.conv.weight"
+    assert torch.allclose(a[weight], c[weight], atol=1e-9)
+
+    with pytest.raises(ValueError, match=r"no weight of .* fits"):
+        train(replace(config, out=tmp_path / "fourth", model="svf_tiny"))
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_resuming_gives_the_same_bits(tiny, tmp_path, monkeypatch):
+    config = tiny()
+    train(replace(config, out=tmp_path / "whole"))
+    step = Loop._step
+
+    def step_and_interrupt(self, batches):
+        if self.state.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        step(self, batches)
+
+    monkeypatch.setattr(Loop, "_step", step_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    assert load_checkpoint(config.out / "checkpoints" / "step-00000004.pt")["step"] == 4
+    assert not (config.out / "model").exists()
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(config, resume=True)
+    assert_same_bits(weights(tmp_path / "whole"), weights(config.out))
+    assert rows(tmp_path / "whole") == rows(config.out)
+
+
+def test_training_in_a_thread(tiny):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(train(tiny(epochs=1))))
+    thread.start()
+    thread.join()
+    assert len(results) == 1
+
+
+def test_bfloat16_keeps_its_weights_in_full_precision(tiny):
+    config = tiny(precision="bf16-mixed")
+    train(config)
+    saved = load_checkpoint(config.out / "checkpoints" / "step-00000006.pt")
+    assert all(v.dtype == torch.float32 for v in saved["model"].values() if v.is_floating_point())
+
+
+def test_float16_is_refused_on_the_cpu(tiny):
+    with pytest.raises(ValueError, match="16-mixed needs CUDA; use bf16-mixed or 32-true"):
+        train(tiny(precision="16-mixed"))
+
+
+@pytest.mark.gpu
+def test_the_scaler_is_saved_and_taken_up(tiny):
+    config = tiny(device="cuda", precision="16-mixed")
+    train(config)
+    saved = load_checkpoint(config.out / "checkpoints" / "step-00000006.pt")
+    assert saved["scaler"]["scale"] > 0
+    train(config, resume=True)
