@@ -6,28 +6,38 @@ import pytest
 import torch
 from torch import nn
 
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.nn.conv import StochasticDepth
+
 
 @pytest.fixture(scope="session")
-def lively() -> Callable[[nn.Module], nn.Module]:
+def lively() -> Callable[[SpikeVideoFormer], SpikeVideoFormer]:
     """Give batch norms the parameters of a trained network, so that neurons fire.
 
     A fresh network is nearly silent, with residual branches closed (``residual_gain`` 0): tests
     of what passes through it would hold for the wrong reason.
     """
 
-    def prepare(model: nn.Module) -> nn.Module:
+    def prepare(model: SpikeVideoFormer) -> SpikeVideoFormer:
         generator = torch.Generator().manual_seed(7)
 
-        def noise(x: torch.Tensor) -> torch.Tensor:
-            return torch.randn(x.shape, dtype=x.dtype, generator=generator)
+        def noise(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=generator)
 
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         with torch.no_grad():
+            for norm in norms:
+                norm.weight.copy_(1 + 0.2 * noise(norm.num_features))
+                norm.bias.copy_(1.5 + noise(norm.num_features))
+                norm.momentum = 1.0  # statistics of one batch
+            model.train()
             for module in model.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.weight.copy_(1 + 0.2 * noise(module.weight))
-                    module.bias.copy_(0.7 + 0.7 * noise(module.bias))
-                    module.running_mean.copy_(0.2 * noise(module.running_mean))
-                    module.running_var.copy_(1 + 0.2 * noise(module.running_var).abs())
-        return model
+                if isinstance(module, StochasticDepth):
+                    module.eval()
+            model(noise(2, 2, model.config.in_channels, 32, 32))
+            for norm in norms:
+                norm.momentum = 0.1
+                norm.num_batches_tracked.zero_()
+        return model.train()
 
     return prepare

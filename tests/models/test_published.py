@@ -183,7 +183,7 @@ OTHER_CONTENTS = {
     "scalar_head": (lambda: _edited("head.weight", torch.tensor(1.0)), "not a published"),
     "wrong_shape": (lambda: _edited("head.bias", torch.zeros(6)), "has shape"),
     "one_too_many": (lambda: _edited(extra={"pos_embed": torch.zeros(3)}), "no place for"),
-    "empty": (lambda: {"model": {}}, "no tensor|not trained"),
+    "empty": (lambda: {"model": {}}, "not a published"),
     "numbered": (lambda: {"model": {1: torch.zeros(2)}}, "no state dict"),
     "text": (lambda: {"model": {"a": "b"}}, "no state dict"),
     "number": (lambda: {"model": 3}, "no state dict"),
@@ -222,7 +222,6 @@ def test_other_files(tmp_path, name):
     assert str(path) in _refused(path, "no readable checkpoint|refused|no state dict")
 
 
-@pytest.mark.filterwarnings("default")  # torch may warn about what it finds before it refuses it
 def test_damaged_files(tmp_path):
     """Truncated at many places, and with flipped bits: refused in one line, or read as it was."""
     buffer = io.BytesIO()
@@ -278,7 +277,7 @@ def test_a_pickle_payload_is_refused_without_running_it(tmp_path, place):
         path.write_bytes(b"cbuiltins\neval\n(V" + code.encode() + b"\ntR.")
     else:
         torch.save({"model": state, "args": payload}, path)
-    _refused(path, "refused without running anything")
+    _refused(path, "refused without running anything|no readable checkpoint")
     assert not dead.exists()
     # the canary works: a careless reader would have run it
     pickle.loads(pickle.dumps(payload))

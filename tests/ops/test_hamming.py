@@ -58,9 +58,10 @@ def test_both_orders_are_equal_and_exact(case, constant_term):
 def test_dot_product_orders_are_equal(case, scale):
     q, k, v, levels = case
     linear = dot_attention(q, k, v, scale=scale, levels=levels)
-    assert torch.equal(linear, dot_attention(q, k, v, scale=scale, order="quadratic"))
+    quadratic = dot_attention(q, k, v, scale=scale, order="quadratic", levels=levels)
+    assert torch.equal(linear, quadratic)
     expected = q.long() @ (k.long().transpose(-2, -1) @ v.long())
-    assert torch.equal(linear, expected.float() * scale)
+    assert torch.equal(linear, expected.float() * (scale / levels**2))
 
 
 @settings(max_examples=200)
@@ -188,7 +189,7 @@ def test_sums_beyond_float32_stay_exact():
     assert exact > 2**24
     # scale / D^2 = 1/9 is rounded once, on the exact integer
     assert out[0, 0, 0] == torch.tensor(float(exact)) * (1.0 / 9)
-    assert dot_attention(q, k, v, scale=1.0, levels=3)[0, 0, 0] == 9 * d * (3 * tokens - 1)
+    assert dot_attention(q, k, v, scale=9.0, levels=3)[0, 0, 0] == 9 * d * (3 * tokens - 1)
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])

@@ -52,15 +52,19 @@ class ModelConfig:
     neuron: NeuronConfig = field(default_factory=NeuronConfig)
     drop_path: float = 0.0
     readout: Readout = "spike"
-    residual_gain: float = 0.0
+    residual_gain: float = 0.1
     pad_input: bool = False
 
     def __post_init__(self) -> None:
         for name, length in (("widths", 4), ("depths", 5)):
-            values = tuple(getattr(self, name))
-            object.__setattr__(self, name, values)  # lists come from JSON
-            if len(values) != length or not all(isinstance(v, int) and v > 0 for v in values):
-                raise ValueError(f"{name} is {values}; expected {length} positive integers")
+            values = getattr(self, name)
+            if not (
+                isinstance(values, (tuple, list))
+                and len(values) == length
+                and all(isinstance(v, int) and v > 0 for v in values)
+            ):
+                raise ValueError(f"{name} is {values!r}; expected {length} positive integers")
+            object.__setattr__(self, name, tuple(values))  # lists come from JSON
         for name in ("heads", "mlp_ratio", "in_channels"):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) > 0):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a positive integer")
@@ -80,10 +84,10 @@ class ModelConfig:
                 )
         if not isinstance(self.neuron, NeuronConfig):
             raise ValueError(f"neuron is {self.neuron!r}; expected a NeuronConfig")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path is {self.drop_path}; expected a probability in [0, 1)")
-        if not 0 <= self.residual_gain <= 1:
-            raise ValueError(f"residual_gain is {self.residual_gain}; expected a value in [0, 1]")
+        if not (isinstance(self.drop_path, (int, float)) and 0 <= self.drop_path < 1):
+            raise ValueError(f"drop_path is {self.drop_path!r}; expected a probability in [0, 1)")
+        if not (isinstance(self.residual_gain, (int, float)) and 0 <= self.residual_gain <= 1):
+            raise ValueError(f"residual_gain is {self.residual_gain!r}; expected a value in [0, 1]")
         if self.constant_term and self.attention == "dot":
             raise ValueError("constant_term belongs to Hamming attention; set attention='hamming'")
 

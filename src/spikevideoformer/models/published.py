@@ -7,6 +7,7 @@ between the two. PAPER section 2 describes the format.
 import argparse
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
@@ -181,7 +182,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} does not exist or is no file; give a published .pth checkpoint")
     try:
         # Training scripts of this field store their parsed arguments beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # What torch warns about, it then refuses, or reads all the same: one line is enough.
+        with (
+            torch.serialization.safe_globals([argparse.Namespace]),
+            warnings.catch_warnings(action="ignore"),
+        ):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(

@@ -97,6 +97,8 @@ def dot_attention(
 
     Equation:
         out = scale * Q (K^T V)
+        For Integer-LIF spikes of D levels the result is divided by D^2, as in Hamming attention:
+        the mean over all pairs of sub-steps of q and k.
 
     Args and Returns: as :func:`hamming_attention`.
 
@@ -106,7 +108,7 @@ def dot_attention(
         dtype = torch.promote_types(q.dtype, torch.float32)
         largest = k.shape[-2] * q.shape[-1] * levels**3
         q, k, v = (_exact(z, largest) for z in (q, k, v))
-        return _product(q, k, v, order).to(dtype) * scale
+        return _product(q, k, v, order).to(dtype) * (scale / levels**2)
 
 
 def _product(q: Tensor, k: Tensor, v: Tensor, order: Order) -> Tensor:

@@ -64,6 +64,11 @@ class NeuronConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("lif", "integer_lif"):
             raise ValueError(f"neuron kind {self.kind!r} is unknown; choose lif or integer_lif")
+        for name in ("tau", "v_threshold", "v_reset", "surrogate_alpha"):
+            value = getattr(self, name)
+            optional = name in ("v_reset", "surrogate_alpha")
+            if not (isinstance(value, (int, float)) or (optional and value is None)):
+                raise ValueError(f"{name} is {value!r}; expected a number")
         if not self.tau > 1:
             raise ValueError(f"tau is {self.tau}; it must be above 1 frame (beta = 1 - 1/tau)")
         if math.isinf(self.tau) and self.decay_input:

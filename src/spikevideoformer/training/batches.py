@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -115,6 +116,8 @@ def clip_loader(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=ignore_interrupts,
+        # A forked worker sees when its parent is killed, and ends; others would stay behind.
+        multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         # The loader draws a seed for its workers; taken from here, not from the global generator.
         generator=torch.Generator().manual_seed(0),
     )

@@ -248,7 +248,7 @@ class Loop:
         except InterruptedBetweenSteps:
             self.save()
             log.warning("interrupted at step %d; continue with --resume", state.step)
-            raise
+            raise KeyboardInterrupt from None
         finally:
             self._progress.clear()
             if self._board is not None:

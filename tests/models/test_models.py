@@ -1,0 +1,543 @@
+"""Networks as a whole: every preset, design, attention and neuron, and every argument."""
+
+import dataclasses
+import itertools
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import spikevideoformer as svf
+from spikevideoformer.models.backbone import Backbone
+from spikevideoformer.models.config import PRESETS
+from spikevideoformer.nn.conv import StochasticDepth
+from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.shapes import AttentionKind, Design
+
+DESIGNS, ATTENTIONS = get_args(Design), get_args(AttentionKind)
+SWEEP = list(itertools.product(DESIGNS, ATTENTIONS))
+INTEGER = svf.NeuronConfig.integer(4)
+
+
+def _nano(num_classes=5, seed=0, **overrides):
+    torch.manual_seed(seed)
+    return svf.create_model("svf_nano", num_classes=num_classes, **overrides)
+
+
+def _video(*shape, dtype=torch.float32, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape or (2, 3, 3, 32, 48), dtype=dtype, generator=generator)
+
+
+# --- Sizes ----------------------------------------------------------------------------------------
+
+
+def test_the_400_class_15m_model_has_exactly_the_published_parameters():
+    with torch.device("meta"):
+        model = svf.create_model("svf_15m")
+    assert model.num_classes == 400
+    assert model.num_parameters() == 14_900_120
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("svf_31m", 31), ("svf_55m", 55), ("svf_124m", 124)]
+)
+def test_the_other_published_sizes_are_what_their_names_say(name, millions):
+    with torch.device("meta"):
+        model = svf.create_model(name)
+    assert model.num_parameters() / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+def test_list_of_models():
+    assert svf.list_models() == [
+        "svf_nano",
+        "svf_tiny",
+        "svf_15m",
+        "svf_31m",
+        "svf_55m",
+        "svf_124m",
+    ]
+    with torch.device("meta"):
+        sizes = [svf.create_model(name).num_parameters() for name in svf.list_models()]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_projection_weights_of_a_whole_network(design):
+    """PAPER section 4 over all blocks: 4, 8 and 7 RepConv of 2 D^2 + 9 D weights a block."""
+    units = {"hierarchical": 8, "factorized": 7}.get(design, 4)
+    with torch.device("meta"):
+        model = svf.create_model("svf_15m", design=design)
+    weights = sum(
+        p.numel() for n, p in model.named_parameters() if ".attention." in n and p.ndim == 4
+    )
+    assert weights == sum(n * units * (2 * d**2 + 9 * d) for n, d in ((6, 256), (2, 360)))
+
+
+# --- Spikes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+@pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
+def test_every_neuron_of_every_preset_emits_spikes_only(name, neuron, lively):
+    model = lively(svf.create_model(name, num_classes=4, neuron=neuron)).eval()
+    levels = model.config.neuron.levels
+    assert levels == {"lif": 1, "integer_lif": 4}[neuron]
+    neurons = {n: m for n, m in model.named_modules() if isinstance(m, Neuron)}
+    fired: dict[str, Tensor] = {}
+    for n, m in neurons.items():
+        m.register_forward_hook(
+            lambda _m, _args, out, n=n: (
+                fired.update({n: torch.bincount(out.long().flatten())})
+                if torch.equal(out, out.round().clamp(0, levels))
+                else pytest.fail(f"{n} emits something else than 0..{levels}")
+            )
+        )
+    with torch.no_grad():
+        model(_video(1, 2, 3, 32, 32))
+    assert fired.keys() == neurons.keys()
+    depths = model.config.depths
+    assert len(neurons) == 4 * (sum(depths[:3])) + 7 * sum(depths[3:]) + 4 + 1
+    assert all(len(count) <= levels + 1 for count in fired.values())
+    assert sum(len(count) > 1 for count in fired.values()) > 0.9 * len(fired)  # they do fire
+    if levels > 1:
+        assert any(len(count) > 2 for count in fired.values())
+
+
+# --- One sweep over designs and attentions --------------------------------------------------------
+
+
+def _has_no_gradient_by_mathematics(name):
+    """A bias before a batch norm is subtracted again with the mean."""
+    return name.endswith(
+        (
+            "downsample.conv.bias",
+            "mlp.fc1.bias",
+            "mlp.fc2.bias",
+            # RepConv ends in two norms, one after the other
+            "q_conv.bn2.bias",
+            "k_conv.bn2.bias",
+            "v_conv.bn2.bias",
+            "proj.bn2.bias",
+        )
+    )
+
+
+@pytest.mark.parametrize(("design", "attention"), SWEEP)
+@pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
+def test_forward_shape_and_gradients(design, attention, neuron, lively):
+    """Every parameter learns; branches are open here (a residual gain of 0 closes them)."""
+    model = lively(_nano(design=design, attention=attention, neuron=neuron)).double()
+    logits = model(_video(dtype=torch.float64))
+    assert logits.shape == (2, 5)
+    assert logits.isfinite().all()
+    nn.functional.cross_entropy(logits, torch.tensor([1, 3])).backward()
+    for name, parameter in model.named_parameters():
+        gradient = parameter.grad
+        assert gradient is not None, name
+        assert gradient.isfinite().all(), name
+        if not _has_no_gradient_by_mathematics(name):
+            assert gradient.norm() > 1e-12, name
+
+
+def _gates(model):
+    """Weights of the norms that close the residual branches."""
+    return [
+        norm.weight
+        for stage in model.backbone.stages()
+        for block in stage.blocks
+        for norm in block.last_norms()
+    ]
+
+
+@pytest.mark.parametrize(("design", "attention"), SWEEP)
+def test_closed_branches_can_open(design, attention, lively):
+    """The default residual gain of 0 closes every branch at the start; its weight still learns."""
+    model = _nano(design=design, attention=attention)
+    assert model.config.residual_gain == 0
+    branches = 6 + {"hierarchical": 3}.get(design, 2) * 3
+    assert len(_gates(model)) == branches
+    assert all(gate.count_nonzero() == 0 for gate in _gates(model))
+    lively(model)
+    for gate in _gates(model):
+        nn.init.zeros_(gate)
+    model(_video()).square().sum().backward()
+    assert all(gate.grad.norm() > 0 for gate in _gates(model))
+
+
+@pytest.mark.parametrize(("design", "attention"), SWEEP)
+def test_calls_are_independent(design, attention, lively):
+    """No state between calls, and none between the clips of a batch."""
+    model = lively(_nano(design=design, attention=attention)).double().eval()
+    video = _video(3, 3, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        first = model(video)
+        model(_video(1, 2, 3, 48, 32, dtype=torch.float64, seed=5))
+        assert torch.equal(model(video), first)
+        alone = torch.cat([model(clip) for clip in video.split(1)])
+    torch.testing.assert_close(alone, first, rtol=1e-9, atol=1e-9)
+    assert first.std(0).min() > 0
+
+
+@pytest.mark.parametrize(("design", "attention"), SWEEP)
+def test_state_dict_round_trip(design, attention, lively):
+    model = lively(_nano(design=design, attention=attention)).eval()
+    other = _nano(design=design, attention=attention, seed=3).eval()
+    with torch.no_grad():
+        assert not torch.equal(other(_video()), model(_video()))
+        other.load_state_dict(model.state_dict())
+        assert torch.equal(other(_video()), model(_video()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_precisions(dtype, lively):
+    model = lively(_nano()).to(dtype)
+    out = model(_video(dtype=dtype))
+    assert out.dtype == dtype
+    out.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_autocast(dtype, attention, lively):
+    model = lively(_nano(attention=attention))
+    with torch.autocast("cpu", dtype=dtype):
+        out = model(_video())
+    out.float().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+# --- Every argument changes something -------------------------------------------------------------
+
+# A value of each argument, and what it changes: "shapes", "start" (initial parameters), "output"
+# (evaluation), "training" (output while training), "gradient", or "accepts" (other input sizes).
+MODEL_ARGUMENTS = {
+    "widths": ((8, 32, 64, 80), "shapes"),
+    "depths": ((1, 1, 2, 2, 1), "shapes"),
+    "heads": (4, "output"),
+    "mlp_ratio": (2, "shapes"),
+    "in_channels": (1, "shapes"),
+    "design": ("neuron_only", "output"),
+    "attention": ("dot", "shapes"),
+    "constant_term": (True, "output"),
+    "neuron": ("integer_lif", "output"),
+    "drop_path": (0.5, "training"),
+    "readout": ("membrane", "output"),
+    "residual_gain": (0.5, "start"),
+    "pad_input": (True, "accepts"),
+}
+NEURON_ARGUMENTS = {
+    "kind": (svf.NeuronConfig(kind="integer_lif", v_reset=None, levels=2), "output"),
+    "tau": (svf.NeuronConfig(tau=3.0), "output"),
+    "v_threshold": (svf.NeuronConfig(v_threshold=0.7), "output"),
+    "v_reset": (svf.NeuronConfig(v_reset=None), "output"),
+    "decay_input": (svf.NeuronConfig(decay_input=False), "output"),
+    "detach_reset": (svf.NeuronConfig(detach_reset=False), "gradient"),
+    "surrogate": (svf.NeuronConfig(surrogate="arctan"), "gradient"),
+    "surrogate_alpha": (svf.NeuronConfig(surrogate_alpha=2.0), "gradient"),
+    "levels": (svf.NeuronConfig.integer(2), "output"),
+}
+
+
+def _effects(lively, overrides):
+    """What a configuration gives, by kind of effect."""
+    model = _nano(**overrides)
+    effects = {
+        "shapes": {name: p.shape for name, p in model.named_parameters()},
+        "start": torch.cat([p.detach().flatten() for p in model.parameters()]),
+    }
+    lively(model).double()
+    video = _video(2, 3, model.config.in_channels, 32, 48, dtype=torch.float64)
+    with torch.no_grad():
+        effects["output"] = model.eval()(video)
+    torch.manual_seed(2)
+    logits = model.train()(video)
+    logits.square().sum().backward()
+    effects["training"] = logits.detach()
+    effects["gradient"] = model.backbone.stage1a.downsample.conv.weight.grad
+    try:
+        model(video[..., :-3])
+        effects["accepts"] = True
+    except ValueError:
+        effects["accepts"] = False
+    return effects
+
+
+def _same(a, b):
+    if isinstance(a, Tensor):
+        return a.shape == b.shape and torch.equal(a, b)
+    return a == b
+
+
+def test_every_argument_is_covered():
+    assert {f.name for f in dataclasses.fields(svf.ModelConfig)} == MODEL_ARGUMENTS.keys()
+    assert {f.name for f in dataclasses.fields(svf.NeuronConfig)} == NEURON_ARGUMENTS.keys()
+
+
+@pytest.mark.parametrize("name", MODEL_ARGUMENTS)
+def test_every_model_argument_changes_what_it_should(name, lively):
+    value, effect = MODEL_ARGUMENTS[name]
+    base, changed = _effects(lively, {}), _effects(lively, {name: value})
+    assert not _same(base[effect], changed[effect])
+    if effect in ("training", "start", "accepts"):  # and nothing else
+        assert _same(base["output"], changed["output"])
+        assert _same(base["shapes"], changed["shapes"])
+
+
+@pytest.mark.parametrize("name", NEURON_ARGUMENTS)
+def test_every_neuron_argument_changes_what_it_should(name, lively):
+    neuron, effect = NEURON_ARGUMENTS[name]
+    base = {"neuron": INTEGER} if name == "levels" else {}
+    before, after = _effects(lively, base), _effects(lively, {"neuron": neuron})
+    assert not _same(before[effect], after[effect])
+    if effect == "gradient":
+        assert _same(before["training"], after["training"])
+
+
+# --- What passes through time ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("design", DESIGNS)
+def test_only_spatial_only_is_a_bag_of_frames(design, attention, lively):
+    model = lively(_nano(design=design, attention=attention)).double().eval()
+    video = _video(2, 5, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        ordered, shuffled = model(video), model(video[:, [3, 0, 4, 1, 2]])
+    difference = (ordered - shuffled).abs().max().item()
+    if design == "spatial_only":
+        assert difference < 1e-12
+    else:
+        assert difference > 1e-4
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_which_past_a_frame_sees(design, lively):
+    """A change in frame 2 of 5: where it shows in the features of the last stage."""
+    model = lively(_nano(design=design)).double().eval()
+    video = _video(1, 5, 3, 32, 32, dtype=torch.float64)
+    other = video.clone()
+    other[:, 2] = _video(1, 3, 32, 32, dtype=torch.float64, seed=9)
+    with torch.no_grad():
+        a, b = (model.backbone(v.transpose(0, 1))[-1] for v in (video, other))
+    changed = (a != b).flatten(1).any(1).tolist()
+    if design == "spatial_only":
+        assert changed == [False, False, True, False, False]
+    elif design == "neuron_only":  # membranes carry it forward only
+        assert changed[:3] == [False, False, True]
+        assert any(changed[3:])
+    else:  # attention over time looks both ways
+        assert all(changed)
+
+
+def test_neuron_only_attends_inside_frames():
+    """Its attention sees as many tokens as a frame has; the joint one sees all frames'."""
+    for design, axes in (("neuron_only", "space"), ("joint", "space_time")):
+        block = _nano(design=design).backbone.stage3.blocks[0]
+        assert [step.axes for step in block.attention[0].steps] == [axes]
+
+
+# --- Input ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frames", "height", "width"), [(1, 16, 16), (1, 16, 80), (2, 48, 16), (7, 32, 32)]
+)
+@pytest.mark.parametrize("design", DESIGNS)
+def test_any_frames_and_multiples_of_16(design, frames, height, width):
+    model = _nano(design=design).eval()
+    video = _video(1, frames, 3, height, width)
+    with torch.no_grad():
+        assert model(video).shape == (1, 5)
+        shapes = [tuple(f.shape) for f in model.backbone(video.transpose(0, 1))]
+    assert shapes == [
+        (frames, 1, width_, height // stride, width // stride)
+        for width_, stride in zip(model.config.widths, (4, 8, 16, 16), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("height", "width"), [(17, 16), (16, 33), (1, 1), (40, 50)])
+def test_other_sizes_are_refused_or_padded_with_zeros(height, width, lively):
+    video = _video(1, 2, 3, height, width)
+    with pytest.raises(ValueError, match="pad_input=True") as error:
+        _nano()(video)
+    assert f"{height}x{width}" in str(error.value)
+    assert "\n" not in str(error.value)
+    model = lively(_nano(pad_input=True)).eval()
+    padded = torch.zeros(1, 2, 3, -(-height // 16) * 16, -(-width // 16) * 16)
+    padded[..., :height, :width] = video
+    with torch.no_grad():
+        assert torch.equal(model(video), model(padded))
+
+
+WRONG_INPUT = {
+    "no_batch": (_video(3, 3, 32, 32), "add the missing axes"),
+    "channels_last": (_video(1, 2, 32, 32, 3), "got 32 channels"),
+    "grey": (_video(1, 2, 1, 32, 32), "got 1 channels"),
+    "bytes": (torch.zeros(1, 2, 3, 32, 32, dtype=torch.uint8), "normalise"),
+    "complex": (torch.zeros(1, 2, 3, 32, 32, dtype=torch.complex64), "expected a float video"),
+    "no_frame": (torch.zeros(1, 0, 3, 32, 32), "no empty axis"),
+    "no_clip": (torch.zeros(0, 2, 3, 32, 32), "no empty axis"),
+    "no_pixel": (torch.zeros(1, 2, 3, 0, 32), "no empty axis"),
+    "nan": (_video(1, 2, 3, 32, 32).index_fill(4, torch.tensor(3), float("nan")), "NaN"),
+    "inf": (_video(1, 2, 3, 32, 32).index_fill(4, torch.tensor(3), float("inf")), "infinite"),
+    "no_tensor": (_video(1, 2, 3, 32, 32).numpy(), "torch tensor"),
+    "nothing": (None, "torch tensor"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_INPUT)
+@pytest.mark.parametrize("pad_input", [False, True])
+def test_wrong_input_is_refused_in_one_line(name, pad_input):
+    video, says = WRONG_INPUT[name]
+    with pytest.raises(ValueError, match=says) as error:
+        _nano(pad_input=pad_input)(video)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("memory", ["strided", "channels_last", "expanded"])
+def test_memory_layout_of_the_input_does_not_matter(memory, lively):
+    model = lively(_nano()).double().eval()
+    if memory == "expanded":
+        video = _video(1, 1, 3, 32, 32, dtype=torch.float64).expand(2, 3, 3, 32, 32)
+    else:
+        video = _video(2, 3, 32, 32, 3, dtype=torch.float64).permute(0, 1, 4, 2, 3)
+        if memory == "strided":
+            video = torch.cat([video, video], dim=1)[:, ::2]
+    with torch.no_grad():
+        torch.testing.assert_close(model(video), model(video.contiguous()), rtol=1e-9, atol=1e-9)
+
+
+# --- Wrong configuration --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"desing": "joint"}, "did you mean 'design'"),
+        ({"design": "diagonal"}, "choose one of joint, hierarchical"),
+        ({"attention": "softmax"}, "choose one of hamming, dot"),
+        ({"readout": "mean"}, "choose one of spike, membrane"),
+        ({"neuron": "if"}, "choose lif or integer_lif"),
+        ({"neuron": {"taau": 3.0}}, "did you mean 'tau'"),
+        ({"neuron": 3}, "expected a NeuronConfig"),
+        ({"widths": (16, 32, 64)}, "4 positive integers"),
+        ({"widths": (15, 32, 64, 80)}, "must be even"),
+        ({"widths": (16, 32, 63, 80)}, "8 heads"),
+        ({"widths": 16}, "4 positive integers"),
+        ({"depths": (1, 1, 1, 0, 1)}, "5 positive integers"),
+        ({"heads": 0}, "positive integer"),
+        ({"mlp_ratio": 0.5}, "positive integer"),
+        ({"in_channels": -3}, "positive integer"),
+        ({"drop_path": 1.0}, r"probability in \[0, 1\)"),
+        ({"drop_path": "a"}, r"probability in \[0, 1\)"),
+        ({"residual_gain": -0.1}, r"value in \[0, 1\]"),
+        ({"constant_term": True, "attention": "dot"}, "attention='hamming'"),
+        ({"num_classes": 0}, "at least 1"),
+        ({"num_classes": 2.5}, "at least 1"),
+        ({"task": "tracking"}, "classification"),
+    ],
+    ids=str,
+)
+def test_wrong_configurations_are_refused_in_one_line(overrides, says):
+    with pytest.raises(ValueError, match=says) as error:
+        svf.create_model("svf_nano", **overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match="svf_nano, svf_tiny, svf_15m"):
+        svf.create_model("svf_16m")
+
+
+def test_config_round_trip_and_immutability():
+    config = svf.ModelConfig(design="factorized", neuron=INTEGER, drop_path=0.1)
+    assert svf.ModelConfig.from_dict(config.to_dict()) == config
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.heads = 4
+    with pytest.raises(ValueError, match="unknown model option"):
+        svf.ModelConfig.from_dict({"breadth": 3})
+
+
+# --- Training aids --------------------------------------------------------------------------------
+
+
+def test_stochastic_depth_grows_linearly_over_the_blocks():
+    model = svf.create_model("svf_nano", depths=(1, 1, 2, 6, 2), drop_path=0.22, num_classes=2)
+    rates = [m.rate for m in model.modules() if isinstance(m, StochasticDepth)]
+    assert rates == pytest.approx([0.22 * i / 11 for i in range(12)])
+
+
+def test_stochastic_depth_works_in_training_only(lively):
+    model = lively(_nano(drop_path=0.6))
+    video = _video()
+    outputs = {tuple(model(video)[0].tolist()) for _ in range(6)}
+    assert len(outputs) > 1
+    model.eval()
+    with torch.no_grad():
+        assert torch.equal(model(video), model(video))
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("drop_path", [0.0, 0.5])
+def test_gradient_checkpointing_is_bitwise_the_same(design, drop_path, lively):
+    """Loss, gradients, running statistics and batch counters, over two accumulated steps."""
+    results = []
+    for on in (False, True):
+        model = lively(_nano(design=design, drop_path=drop_path))
+        assert not model.backbone.gradient_checkpointing
+        model.backbone.gradient_checkpointing = on
+        assert model.backbone.gradient_checkpointing == on
+        torch.manual_seed(4)
+        losses = []
+        for seed in (1, 2):
+            loss = nn.functional.cross_entropy(model(_video(seed=seed)), torch.tensor([0, 4]))
+            loss.backward()
+            losses.append(loss.detach())
+        gradients = {name: p.grad for name, p in model.named_parameters()}
+        buffers = dict(model.named_buffers())
+        assert all(b == 2 for name, b in buffers.items() if name.endswith("num_batches_tracked"))
+        assert all(m.track_running_stats for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+        results.append(({"loss": torch.stack(losses)}, gradients, buffers))
+    for plain, checkpointed in zip(*results, strict=True):
+        assert plain.keys() == checkpointed.keys()
+        for name in plain:
+            assert torch.equal(plain[name], checkpointed[name]), name
+
+
+def test_gradient_checkpointing_keeps_less(lively):
+    """Blocks are indeed recomputed, in training only: neurons run twice."""
+    model = lively(_nano())
+    model.backbone.gradient_checkpointing = True
+    calls = []
+    block = model.backbone.stage3.blocks[0]
+    block.mlp.neuron1.register_forward_hook(lambda *_: calls.append(1))
+    model(_video()).sum().backward()
+    assert len(calls) == 2
+    model.eval()(_video())
+    with torch.no_grad():
+        model.train()(_video())
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
+def test_firing_rates_of_a_network(neuron, lively):
+    model = lively(_nano(neuron=neuron)).eval()
+    with torch.no_grad(), svf.record_firing_rates(model) as rates:
+        model(_video())
+    neurons = [name for name, m in model.named_modules() if isinstance(m, Neuron)]
+    assert sorted(rates.mean) == sorted(neurons)
+    assert list(rates.per_frame)[-1] == "head.neuron"
+    levels = model.config.neuron.levels
+    for rate in rates.per_frame.values():
+        assert rate.shape == (3, 2)
+        assert rate.min() >= 0
+        assert rate.max() <= levels
+    assert max(rates.mean.values()) > 0.2
+
+
+def test_backbone_alone():
+    config = PRESETS["svf_nano"]
+    features = Backbone(config)(_video(2, 1, 3, 32, 32))
+    assert [f.shape[2] for f in features] == list(config.widths)

@@ -1,0 +1,283 @@
+"""A model as a folder: written in one step, read safely, refused in one line."""
+
+import json
+import os
+import shutil
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import spikevideoformer as svf
+from spikevideoformer.models import spikevideoformer as module
+
+CLASSES = ("left", "right", "up")
+CLIP = {"frames": 8, "size": 32, "frame_rate_hz": None, "mean": [0.5] * 3, "std": [0.25] * 3}
+
+
+@pytest.fixture
+def model(lively):
+    return lively(svf.create_model("svf_nano", num_classes=3, depths=(1, 1, 1, 1, 1))).eval()
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    model.save_pretrained(tmp_path / "model", classes=CLASSES, clip=CLIP)
+    return tmp_path / "model"
+
+
+def _outputs(model):
+    with torch.no_grad():
+        return model(torch.rand(1, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"design": "factorized", "attention": "dot", "drop_path": 0.1, "readout": "membrane"},
+        {"neuron": svf.NeuronConfig.integer(3), "constant_term": True, "pad_input": True},
+        {"neuron": svf.NeuronConfig.from_beta(1, decay_input=False, v_reset=None)},
+    ],
+    ids=["published", "dot", "integer", "no_leak"],
+)
+def test_round_trip(tmp_path, lively, overrides):
+    model = lively(svf.create_model("svf_nano", num_classes=3, **overrides))
+    model.save_pretrained(tmp_path, classes=CLASSES, clip=CLIP)
+    for given in (tmp_path, str(tmp_path)):
+        loaded = svf.SpikeVideoFormer.from_pretrained(given)
+        assert not loaded.training
+        assert loaded.config == model.config
+        assert loaded.task == "classification"
+        assert loaded.classes == CLASSES
+        assert loaded.clip == CLIP
+        assert torch.equal(_outputs(loaded), _outputs(model.eval()))
+        state = loaded.state_dict()
+        assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
+
+
+def test_what_is_known_is_kept(model, folder, tmp_path):
+    loaded = svf.SpikeVideoFormer.from_pretrained(folder)
+    loaded.save_pretrained(tmp_path / "again")  # without naming classes and clip
+    again = svf.SpikeVideoFormer.from_pretrained(tmp_path / "again")
+    assert again.classes == CLASSES
+    assert again.clip == CLIP
+    model.save_pretrained(tmp_path / "bare")
+    bare = svf.SpikeVideoFormer.from_pretrained(tmp_path / "bare")
+    assert bare.classes is None
+    assert bare.clip is None
+
+
+def test_contents_of_the_folder(model, folder):
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+    about = json.loads((folder / "config.json").read_text("utf-8"))
+    assert about["format_version"] == 1
+    assert about["model"]["widths"] == [16, 32, 64, 80]
+    assert load_file(folder / "model.safetensors").keys() == model.state_dict().keys()
+    assert (folder / "config.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_trained_float64_or_channels_last_model(model, tmp_path):
+    model.double().to(memory_format=torch.channels_last)
+    model.save_pretrained(tmp_path)
+    loaded = svf.SpikeVideoFormer.from_pretrained(tmp_path)
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(
+            loaded.state_dict()[key], value.to(loaded.state_dict()[key].dtype)
+        )
+
+
+def test_wrong_number_of_classes(model, tmp_path):
+    with pytest.raises(ValueError, match="2 class names for 3 classes"):
+        model.save_pretrained(tmp_path, classes=["a", "b"])
+
+
+@pytest.mark.parametrize("broken", ["save_file", "replace", "fsync"])
+def test_an_interrupted_write_leaves_the_old_model(folder, lively, monkeypatch, broken):
+    old = {p.name: p.read_bytes() for p in folder.iterdir()}
+    other = svf.create_model("svf_nano", num_classes=3, depths=(1, 1, 1, 1, 1))
+
+    def fail(*_args, **_kwargs):
+        raise OSError("disk full")
+
+    if broken == "save_file":
+
+        def half_written(_state, path):
+            path.write_bytes(b"half")
+            fail()
+
+        monkeypatch.setattr(module, "save_file", half_written)
+    elif broken == "fsync":
+        monkeypatch.setattr(os, "fsync", fail)
+    else:
+        monkeypatch.setattr(type(folder), "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        other.save_pretrained(folder)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == old
+
+
+# --- Refusals -------------------------------------------------------------------------------------
+
+
+def _refused(folder, says):
+    with pytest.raises(ValueError, match=says) as error:
+        svf.SpikeVideoFormer.from_pretrained(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_things(folder, tmp_path):
+    _refused(tmp_path / "nowhere", "does not exist")
+    _refused("./nowhere", "does not exist")
+    _refused("nowhere", "does not exist")
+    _refused(folder / "config.json", "is a file")
+    for name in ("config.json", "model.safetensors"):
+        part = tmp_path / f"without_{name}"
+        shutil.copytree(folder, part)
+        (part / name).unlink()
+        _refused(part, f"{name} is missing")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", "null", '"text"', "\x00\x01", '{"format_version": 1'], ids=repr
+)
+def test_broken_json(folder, text):
+    (folder / "config.json").write_text(text)
+    _refused(folder, "not valid JSON|format version")
+
+
+def test_json_that_is_no_text(folder):
+    (folder / "config.json").write_bytes(b"\xff\xfe\x00{}")
+    _refused(folder, "not valid JSON")
+
+
+CHANGES = {
+    "other_version": ({"format_version": 2}, "format version 1"),
+    "no_version": ({"format_version": None}, "format version 1"),
+    "unknown_key": ({"colour": "red"}, "'colour' is missing or unknown"),
+    "unknown_task": ({"task": "tracking"}, "choose one of classification"),
+    "unhashable_task": ({"task": ["classification"]}, "choose one of classification"),
+    "class_count_as_text": ({"num_classes": "3"}, "num_classes"),
+    "other_class_count": ({"num_classes": 4, "classes": list("abcd")}, "has shape"),
+    "class_names_short": ({"classes": ["left"]}, "expected 3 names"),
+    "class_names_number": ({"classes": 3}, "classes"),
+    "class_names_text": ({"classes": "abc"}, "classes"),
+    "class_names_numbers": ({"classes": [1, 2, 3]}, "classes"),
+    "clip_number": ({"clip": 3}, "clip"),
+    "model_number": ({"model": 3}, "model"),
+    "model_text": ({"model": "svf_nano"}, "model"),
+    "model_list": ({"model": [1, 2]}, "model"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_other_configs(folder, name):
+    change, says = CHANGES[name]
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**about, **change}))
+    _refused(folder, says)
+
+
+def test_missing_key(folder):
+    about = json.loads((folder / "config.json").read_text())
+    del about["clip"]
+    (folder / "config.json").write_text(json.dumps(about))
+    _refused(folder, "'clip' is missing")
+
+
+MODEL_CHANGES = {
+    "unknown_key": ({"desing": "joint"}, "did you mean 'design'"),
+    "unknown_design": ({"design": "diagonal"}, "choose one of"),
+    "unknown_neuron_key": ({"neuron": {"taau": 2}}, "did you mean 'tau'"),
+    "neuron_number": ({"neuron": 3}, "NeuronConfig"),
+    "widths_number": ({"widths": 3}, "4 positive integers"),
+    "widths_text": ({"widths": "wide"}, "4 positive integers"),
+    "drop_path_text": ({"drop_path": "a lot"}, "drop_path"),
+    "tau_text": ({"neuron": {"tau": "long"}}, "tau"),
+    "other_widths": ({"widths": [16, 32, 64, 88]}, "has shape"),
+    "other_depths": ({"depths": [1, 1, 1, 1, 2]}, "lacks the tensor"),
+    "fewer_norms": ({"attention": "dot"}, "no place for"),
+}
+
+
+@pytest.mark.parametrize("name", MODEL_CHANGES)
+def test_other_model_configs(folder, name):
+    change, says = MODEL_CHANGES[name]
+    about = json.loads((folder / "config.json").read_text())
+    about["model"].update(change)
+    (folder / "config.json").write_text(json.dumps(about))
+    _refused(folder, says)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.5, 0.999])
+def test_truncated_weights(folder, share):
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: int(share * len(content))])
+    _refused(folder, "no readable safetensors")
+
+
+def test_weights_that_are_a_pickle(folder):
+    torch.save({"a": torch.zeros(3)}, folder / "model.safetensors")
+    _refused(folder, "no readable safetensors")
+
+
+def test_other_weights(folder):
+    weights = folder / "model.safetensors"
+    state = load_file(weights)
+    key = "backbone.stage3.blocks.0.mlp.fc1.weight"
+    save_file({k: v for k, v in state.items() if k != key}, weights)
+    _refused(folder, f"lacks the tensor {key}")
+    save_file({**state, "more": torch.zeros(1)}, weights)
+    _refused(folder, "tensor more that the architecture has no place for")
+    save_file({**state, key: torch.zeros(3, 3)}, weights)
+    _refused(folder, rf"{key} has shape \(3, 3\)")
+
+
+def test_the_first_misfit_is_always_the_same_one(folder):
+    """Not the pick of a set, whose order changes from process to process."""
+    save_file({}, folder / "model.safetensors")
+    _refused(folder, "lacks the tensor backbone.stage1a.downsample.conv.weight")
+
+
+# --- The hub: only the network call is replaced ---------------------------------------------------
+
+
+def test_hub_id_is_fetched(folder, model, monkeypatch):
+    asked = []
+
+    def snapshot_download(repo_id, **options):
+        asked.append((repo_id, options))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    loaded = svf.SpikeVideoFormer.from_pretrained("owner/some-model")
+    assert asked == [("owner/some-model", {"allow_patterns": ["config.json", "model.safetensors"]})]
+    assert torch.equal(_outputs(loaded), _outputs(model))
+
+
+def test_an_existing_folder_is_never_looked_up(folder, monkeypatch):
+    def snapshot_download(*_args, **_options):
+        pytest.fail("the network was asked for a folder that is here")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.chdir(folder.parent.parent)
+    svf.SpikeVideoFormer.from_pretrained(f"{folder.parent.name}/{folder.name}")
+    for path in ("/nowhere/at/all", "../nowhere", "~/nowhere", "a/b/c", "nowhere"):
+        _refused(path, "does not exist")
+
+
+@pytest.mark.parametrize("problem", ["offline", "not_found", "wrong_name", "no_route"])
+def test_what_the_hub_does_not_hand_out(monkeypatch, problem):
+    def snapshot_download(repo_id, **_options):
+        if problem == "offline":
+            raise huggingface_hub.errors.LocalEntryNotFoundError("cannot reach it\nand more")
+        if problem == "no_route":
+            raise ConnectionError("no route\nto host")
+        raise huggingface_hub.errors.HFValidationError(f"bad name {repo_id}\n")
+
+    if problem in ("offline", "no_route", "wrong_name"):
+        monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    else:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    _refused("owner/no-such-model", "neither a folder here nor a model")
