@@ -127,7 +127,7 @@ def _has_no_gradient_by_mathematics(name):
 @pytest.mark.parametrize(("design", "attention"), SWEEP)
 @pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
 def test_forward_shape_and_gradients(design, attention, neuron, lively):
-    """Every parameter learns; branches are open here (a residual gain of 0 closes them)."""
+    """Every parameter learns; branches are open here (a small residual gain nearly closes them)."""
     model = lively(_nano(design=design, attention=attention, neuron=neuron)).double()
     logits = model(_video(dtype=torch.float64))
     assert logits.shape == (2, 5)
@@ -151,11 +151,23 @@ def _gates(model):
     ]
 
 
+@pytest.mark.parametrize("design", DESIGNS)
+def test_residual_gain_is_where_branches_start(design):
+    model = _nano(design=design, residual_gain=0.3)
+    assert all((gate == 0.3).all() for gate in _gates(model))
+    others = {
+        name: p
+        for name, p in model.named_parameters()
+        if p.ndim == 1 and name.endswith(".weight") and not any(p is g for g in _gates(model))
+    }
+    assert others
+    assert all((p == 1).all() for p in others.values())
+
+
 @pytest.mark.parametrize(("design", "attention"), SWEEP)
 def test_closed_branches_can_open(design, attention, lively):
-    """The default residual gain of 0 closes every branch at the start; its weight still learns."""
-    model = _nano(design=design, attention=attention)
-    assert model.config.residual_gain == 0
+    """A residual gain of 0 closes every branch at the start; its weight still learns."""
+    model = _nano(design=design, attention=attention, residual_gain=0.0)
     branches = 6 + {"hierarchical": 3}.get(design, 2) * 3
     assert len(_gates(model)) == branches
     assert all(gate.count_nonzero() == 0 for gate in _gates(model))

@@ -179,17 +179,20 @@ def test_autocast_fires_the_same_spikes(dtype, training):
         assert torch.equal(spikes(*(z.to(dtype) for z in (q, k, v))), expected)
 
 
-def test_sums_beyond_float32_stay_exact():
-    """Three levels and all neurons firing: sums above 2^24, where float32 skips integers."""
-    tokens, d = 7001, 45
-    q, k, v = (torch.full((1, tokens, d), 3.0) for _ in range(3))
-    v[0, 0, 0] = 2.0
-    out = hamming_attention(q, k, v, scale=1.0, levels=3, constant_term=True)
-    exact = 3 * 3 * d * (3 * tokens - 1) + 9 * d * (3 * tokens - 1)
-    assert exact > 2**24
-    # scale / D^2 = 1/9 is rounded once, on the exact integer
-    assert out[0, 0, 0] == torch.tensor(float(exact)) * (1.0 / 9)
-    assert dot_attention(q, k, v, scale=9.0, levels=3)[0, 0, 0] == 9 * d * (3 * tokens - 1)
+@pytest.mark.parametrize("constant_term", [False, True])
+def test_sums_beyond_float32_stay_exact(constant_term):
+    """Three levels and nearly all neurons firing: sums above 2^24, where float32 skips integers."""
+    q, k, v = (torch.randint(14, 17, (1, n, 45)) // 5 for n in (20, 24_000, 24_000))
+    q_, k_, v_ = (z.float() for z in (q, k, v))
+    exact = (2 * q - 3) @ ((2 * k - 3).transpose(-2, -1) @ v)
+    if constant_term:
+        exact = exact + 9 * 45 * v.sum(-2, keepdim=True)
+    options = {"scale": 9.0, "levels": 3}
+    out = hamming_attention(q_, k_, v_, constant_term=constant_term, **options)
+    assert torch.equal(out, exact.float())
+    exact = q @ (k.transpose(-2, -1) @ v)
+    assert exact.min() > 2**24
+    assert torch.equal(dot_attention(q_, k_, v_, **options), exact.float())
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])

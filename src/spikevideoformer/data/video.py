@@ -650,6 +650,7 @@ class _Picture:
                 width=width,
                 height=height,
                 interpolation="AREA" if shrinks else "BILINEAR",
+                threads=1,  # a picture this small is converted sooner than threads wake up
             )
         return np.ascontiguousarray(np.rot90(image, turns))  # counterclockwise, as FFmpeg counts
 

@@ -1,0 +1,231 @@
+"""Real clips of two people: cross-validation by subject, from scratch and after pre-training.
+
+    python benchmarks/action_crossval.py --data ../shared/data/action --out runs/crossval
+
+1. makes procedural clips of interacting puppets and trains a network on them;
+2. for each fold trains one network from scratch and one that starts from the first, with the same
+   budget, and takes the accuracy of the LAST epoch (no epoch is chosen by looking at the fold);
+3. measures two simple baselines on the same folds, and writes results.json, results.png and
+   confusion.png.
+
+What is done already in --out is not done again, so it can be stopped and restarted.
+"""
+
+import argparse
+import json
+import logging
+import math
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+
+from spikevideoformer.data.clip import ClipSpec
+from spikevideoformer.data.dataset import ClipDataset
+from spikevideoformer.data.index import ClipIndex, read_index
+from spikevideoformer.data.synthetic import write_interaction_clips
+from spikevideoformer.data.transforms import Augmentation
+from spikevideoformer.data.video import read_clip
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.training import TrainConfig, evaluate, train
+from spikevideoformer.training.checkpoint import load_checkpoint, write_atomically
+
+matplotlib.use("Agg")
+
+ARMS = ("scratch", "transfer")
+FOLDS = 5
+EVAL_CLIPS = 3
+T_95 = 2.776  # Student's t, 4 degrees of freedom, two-sided
+INPUT: dict[str, Any] = {"model": "svf_nano", "readout": "membrane", "frames": 12, "size": 64}
+AUGMENTATION = Augmentation(
+    crop_scale=(0.6, 1.0),
+    flip=0.5,
+    brightness=0.3,
+    contrast=0.3,
+    saturation=0.3,
+    temporal_jitter=0.5,
+)
+
+
+def pretrain(out: Path, clips: int, epochs: int) -> Path:
+    """A network trained on puppets; returns its model folder."""
+    puppets = out / "puppets"
+    if not (out / "puppets.done").exists():
+        print(f"making {clips} puppet clips in {puppets}", flush=True)
+        write_interaction_clips(puppets, train=clips, val=240)
+        write_atomically(out / "puppets.done", lambda file: file.write(b"whole\n"))
+    result = train(
+        TrainConfig(
+            **INPUT,
+            data=puppets,
+            out=out / "pretrain",
+            augmentation=AUGMENTATION,
+            epochs=epochs,
+            batch_size=8,
+            learning_rate=3e-3,
+            warmup_epochs=1,
+            check="none",  # written a moment ago
+            cache=True,
+            workers=0,
+        ),
+        resume=True,
+    )
+    print(f"puppets: {result.evaluation.top1:.1%} of the validation clips", flush=True)
+    return result.model
+
+
+def run_fold(arm: str, fold: int, data: Path, out: Path, start: Path, epochs: int) -> Any:
+    """Train one arm on one fold; returns predicted and true labels and the minutes it took."""
+    logging.basicConfig(level=logging.WARNING)
+    torch.set_num_threads(1)  # several folds run side by side
+    index = read_index(data).folds(FOLDS)[fold]
+    config = TrainConfig(
+        **INPUT,
+        out=out / arm / f"fold{fold}",
+        init_from=start if arm == "transfer" else None,
+        augmentation=AUGMENTATION,
+        epochs=epochs,
+        batch_size=8,
+        learning_rate=3e-3 if arm == "scratch" else 1.5e-3,
+        warmup_epochs=2,
+        cache=True,
+        workers=0,
+        seed=fold,
+    )
+    done = config.out / "last.json"
+    if not done.exists():
+        result = train(config, index=index, resume=True)
+        clips = 8 * (len(index.select("train").samples) // 8)
+        seconds = sum(clips / row["clips_per_second"] for row in result.history)
+        # the weights of the last epoch, not of the best one
+        newest = max((config.out / "checkpoints").glob("step-*.pt"))
+        model = SpikeVideoFormer.from_pretrained(result.model)
+        model.load_state_dict(load_checkpoint(newest)["model"])
+        validation = ClipDataset(index.select("val"), config.clip_spec, clips_per_video=EVAL_CLIPS)
+        last = evaluate(model, validation, batch_size=12)
+        entry = {"confusion": last.to_dict()["confusion"], "minutes": seconds / 60}
+        write_atomically(done, lambda file: file.write(json.dumps(entry).encode()))
+    return json.loads(done.read_text())
+
+
+def baseline(index: ClipIndex, motion: bool) -> list[float]:
+    """Accuracy per fold of ridge regression on the first frame, or on maps of frame differences."""
+    spec = ClipSpec(frames=16, size=64)
+
+    def features(path: Path) -> np.ndarray:
+        frames = read_clip(path, spec, resize_short=64).frames.float().mean(-1)  # [T, H, W]
+        if motion:
+            maps = frames.diff(dim=0).abs()  # [15, H, W]
+            pooled = torch.nn.functional.adaptive_avg_pool3d(maps[None, None], (5, 8, 8))
+        else:
+            pooled = torch.nn.functional.adaptive_avg_pool2d(frames[:1, None], (16, 16))
+        return pooled.flatten().double().numpy()
+
+    data = {s.path: features(s.path) for s in index.samples}
+    scores = []
+    for fold in index.folds(FOLDS):
+        parts = {}
+        for split in ("train", "val"):
+            samples = fold.select(split).samples
+            parts[split] = (
+                np.stack([data[s.path] for s in samples]),
+                np.array([s.label for s in samples]),
+            )
+        x, y = parts["train"]
+        mean, std = x.mean(0), x.std(0) + 1e-6
+        z = (x - mean) / std
+        targets = np.eye(len(index.classes))[y]
+        kernel = z @ z.T + 100 * np.eye(len(z))
+        weights = z.T @ np.linalg.solve(kernel, targets - targets.mean(0))
+        xv, yv = parts["val"]
+        guesses = (((xv - mean) / std) @ weights + targets.mean(0)).argmax(1)
+        scores.append(float((guesses == yv).mean()))
+    return scores
+
+
+def interval(scores: list[float]) -> tuple[float, float]:
+    """Mean and half width of the 95 % interval over folds."""
+    spread = float(np.std(scores, ddof=1)) / math.sqrt(len(scores))
+    return float(np.mean(scores)), T_95 * spread
+
+
+def plot(rows: dict[str, list[float]], confusion: np.ndarray, classes: Any, out: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    for i, scores in enumerate(rows.values()):
+        mean, half = interval(scores)
+        axis.barh(i, mean, xerr=half, color="#4c78a8", ecolor="#333333", capsize=4)
+        axis.plot(scores, [i] * len(scores), "o", color="#f58518", markersize=4)
+        axis.text(0.01, i, f"{mean:.2f}", va="center", color="white", weight="bold")
+    axis.axvline(1 / len(classes), color="#888888", linestyle="--", label="chance")
+    axis.set(yticks=range(len(rows)), yticklabels=list(rows), xlim=(0, 1), xlabel="accuracy")
+    axis.set_title("five folds by subject: mean, 95 % interval, each fold")
+    axis.legend(loc="lower right")
+    figure.savefig(out / "results.png", dpi=120)
+
+    figure, axis = plt.subplots(figsize=(4.6, 4), layout="constrained")
+    axis.imshow(confusion, cmap="Blues")
+    for (i, j), n in np.ndenumerate(confusion):
+        axis.text(j, i, int(n), ha="center", va="center", color="white" if n > 8 else "black")
+    axis.set(xticks=range(len(classes)), yticks=range(len(classes)), yticklabels=classes)
+    axis.set_xticklabels(classes, rotation=45, ha="right")
+    axis.set(xlabel="predicted", ylabel="true", title="after pre-training, all folds")
+    figure.savefig(out / "confusion.png", dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="class folders with splits.csv")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--puppets", type=int, default=2400, help="clips to pre-train on")
+    parser.add_argument("--pretrain-epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=40, help="of each fold")
+    parser.add_argument("--jobs", type=int, default=2, help="folds trained side by side")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO)
+    args.out.mkdir(parents=True, exist_ok=True)
+    index = read_index(args.data)
+    start = pretrain(args.out, args.puppets, args.pretrain_epochs)
+
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
+        futures = {
+            (arm, fold): pool.submit(run_fold, arm, fold, args.data, args.out, start, args.epochs)
+            for fold in range(FOLDS)
+            for arm in ARMS
+        }
+        entries = {}
+        for (arm, fold), future in futures.items():
+            entries[arm, fold] = entry = future.result()
+            table = np.array(entry["confusion"])
+            print(
+                f"{arm}, fold {fold}: {np.trace(table)} of {table.sum()} right, "
+                f"{entry['minutes']:.1f} min",
+                flush=True,
+            )
+
+    tables = {k: np.array(e["confusion"]) for k, e in entries.items()}
+    rows = {
+        "first frame, ridge": baseline(index, motion=False),
+        "frame differences, ridge": baseline(index, motion=True),
+    }
+    for arm, title in (("scratch", "svf_nano from scratch"), ("transfer", "svf_nano pre-trained")):
+        rows[title] = [np.trace(tables[arm, f]) / tables[arm, f].sum() for f in range(FOLDS)]
+    total = sum(tables["transfer", f] for f in range(FOLDS))
+    plot(rows, total, index.classes, args.out)
+    results = {}
+    for name, scores in rows.items():
+        mean, half = interval(scores)
+        results[name] = {"mean": mean, "half_width_95": half, "folds": scores}
+        print(f"{name:26s} {mean:.3f} +- {half:.3f}   folds {[round(s, 2) for s in scores]}")
+    text = json.dumps(results, indent=2) + "\n"
+    write_atomically(args.out / "results.json", lambda file: file.write(text.encode()))
+
+
+if __name__ == "__main__":
+    main()
