@@ -553,3 +553,13 @@ def test_backbone_alone():
     config = PRESETS["svf_nano"]
     features = Backbone(config)(_video(2, 1, 3, 32, 32))
     assert [f.shape[2] for f in features] == list(config.widths)
+
+
+def test_a_video_in_another_precision_is_refused():
+    with pytest.raises(ValueError, match="float64 for a model in torch.float32"):
+        _nano()(_video(dtype=torch.float64))
+
+
+def test_integer_neurons_given_as_a_dict_are_those_of_the_paper():
+    by_dict = svf.create_model("svf_nano", neuron={"kind": "integer_lif", "levels": 3})
+    assert by_dict.config.neuron == svf.NeuronConfig.integer(3)

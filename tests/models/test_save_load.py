@@ -281,3 +281,11 @@ def test_what_the_hub_does_not_hand_out(monkeypatch, problem):
     else:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     _refused("owner/no-such-model", "neither a folder here nor a model")
+
+
+def test_a_mistyped_path_is_not_taken_for_a_hub_id(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
+    with pytest.raises(ValueError, match="runs/nope does not exist"):
+        svf.SpikeVideoFormer.from_pretrained("runs/nope")

@@ -148,7 +148,11 @@ class Backbone(nn.Module):
 
     @property
     def gradient_checkpointing(self) -> bool:
-        """Recompute each block in the backward pass instead of keeping what it computed."""
+        """Recompute each block in the backward pass instead of keeping what it computed.
+
+        The same bits, as long as each forward pass is followed by its backward pass: RepConv pads
+        with running statistics, which a second forward pass would move on.
+        """
         return self.stage1a.gradient_checkpointing
 
     @gradient_checkpointing.setter

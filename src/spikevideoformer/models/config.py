@@ -116,6 +116,8 @@ class ModelConfig:
 def _neuron(value: Any) -> NeuronConfig:
     if isinstance(value, Mapping):
         refuse_unknown(value, NeuronConfig, "neuron option")
+        if value.get("kind") == "integer_lif":
+            return NeuronConfig.integer(**{k: v for k, v in value.items() if k != "kind"})
         return NeuronConfig(**value)
     if value == "integer_lif":
         return NeuronConfig.integer()

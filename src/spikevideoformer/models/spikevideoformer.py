@@ -71,6 +71,9 @@ class SpikeVideoFormer(nn.Module):
             raise ValueError(
                 f"got {video.dtype}; expected {want}; convert with .float() and normalise"
             )
+        own = self.head.fc.weight.dtype
+        if video.dtype != own and not torch.is_autocast_enabled(video.device.type):
+            raise ValueError(f"got {video.dtype} for a model in {own}; convert one with .to(dtype)")
         if shape[2] != self.config.in_channels:
             raise ValueError(f"got {shape[2]} channels in {shape}; expected {want}")
         if min(shape) < 1:
@@ -204,7 +207,8 @@ def _local_folder(folder_or_hub_id: str | os.PathLike[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+    is_path = name.startswith((".", "/", "~")) or folder.parent.is_dir()
+    if name.count("/") != 1 or is_path:
         raise ValueError(f"{name} does not exist; give a model folder or a hub id (owner/name)")
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
