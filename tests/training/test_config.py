@@ -95,5 +95,17 @@ def test_what_may_change_on_resume():
 
 
 def test_only_what_is_set_overrides_the_preset():
-    assert TrainConfig(out=Path("run")).model_options == {}
+    assert TrainConfig(out=Path("run")).model_options == {"readout": "membrane"}
     assert FULL.model_options["design"] == "factorized"
+
+
+RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def test_there_are_recipes():
+    assert RECIPES
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_accepted(path):
+    assert TrainConfig.from_yaml(path).model.startswith("svf_")

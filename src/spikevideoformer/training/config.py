@@ -50,7 +50,8 @@ class TrainConfig:
         attention: hamming or dot; None for the preset's.
         neuron: lif, integer_lif, or fields of NeuronConfig; None for the preset's.
         drop_path: stochastic depth of the last block, in [0, 1); None for the preset's.
-        readout: what the classifier reads, spike or membrane; None for the preset's.
+        readout: what the classifier reads: membrane, or spike as published, which starts silent and
+            does not train from scratch (docs/initialisation.md).
         residual_gain: initial weight of each residual branch, in [0, 1]; None for the preset's.
         init_from: a released model folder whose weights to start from, where they fit.
         frames: T, frames per clip.
@@ -101,7 +102,7 @@ class TrainConfig:
     attention: AttentionKind | None = None
     neuron: str | dict[str, Any] | None = None
     drop_path: float | None = None
-    readout: Readout | None = None
+    readout: Readout = "membrane"
     residual_gain: float | None = None
     init_from: Path | None = None
 
