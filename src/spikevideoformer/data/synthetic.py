@@ -1,13 +1,15 @@
 """The embedded data set: clips whose class is only in the motion.
 
-Bright discs over a dark ground move as one in one of eight directions. The positions that they
-take form a square lattice, and every class visits every position of it exactly once, line after
-line along its direction, the lines in random order. So for one scene all eight classes show the
-same frames: only their order differs. A single frame, or all frames shuffled, tell nothing, and
-each frame is compressed by itself so that the files keep this property bit by bit.
+A wallpaper of bright discs on a dark ground moves in one of eight directions, a quarter of its
+period a frame. Shifted by whole periods it is the same picture, so there are sixteen different
+pictures, a 4 x 4 lattice of shifts; every class shows each of them exactly once, line after line
+along its direction. For one wallpaper all eight classes show the same frames: only their order
+differs. A single frame, or all frames shuffled, tell nothing, and each frame is compressed by
+itself so that the files keep this property bit by bit.
 
-The discs are always brighter than the ground. With random contrast the direction is harder to
-learn by far, because a moving edge leaves opposite traces in the membranes (docs/initialisation.md).
+The discs are always brighter than the ground. With contrast of either sign the direction is harder
+to learn by far, because a moving edge then leaves opposite traces in the membranes
+(docs/initialisation.md).
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -33,11 +35,12 @@ DIRECTIONS: dict[str, tuple[int, int]] = {
     "up_right": (1, -1),
 }
 
-LATTICE = 4  # positions along each side
+LATTICE = 4  # shifts along each side
 FRAMES = LATTICE**2
 FRAME_RATE_HZ = 8.0
 SIZE = 64  # pixels
-STEP = 4  # pixels between neighbouring positions
+PERIOD = 16  # pixels, of the wallpaper
+STEP = PERIOD // LATTICE  # pixels between neighbouring shifts
 
 # Every frame a key frame at a fixed quality: how a frame is stored does not depend on the others.
 _INTRA_ONLY = {"qp": "20", "g": "1", "bf": "0", "preset": "veryfast"}
@@ -46,35 +49,44 @@ Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
 def visiting_order(direction: str, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """All positions of the lattice, line after line along a direction.
+    """All shifts of the lattice, line after line along a direction.
+
+    The lattice has no border: a step beyond one side comes in at the other. After each line of
+    four, one step goes to a neighbouring line as well as ahead.
 
     Args:
         direction: a key of :data:`DIRECTIONS`.
-        rng: decides the order of the lines.
+        rng: decides the first shift, and to which side the lines follow each other.
 
     Returns:
         (x, y) in 0..LATTICE-1, each pair once.
     """
     dx, dy = DIRECTIONS[direction]
-    lines: dict[int, list[tuple[int, int]]] = {}
-    for x in range(LATTICE):
-        for y in range(LATTICE):
-            lines.setdefault(x * dy - y * dx, []).append((x, y))
-    order: list[tuple[int, int]] = []
-    for key in rng.permutation(sorted(lines)):
-        order += sorted(lines[int(key)], key=lambda p: p[0] * dx + p[1] * dy)
+    x, y = rng.integers(0, LATTICE, 2)
+    side = int(rng.choice([-1, 1]))
+    # to the neighbouring line: across a straight direction, and along either axis of a diagonal
+    aside = (0, side) if dy == 0 or (dx and rng.random() < 0.5) else (side, 0)
+    order = []
+    for _ in range(LATTICE):
+        for _ in range(LATTICE):
+            order.append((int(x) % LATTICE, int(y) % LATTICE))
+            x, y = x + dx, y + dy
+        x, y = x + aside[0], y + aside[1]
     return order
 
 
-def _scene(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Discs on a ground, ``[SIZE + margin, SIZE + margin, 3]`` in 0..1, all lattice shifts of it."""
-    extent = SIZE + STEP * (LATTICE - 1)
-    ground = rng.uniform(0.0, 0.3, 3)
-    image = np.broadcast_to(ground, (extent, extent, 3)).copy()
-    y, x = np.mgrid[:extent, :extent]
-    for _ in range(rng.integers(8, 17)):
-        centre, radius = rng.uniform(0, extent, 2), rng.uniform(2.4, 5.0)
-        cover = np.clip(radius + 0.5 - np.hypot(x - centre[0], y - centre[1]), 0, 1)[..., None]
+def _wallpaper(rng: np.random.Generator) -> NDArray[np.float64]:
+    """One period of discs on a ground, ``[PERIOD, PERIOD, 3]`` in 0..1."""
+    image = np.broadcast_to(rng.uniform(0.0, 0.3, 3), (PERIOD, PERIOD, 3)).copy()
+    y, x = np.mgrid[:PERIOD, :PERIOD]
+    for _ in range(rng.integers(1, 4)):
+        centre, radius = rng.uniform(0, PERIOD, 2), rng.uniform(2.0, 3.5)
+        # distance to the nearest copy of the disc
+        across, down = (
+            np.abs((z - c + PERIOD / 2) % PERIOD - PERIOD / 2)
+            for z, c in ((x, centre[0]), (y, centre[1]))
+        )
+        cover = np.clip(radius + 0.5 - np.hypot(across, down), 0, 1)[..., None]
         image += cover * (rng.uniform(0.7, 1.0, 3) - image)
     return image
 
@@ -84,18 +96,18 @@ def render_direction(direction: str, seed: int) -> Iterator[Image]:
 
     Args:
         direction: a key of :data:`DIRECTIONS`, the class.
-        seed: the scene follows from it alone, the order of frames from it and the direction.
+        seed: the wallpaper follows from it alone, the order of frames from it and the direction.
 
     Returns:
         Iterator over FRAMES pictures, uint8 RGB ``[SIZE, SIZE, 3]``.
     """
-    scene = (_scene(np.random.default_rng(seed)) * 255).astype(np.uint8)
+    paper = (_wallpaper(np.random.default_rng(seed)) * 255).astype(np.uint8)
     order = visiting_order(
         direction, np.random.default_rng([seed, list(DIRECTIONS).index(direction)])
     )
+    tiles = SIZE // PERIOD
     for x, y in order:
-        top, left = (LATTICE - 1 - y) * STEP, (LATTICE - 1 - x) * STEP
-        yield scene[top : top + SIZE, left : left + SIZE]
+        yield np.tile(np.roll(paper, (y * STEP, x * STEP), (0, 1)), (tiles, tiles, 1))
 
 
 def write_direction_clips(
@@ -111,7 +123,7 @@ def write_direction_clips(
     Args:
         root: made where it is missing; files of the same name are replaced.
         train: clips to train on, spread evenly over the classes.
-        val: clips to validate on; no scene is shared with training.
+        val: clips to validate on; no wallpaper is shared with training.
         seed: the same seed gives the same files.
         progress: wraps the iteration over clips, for a progress bar.
     """
