@@ -271,7 +271,15 @@ def picture_folder(path: Path) -> Path:
 
 
 def test_inputs_expand_in_a_fixed_order(tmp_path: Path) -> None:
-    for name in ("b.mp4", "a.MKV", "notes.txt", "sub/z.avi", ".hidden/x.mp4", "odd[1].mp4"):
+    for name in (
+        "b.mp4",
+        "a.MKV",
+        "notes.txt",
+        "sub/z.avi",
+        ".hidden/x.mp4",
+        ".x.mp4",
+        "odd[1].mp4",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     pictures = picture_folder(tmp_path / "sub2" / "frames")

@@ -120,6 +120,7 @@ COMMANDS = {
         "convert {checkpoint.pth} --attention softmax --out {out}",
         "joint_hamming",
     ),
+    "size that no network takes": (f"{CONVERT} --size 100", "multiple of 16"),
     "file as demo folder": ("demo --out {videos}/one.mp4", "give --out a folder"),
     "no classes to count": ("models --num-classes 0", "at least 1"),
 }
@@ -434,6 +435,7 @@ def test_half_precision_without_cuda(work: Workplace, capfd: pytest.CaptureFixtu
         ["predcit"],
         ["predict", "--model", "owner/no-such-model", "a.mp4"],
         ["train", "--data", "nowhere", "--out", "run"],
+        ["train", "--out", "run", "--augmentation.crop-scale", "[8e-1, 1]"],  # text to YAML
     ],
 )
 def test_the_command_itself(arguments: list[str], tmp_path: Path) -> None:
@@ -449,3 +451,4 @@ def test_the_command_itself(arguments: list[str], tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("svf: ")
+    assert "unexpected" not in done.stderr

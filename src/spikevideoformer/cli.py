@@ -198,7 +198,7 @@ def _print_json(value: Mapping[str, Any]) -> None:
 # --- Options that several verbs share ------------------------------------------------------------
 
 
-def _model_options(parser: argparse.ArgumentParser) -> None:
+def _model_options(parser: argparse.ArgumentParser, *, batch_size: str) -> None:
     parser.add_argument(
         "--model", required=True, metavar="FOLDER", help="model folder, or a hub id (owner/name)"
     )
@@ -218,7 +218,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         "--batch-size",
         type=int,
         metavar="N",
-        help="clips at a time (default 1 on a CPU, 8 on CUDA)",
+        help=f"clips at a time (default {batch_size})",
     )
 
 
@@ -412,7 +412,7 @@ def _train(arguments: Namespace) -> int:
 
 
 def _eval_options(parser: argparse.ArgumentParser) -> None:
-    _model_options(parser)
+    _model_options(parser, batch_size="8")
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder of the data set"
     )
@@ -503,7 +503,7 @@ def _evaluation_lines(result: ClassificationResult) -> Iterator[str]:
 
 
 def _predict_options(parser: argparse.ArgumentParser) -> None:
-    _model_options(parser)
+    _model_options(parser, batch_size="1 on a CPU, 8 on CUDA")
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -630,7 +630,9 @@ def _videos_at(path: str) -> list[str]:
     found = []
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        suffix_of_file = {name: Path(name).suffix.lower() for name in sorted(files)}
+        suffix_of_file = {
+            name: Path(name).suffix.lower() for name in sorted(files) if not name.startswith(".")
+        }
         videos = [name for name, suffix in suffix_of_file.items() if suffix in VIDEO_SUFFIXES]
         if videos:
             found += [os.path.join(folder, name) for name in videos]
@@ -690,11 +692,14 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
 
 def _convert(arguments: Namespace) -> int:
     from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.models.config import STRIDE
     from spikevideoformer.models.published import load_published
 
     clip = ClipSpec(
         frames=arguments.frames, size=arguments.size, frame_rate_hz=arguments.frame_rate_hz
     )
+    if clip.size % STRIDE:
+        raise ValueError(f"--size is {clip.size}; give a multiple of {STRIDE}")
     classes = None if arguments.classes is None else _lines(arguments.classes)
     model = load_published(
         arguments.checkpoint, attention=arguments.attention, heads=arguments.heads

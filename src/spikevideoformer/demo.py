@@ -48,7 +48,7 @@ class Recipe:
             readout="membrane",
             frames=FRAMES,
             size=SIZE // 2,
-            epochs=16,
+            epochs=12,
             batch_size=8,
             learning_rate=3e-3,
             warmup_epochs=1,

@@ -20,7 +20,7 @@ convolutions one plain image batch without a copy.
 from typing import Literal
 
 Design = Literal["joint", "hierarchical", "factorized", "neuron_only", "spatial_only"]
-"""Space-time designs, PAPER section 4."""
+"""Space-time designs that the paper compares."""
 
 AttentionKind = Literal["hamming", "dot"]
 """Spike-driven Hamming attention (SDHA), or the dot product (SDSA) that it replaces."""

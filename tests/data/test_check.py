@@ -261,6 +261,14 @@ class TestSettle:
         assert [p.name for p in (tmp_path / "run").iterdir()] == ["skipped.csv"]
         assert check_index(index, workers=1).problems == ()
 
+    def test_tells_what_it_left_out_where_there_is_no_folder(
+        self, root: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (root / "bow/train0.mp4").unlink()
+        check(root).settle(skip_bad=True)
+        (told,) = caplog.messages
+        assert "left out: splits.csv:2: missing file" in told
+
     def test_a_class_that_is_lost_is_recorded(self, root: Path, tmp_path: Path) -> None:
         for i in range(2):
             (root / f"bow/train{i}.mp4").unlink()

@@ -65,7 +65,7 @@ def test_list_of_models():
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_projection_weights_of_a_whole_network(design):
-    """PAPER section 4 over all blocks: 4, 8 and 7 RepConv of 2 D^2 + 9 D weights a block."""
+    """The paper's counts over all blocks: 4, 8 and 7 RepConv of 2 D^2 + 9 D weights a block."""
     units = {"hierarchical": 8, "factorized": 7}.get(design, 4)
     with torch.device("meta"):
         model = svf.create_model("svf_15m", design=design)
@@ -444,6 +444,7 @@ def test_memory_layout_of_the_input_does_not_matter(memory, lively):
         ({"in_channels": -3}, "positive integer"),
         ({"drop_path": 1.0}, r"probability in \[0, 1\)"),
         ({"drop_path": "a"}, r"probability in \[0, 1\)"),
+        ({"pad_input": "yes"}, "true or false"),
         ({"residual_gain": -0.1}, r"value in \[0, 1\]"),
         ({"constant_term": True, "attention": "dot"}, "attention='hamming'"),
         ({"num_classes": 0}, "at least 1"),
@@ -556,7 +557,7 @@ def test_backbone_alone():
 
 
 def test_a_video_in_another_precision_is_refused():
-    with pytest.raises(ValueError, match="float64 for a model in torch.float32"):
+    with pytest.raises(ValueError, match=r"float64 for a model in torch\.float32"):
         _nano()(_video(dtype=torch.float64))
 
 

@@ -175,7 +175,7 @@ def test_autocast_gives_the_same_spikes_for_the_same_qkv(dtype, kind):
 )
 @pytest.mark.parametrize("kind", ["hamming", "dot"])
 def test_weights_of_each_design(design, units, kind):
-    """PAPER section 4, where a RepConv projection has 2 D^2 + 9 D weights instead of D^2."""
+    """The paper's counts, where a RepConv projection has 2 D^2 + 9 D weights instead of D^2."""
     d = 24
     block = _block(d, design, kind)
     weights = sum(p.numel() for p in block.attention.parameters() if p.ndim == 4)

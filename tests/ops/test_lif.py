@@ -337,6 +337,7 @@ def test_unrolled_neuron_takes_a_state():
         ({"tau": math.inf}, "decay_input=False"),
         ({"v_threshold": 0.0}, "positive"),
         ({"v_reset": 1.0}, "below v_threshold"),
+        ({"decay_input": "maybe"}, "true or false"),
         ({"surrogate": "box"}, "sigmoid, arctan, triangle"),
         ({"surrogate_alpha": 0.0}, "positive"),
         ({"levels": 4}, "levels=1"),

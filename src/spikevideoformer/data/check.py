@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import logging
 import math
 import os
 from collections import Counter, defaultdict
@@ -26,6 +27,8 @@ from spikevideoformer.data.sample import (
     relative,
 )
 from spikevideoformer.data.video import DecodeLimits, VideoError, check_decodes, probe
+
+log = logging.getLogger(__name__)
 
 Decode = Literal["full", "open", "none"]
 
@@ -70,7 +73,7 @@ class CheckReport:
             skip_bad: go on without what has a problem. What is left out is written to
                 `folder/skipped.csv` (path, source, kind, reason), one line for each problem.
             folder: where the list of problems goes: `skipped.csv`, or `problems.csv` where the run
-                stops here; None: nowhere.
+                stops here; None: what is left out goes to the log, a line each.
 
         Returns:
             The index, cleaned where there were problems.
@@ -100,6 +103,11 @@ class CheckReport:
             raise DatasetError(
                 f"without its bad clips the {lost} is empty: {self.summary()}{where}", problems
             )
+        if folder is None:
+            for problem in problems:
+                log.warning("left out: %s", problem)
+        else:
+            log.warning("left out what has problems: %s%s", self.summary(), where)
         return cleaned
 
     def _classes_lost(self, cleaned: ClipIndex) -> Iterator[Problem]:

@@ -40,8 +40,7 @@ class ClipDataset(Dataset[LabelledClip]):
     is `(0, i)`, which is all that evaluation needs.
 
     Several clips of one video are items of their own: item i is clip `i % clips_per_video` of
-    sample `i // clips_per_video`, and the `index` that it carries is the position of the sample,
-    by which results are averaged.
+    sample `i // clips_per_video`, and the `index` that it carries is the position of the sample.
 
     Args:
         index: one split, checked (without problems).

@@ -76,18 +76,20 @@ def visiting_order(direction: str, rng: np.random.Generator) -> list[tuple[int, 
 
 
 def _wallpaper(rng: np.random.Generator) -> NDArray[np.float64]:
-    """One period of discs on a ground, ``[PERIOD, PERIOD, 3]`` in 0..1."""
+    """One period, ``[PERIOD, PERIOD, 3]`` in 0..1: a disc somewhere on a ground.
+
+    A single one, because among several the eye, and a network, cannot tell which went where.
+    """
     image = np.broadcast_to(rng.uniform(0.0, 0.3, 3), (PERIOD, PERIOD, 3)).copy()
+    centre, radius = rng.uniform(0, PERIOD, 2), rng.uniform(2.0, 4.5)
     y, x = np.mgrid[:PERIOD, :PERIOD]
-    for _ in range(rng.integers(1, 4)):
-        centre, radius = rng.uniform(0, PERIOD, 2), rng.uniform(2.0, 3.5)
-        # distance to the nearest copy of the disc
-        across, down = (
-            np.abs((z - c + PERIOD / 2) % PERIOD - PERIOD / 2)
-            for z, c in ((x, centre[0]), (y, centre[1]))
-        )
-        cover = np.clip(radius + 0.5 - np.hypot(across, down), 0, 1)[..., None]
-        image += cover * (rng.uniform(0.7, 1.0, 3) - image)
+    # distance to the nearest copy of the disc
+    across, down = (
+        np.abs((z - c + PERIOD / 2) % PERIOD - PERIOD / 2)
+        for z, c in ((x, centre[0]), (y, centre[1]))
+    )
+    cover = np.clip(radius + 0.5 - np.hypot(across, down), 0, 1)[..., None]
+    image += cover * (rng.uniform(0.7, 1.0, 3) - image)
     return image
 
 

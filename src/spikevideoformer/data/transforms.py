@@ -54,13 +54,14 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name in ("flip", "brightness", "contrast", "saturation", "temporal_jitter"):
             value = getattr(self, name)
-            if not 0 <= value <= 1:
+            if not (isinstance(value, (int, float)) and 0 <= value <= 1):
                 raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
         for name, most in (("crop_scale", 1.0), ("crop_ratio", math.inf)):
             pair = getattr(self, name)
             if name == "crop_scale" and pair is None:
                 continue
-            if len(pair) != 2 or not 0 < pair[0] <= pair[1] <= most or math.isinf(pair[1]):
+            numbers = len(pair) == 2 and all(isinstance(v, (int, float)) for v in pair)
+            if not numbers or not 0 < pair[0] <= pair[1] <= most or math.isinf(pair[1]):
                 limit = " <= 1" if most == 1 else ""
                 raise ValueError(f"{name} must be two numbers 0 < low <= high{limit}, got {pair!r}")
             object.__setattr__(self, name, (float(pair[0]), float(pair[1])))

@@ -1,4 +1,4 @@
-"""The spatio-temporal CNN + Transformer backbone, top down (PAPER section 2)."""
+"""The spatio-temporal CNN + Transformer backbone, top down."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -81,7 +81,7 @@ class Backbone(nn.Module):
     Args:
         config: the architecture.
 
-    Source: PAPER section 2 (after Meta-SpikeFormer, ICLR 2024).
+    Source: Zou et al., ICML 2025; the layout is Meta-SpikeFormer's (ICLR 2024).
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -24,7 +24,7 @@ class ModelConfig:
         heads: attention heads.
         mlp_ratio: widening inside ChannelConv and MLP.
         in_channels: channels of a frame.
-        design: how attention spans space and time (PAPER section 4).
+        design: how attention spans space and time.
         attention: hamming, or the dot product it replaces.
         constant_term: keep the constant 1/2 of the Hamming similarity.
         neuron: every neuron of the network.
@@ -88,6 +88,9 @@ class ModelConfig:
             raise ValueError(f"drop_path is {self.drop_path!r}; expected a probability in [0, 1)")
         if not (isinstance(self.residual_gain, (int, float)) and 0 <= self.residual_gain <= 1):
             raise ValueError(f"residual_gain is {self.residual_gain!r}; expected a value in [0, 1]")
+        for name in ("constant_term", "pad_input"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
         if self.constant_term and self.attention == "dot":
             raise ValueError("constant_term belongs to Hamming attention; set attention='hamming'")
 

@@ -1,7 +1,7 @@
 """Checkpoints in the published format: read safely, and reproduced number by number.
 
 The published code names modules otherwise than we do; :func:`published_names` is the dictionary
-between the two. PAPER section 2 describes the format.
+between the two.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def load_published(
         ValueError: a file that is missing, damaged, carries code, or has tensors that do not fit,
             in one line.
 
-    Source: PAPER section 2, "Names in a published checkpoint".
+    Source: module names and tensor shapes of the published code (Zou et al., ICML 2025).
     """
     path = Path(path)
     if attention not in _DESIGNS:

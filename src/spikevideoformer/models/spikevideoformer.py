@@ -213,7 +213,7 @@ def _local_folder(folder_or_hub_id: str | os.PathLike[str]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
     except (OSError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{name} is neither a folder here nor a model that the hub hands out ({reason})"
         ) from error

@@ -63,7 +63,7 @@ class SpikeAttention(nn.Module):
         neuron: what fires.
         reset_each_frame: see :class:`Neuron`.
 
-    Source: PAPER sections 2 and 3.
+    Source: Zou et al., ICML 2025; scales and thresholds as in the published code.
     """
 
     def __init__(

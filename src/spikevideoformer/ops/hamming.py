@@ -32,7 +32,7 @@ def hamming_similarity_reference(q: Tensor, k: Tensor) -> Tensor:
     Returns:
         ``[..., N, M]`` in [0, 1].
 
-    Source: PAPER section 3.
+    Source: Zou et al., ICML 2025 (Hamming similarity).
     """
     differing = (q.unsqueeze(-2) != k.unsqueeze(-3)).sum(-1)
     return 1 - differing.to(q.dtype) / q.shape[-1]
@@ -71,7 +71,7 @@ def hamming_attention(
     Returns:
         ``[..., N, d]`` in float32 (float64 for float64 input), the same under autocast.
 
-    Source: PAPER section 3, [P] and [C].
+    Source: Zou et al., ICML 2025 (SDHA); 1/(2C) and the constant left out as in its code.
     """
     with torch.autocast(device_type=q.device.type, enabled=False):
         dtype = torch.promote_types(q.dtype, torch.float32)
@@ -102,7 +102,8 @@ def dot_attention(
 
     Args and Returns: as :func:`hamming_attention`.
 
-    Source: PAPER section 3 (scale 1/8, then a neuron with threshold 0.5, no BN).
+    Source: the baseline of Zou et al., ICML 2025 (scale 1/8, then a neuron with threshold 0.5,
+    no BN).
     """
     with torch.autocast(device_type=q.device.type, enabled=False):
         dtype = torch.promote_types(q.dtype, torch.float32)

@@ -48,7 +48,7 @@ class NeuronConfig:
     Raises:
         ValueError: a value outside its range.
 
-    Source: PAPER section 1.
+    Source: Zou et al., ICML 2025; the defaults are those of its code.
     """
 
     kind: NeuronKind = "lif"
@@ -69,6 +69,9 @@ class NeuronConfig:
             optional = name in ("v_reset", "surrogate_alpha")
             if not (isinstance(value, (int, float)) or (optional and value is None)):
                 raise ValueError(f"{name} is {value!r}; expected a number")
+        for name in ("decay_input", "detach_reset"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
         if not self.tau > 1:
             raise ValueError(f"tau is {self.tau}; it must be above 1 frame (beta = 1 - 1/tau)")
         if math.isinf(self.tau) and self.decay_input:
@@ -130,7 +133,7 @@ def _charge(v: Tensor, x: Tensor, config: NeuronConfig) -> Tensor:
     """Membrane before firing, H[t] from V[t-1] and X[t].
 
     The order of operations is that of the published code: ``v + (x - v)/tau`` and
-    ``(v + x)/2`` differ in the last bit, which flips spikes (LAB point 4).
+    ``(v + x)/2`` differ in the last bit, which flips spikes.
     """
     rest = config.v_start
     gap = v - rest if rest else v
@@ -174,7 +177,7 @@ def lif_reference(
     Returns:
         Spikes ``[T, ...]`` in the dtype of ``x`` and the membrane ``[...]`` after the last frame.
 
-    Source: PAPER section 1, [P] and [C].
+    Source: Zou et al., ICML 2025 (soft reset); its code (hard reset, order of operations).
     """
     v = torch.full_like(x[0], config.v_start) if v_init is None else v_init
     spikes = []
@@ -302,7 +305,7 @@ def unroll_integer_spikes(s: Tensor, levels: int) -> Tensor:
     Raises:
         ValueError: a value outside 0..D.
 
-    Source: PAPER section 1 (SpikeYOLO, ECCV 2024).
+    Source: SpikeYOLO, ECCV 2024, as used by Zou et al., ICML 2025.
     """
     if s.numel() and (s.min() < 0 or s.max() > levels):
         raise ValueError(f"spikes lie in [{s.min()}, {s.max()}]; expected 0..{levels}")

@@ -37,7 +37,7 @@ def surrogate_gradient(x: Tensor, surrogate: Surrogate, alpha: float) -> Tensor:
     Raises:
         ValueError: unknown ``surrogate``.
 
-    Source: PAPER section 1 (sigmoid, alpha = 4).
+    Source: the code of Zou et al., ICML 2025 (sigmoid, alpha = 4); the others as above.
     """
     if surrogate == "sigmoid":
         s = (alpha * x).sigmoid_()

@@ -99,7 +99,7 @@ def evaluate_folder(
         check: check of the files beforehand.
         skip_bad: go on without the files that the check refuses.
         limits: against files that unpack to far more than they seem; None: the usual ones.
-        out: folder for `skipped.csv` or `problems.csv`; None: nowhere.
+        out: folder for `skipped.csv` or `problems.csv`; None: what is left out is logged.
 
     Raises:
         ValueError: a folder that is no model, clips of classes it does not know, bad files.
