@@ -2,8 +2,8 @@
 
     python benchmarks/initialisation.py --out docs/initialisation
 
-Three looks, each with the weight of the last BN of every residual branch at 1 (published) and at
-the default of ``residual_gain`` (ours):
+Three looks at two rules. Published: the last BN of every residual branch starts with weight 1, and
+the classifier reads spikes. Ours: ``residual_gain`` at its default, and the mean membrane.
 
 1. gradients: norm per stage at the start, and how far two batches agree on the direction;
 2. one batch: whether 20 steps lower the loss on eight clips, for all presets and designs;
@@ -12,7 +12,6 @@ the default of ``residual_gain`` (ours):
 
 import argparse
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,10 @@ from spikevideoformer.training.checkpoint import write_atomically
 
 matplotlib.use("Agg")
 
-OURS = float(next(f.default for f in fields(ModelConfig) if f.name == "residual_gain"))
-RULES = {"published": 1.0, "ours": OURS}
+RULES: dict[str, dict[str, Any]] = {
+    "published": {"residual_gain": 1.0, "readout": "spike"},
+    "ours": {"residual_gain": ModelConfig().residual_gain, "readout": "membrane"},
+}
 STAGES = ("1/2", "1/4", "1/8", "1/16", "1/16'")
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in list_models()),
@@ -58,11 +59,9 @@ def batch(seed: int, frames: int = 8) -> tuple[Tensor, Tensor]:
     return torch.stack(clips), torch.arange(len(clips))
 
 
-def fresh(name: str, options: dict[str, Any], gain: float) -> SpikeVideoFormer:
+def fresh(name: str, options: dict[str, Any], rule: str) -> SpikeVideoFormer:
     torch.manual_seed(0)
-    return create_model(
-        name, num_classes=len(DIRECTIONS), readout="membrane", residual_gain=gain, **options
-    )
+    return create_model(name, num_classes=len(DIRECTIONS), **RULES[rule], **options)
 
 
 def gradients(model: SpikeVideoFormer) -> tuple[list[float], list[float]]:
@@ -98,7 +97,7 @@ def fit_one_batch(model: SpikeVideoFormer, steps: int = 20) -> list[float]:
     return losses
 
 
-def learn(gain: float, out: Path, epochs: int) -> list[dict[str, float]]:
+def learn(rule: str, out: Path, epochs: int) -> list[dict[str, float]]:
     """Learning curve of the nano preset."""
     clips = out.parent / "clips"
     if not (out.parent / "clips.done").exists():
@@ -107,8 +106,7 @@ def learn(gain: float, out: Path, epochs: int) -> list[dict[str, float]]:
     config = TrainConfig(
         data=clips,
         out=out,
-        readout="membrane",
-        residual_gain=gain,
+        **RULES[rule],
         frames=16,
         size=32,
         epochs=epochs,
@@ -160,7 +158,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     args.runs.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {"residual_gain": RULES, "cases": {}, "curves": {}}
+    result: dict[str, Any] = {"rules": RULES, "cases": {}, "curves": {}}
     print(
         "| network | rule | gradient norm per stage | agreement of two batches | loss, 20 steps |"
     )
@@ -168,9 +166,9 @@ def main() -> None:
     for name, options in CASES:
         title = ", ".join([name, *map(str, options.values())])
         result["cases"][title] = {}
-        for rule, gain in RULES.items():
-            norm, cosine = gradients(fresh(name, options, gain))
-            losses = fit_one_batch(fresh(name, options, gain))
+        for rule in RULES:
+            norm, cosine = gradients(fresh(name, options, rule))
+            losses = fit_one_batch(fresh(name, options, rule))
             result["cases"][title][rule] = {"norm": norm, "cosine": cosine, "losses": losses}
             print(
                 f"| {title} | {rule} | {' '.join(f'{v:.2g}' for v in norm)} "
@@ -178,8 +176,8 @@ def main() -> None:
                 f"| {losses[0]:.2f} -> {np.mean(losses[-5:]):.2f} |",
                 flush=True,
             )
-    for rule, gain in RULES.items():
-        result["curves"][rule] = learn(gain, args.runs / rule, args.epochs)
+    for rule in RULES:
+        result["curves"][rule] = learn(rule, args.runs / rule, args.epochs)
         print(rule, [round(row["val_top1"], 3) for row in result["curves"][rule]], flush=True)
     text = json.dumps(result) + "\n"
     write_atomically(args.out / "results.json", lambda file: file.write(text.encode()))

@@ -526,7 +526,7 @@ def test_limits_come_before_the_first_picture(
     def never(*_: Any, **__: Any) -> Iterator[Any]:
         raise AssertionError("nothing may be decoded")
 
-    monkeypatch.setattr("spikevideoformer.data.video._Pass.run", never)
+    monkeypatch.setattr("spikevideoformer.data.sources._Pass.run", never)
     for limits, what in (
         (DecodeLimits(max_frame_pixels=64 * 48 - 1), "pictures of 64x48"),
         (DecodeLimits(max_frames=29), "30 pictures"),

@@ -25,6 +25,7 @@ from spikevideoformer.data.sample import (
     Problem,
     one_line,
     relative,
+    split_of_name,
 )
 from spikevideoformer.data.video import DecodeLimits, VideoError, check_decodes, probe
 
@@ -142,6 +143,7 @@ def check_index(
         workers: threads that decode; None: one for each CPU core, at most 8.
         progress: called with the number of files that are done and their total.
     """
+    required_splits = [split_of_name(split) or split for split in required_splits]
     problems = list(index.problems)
     paths = list(dict.fromkeys(sample.path for sample in index.samples))
     finding_of_path = _look_at_files(paths, decode, limits or DecodeLimits(), workers, progress)

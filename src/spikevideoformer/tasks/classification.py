@@ -102,11 +102,16 @@ class ClassificationMetrics:
         # float64 holds counts up to 2^53 exactly: [loss, top-5 hits, confusion row by row].
         self.sums = torch.zeros(2 + len(self.classes) ** 2, dtype=torch.float64)
 
+    @property
+    def finite(self) -> bool:
+        """Whether every probability was a number; after one that was not, there are no metrics."""
+        return bool(self.sums[0].isfinite())
+
     def update(self, probabilities: Tensor, labels: Tensor) -> None:
         """Count a batch.
 
         Args:
-            probabilities: [B, C], in [0, 1], rows summing to 1.
+            probabilities: [B, C], in [0, 1], rows summing to 1. NaN spoils the sums: `finite`.
             labels: int64 [B].
         """
         probabilities, labels = probabilities.detach().cpu().double(), labels.cpu()
@@ -121,8 +126,13 @@ class ClassificationMetrics:
         """Turn the sums into metrics.
 
         Raises:
-            ValueError: nothing has been counted.
+            ValueError: nothing has been counted, or probabilities were NaN.
         """
+        if not self.finite:
+            raise ValueError(
+                "the outputs of the model are NaN or infinite; use precision 32-true, or other "
+                "weights: where training diverged, train with a lower learning_rate"
+            )
         confusion = self.sums[2:].reshape(len(self.classes), -1)
         per_class, total = confusion.sum(1), float(confusion.sum())
         if total == 0:

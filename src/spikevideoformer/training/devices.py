@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -12,6 +13,7 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
 Device = Literal["auto", "cpu", "cuda"]
+_T = TypeVar("_T")
 
 
 def launch(*, device: Device, devices: int, precision: str) -> Fabric:
@@ -57,6 +59,32 @@ def launch(*, device: Device, devices: int, precision: str) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def from_first_process(fabric: Fabric, look: Callable[[], _T]) -> _T:
+    """What the first process finds, given to all.
+
+    Args:
+        fabric: launched.
+        look: called in the first process only.
+
+    Raises:
+        Exception: in the first process, what `look` raises.
+        SystemExit: in the others, when `look` raised; they have nothing to tell, and leave with
+            status 0 because launchers kill the first process when another one fails.
+    """
+    found: _T | None = None
+    error: Exception | None = None
+    if fabric.is_global_zero:
+        try:
+            found = look()
+        except Exception as caught:  # noqa: BLE001 - raised below, once the others know
+            error = caught
+    failed, found = fabric.broadcast((error is not None, found))
+    if failed:
+        fabric.barrier()  # nobody leaves before everybody knows
+        raise error if error is not None else SystemExit(0)
+    return cast(_T, found)
 
 
 def over_processes(fabric: Fabric, tensor: Tensor, how: Literal["sum", "mean"]) -> Tensor:

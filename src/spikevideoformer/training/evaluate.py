@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from spikevideoformer.data.check import Decode, check_index
 from spikevideoformer.data.clip import ClipSpec
@@ -19,6 +20,7 @@ from spikevideoformer.tasks.classification import ClassificationMetrics, Classif
 from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.config import Precision
 from spikevideoformer.training.devices import Device, launch, over_processes
+from spikevideoformer.training.logs import progress_on_stderr
 
 
 @torch.no_grad()
@@ -38,13 +40,22 @@ def evaluate(
     Process r of w evaluates the videos r, r + w, ...; then the sums of all are added, so every
     process returns the same result, and no video is counted twice.
 
+    What the model says of a clip does not depend on the other clips: every forward pass has the
+    same shape (the last one is filled up), because sums of another shape round differently, and a
+    spike more or less follows from that. What is left is rounding by the place in the batch; to be
+    free of that too, and to agree with prediction on a CPU, evaluate with `batch_size` 1.
+
     Args:
         model: gives logits; on the device of `fabric`. Its training mode is put back afterwards.
         dataset: videos with labels, unaugmented; its `clips_per_video` are averaged.
-        batch_size: most clips per forward pass (but at least one whole video).
+        batch_size: most clips per forward pass (but at least one whole video). Another number
+            means sums of another shape.
         workers: loader processes.
         fabric: device, precision and processes; None: where the model is, in full precision.
         after_batch: called after every batch; may raise to stop.
+
+    Raises:
+        ValueError: logits that are NaN or infinite; the same in every process.
     """
     device = next(model.parameters()).device
     if fabric is None:
@@ -62,14 +73,24 @@ def evaluate(
     try:
         for batch in clip_loader(dataset, keys, workers=workers, device=device):
             with fabric.autocast():
-                logits = model(batch.to(device).video)  # [videos * clips, C]
-            probabilities = logits.float().softmax(1).unflatten(0, (-1, clips)).mean(1)
+                video = _filled_up(batch.to(device).video, per_batch * clips)
+                logits = model(video)[: len(batch)].float()  # [videos * clips, C]
+            # An infinite logit can have a finite softmax; as NaN it shows in the sums.
+            logits = logits.masked_fill(~logits.isfinite(), math.nan)
+            probabilities = logits.softmax(1).unflatten(0, (-1, clips)).mean(1)
             metrics.update(probabilities, batch.labels[::clips])
             after_batch()
+            if not metrics.finite:
+                break  # the other processes learn of it from the sums
     finally:
         model.train(was_training)
     metrics.sums = over_processes(fabric, metrics.sums.to(device), "sum").cpu()
     return metrics.compute()
+
+
+def _filled_up(video: Tensor, clips: int) -> Tensor:
+    """The batch [B, T, 3, H, W] with its first clip repeated at the end until there are `clips`."""
+    return torch.cat([video, video[:1].expand(clips - len(video), -1, -1, -1, -1)])
 
 
 def evaluate_folder(
@@ -92,7 +113,7 @@ def evaluate_folder(
         folder: what `save_pretrained` or a training run wrote.
         index: the clips, such as `read_index(root, split="val")`; classes are matched by name.
         clips_per_video: clips in time over which each video is averaged.
-        batch_size: most clips per forward pass.
+        batch_size: most clips per forward pass, see `evaluate`.
         workers: loader processes.
         device: auto, cpu or cuda.
         precision: as in training.
@@ -102,7 +123,8 @@ def evaluate_folder(
         out: folder for `skipped.csv` or `problems.csv`; None: what is left out is logged.
 
     Raises:
-        ValueError: a folder that is no model, clips of classes it does not know, bad files.
+        ValueError: a folder that is no model, clips of classes it does not know, bad files, logits
+            that are NaN or infinite.
     """
     model = SpikeVideoFormer.from_pretrained(folder)
     if model.clip is None or model.classes is None:
@@ -110,7 +132,9 @@ def evaluate_folder(
             f"{folder} does not say how clips become input, or what its classes are; "
             "save the model with classes=... and clip=..."
         )
-    report = check_index(index.with_classes(model.classes), decode=check, limits=limits)
+    index = index.with_classes(model.classes)
+    with progress_on_stderr("checked file") as progress:
+        report = check_index(index, decode=check, limits=limits, progress=progress)
     dataset = ClipDataset(
         report.settle(skip_bad=skip_bad, folder=out),
         ClipSpec.from_dict(model.clip),

@@ -6,7 +6,8 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -61,23 +62,31 @@ class TensorBoardLog:
 
 
 class Progress:
-    """One line on stderr with the step, the loss and the time left.
+    """One line on stderr with how far a run is, its loss and the time left.
 
     On a terminal the line is redrawn in place; in a file or a pipe it is printed now and then.
     """
 
-    def __init__(self, *, total_steps: int, first_step: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        first_step: int,
+        step_name: str = "step",
+        stream: TextIO | None = None,
+    ) -> None:
         """Start the clock.
 
         Args:
             total_steps: steps of the whole run.
             first_step: steps done by earlier processes; they took none of this one's time.
+            step_name: what a step is called.
             stream: where to write; stderr if None.
         """
         self._stream = stream if stream is not None else sys.stderr
         self._live = self._stream.isatty()
         self._interval_s = 0.5 if self._live else 30.0
-        self._total, self._first = total_steps, first_step
+        self._total, self._first, self._name = total_steps, first_step, step_name
         self._start_s = self._shown_s = time.monotonic()
 
     def due(self) -> bool:
@@ -89,10 +98,11 @@ class Progress:
         rate = (time.monotonic() - self._start_s) / max(step - self._first, 1)
         return format_duration(rate * (self._total - step))
 
-    def show(self, step: int, text: str) -> None:
-        """Write the line of `step`."""
+    def show(self, step: int, text: str = "") -> None:
+        """Write the line of `step`, with what else there is to tell."""
         self._shown_s = time.monotonic()
-        line = f"step {step}/{self._total}  {text}  ETA {self.left(step)}"
+        parts = (f"{self._name} {step}/{self._total}", text, f"ETA {self.left(step)}")
+        line = "  ".join(part for part in parts if part)
         self._stream.write(f"\r\x1b[2K{line}" if self._live else f"{line}\n")
         self._stream.flush()
 
@@ -101,6 +111,29 @@ class Progress:
         if self._live:
             self._stream.write("\r\x1b[2K")
             self._stream.flush()
+
+
+@contextmanager
+def progress_on_stderr(step_name: str) -> Iterator[Callable[[int, int], None]]:
+    """A function to be told (done, total), which now and then shows them with the time left.
+
+    Args:
+        step_name: what is counted.
+    """
+    progress: Progress | None = None
+
+    def tell(done: int, total: int) -> None:
+        nonlocal progress
+        if progress is None:
+            progress = Progress(total_steps=total, first_step=done, step_name=step_name)
+        elif progress.due():
+            progress.show(done)
+
+    try:
+        yield tell
+    finally:
+        if progress is not None:
+            progress.clear()
 
 
 def format_duration(seconds: float) -> str:

@@ -325,8 +325,9 @@ class Loop:
         seconds = time.monotonic() - self._clock_s
         # Processes do not end a validation together, so they leave together, after it.
         interruptible = self._interrupt.check if self.fabric.world_size == 1 else (lambda: None)
-        result = self._validate(self.model, interruptible)
+        # Of a run that diverged, the training loss tells first.
         loss, correct, clips, norm, finite_steps = self._join_sums().tolist()
+        result = self._validate(self.model, interruptible)
         row = {
             "epoch": len(state.history) + 1,
             "step": state.step,

@@ -24,9 +24,9 @@ from spikevideoformer.tasks.classification import ClassificationResult
 from spikevideoformer.training.batches import MicroBatches, StepPlan, clip_loader
 from spikevideoformer.training.checkpoint import load_checkpoint, write_atomically
 from spikevideoformer.training.config import TrainConfig
-from spikevideoformer.training.devices import launch
+from spikevideoformer.training.devices import from_first_process, launch
 from spikevideoformer.training.evaluate import evaluate
-from spikevideoformer.training.logs import shortened
+from spikevideoformer.training.logs import progress_on_stderr, shortened
 from spikevideoformer.training.loop import Loop
 from spikevideoformer.training.plots import plot_confusion, plot_learning_curves
 
@@ -69,6 +69,7 @@ def train(
 
     Raises:
         ValueError: anything about the configuration, the data or the folder that cannot be used.
+        SystemExit: in another process than the first, where that one found the data unusable.
         KeyboardInterrupt: Ctrl-C; the run can be resumed.
     """
     if not resume and any((config.out / "checkpoints").glob("*.pt")):
@@ -79,7 +80,8 @@ def train(
     fabric = launch(device=config.device, devices=config.devices, precision=config.precision)
     if not fabric.is_global_zero:  # what the first process tells need not be told again
         logging.getLogger("spikevideoformer").setLevel(logging.ERROR)
-    training, validation = _splits(config, index, fabric)
+    checked = from_first_process(fabric, lambda: _checked(config, index))
+    training, validation = checked.select(config.train_split), checked.select(config.val_split)
     limits = DecodeLimits.unlimited() if config.unlimited_decoding else None
     spec = config.clip_spec
     train_set = ClipDataset(
@@ -178,29 +180,28 @@ def start_from(model: SpikeVideoFormer, folder: Path) -> tuple[list[str], list[s
     return taken, left
 
 
-def _splits(
-    config: TrainConfig, index: ClipIndex | None, fabric: Fabric
-) -> tuple[ClipIndex, ClipIndex]:
-    """The checked clips to train and to validate on; the first process looks, for all."""
-    if index is None and config.data is None:
-        raise ValueError("no data is given; set --data to the folder of the data set")
-    if fabric.is_global_zero:
-        if index is None:
-            assert config.data is not None
-            index = read_index(config.data, layout=config.layout, fold=config.fold)
+def _checked(config: TrainConfig, index: ClipIndex | None) -> ClipIndex:
+    """The clips of the run, read, checked, and with the splits to train and to validate on."""
+    if index is None:
+        if config.data is None:
+            raise ValueError("no data is given; set --data to the folder of the data set")
+        index = read_index(config.data, layout=config.layout, fold=config.fold)
+    for split in (config.train_split, config.val_split):
+        if split != "val" or split in index.splits:
+            index.select(split)  # complains of a name that is not there before the long check
+    with progress_on_stderr("checked file") as progress:
         report = check_index(
             index,
             required_splits=[config.train_split],
             decode=config.check,
             limits=DecodeLimits.unlimited() if config.unlimited_decoding else None,
+            progress=progress,
         )
-        index = report.settle(skip_bad=config.skip_bad, folder=config.out)
-        if config.val_split == "val" and "val" not in index.splits:
-            index = index.with_validation(seed=config.seed)
-            log.info("the data set has no split val: a fifth of its training clips is set aside")
-    index = fabric.broadcast(index)
-    assert index is not None
-    return index.select(config.train_split), index.select(config.val_split)
+    index = report.settle(skip_bad=config.skip_bad, folder=config.out)
+    if config.val_split == "val" and "val" not in index.splits:
+        index = index.with_validation(seed=config.seed)
+        log.info("the data set has no split val: a fifth of its training clips is set aside")
+    return index
 
 
 def _plan(config: TrainConfig, clips: int, processes: int) -> StepPlan:
@@ -232,10 +233,12 @@ def _fingerprint(*indices: ClipIndex) -> str:
 
 def _resume(loop: Loop, fabric: Fabric) -> bool:
     """Take up the newest whole checkpoint; False where there is none."""
-    path = None
-    if fabric.is_global_zero and (found := loop.checkpoints.newest()) is not None:
-        path = found[0]
-    path = fabric.broadcast(path)
+
+    def newest() -> Path | None:
+        found = loop.checkpoints.newest()
+        return None if found is None else found[0]
+
+    path = from_first_process(fabric, newest)
     if path is None:
         log.info("no checkpoint in %s yet: beginning at step 0", loop.checkpoints.folder)
         return False
