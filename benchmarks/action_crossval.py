@@ -37,7 +37,8 @@ from spikevideoformer.training.checkpoint import load_checkpoint, write_atomical
 
 matplotlib.use("Agg")
 
-ARMS = ("scratch", "transfer")
+TITLES = {"scratch": "svf_nano from scratch", "transfer": "svf_nano pre-trained"}
+ARMS = tuple(TITLES)
 FOLDS = 5
 EVAL_CLIPS = 3
 T_95 = 2.776  # Student's t, 4 degrees of freedom, two-sided
@@ -154,7 +155,9 @@ def interval(scores: list[float]) -> tuple[float, float]:
     return float(np.mean(scores)), T_95 * spread
 
 
-def plot(rows: dict[str, list[float]], confusion: np.ndarray, classes: Any, out: Path) -> None:
+def plot(
+    rows: dict[str, list[float]], confusion: np.ndarray, classes: Any, title: str, out: Path
+) -> None:
     from matplotlib import pyplot as plt
 
     figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
@@ -175,7 +178,7 @@ def plot(rows: dict[str, list[float]], confusion: np.ndarray, classes: Any, out:
         axis.text(j, i, int(n), ha="center", va="center", color="white" if n > 8 else "black")
     axis.set(xticks=range(len(classes)), yticks=range(len(classes)), yticklabels=classes)
     axis.set_xticklabels(classes, rotation=45, ha="right")
-    axis.set(xlabel="predicted", ylabel="true", title="after pre-training, all folds")
+    axis.set(xlabel="predicted", ylabel="true", title=f"{title}, all folds")
     figure.savefig(out / "confusion.png", dpi=120)
 
 
@@ -185,7 +188,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--puppets", type=int, default=2400, help="clips to pre-train on")
     parser.add_argument("--pretrain-epochs", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=40, help="of each fold")
+    parser.add_argument("--epochs", type=int, default=30, help="of each fold")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--jobs", type=int, default=2, help="folds trained side by side")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
@@ -198,7 +202,7 @@ def main() -> None:
         futures = {
             (arm, fold): pool.submit(run_fold, arm, fold, args.data, args.out, start, args.epochs)
             for fold in range(FOLDS)
-            for arm in ARMS
+            for arm in args.arms
         }
         entries = {}
         for (arm, fold), future in futures.items():
@@ -215,10 +219,12 @@ def main() -> None:
         "first frame, ridge": baseline(index, motion=False),
         "frame differences, ridge": baseline(index, motion=True),
     }
-    for arm, title in (("scratch", "svf_nano from scratch"), ("transfer", "svf_nano pre-trained")):
-        rows[title] = [np.trace(tables[arm, f]) / tables[arm, f].sum() for f in range(FOLDS)]
-    total = sum(tables["transfer", f] for f in range(FOLDS))
-    plot(rows, total, index.classes, args.out)
+    for arm in args.arms:
+        shares = [np.trace(tables[arm, f]) / tables[arm, f].sum() for f in range(FOLDS)]
+        rows[TITLES[arm]] = [float(share) for share in shares]
+    last = args.arms[-1]
+    total = sum(tables[last, f] for f in range(FOLDS))
+    plot(rows, total, index.classes, TITLES[last], args.out)
     results = {}
     for name, scores in rows.items():
         mean, half = interval(scores)
