@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from spikevideoformer import cli
-from spikevideoformer.cli import VERBS, annotated_names, expand_inputs, main
+from spikevideoformer.cli import VERBS, annotated_names, main
 from spikevideoformer.data.video import check_decodes, write_video
 
 Output = tuple[int, str, str]
@@ -233,6 +233,34 @@ def test_predict_writes_annotated_videos(
     assert check_decodes(out / "three.svf.mp4").decoded_frames == 30
 
 
+def test_predict_takes_the_rate_of_image_folders(svf, model_folder: Path, tmp_path: Path) -> None:
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    pictures.mkdir()
+    for i in range(10):
+        matplotlib.image.imsave(pictures / f"{i}.png", np.full((32, 32, 3), 20 * i, np.uint8))
+    common = ["predict", "--model", model_folder, pictures, "--json"]
+    status, stdout, err = svf(*common)
+    assert (status, err) == (0, "")
+    assert json.loads(stdout)["duration_s"] == pytest.approx(10 / 25)
+    status, stdout, err = svf(*common, "--sequence-rate-hz", "5", "--out", out)
+    assert (status, err) == (0, "")
+    result = json.loads(stdout)
+    assert result["duration_s"] == pytest.approx(2.0)
+    assert result["timestamps_s"] == pytest.approx([0.2, 0.6, 1.2, 1.6])
+    annotated = check_decodes(result["annotated"])
+    assert (annotated.decoded_frames, annotated.frame_rate_hz) == (10, 5.0)
+    status, stdout, err = svf(*common, "--sequence-rate-hz", "0")
+    assert (status, stdout) == (2, "")
+    assert err == "svf: sequence_rate_hz must be above 0, got 0.0\n"
+
+
+def test_predict_without_any_video(svf, model_folder: Path, tmp_path: Path) -> None:
+    status, out, err = svf("predict", "--model", model_folder, tmp_path, tmp_path / "no.mp4")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"svf: {tmp_path}: no video in this folder; ")
+    assert err.count("\n") == 1
+
+
 def test_every_clip_of_the_robustness_set(svf, model_folder: Path, shared_data: Path) -> None:
     """Right labels and times for the good files, one line for each bad one, status 1."""
     folder = shared_data / "clips"
@@ -258,43 +286,6 @@ def test_every_clip_of_the_robustness_set(svf, model_folder: Path, shared_data: 
     assert len(lines) == len(bad)
     for name in bad:
         assert sum(f"{name}: " in line for line in lines) == 1
-
-
-# --- What inputs stand for -----------------------------------------------------------------------
-
-
-def picture_folder(path: Path) -> Path:
-    path.mkdir(parents=True)
-    for i in range(3):
-        matplotlib.image.imsave(path / f"{i}.png", np.full((8, 8, 3), i, np.uint8))
-    return path
-
-
-def test_inputs_expand_in_a_fixed_order(tmp_path: Path) -> None:
-    for name in (
-        "b.mp4",
-        "a.MKV",
-        "notes.txt",
-        "sub/z.avi",
-        ".hidden/x.mp4",
-        ".x.mp4",
-        "odd[1].mp4",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    pictures = picture_folder(tmp_path / "sub2" / "frames")
-    (tmp_path / "empty").mkdir()
-    inside = [tmp_path / n for n in ("a.MKV", "b.mp4", "odd[1].mp4", "sub/z.avi")] + [pictures]
-    assert expand_inputs([str(tmp_path)]) == ([str(p) for p in inside], [])
-    assert expand_inputs([str(pictures)]) == ([str(pictures)], [])
-    # each once, and a name with brackets is that file before it is a pattern
-    inputs = [tmp_path / "odd[1].mp4", tmp_path / "*.mp4", tmp_path / "notes.txt"]
-    videos, absent = expand_inputs([str(path) for path in inputs])
-    assert videos == [str(tmp_path / n) for n in ("odd[1].mp4", "b.mp4", "notes.txt")]
-    assert absent == []
-    videos, absent = expand_inputs([str(tmp_path / "empty"), str(tmp_path / "no.mp4")])
-    assert videos == []
-    assert ["no video in this folder" in absent[0], "no such file" in absent[1]] == [True, True]
 
 
 def test_annotated_names_never_collide(tmp_path: Path) -> None:

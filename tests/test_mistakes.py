@@ -233,7 +233,7 @@ def unknown_architecture(work: Workplace) -> str:
 
 def fewer_names_than_classes(work: Workplace) -> str:
     work.model_with(classes=["a", "b"])
-    return "2 class names for 6"
+    return "expected 6 names"
 
 
 def no_clip_settings(work: Workplace) -> str:

@@ -8,7 +8,6 @@ needs is imported by the verb, so that ``svf --help`` does not wait for torch.
 from __future__ import annotations
 
 import argparse
-import glob
 import inspect
 import io
 import json
@@ -19,7 +18,7 @@ import sys
 import traceback
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
-    from spikevideoformer.data.video import DecodeLimits
+    from spikevideoformer.data.video import DecodeLimits, VideoError
     from spikevideoformer.inference.predictor import FailedPrediction, PredictionResult
     from spikevideoformer.tasks.classification import ClassificationResult
 
@@ -523,49 +522,64 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
         help="judge the video in windows of S seconds (default: the whole of it as one, or the "
         "length that the model was made for)",
     )
+    parser.add_argument(
+        "--sequence-rate-hz",
+        type=float,
+        default=25.0,
+        metavar="HZ",
+        help="pictures per second of folders of numbered images (default 25)",
+    )
     _limits_option(parser)
     _json_option(parser)
 
 
 def _predict(arguments: Namespace) -> int:
-    videos, absent = expand_inputs(arguments.inputs)
+    from spikevideoformer.data.video import VideoError
+    from spikevideoformer.inference.inputs import expand_inputs
+
+    found = list(expand_inputs(arguments.inputs))
+    videos = [video for video in found if isinstance(video, str)]
+    absent = [error for error in found if isinstance(error, VideoError)]
     if not videos:
-        raise ValueError(next(iter(absent)))
+        raise absent[0]
     out = None if arguments.out is None else _folder_to_write(arguments.out)
     targets = {} if out is None else annotated_names(videos, out)
 
-    from spikevideoformer.data.video import VideoError
     from spikevideoformer.inference.annotate import write_annotated
     from spikevideoformer.inference.predictor import FailedPrediction, VideoPredictor
 
     predictor = VideoPredictor.from_pretrained(
         arguments.model, device=arguments.device, precision=arguments.precision
     )
-    limits = _limits(arguments)
-    for line in absent:
-        _note(f"svf: {line}")
+    for error in absent:
+        _note_failure(error)
     failures = len(absent)
+    reading: dict[str, Any] = {
+        "limits": _limits(arguments),
+        "sequence_rate_hz": arguments.sequence_rate_hz,
+    }
     results = predictor.predict_many(
         videos,
         top_k=arguments.top_k,
         window_s=arguments.window_s,
         batch_size=arguments.batch_size,
-        limits=limits,
+        **reading,
     )
-    for video, result in zip(videos, results, strict=True):
+    for result in results:
         if isinstance(result, FailedPrediction):
             failures += 1
             _note_failure(result)
             continue
         extra = {}
-        if out is not None:
+        if result.path in targets:
+            target = targets[result.path]
             try:
-                write_annotated(video, result, targets[video], limits=limits)
+                write_annotated(result.path, result, target, **reading)
             except VideoError as error:
                 failures += 1
-                _note_failure(FailedPrediction(path=video, reason=error.reason))
+                _note_failure(error)
                 continue
-            extra = {"annotated": str(targets[video])}
+            extra = {"annotated": str(target)}
         if arguments.json:
             _print_json(result.to_dict() | extra)
         else:
@@ -576,7 +590,7 @@ def _predict(arguments: Namespace) -> int:
     return SOME_FAILED if failures else DONE
 
 
-def _note_failure(failure: FailedPrediction) -> None:
+def _note_failure(failure: FailedPrediction | VideoError) -> None:
     from spikevideoformer.data.sample import one_line
 
     _note(one_line(f"svf: {failure.path}: {failure.reason}"))
@@ -593,52 +607,6 @@ def _prediction_lines(result: PredictionResult) -> Iterator[str]:
             best = window.labels[0]
             span = f"{window.start_s:.2f}-{window.end_s:.2f} s"
             yield one_line(f"  {span}: {best.name} {best.probability:.1%}")
-
-
-def expand_inputs(inputs: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The videos that are meant, in a fixed order and each once.
-
-    A folder stands for the videos and image sequences in it, at any depth, sorted by name; a
-    folder of images is a video itself; a glob stands for what it matches, sorted.
-
-    Returns:
-        Paths of videos; and a line for each input that stands for nothing.
-    """
-    videos: list[str] = []
-    absent: list[str] = []
-    for given in inputs:
-        if os.path.lexists(given):
-            found = _videos_at(given)
-            reason = "no video in this folder; give a folder of videos or of numbered images"
-        elif glob.has_magic(given):
-            matches = sorted(glob.glob(given, recursive=True))
-            found = [video for match in matches for video in _videos_at(match)]
-            reason = "matches no video; check the pattern"
-        else:
-            found, reason = [], "no such file or folder; check the spelling"
-        videos += found
-        if not found:
-            absent.append(f"{given}: {reason}")
-    return list({os.path.normpath(video): video for video in videos}.values()), absent
-
-
-def _videos_at(path: str) -> list[str]:
-    if not os.path.isdir(path):
-        return [path]
-    from spikevideoformer.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-
-    found = []
-    for folder, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        suffix_of_file = {
-            name: Path(name).suffix.lower() for name in sorted(files) if not name.startswith(".")
-        }
-        videos = [name for name, suffix in suffix_of_file.items() if suffix in VIDEO_SUFFIXES]
-        if videos:
-            found += [os.path.join(folder, name) for name in videos]
-        elif any(suffix in IMAGE_SUFFIXES for suffix in suffix_of_file.values()):
-            found.append(folder)
-    return found
 
 
 def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:

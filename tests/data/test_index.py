@@ -41,6 +41,12 @@ def index_of(
     )
 
 
+def counts(index: ClipIndex) -> tuple[int, ...]:
+    """How many samples each class has."""
+    count = Counter(sample.label for sample in index.samples)
+    return tuple(count[label] for label in range(len(index.classes)))
+
+
 class TestClassFolders:
     def test_split_folders(self, tmp_path: Path) -> None:
         touch(
@@ -133,14 +139,14 @@ class TestReadIndex:
         index = read_index(shared_data / "action")
         assert index.classes == ("handshake", "hug", "kick", "point", "punch", "push")
         assert index.splits == ("train", "val")
-        assert index.counts() == (16,) * 6
-        assert index.select("val").counts() == (4,) * 6
+        assert counts(index) == (16,) * 6
+        assert counts(index.select("val")) == (4,) * 6
         assert all(s.path.is_file() for s in index.samples)
         assert index.samples[0].group == "seq01"
         assert index.samples[0].source == "splits.csv:2"
         assert index.problems == ()
         for fold in index.folds(5):
-            assert min(fold.select("val").counts()) >= 2
+            assert min(counts(fold.select("val"))) >= 2
 
 
 class TestClasses:
@@ -172,7 +178,7 @@ class TestFolds:
 
     def test_are_balanced_in_classes(self) -> None:
         for fold in index_of("a" * 10 + "b" * 5 + "c" * 5).folds(5):
-            assert fold.select("val").counts() == (2, 1, 1)
+            assert counts(fold.select("val")) == (2, 1, 1)
 
     def test_depend_on_the_seed_alone(self) -> None:
         index = index_of("aabbcc" * 4)
@@ -188,8 +194,8 @@ class TestFolds:
 class TestWithValidation:
     def test_sets_a_part_aside(self) -> None:
         index = index_of("aaaaabbbbbccccc").with_validation(0.2)
-        assert index.select("val").counts() == (1, 1, 1)
-        assert index.select("train").counts() == (4, 4, 4)
+        assert counts(index.select("val")) == (1, 1, 1)
+        assert counts(index.select("train")) == (4, 4, 4)
         assert [s.path for s in index.samples] == [s.path for s in index_of("a" * 15).samples]
 
     def test_keeps_what_there_is(self) -> None:
@@ -198,7 +204,7 @@ class TestWithValidation:
 
     def test_keeps_groups_together(self) -> None:
         index = index_of("abcabc", groups="111222").with_validation(0.1)
-        assert index.select("val").counts() == (1, 1, 1)
+        assert counts(index.select("val")) == (1, 1, 1)
 
     def test_refuses_a_senseless_part(self) -> None:
         with pytest.raises(ValueError, match="above 0 and at most"):

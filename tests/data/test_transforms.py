@@ -9,7 +9,6 @@ from torch import Tensor
 from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.transforms import (
     Augmentation,
-    eval_crops,
     eval_transform,
     train_transform,
 )
@@ -44,6 +43,7 @@ def test_evaluation_crops_the_middle_and_normalises() -> None:
     assert video.is_contiguous()
     white = (1 - torch.tensor(SPEC.mean)) / torch.tensor(SPEC.std)
     assert torch.allclose(video, white.view(1, 3, 1, 1).expand_as(video))
+    assert torch.equal(eval_transform(frames.transpose(1, 2).contiguous(), SPEC), video)
 
 
 def test_pictures_of_the_right_size_are_not_resampled() -> None:
@@ -58,20 +58,6 @@ def test_shrinking_averages() -> None:
     frames = frames[None, :, :, None].expand(2, -1, -1, 3)
     video = eval_transform(frames, PLAIN)
     assert (video - 0.5).abs().max() < 0.02
-
-
-def test_crops_for_evaluation() -> None:
-    frames = torch.zeros(2, 32, 96, 3, dtype=torch.uint8)
-    frames[:, :, :32, 0], frames[:, :, 32:64, 1], frames[:, :, 64:, 2] = 255, 255, 255
-    views = eval_crops(frames, PLAIN, crops=3)
-    assert views.shape == (3, 2, 3, 32, 32)
-    for index in range(3):
-        assert views[index, :, index].eq(1).all()
-    upright = eval_crops(frames.transpose(1, 2).contiguous(), PLAIN, crops=3)
-    assert torch.equal(upright, views.transpose(3, 4))
-    assert torch.equal(eval_crops(frames, SPEC, crops=1)[0], eval_transform(frames, SPEC))
-    with pytest.raises(ValueError, match="crops must be at least 1"):
-        eval_crops(frames, SPEC, crops=0)
 
 
 def test_augmentation_that_is_off_changes_nothing() -> None:

@@ -300,6 +300,9 @@ def test_image_folder(tmp_path: Path) -> None:
     (folder / "frame_5.png").write_bytes(data[: len(data) // 2])
     with pytest.raises(VideoError, match=r"frames: frame_5\.png: "):
         check_decodes(folder)
+    for rate_hz in (0.0, -25.0, float("nan")):
+        with pytest.raises(ValueError, match="sequence_rate_hz must be above 0"):
+            probe(folder, sequence_rate_hz=rate_hz)
 
 
 # --- Sampling -----------------------------------------------------------------------------------

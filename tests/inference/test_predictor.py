@@ -169,6 +169,30 @@ def test_image_sequence_folder(
     result = predictor.predict(tmp_path)
     assert result.duration_s == pytest.approx(10 / 25)
     assert len(result.labels) == 5
+    slow = predictor.predict(tmp_path, sequence_rate_hz=10.0)
+    assert slow.duration_s == pytest.approx(1.0)
+    assert slow.labels == result.labels  # the same pictures
+    assert list(predictor.predict_many(tmp_path, sequence_rate_hz=10.0)) == [slow]
+
+
+def test_many_of_every_kind(predictor: VideoPredictor, video_folder: Path, tmp_path: Path) -> None:
+    """Folders, globs, files and arrays together; what holds no video fails in its place."""
+    paths = sorted(video_folder.iterdir())
+    alone = [predictor.predict(path) for path in paths]
+    frames = np.stack([f.image for f in iter_frames(video_folder / "two.mkv", resize_short=32)])
+    array = predictor.predict(frames, frame_rate_hz=10.0)
+    assert list(predictor.predict_many(video_folder)) == alone
+    assert list(predictor.predict_many(f"{video_folder}/*.mkv")) == [alone[2]]
+    assert list(predictor.predict_many(frames, frame_rate_hz=10.0)) == [array]
+    inputs = [f"{video_folder}/t*", frames, tmp_path, video_folder, f"{tmp_path}/*.mp4"]
+    *predicted, none = predictor.predict_many(inputs, frame_rate_hz=10.0)
+    empty = predicted.pop(3)
+    assert predicted == [alone[1], alone[2], array, alone[0]]
+    for failure, path in ((empty, tmp_path), (none, tmp_path / "*.mp4")):
+        assert isinstance(failure, FailedPrediction)
+        assert failure.path == str(path)
+    with pytest.raises(ValueError, match="give the rate"):
+        list(predictor.predict_many([frames]))
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,14 @@ def test_zero_probability_gives_a_finite_loss():
 def test_nothing_evaluated_is_an_error():
     with pytest.raises(ValueError, match="at least one clip"):
         ClassificationMetrics("ab").compute()
+
+
+def test_nan_probabilities_give_no_metrics():
+    metrics, other = ClassificationMetrics("ab"), ClassificationMetrics("ab")
+    metrics.update(torch.tensor([[0.5, 0.5]]), torch.tensor([1]))
+    assert metrics.finite
+    other.update(torch.full((1, 2), math.nan), torch.tensor([0]))
+    assert not other.finite
+    metrics.sums += other.sums
+    with pytest.raises(ValueError, match="NaN or infinite; use precision 32-true, or other"):
+        metrics.compute()

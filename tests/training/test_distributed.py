@@ -1,6 +1,7 @@
 """Two processes do what one does that accumulates twice."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +75,24 @@ def test_two_processes_resume_to_the_same_bits(tiny, tmp_path):
     run(TORCHRUN, half)
     a, b = (load_checkpoint(c.out / "checkpoints" / "step-00000006.pt") for c in (whole, half))
     assert all(torch.equal(a["model"][name], b["model"][name]) for name in a["model"])
+
+
+def test_bad_data_are_told_once_and_all_leave(tiny, clips, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(clips, data)
+    (data / "train" / "left" / "0.mp4").write_bytes(b"")
+    config = tiny(data=data, devices=2)
+    path = tmp_path / "config.yaml"
+    path.write_text(config.to_yaml())
+    done = subprocess.run(
+        [sys.executable, "-m", "spikevideoformer", "train", "--config", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("svf: ")]
+    assert len(lines) == 1
+    assert "empty file" in lines[0]
+    assert "Traceback" not in done.stderr

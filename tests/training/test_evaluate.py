@@ -1,3 +1,6 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -5,8 +8,9 @@ from torch import nn
 from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.dataset import ClipDataset
 from spikevideoformer.data.index import read_index
-from spikevideoformer.models.spikevideoformer import create_model
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.training import evaluate, evaluate_folder
+from spikevideoformer.training.logs import Progress
 
 SPEC = ClipSpec(frames=2, size=16)
 
@@ -60,3 +64,47 @@ def test_unknown_classes_are_refused(tmp_path, clips):
     model.save_pretrained(tmp_path / "model", classes=["up", "down"], clip=SPEC.to_dict())
     with pytest.raises(ValueError, match="the model has no class"):
         evaluate_folder(tmp_path / "model", read_index(clips, split="val"), device="cpu")
+
+
+@pytest.mark.parametrize(("clips_per_video", "batch_size", "shape"), [(1, 5, 5), (3, 16, 15)])
+def test_every_forward_pass_has_the_same_shape(clips, clips_per_video, batch_size, shape):
+    dataset = ClipDataset(read_index(clips, split="train"), SPEC, clips_per_video=clips_per_video)
+    model, seen = Linear(), []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    result = evaluate(model, dataset, batch_size=batch_size)
+    assert set(seen) == {shape}
+    assert result.clips == 12  # what fills a batch up is not counted
+
+
+def test_a_clip_does_not_depend_on_its_batch(clips, model_folder):
+    index = read_index(clips, split="train")
+    model = SpikeVideoFormer.from_pretrained(model_folder)
+    index = replace(index, classes=model.classes)
+
+    def loss(samples) -> float:
+        dataset = ClipDataset(replace(index, samples=samples), ClipSpec(frames=4, size=32))
+        result = evaluate(model, dataset, batch_size=5)
+        return result.loss * result.clips
+
+    alone = sum(loss((sample,)) for sample in index.samples[:6])
+    assert loss(index.samples[:6]) == pytest.approx(alone, rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_no_numbers_are_an_error(clips, value):
+    model = Linear()
+    model.fc.bias.data[1] = value
+    dataset = ClipDataset(read_index(clips, split="train"), SPEC)
+    batches = []
+    with pytest.raises(ValueError, match="are NaN or infinite; use precision 32-true") as caught:
+        evaluate(model, dataset, batch_size=4, after_batch=lambda: batches.append(None))
+    assert "\n" not in str(caught.value)
+    assert len(batches) == 1  # the rest is not waited for
+
+
+def test_the_check_tells_how_far_it_is(tmp_path, clips, monkeypatch, capsys):
+    monkeypatch.setattr(Progress, "due", lambda _: True)
+    model = create_model("svf_nano", num_classes=2)
+    model.save_pretrained(tmp_path, classes=["left", "right"], clip=SPEC.to_dict())
+    evaluate_folder(tmp_path, read_index(clips, split="val"), device="cpu", check="open")
+    assert "checked file 2/4  ETA " in capsys.readouterr().err

@@ -3,7 +3,13 @@ import io
 import pytest
 
 from spikevideoformer.tasks.classification import ClassificationMetrics
-from spikevideoformer.training.logs import Progress, TensorBoardLog, format_duration, write_metrics
+from spikevideoformer.training.logs import (
+    Progress,
+    TensorBoardLog,
+    format_duration,
+    progress_on_stderr,
+    write_metrics,
+)
 from spikevideoformer.training.plots import plot_confusion, plot_learning_curves
 
 ROW = {"train_loss": 1.0, "val_loss": 1.2, "train_top1": 0.5, "val_top1": 0.4}
@@ -55,3 +61,15 @@ def test_tensorboard_hides_what_is_done_again(tmp_path):
         board.close()
     events = EventAccumulator(str(tmp_path)).Reload().Scalars("step/loss")
     assert [(e.step, e.value) for e in events] == [(0, 1.0), (1, 1.0), (2, 2.0), (3, 2.0)]
+
+
+def test_progress_of_a_long_check(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with progress_on_stderr("checked file") as tell:
+        for done in range(1, 6):
+            tell(done, 5)
+            now[0] += 20.0
+    assert (
+        capsys.readouterr().err == "checked file 3/5  ETA 0:00:40\nchecked file 5/5  ETA 0:00:00\n"
+    )

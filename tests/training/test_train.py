@@ -15,6 +15,7 @@ from spikevideoformer.data.index import read_index
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.training import TrainConfig, evaluate_folder, train
 from spikevideoformer.training.checkpoint import load_checkpoint
+from spikevideoformer.training.logs import Progress
 from spikevideoformer.training.loop import Loop
 
 
@@ -147,6 +148,37 @@ def test_bad_files_stop_the_run_or_are_skipped_and_listed(tiny, clips, tmp_path)
         train(config)
     train(replace(config, skip_bad=True))
     assert "0.mp4" in (config.out / "skipped.csv").read_text()
+
+
+def test_the_check_before_the_first_step_tells_how_far_it_is(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(Progress, "due", lambda _: True)
+    train(tiny(epochs=1, check="full"))
+    assert "checked file 2/16  ETA " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["train_split", "val_split"])
+def test_a_misspelt_split_is_reported_before_the_check(tiny, clips, tmp_path, name):
+    data = tmp_path / "data"
+    shutil.copytree(clips, data)
+    (data / "train" / "left" / "0.mp4").write_bytes(b"")  # what the check would find
+    with pytest.raises(ValueError, match=r"no labelled split 'vla' \(it has: train, val\)"):
+        train(tiny(data=data, check="full", **{name: "vla"}))
+
+
+def test_a_split_by_another_of_its_names(tiny):
+    assert train(tiny(epochs=1, train_split="training", val_split="validation")).best_epoch == 1
+
+
+def test_a_model_that_gives_nan_in_validation_stops_the_run(tiny, monkeypatch):
+    step = Loop._step
+
+    def step_and_spoil(self, batches):
+        step(self, batches)
+        self.model.head.fc.bias.data.fill_(float("nan"))
+
+    monkeypatch.setattr(Loop, "_step", step_and_spoil)
+    with pytest.raises(ValueError, match="NaN or infinite; use precision 32-true"):
+        train(tiny(epochs=1, batch_size=12))
 
 
 def test_an_index_replaces_the_data_folder(tiny, clips):

@@ -1,4 +1,8 @@
-"""Where a data set is read: the layout is recognised and its family's reader called."""
+"""`read_index`: recognises the layout of a folder and has it read by that family's reader.
+
+The types it answers with (`ClipIndex`, `ClipSample`, `Problem`, `DatasetError`) are defined in
+`sample` and passed on here, so that a user needs this module alone.
+"""
 
 from __future__ import annotations
 

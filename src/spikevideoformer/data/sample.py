@@ -1,4 +1,10 @@
-"""What every data set is read into: labelled clips, classes, and the problems met on the way."""
+"""What every data set is read into, whatever its layout: the types, and what is done with them.
+
+`ClipSample` is one labelled clip and `ClipIndex` all clips of a data set with their classes; it
+selects splits, takes over the classes of a model, and makes folds and validation parts. `Problem`
+and `DatasetError` say what is wrong, in text of `one_line`. `split_of_name` and `relative` are for
+the readers. Nothing here touches a file: `index` recognises the layout and has it read.
+"""
 
 from __future__ import annotations
 
@@ -143,11 +149,6 @@ class ClipIndex:
                 " ask for one of these, or add the missing list or folder"
             )
         return replace(self, samples=samples, problems=problems)
-
-    def counts(self) -> tuple[int, ...]:
-        """How many samples each class has."""
-        count = Counter(sample.label for sample in self.samples)
-        return tuple(count[label] for label in range(len(self.classes)))
 
     def with_classes(self, classes: Sequence[str]) -> ClipIndex:
         """The same clips, labelled by the class list of a trained model: names are matched.

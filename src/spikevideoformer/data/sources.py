@@ -144,7 +144,10 @@ def open_source(
 
     Raises:
         VideoError: nothing there that can be opened.
+        ValueError: a frame rate that is not above 0.
     """
+    if not (math.isfinite(sequence_rate_hz) and sequence_rate_hz > 0):
+        raise ValueError(f"sequence_rate_hz must be above 0, got {sequence_rate_hz}")
     path = Path(path)
     try:
         mode = path.stat().st_mode
@@ -585,8 +588,6 @@ class ImageFolder:
     """A folder of images, in natural order, as a video of constant frame rate."""
 
     def __init__(self, path: Path, limits: DecodeLimits, frame_rate_hz: float) -> None:
-        if not (math.isfinite(frame_rate_hz) and frame_rate_hz > 0):
-            raise ValueError(f"sequence_rate_hz must be above 0, got {frame_rate_hz}")
         self.path, self.limits, self.frame_rate_hz = path, limits, frame_rate_hz
         try:
             files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]

@@ -87,34 +87,11 @@ def eval_transform(
     Raises:
         ValueError: frames of another type or shape.
     """
-    return eval_crops(frames, spec, crops=1)[0]
-
-
-def eval_crops(
-    frames: UInt8[Tensor, "T H W 3"], spec: ClipSpec, *, crops: int
-) -> Float[Tensor, "crops T 3 size size"]:
-    """Several squares side by side along the longer side, for averaging over views.
-
-    Args:
-        frames: RGB pictures.
-        spec: size and normalisation.
-        crops: how many, at least 1; 1 is the middle, 3 both ends and the middle.
-
-    Raises:
-        ValueError: frames of another type or shape, or no crops.
-    """
-    if crops < 1:
-        raise ValueError(f"crops must be at least 1, got {crops}")
     _, H, W, _ = _checked(frames).shape
-    short = min(H, W)
-    positions = [0.5] if crops == 1 else [i / (crops - 1) for i in range(crops)]
-    views = []
-    for position in positions:
-        # The square is cut before it is resized: the same pixels, and fewer of them to resize.
-        top, left = round((H - short) * position), round((W - short) * position)
-        square = _resized(frames[:, top : top + short, left : left + short], spec.size)
-        views.append(_normalised(_scaled(square), spec))
-    return torch.stack(views)
+    # The square is cut before it is resized: the same pixels, and fewer of them to resize.
+    top, left, height, width = _middle(H, W)
+    square = _resized(frames[:, top : top + height, left : left + width], spec.size)
+    return _normalised(_scaled(square), spec)
 
 
 def train_transform(
@@ -173,6 +150,11 @@ def _random_crop(
             if 0 < width <= W and 0 < height <= H:
                 top, left = int((H - height + 1) * top_draw), int((W - width + 1) * left_draw)
                 return top, left, height, width
+    return _middle(H, W)
+
+
+def _middle(H: int, W: int) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the largest square in the middle."""
     short = min(H, W)
     return round((H - short) * 0.5), round((W - short) * 0.5), short, short
 

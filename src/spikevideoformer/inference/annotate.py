@@ -50,6 +50,7 @@ def write_annotated(
     out: str | Path,
     *,
     limits: video_io.DecodeLimits = video_io.DecodeLimits(),  # noqa: B008 - frozen
+    sequence_rate_hz: float = video_io.SEQUENCE_RATE_HZ,
 ) -> Path:
     """Decode a video once more and write it with its prediction drawn underneath.
 
@@ -61,6 +62,7 @@ def write_annotated(
         result: what :meth:`VideoPredictor.predict` returned for it.
         out: file to write (``.mp4``); it appears complete or not at all.
         limits: as for the prediction.
+        sequence_rate_hz: as for the prediction.
 
     Returns:
         The path written.
@@ -68,12 +70,11 @@ def write_annotated(
     Raises:
         VideoError: the video cannot be decoded.
     """
-    info = video_io.probe(path, limits=limits)
+    info = video_io.probe(path, limits=limits, sequence_rate_hz=sequence_rate_hz)
     # Browsers and players do not take just any rate, and more than 60 Hz shows nothing more.
     rate_hz = min(max(info.frame_rate_hz, 1.0), 60.0)
-    pictures = (
-        (frame.timestamp_s, frame.image) for frame in video_io.iter_frames(path, limits=limits)
-    )
+    source = video_io.iter_frames(path, limits=limits, sequence_rate_hz=sequence_rate_hz)
+    pictures = ((frame.timestamp_s, frame.image) for frame in source)
     frames = annotate_frames(_constant_rate(pictures, rate_hz), result)
     video_io.write_video(out, frames, rate_hz)
     return Path(out)

@@ -18,17 +18,20 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
 from spikevideoformer.data.clip import Clip, ClipSpec
 from spikevideoformer.data.transforms import eval_transform
-from spikevideoformer.data.video import DecodeLimits, VideoError, iter_windows, window_times
+from spikevideoformer.data.video import (
+    SEQUENCE_RATE_HZ,
+    DecodeLimits,
+    VideoError,
+    iter_windows,
+    window_times,
+)
+from spikevideoformer.inference.inputs import VideoArray, VideoPath, expand_inputs
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import record_firing_rates
-
-VideoPath = str | os.PathLike[str]
-VideoArray = UInt8[np.ndarray, "T H W 3"] | UInt8[Tensor, "T H W 3"]
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -176,6 +179,7 @@ class VideoPredictor:
         window_s: float | None = None,
         batch_size: int | None = None,
         limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
     ) -> PredictionResult:
         """What is to be seen in one video.
 
@@ -189,6 +193,7 @@ class VideoPredictor:
             batch_size: windows that go through the network together, at least 1; None for 1 on a
                 CPU, where more are hardly faster, and 8 on CUDA.
             limits: against files that unpack to far more than they seem.
+            sequence_rate_hz: pictures per second of a folder of numbered images.
 
         Raises:
             VideoError: the video cannot be read.
@@ -199,9 +204,12 @@ class VideoPredictor:
             path = None
         else:
             if frame_rate_hz is not None:
-                raise ValueError("frame_rate_hz is for arrays; a video file knows its own times")
+                raise ValueError(
+                    "frame_rate_hz is for arrays; a video file knows its own times, and a folder "
+                    "of images takes sequence_rate_hz"
+                )
             path = os.fspath(video)
-            windows = self._windows(path, window_s, limits)
+            windows = self._file_windows(path, window_s, limits, sequence_rate_hz)
         (result,) = self._run([(path, windows)], top_k, batch_size)
         if isinstance(result, FailedPrediction):
             raise VideoError(result.path, result.reason)
@@ -209,12 +217,14 @@ class VideoPredictor:
 
     def predict_many(
         self,
-        paths: Iterable[VideoPath],
+        inputs: VideoPath | VideoArray | Iterable[VideoPath | VideoArray],
         *,
+        frame_rate_hz: float | None = None,
         top_k: int = 5,
         window_s: float | None = None,
         batch_size: int | None = None,
         limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
     ) -> Iterator[PredictionResult | FailedPrediction]:
         """Predict many videos, with windows of different videos in one batch.
 
@@ -223,25 +233,47 @@ class VideoPredictor:
         another shape round differently and a spike more or less follows from that.
 
         Args:
-            paths: video files and folders of numbered images.
+            inputs: one or several of: video files, folders of videos or of numbered images, globs,
+                arrays of frames. `inputs.expand_inputs` says what each stands for; a file that is
+                meant twice is predicted once.
+            frame_rate_hz: of the arrays among them.
             top_k: as in :meth:`predict`.
             window_s: as in :meth:`predict`.
             batch_size: as in :meth:`predict`.
             limits: as in :meth:`predict`.
+            sequence_rate_hz: as in :meth:`predict`.
 
         Yields:
-            One result for each path, in order: a prediction, or why there is none.
+            One result for each video, in order: a prediction, or why there is none; the latter,
+            too, for an input in which there is no video.
 
         Raises:
-            ValueError: wrong arguments.
+            ValueError: wrong arguments, or an array that is no video.
         """
-        names = (os.fspath(path) for path in paths)
-        videos = ((name, self._windows(name, window_s, limits)) for name in names)
-        yield from self._run(videos, top_k, batch_size)
+        if isinstance(inputs, (str, os.PathLike, np.ndarray, Tensor)):
+            inputs = [inputs]
 
-    def _windows(self, path: str, window_s: float | None, limits: DecodeLimits) -> Iterator[Clip]:
+        def read() -> Iterator[tuple[str | None, Iterator[Clip]]]:
+            for video in expand_inputs(inputs):
+                if isinstance(video, VideoError):
+                    yield str(video.path), _unreadable(video)
+                elif isinstance(video, str):
+                    yield video, self._file_windows(video, window_s, limits, sequence_rate_hz)
+                else:
+                    yield None, _array_windows(video, frame_rate_hz, self.clip, window_s)
+
+        yield from self._run(read(), top_k, batch_size)
+
+    def _file_windows(
+        self, path: str, window_s: float | None, limits: DecodeLimits, sequence_rate_hz: float
+    ) -> Iterator[Clip]:
         return iter_windows(
-            path, self.clip, window_s=window_s, resize_short=self.clip.size, limits=limits
+            path,
+            self.clip,
+            window_s=window_s,
+            resize_short=self.clip.size,
+            limits=limits,
+            sequence_rate_hz=sequence_rate_hz,
         )
 
     def _run(
@@ -367,6 +399,12 @@ def _best(probabilities: np.ndarray, classes: Sequence[str], top_k: int) -> tupl
     return tuple(
         Label(name=classes[i], index=i, probability=float(probabilities[i])) for i in order
     )
+
+
+def _unreadable(error: VideoError) -> Iterator[Clip]:
+    """Windows of what is no video: the first of them is the error."""
+    raise error
+    yield  # never reached; with it the error waits until windows are asked for
 
 
 def _array_windows(

@@ -80,8 +80,7 @@ def train(
     fabric = launch(device=config.device, devices=config.devices, precision=config.precision)
     if not fabric.is_global_zero:  # what the first process tells need not be told again
         logging.getLogger("spikevideoformer").setLevel(logging.ERROR)
-    checked = from_first_process(fabric, lambda: _checked(config, index))
-    training, validation = checked.select(config.train_split), checked.select(config.val_split)
+    training, validation = from_first_process(fabric, lambda: _splits(config, index))
     limits = DecodeLimits.unlimited() if config.unlimited_decoding else None
     spec = config.clip_spec
     train_set = ClipDataset(
@@ -180,8 +179,8 @@ def start_from(model: SpikeVideoFormer, folder: Path) -> tuple[list[str], list[s
     return taken, left
 
 
-def _checked(config: TrainConfig, index: ClipIndex | None) -> ClipIndex:
-    """The clips of the run, read, checked, and with the splits to train and to validate on."""
+def _splits(config: TrainConfig, index: ClipIndex | None) -> tuple[ClipIndex, ClipIndex]:
+    """The checked clips to train and to validate on."""
     if index is None:
         if config.data is None:
             raise ValueError("no data is given; set --data to the folder of the data set")
@@ -201,7 +200,7 @@ def _checked(config: TrainConfig, index: ClipIndex | None) -> ClipIndex:
     if config.val_split == "val" and "val" not in index.splits:
         index = index.with_validation(seed=config.seed)
         log.info("the data set has no split val: a fifth of its training clips is set aside")
-    return index
+    return index.select(config.train_split), index.select(config.val_split)
 
 
 def _plan(config: TrainConfig, clips: int, processes: int) -> StepPlan:
