@@ -328,6 +328,7 @@ def test_demo_goes_the_whole_way(svf, tmp_path: Path, monkeypatch: pytest.Monkey
         training=replace(
             demo.Recipe().training, epochs=1, batch_size=8, frames=2, size=16, warmup_epochs=0.0
         ),
+        spatial_epochs=1,
     )
     monkeypatch.setattr(demo.run_demo, "__kwdefaults__", {"recipe": small})
     status, out, err = svf("demo", "--out", tmp_path / "demo")
