@@ -34,8 +34,8 @@ class Recipe:
         train_clips: to make and train on, over all classes.
         val_clips: to make and measure on, over all classes.
         training: of both networks; folders and design are filled in.
-        spatial_epochs: epochs of the spatial-only design. It sees the same frames whatever the class,
-            so more of them cannot help it.
+        spatial_epochs: epochs of the spatial-only design. It sees the same frames whatever the
+            class, so more of them cannot help it.
         seed: of the clips.
     """
 
