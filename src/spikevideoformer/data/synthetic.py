@@ -12,7 +12,7 @@ to learn by far, because a moving edge then leaves opposite traces in the membra
 (docs/initialisation.md).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +44,6 @@ STEP = PERIOD // LATTICE  # pixels between neighbouring shifts
 
 # Every frame a key frame at a fixed quality: how a frame is stored does not depend on the others.
 _INTRA_ONLY = {"qp": "20", "g": "1", "bf": "0", "preset": "veryfast"}
-
-Progress = Callable[[Iterable[int]], Iterable[int]]
 
 
 def visiting_order(direction: str, rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -118,7 +116,6 @@ def write_direction_clips(
     train: int = 1200,
     val: int = 240,
     seed: int = 0,
-    progress: Progress = iter,
 ) -> None:
     """Write the data set as mp4 files, ``root/<split>/<direction>/<n>.mp4``.
 
@@ -127,14 +124,13 @@ def write_direction_clips(
         train: clips to train on, spread evenly over the classes.
         val: clips to validate on; no wallpaper is shared with training.
         seed: the same seed gives the same files.
-        progress: wraps the iteration over clips, for a progress bar.
     """
     names = list(DIRECTIONS)
 
     def clip(i: int) -> tuple[str, Iterator[Image]]:
         return names[i % len(names)], render_direction(names[i % len(names)], seed * 1_000_000 + i)
 
-    _write(root, train, val, clip, FRAME_RATE_HZ, progress)
+    _write(root, train, val, clip, FRAME_RATE_HZ)
 
 
 def write_interaction_clips(
@@ -143,7 +139,6 @@ def write_interaction_clips(
     train: int = 2400,
     val: int = 240,
     seed: int = 0,
-    progress: Progress = iter,
 ) -> None:
     """Write clips of interacting puppets, ``root/<split>/<action>/<n>.mp4``.
 
@@ -156,7 +151,7 @@ def write_interaction_clips(
         name = names[i % len(names)]
         return name, render_interaction(name, seed * 1_000_000 + i)
 
-    _write(root, train, val, clip, 12.0, progress)
+    _write(root, train, val, clip, 12.0)
 
 
 def _write(
@@ -165,11 +160,10 @@ def _write(
     val: int,
     clip: Callable[[int], tuple[str, Iterator[Image]]],
     frame_rate_hz: float,
-    progress: Progress,
 ) -> None:
     if train < 1 or val < 1:
         raise ValueError(f"train is {train}, val is {val}; each split needs at least one clip")
-    for i in progress(range(train + val)):
+    for i in range(train + val):
         name, frames = clip(i)
         folder = root / ("train" if i < train else "val") / name
         folder.mkdir(parents=True, exist_ok=True)
