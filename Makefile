@@ -6,14 +6,16 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow test-triton bench lint clean
 
 help:
 	@echo "make demo       make clips, train, evaluate and predict; results in demo/"
 	@echo "make test       the default tests (CPU, a few minutes)"
 	@echo "make test-slow  the tests left out of the default run"
+	@echo "make test-triton  the kernels for CUDA, in Triton's interpreter (installs Triton, 1 GB)"
+	@echo "make bench      speed and memory beside SpikingJelly (installs it); results in bench/"
 	@echo "make lint       ruff, mypy, import-linter"
-	@echo "make clean      remove the environment, the caches and demo/"
+	@echo "make clean      remove the environment, the caches, demo/ and bench/"
 
 demo: $(INSTALLED)
 	$(BIN)/svf demo --out demo
@@ -24,6 +26,15 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m slow --timeout 3600
+
+test-triton: $(INSTALLED)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -c constraints.txt triton
+	$(BIN)/pytest tests/ops/test_triton.py
+
+# Without its dependencies: its neurons need none of them.
+bench: $(INSTALLED)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -c constraints.txt spikingjelly
+	$(BIN)/svf bench --quick --out bench
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
@@ -42,4 +53,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv demo bench build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -9,6 +9,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from spikevideoformer.deploy.engine import InferenceEngine
+    from spikevideoformer.deploy.fold import fold_for_inference
     from spikevideoformer.inference.predictor import VideoPredictor
     from spikevideoformer.models.config import ModelConfig, list_models
     from spikevideoformer.models.published import load_published, published_names
@@ -17,11 +19,13 @@ if TYPE_CHECKING:
     from spikevideoformer.ops.lif import NeuronConfig
 
 _HOME = {
+    "InferenceEngine": "deploy.engine",
     "ModelConfig": "models.config",
     "NeuronConfig": "ops.lif",
     "SpikeVideoFormer": "models.spikevideoformer",
     "VideoPredictor": "inference.predictor",
     "create_model": "models.spikevideoformer",
+    "fold_for_inference": "deploy.fold",
     "list_models": "models.config",
     "load_published": "models.published",
     "published_names": "models.published",
@@ -29,11 +33,13 @@ _HOME = {
 }
 
 __all__ = [
+    "InferenceEngine",
     "ModelConfig",
     "NeuronConfig",
     "SpikeVideoFormer",
     "VideoPredictor",
     "create_model",
+    "fold_for_inference",
     "list_models",
     "load_published",
     "published_names",

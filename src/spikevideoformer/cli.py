@@ -510,6 +510,13 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
         help="video files, folders of videos, folders of numbered images, or globs in quotes",
     )
     parser.add_argument(
+        "--engine",
+        choices=("auto", "exact", "int8", "model"),
+        default="auto",
+        help="exact: the fast one that fires the model's own spikes (CPU); int8: faster, with "
+        "rounded weights (CPU); model: the model as it is; auto (default): exact where possible",
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="DIR", help="also write annotated videos into this folder"
     )
     parser.add_argument(
@@ -549,7 +556,10 @@ def _predict(arguments: Namespace) -> int:
     from spikevideoformer.inference.predictor import FailedPrediction, VideoPredictor
 
     predictor = VideoPredictor.from_pretrained(
-        arguments.model, device=arguments.device, precision=arguments.precision
+        arguments.model,
+        device=arguments.device,
+        precision=arguments.precision,
+        engine=arguments.engine,
     )
     for error in absent:
         _note_failure(error)
@@ -600,7 +610,9 @@ def _prediction_lines(result: PredictionResult) -> Iterator[str]:
     from spikevideoformer.data.sample import one_line
 
     labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in result.labels)
-    about = f"{result.duration_s:.2f} s, firing rate {result.firing_rate:.3f}"
+    about = (
+        f"{result.duration_s:.2f} s, firing rate {result.firing_rate:.3f}, engine {result.engine}"
+    )
     yield one_line(f"{result.path}: {labels} ({about})")
     if len(result.windows) > 1:
         for window in result.windows:
@@ -700,6 +712,45 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
+# --- svf bench -----------------------------------------------------------------------------------
+
+
+def _bench_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="the short form, within minutes")
+    parser.add_argument("--rows", metavar="NAME,...", help="these rows only (default: all)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write tables, JSON and pictures into this folder"
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="cpu leaves the GPU out (default auto)",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="of torch (default: its own)")
+    _json_option(parser)
+
+
+def _bench(arguments: Namespace) -> int:
+    out = None if arguments.out is None else _folder_to_write(arguments.out)
+    if arguments.threads is not None and arguments.threads < 1:
+        raise ValueError(f"--threads is {arguments.threads}; give at least 1")
+    from spikevideoformer.bench.run import format_table, run
+
+    result = run(
+        None if arguments.rows is None else arguments.rows.split(","),
+        quick=arguments.quick,
+        out=out,
+        device=arguments.device,
+        threads=arguments.threads,
+    )
+    if arguments.json:
+        _print_json(result.to_dict())
+    else:
+        print(format_table(result.measurements))
+    return DONE
+
+
 # --- svf models ----------------------------------------------------------------------------------
 
 
@@ -771,6 +822,12 @@ VERBS = {
         example="svf convert metaspikformer.pth --attention joint_hamming --out model",
         options=_convert_options,
         run=_convert,
+    ),
+    "bench": Verb(
+        does="measure speed and memory beside other implementations",
+        example="svf bench --quick",
+        options=_bench_options,
+        run=_bench,
     ),
     "models": Verb(
         does="list the models that can be trained",

@@ -39,6 +39,7 @@ def prediction(names: list[str], windows: int = 2, duration_s: float = 2.0) -> P
         timestamps_s=tuple((i + 0.5) * step / 4 for i in range(4 * windows)),
         firing_rate=float(np.mean(rates)),
         firing_rate_per_frame=rates,
+        engine="model",
     )
 
 

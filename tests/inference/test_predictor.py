@@ -304,3 +304,36 @@ def test_real_clips(predictor: VideoPredictor, shared_data: Path) -> None:
 def rate_of(text: str) -> float:
     numerator, _, denominator = text.partition("/")
     return float(numerator) / float(denominator or 1)
+
+
+def test_the_engine_gives_what_the_model_gives(
+    predictor: VideoPredictor, video_folder: Path
+) -> None:
+    assert predictor.engine == "exact"  # the default on a CPU
+    by_model = VideoPredictor(predictor.model, device="cpu", engine="model")
+    for name in ("one.mp4", "two.mkv"):
+        fast, plain = (p.predict(video_folder / name, top_k=6) for p in (predictor, by_model))
+        assert fast.firing_rate_per_frame == plain.firing_rate_per_frame
+        assert [label.name for label in fast.labels] == [label.name for label in plain.labels]
+        assert [label.probability for label in fast.labels] == pytest.approx(
+            [label.probability for label in plain.labels], abs=1e-6
+        )
+        assert (fast.engine, plain.engine) == ("exact", "model")
+
+
+def test_int8_is_by_option_and_says_so(predictor: VideoPredictor, video_folder: Path) -> None:
+    rounded = VideoPredictor(predictor.model, device="cpu", engine="int8")
+    result = rounded.predict(video_folder / "one.mp4")
+    exact = predictor.predict(video_folder / "one.mp4")
+    assert result.engine == "int8"
+    assert result.firing_rate == pytest.approx(exact.firing_rate, abs=0.02)
+    assert result.firing_rate != exact.firing_rate
+
+
+def test_engines_that_are_not_possible_are_refused(predictor: VideoPredictor) -> None:
+    model = predictor.model
+    assert VideoPredictor(model, device="cpu", precision="bf16-mixed").engine == "model"
+    with pytest.raises(ValueError, match="engine exact runs on a CPU in precision 32-true"):
+        VideoPredictor(model, device="cpu", precision="bf16-mixed", engine="exact")
+    with pytest.raises(ValueError, match="choose one of auto, model, exact, int8"):
+        VideoPredictor(model, device="cpu", engine="fast")  # type: ignore[arg-type]

@@ -69,6 +69,12 @@ def test_repconv_memory_format(memory_format):
     torch.testing.assert_close(out, conv(x), rtol=1e-12, atol=1e-12)
 
 
+def test_repconv_without_its_outer_norm():
+    conv = _with_random_norms(RepConv(3)).eval()
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.equal(conv.bn_out(conv(x, with_bn_out=False)), conv(x))
+
+
 # --- Stochastic depth -----------------------------------------------------------------------------
 
 

@@ -8,7 +8,9 @@ from torch import nn
 
 from spikevideoformer.ops.hamming import (
     dot_attention,
+    dot_attention_reference,
     hamming_attention,
+    hamming_attention_reference,
     hamming_similarity_reference,
 )
 from spikevideoformer.ops.lif import NeuronConfig, lif, unroll_integer_spikes
@@ -129,6 +131,77 @@ def test_gradients_numerically():
         assert torch.autograd.gradcheck(op, inputs)
 
 
+def _gradients(op, q, k, v, **options):
+    inputs = [z.detach().requires_grad_() for z in (q, k, v)]
+    out = op(*inputs, **options)
+    generator = torch.Generator().manual_seed(0)
+    upstream = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out.dtype)
+    return out.detach(), torch.autograd.grad(out, inputs, upstream)
+
+
+@settings(max_examples=200)
+@given(
+    case=attention_cases(),
+    constant_term=st.sampled_from([None, False, True]),  # None: the dot product
+    order=st.sampled_from(["linear", "quadratic"]),
+    packed=st.booleans(),
+)
+def test_equals_the_reference_with_its_gradients(case, constant_term, order, packed):
+    q, k, v, levels = case
+    options = {"scale": 0.3, "order": order, "levels": levels}
+    fast, slow = dot_attention, dot_attention_reference
+    if constant_term is not None:
+        fast, slow = hamming_attention, hamming_attention_reference
+        options["constant_term"] = constant_term
+    expected, gradients = _gradients(slow, *(z.double() for z in (q, k, v)), **options)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        out, found = _gradients(fast, *(z.to(dtype) for z in (q, k, v)), **options, packed=packed)
+        torch.testing.assert_close(out.double(), expected, rtol=tolerance, atol=0)
+        for a, b in zip(found, gradients, strict=True):
+            assert a.dtype == dtype
+            size = b.norm().item() + 1  # of sums of terms that may cancel
+            assert (a.double() - b).norm().item() <= 10 * tolerance * size
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layout", ["dense", "heads_inside"])
+def test_packed_changes_no_bit(levels, dtype, layout):
+    """In the layout that tokens of one channels-last clip have, too."""
+    q, k, v = (torch.randint(0, levels + 1, (2, 30, 3, 5)).to(dtype).transpose(1, 2) for _ in "qkv")
+    if layout == "dense":
+        q, k, v = (z.contiguous() for z in (q, k, v))
+    options = {"scale": 0.1, "levels": levels, "constant_term": True}
+    plain, packed = (
+        _gradients(hamming_attention, q, k, v, **options, packed=on) for on in (False, True)
+    )
+    assert torch.equal(plain[0], packed[0])
+    assert all(torch.equal(a, b) for a, b in zip(plain[1], packed[1], strict=True))
+
+
+@pytest.mark.parametrize(("levels", "share"), [(1, 1 / 32), (3, 1 / 4)])
+def test_what_is_kept_for_backward(levels, share):
+    """Bits of binary spikes, bytes of integer ones, and no matrix besides."""
+    q, k, v = (torch.randint(0, levels + 1, (1, 2, 512, 64)).float() for _ in "qkv")
+    kept = []
+    hooks = torch.autograd.graph.saved_tensors_hooks(
+        lambda z: kept.append(z.numel() * z.element_size()) or z, lambda z: z
+    )
+    with hooks:
+        hamming_attention(q.requires_grad_(), k, v, scale=0.1, levels=levels, packed=True)
+    assert sum(kept) == 3 * q.numel() * 4 * share
+
+
+def test_bytes_in():
+    """Inference passes spikes as bytes."""
+    q, k, v = _qkv(tokens=100)
+    expected = hamming_attention(q, k, v, scale=0.1, constant_term=True)
+    out = hamming_attention(*(z.byte() for z in (q, k, v)), scale=0.1, constant_term=True)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, expected)
+    assert torch.equal(dot_attention(q.byte(), k.byte(), v.byte()), dot_attention(q, k, v))
+
+
 # --- Precision: T = 32 frames of 14 x 14 tokens, where half precision would overflow ------------
 
 TOKENS = 32 * 14 * 14
@@ -242,6 +315,7 @@ def test_unknown_order():
     for op in (
         lambda: hamming_attention(q, k, v, scale=1.0, order="diagonal"),
         lambda: dot_attention(q, k, v, order="diagonal"),
+        lambda: dot_attention_reference(q, k, v, order="diagonal"),
     ):
         with pytest.raises(ValueError, match="choose linear or quadratic"):
             op()

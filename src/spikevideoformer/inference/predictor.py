@@ -29,11 +29,13 @@ from spikevideoformer.data.video import (
     iter_windows,
     window_times,
 )
+from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.inference.inputs import VideoArray, VideoPath, expand_inputs
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.nn.neuron import record_firing_rates
+from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Engine = Literal["auto", "model", "exact", "int8"]
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -74,6 +76,7 @@ class PredictionResult:
         timestamps_s: when each frame that the network saw appears in the video.
         firing_rate: spikes per neuron and frame, mean over all layers of neurons and these frames.
         firing_rate_per_frame: the same for each of these frames.
+        engine: what ran the network: exact, int8 or model.
     """
 
     path: str | None
@@ -83,6 +86,7 @@ class PredictionResult:
     timestamps_s: tuple[float, ...] = field(repr=False)
     firing_rate: float
     firing_rate_per_frame: tuple[float, ...] = field(repr=False)
+    engine: str
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -106,6 +110,12 @@ class VideoPredictor:
         classes: names of its outputs; None for ``model.classes``.
         device: auto (CUDA where there is one), cpu, cuda or cuda:1.
         precision: 32-true, bf16-mixed, or 16-mixed (CUDA only): as in training.
+        engine: what runs the network: ``exact``, the fastest that fires the same spikes as the
+            model in float32 (CPU); ``int8``, faster still, with rounded weights (CPU); ``model``,
+            the model as it is; ``auto``, exact where it is possible, else the model.
+
+    Attributes:
+        engine: the one in use, never ``auto``.
 
     Raises:
         ValueError: settings that are unknown, absent from the model, or not possible here.
@@ -119,6 +129,7 @@ class VideoPredictor:
         classes: Sequence[str] | None = None,
         device: str = "auto",
         precision: Precision = "32-true",
+        engine: Engine = "auto",
     ) -> None:
         if model.task != "classification":
             raise ValueError(
@@ -146,6 +157,10 @@ class VideoPredictor:
             raise ValueError("precision 16-mixed needs CUDA; choose bf16-mixed or 32-true")
         self.precision = precision
         self.model = model.to(self.device).eval()
+        self.engine = _choose_engine(engine, self.device, precision)
+        self._run_network = self._run_model
+        if self.engine in ("exact", "int8"):
+            self._run_network = InferenceEngine(self.model, precision=self.engine).run
 
     @classmethod
     def from_pretrained(
@@ -155,6 +170,7 @@ class VideoPredictor:
         clip: ClipSpec | None = None,
         device: str = "auto",
         precision: Precision = "32-true",
+        engine: Engine = "auto",
     ) -> VideoPredictor:
         """Load a model folder, or a model of the Hugging Face hub.
 
@@ -163,12 +179,13 @@ class VideoPredictor:
             clip: as in :class:`VideoPredictor`.
             device: as in :class:`VideoPredictor`.
             precision: as in :class:`VideoPredictor`.
+            engine: as in :class:`VideoPredictor`.
 
         Raises:
             ValueError: no usable model folder, or settings as in :class:`VideoPredictor`.
         """
         model = SpikeVideoFormer.from_pretrained(folder)
-        return cls(model, clip=clip, device=device, precision=precision)
+        return cls(model, clip=clip, device=device, precision=precision, engine=engine)
 
     def predict(
         self,
@@ -304,25 +321,44 @@ class VideoPredictor:
                 batch = [(other, video) for other, video in batch if other is not tally]
             tally.read = True
             while under_way and under_way[0].complete:
-                yield under_way.popleft().result(self.classes, top_k)
+                yield under_way.popleft().result(self.classes, top_k, self.engine)
         if batch:
             self._forward(batch, batch_size)
         for tally in under_way:
-            yield tally.result(self.classes, top_k)
+            yield tally.result(self.classes, top_k, self.engine)
 
     def _forward(self, batch: list[tuple[_Tally, Tensor]], batch_size: int) -> None:
         clips = [clip for _, clip in batch]
         clips += [clips[0]] * (batch_size - len(clips))
         video = torch.stack(clips).to(self.device)  # [B, T, 3, H, W]
-        low = _AUTOCAST.get(self.precision)
-        autocast = nullcontext() if low is None else torch.autocast(self.device.type, low)
-        with torch.inference_mode(), autocast, record_firing_rates(self.model) as rates:
-            logits = self.model(video)
+        logits, rates = self._run_network(video)
         probabilities = logits.double().softmax(dim=1).cpu().numpy()  # [B, K]
         layers = torch.stack(list(rates.per_frame.values()))  # [L, T, B]
         firing = layers.mean(0).T.cpu().numpy()  # [B, T]
         for (tally, _), p, r in zip(batch, probabilities, firing, strict=False):
             tally.add_output(p, r)
+
+    def _run_model(self, video: Tensor) -> tuple[Tensor, FiringRates]:
+        low = _AUTOCAST.get(self.precision)
+        autocast = nullcontext() if low is None else torch.autocast(self.device.type, low)
+        with torch.inference_mode(), autocast, record_firing_rates(self.model) as rates:
+            return self.model(video), rates
+
+
+def _choose_engine(
+    name: Engine, device: torch.device, precision: Precision
+) -> Literal["model", "exact", "int8"]:
+    if name not in get_args(Engine):
+        raise ValueError(f"engine {name!r} is unknown; choose one of {', '.join(get_args(Engine))}")
+    possible = device.type == "cpu" and precision == "32-true"
+    if name == "auto":
+        return "exact" if possible else "model"
+    if name != "model" and not possible:
+        raise ValueError(
+            f"engine {name} runs on a CPU in precision 32-true, not on {device} in {precision}; "
+            "choose engine model or auto"
+        )
+    return name
 
 
 def choose_device(name: str) -> torch.device:
@@ -375,7 +411,9 @@ class _Tally:
         self.probabilities.append(probabilities)
         self.rates.append(rates[:frames].tolist())
 
-    def result(self, classes: Sequence[str], top_k: int) -> PredictionResult | FailedPrediction:
+    def result(
+        self, classes: Sequence[str], top_k: int, engine: str
+    ) -> PredictionResult | FailedPrediction:
         if self.failed is not None:
             return FailedPrediction(path=self.path or "array", reason=self.failed)
         rates = [rate for window in self.rates for rate in window]
@@ -390,6 +428,7 @@ class _Tally:
             timestamps_s=tuple(time for window in self.timestamps_s for time in window),
             firing_rate=math.fsum(rates) / len(rates),
             firing_rate_per_frame=tuple(rates),
+            engine=engine,
         )
 
 

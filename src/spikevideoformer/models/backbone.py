@@ -3,17 +3,25 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # of BatchNorm2d and SyncBatchNorm
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from spikevideoformer.models.config import ModelConfig
-from spikevideoformer.nn.attention import Axes, TransformerBlock
-from spikevideoformer.nn.conv import ConvBlock, Downsample
+from spikevideoformer.nn.attention import Axes, SpikeAttention, TransformerBlock
+from spikevideoformer.nn.conv import ConvBlock, Downsample, SpikeConv2d
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.shapes import Design
+
+SpikeMemory = Literal["plain", "packed"]
+KEEPS_SPIKES = (SpikeConv2d, SpikeAttention)  # what the backward pass needs spikes for
 
 # One residual attention module per inner tuple; the axes inside it follow each other.
 ATTENTION_AXES: dict[Design, tuple[tuple[Axes, ...], ...]] = {
@@ -38,15 +46,31 @@ class Stage(nn.Module):
         u = self.downsample(u)
         for block in self.blocks:
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                # Neuron state lives inside one call of a block, so running it again is exact.
-                out = checkpoint(
-                    block, u, use_reentrant=False, context_fn=partial(_recompute, block)
-                )
-                assert isinstance(out, Tensor)
-                u = out
+                u = _checkpointed(block, u)
             else:
                 u = block(u)
         return u
+
+
+def _checkpointed(block: nn.Module, u: Tensor) -> Tensor:
+    # Neuron state lives inside one call of a block, so running it again is exact.
+    contexts = (
+        partial(create_selective_checkpoint_contexts, _kept_by_compiler)
+        if torch.compiler.is_compiling()
+        else partial(_recompute, block)
+    )
+    out = checkpoint(block, u, use_reentrant=False, context_fn=contexts)
+    assert isinstance(out, Tensor)
+    return out
+
+
+def _kept_by_compiler(_context: Any, _op: Any, *args: Any, **_options: Any) -> CheckpointPolicy:
+    """In a compiled graph, what is computed from vectors of one value a channel is kept.
+
+    RepConv's border is: computed again, it would see statistics that have moved on.
+    """
+    small = all(a.ndim < 2 for a in args if isinstance(a, Tensor))
+    return CheckpointPolicy.MUST_SAVE if small else CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def _recompute(
@@ -159,6 +183,24 @@ class Backbone(nn.Module):
     def gradient_checkpointing(self, on: bool) -> None:
         for stage in self.stages():
             stage.gradient_checkpointing = on
+
+    @property
+    def spike_memory(self) -> SpikeMemory:
+        """How spikes are kept for the backward pass: plain floats, or packed bits (or bytes).
+
+        The same bits come out.
+        """
+        packed = any(m.packed for m in self.modules() if isinstance(m, KEEPS_SPIKES))
+        return "packed" if packed else "plain"
+
+    @spike_memory.setter
+    def spike_memory(self, memory: SpikeMemory) -> None:
+        if memory not in get_args(SpikeMemory):
+            accepted = " or ".join(get_args(SpikeMemory))
+            raise ValueError(f"spike_memory {memory!r} is unknown; choose {accepted}")
+        for module in self.modules():
+            if isinstance(module, KEEPS_SPIKES):
+                module.packed = memory == "packed"
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Membranes after each stage: ``[T, B, e, H/s, W/s]`` at s = 4, 8, 16, 16."""

@@ -56,11 +56,12 @@ class SpikeVideoFormer(nn.Module):
         No membrane outlives the call. Raises ValueError for anything but a finite,
         floating-point video of this shape.
         """
-        video = self._checked(video)
+        video = self.checked(video)
         logits: Tensor = self.head(self.backbone(video.transpose(0, 1)))
         return logits
 
-    def _checked(self, video: Tensor) -> Tensor:
+    def checked(self, video: Tensor) -> Tensor:
+        """The video, padded where the model pads; ValueError as :meth:`forward` says."""
         want = f"a float video [B, T, {self.config.in_channels}, H, W]"
         if not isinstance(video, Tensor):
             raise ValueError(f"got {type(video).__name__}; expected {want} as a torch tensor")

@@ -12,7 +12,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from spikevideoformer.nn.conv import RepConv, StochasticDepth, per_frame
+from spikevideoformer.nn.conv import RepConv, SpikeConv2d, StochasticDepth, per_frame
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops.hamming import dot_attention, hamming_attention
 from spikevideoformer.ops.lif import NeuronConfig
@@ -36,16 +36,19 @@ def to_tokens(x: Tensor, heads: int, axes: Axes) -> Tensor:
 
 
 def from_tokens(tokens: Tensor, shape: torch.Size, axes: Axes) -> Tensor:
-    """Inverse of :func:`to_tokens`; ``shape`` is ``[T, B, C, H, W]``."""
+    """Inverse of :func:`to_tokens`; ``shape`` is ``[T, B, C, H, W]``.
+
+    The result lies channels-last in memory, as the convolution after it wants it.
+    """
     t, b, c, h, w = shape
     heads, d = tokens.shape[1], tokens.shape[3]
     if axes == "space_time":
-        x = tokens.reshape(b, heads, t, h * w, d).permute(2, 0, 1, 4, 3)  # T B heads d HW
+        x = tokens.reshape(b, heads, t, h * w, d).permute(2, 0, 3, 1, 4)  # T B HW heads d
     elif axes == "space":
-        x = tokens.reshape(t, b, heads, h * w, d).permute(0, 1, 2, 4, 3)
+        x = tokens.reshape(t, b, heads, h * w, d).permute(0, 1, 3, 2, 4)
     else:
-        x = tokens.reshape(b, h * w, heads, t, d).permute(3, 0, 2, 4, 1)
-    return x.reshape(t, b, c, h, w)
+        x = tokens.reshape(b, h * w, heads, t, d).permute(3, 0, 1, 2, 4)
+    return x.reshape(t, b, h, w, c).permute(0, 1, 4, 2, 3)
 
 
 class SpikeAttention(nn.Module):
@@ -63,6 +66,9 @@ class SpikeAttention(nn.Module):
         neuron: what fires.
         reset_each_frame: see :class:`Neuron`.
 
+    Attributes:
+        packed: keep q, k and v for the backward pass as bits (bytes for Integer-LIF).
+
     Source: Zou et al., ICML 2025; scales and thresholds as in the published code.
     """
 
@@ -79,8 +85,8 @@ class SpikeAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.axes, self.kind, self.constant_term = heads, axes, kind, constant_term
-        self.levels = neuron.levels
-        self.q_conv, self.k_conv, self.v_conv = (RepConv(channels) for _ in range(3))
+        self.levels, self.packed = neuron.levels, False
+        self.q_conv, self.k_conv, self.v_conv = (RepConv(channels, neuron.levels) for _ in range(3))
         self.q_neuron, self.k_neuron, self.v_neuron = (
             Neuron(neuron, reset_each_frame) for _ in range(3)
         )
@@ -96,9 +102,9 @@ class SpikeAttention(nn.Module):
         self.out_neuron = Neuron(out_neuron, reset_each_frame)
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.q_neuron(per_frame(self.q_conv, x))  # [T, B, C, H, W]
-        k = self.k_neuron(per_frame(self.k_conv, x))
-        v = self.v_neuron(per_frame(self.v_conv, x))
+        q = _fire(self.q_conv, self.q_neuron, x)  # [T, B, C, H, W]
+        k = _fire(self.k_conv, self.k_neuron, x)
+        v = _fire(self.v_conv, self.v_neuron, x)
         q_, k_, v_ = (to_tokens(z, self.heads, self.axes) for z in (q, k, v))
         if self.kind == "hamming":
             y = hamming_attention(
@@ -108,13 +114,24 @@ class SpikeAttention(nn.Module):
                 scale=self.scale,
                 constant_term=self.constant_term,
                 levels=self.levels,
+                packed=self.packed,
             )
-            y = per_frame(self.bn, from_tokens(y, x.shape, self.axes))
+            norm = self.bn
         else:
-            y = dot_attention(q_, k_, v_, scale=self.scale, levels=self.levels)
-            y = from_tokens(y, x.shape, self.axes)
-        spikes: Tensor = self.out_neuron(y)
+            y = dot_attention(q_, k_, v_, scale=self.scale, levels=self.levels, packed=self.packed)
+            norm = None
+        spikes: Tensor = self.out_neuron(from_tokens(y, x.shape, self.axes), norm=norm)
         return spikes
+
+
+def _fire(projection: nn.Module, neuron: nn.Module, x: Tensor) -> Tensor:
+    """Projection, then neuron; the last BN of a RepConv is left to the neuron."""
+    if isinstance(projection, RepConv):
+        y, norm = per_frame(projection, x, with_bn_out=False), projection.bn_out
+    else:  # swapped for another module
+        y, norm = per_frame(projection, x), None
+    spikes: Tensor = neuron(y, norm=norm)
+    return spikes
 
 
 class Attention(nn.Module):
@@ -149,7 +166,7 @@ class Attention(nn.Module):
             )
             for a in axes
         )
-        self.proj = RepConv(channels)
+        self.proj = RepConv(channels, neuron.levels)
 
     def forward(self, u: Tensor) -> Tensor:
         x = self.neuron(u)
@@ -167,15 +184,15 @@ class MLP(nn.Module):
         super().__init__()
         wide = mlp_ratio * channels
         self.neuron1 = Neuron(neuron, reset_each_frame)
-        self.fc1 = nn.Conv2d(channels, wide, 1)
+        self.fc1 = SpikeConv2d(channels, wide, 1, levels=neuron.levels)
         self.bn1 = nn.BatchNorm2d(wide)
         self.neuron2 = Neuron(neuron, reset_each_frame)
-        self.fc2 = nn.Conv2d(wide, channels, 1)
+        self.fc2 = SpikeConv2d(wide, channels, 1, levels=neuron.levels)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, u: Tensor) -> Tensor:
-        u = per_frame(self.bn1, per_frame(self.fc1, self.neuron1(u)))
-        return per_frame(self.bn2, per_frame(self.fc2, self.neuron2(u)))
+        u = self.neuron2(per_frame(self.fc1, self.neuron1(u)), norm=self.bn1)
+        return per_frame(self.bn2, per_frame(self.fc2, u))
 
 
 class TransformerBlock(nn.Module):

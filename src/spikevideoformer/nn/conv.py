@@ -4,20 +4,44 @@ Residual shortcuts carry membranes (real values); what enters a convolution is s
 where a docstring says otherwise.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops.lif import NeuronConfig
+from spikevideoformer.ops.spike_conv import spike_conv2d
 
 
-def per_frame(module: nn.Module, x: Tensor) -> Tensor:
+def per_frame(module: nn.Module, x: Tensor, **options: Any) -> Tensor:
     """Apply an image module to every frame of every clip: ``[T, B, C, H, W]`` in and out."""
     frames, clips = x.shape[:2]
-    y: Tensor = module(x.flatten(0, 1))  # [T*B, C, H, W]
+    y: Tensor = module(x.flatten(0, 1), **options)  # [T*B, C, H, W]
     return y.unflatten(0, (frames, clips))
+
+
+class SpikeConv2d(nn.Conv2d):
+    """A convolution that receives spikes 0..``levels``; otherwise ``nn.Conv2d``.
+
+    Attributes:
+        packed: keep the input for the backward pass as bits (bytes where ``levels`` > 1) instead
+            of floating-point numbers. The same numbers and gradients.
+    """
+
+    def __init__(self, *args: Any, levels: int = 1, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.levels = levels
+        self.packed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.packed:
+            return super().forward(x)
+        stride, padding = cast(tuple[int, int], self.stride), cast(tuple[int, int], self.padding)
+        return spike_conv2d(
+            x, self.weight, self.bias, stride, padding, self.groups, levels=self.levels
+        )
 
 
 class StochasticDepth(nn.Module):
@@ -62,8 +86,13 @@ class Downsample(nn.Module):
     ) -> None:
         super().__init__()
         self.neuron = neuron
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2
+        padding = kernel_size // 2
+        self.conv = (
+            nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
+            if neuron is None
+            else SpikeConv2d(
+                in_channels, out_channels, kernel_size, stride, padding, levels=neuron.config.levels
+            )
         )
         self.bn = nn.BatchNorm2d(out_channels)
 
@@ -86,18 +115,20 @@ class SepConv(nn.Module):
         super().__init__()
         wide = self.expansion * channels
         self.neuron1 = Neuron(neuron, reset_each_frame)
-        self.pw1 = nn.Conv2d(channels, wide, 1, bias=False)
+        levels = neuron.levels
+        self.pw1 = SpikeConv2d(channels, wide, 1, bias=False, levels=levels)
         self.bn1 = nn.BatchNorm2d(wide)
         self.neuron2 = Neuron(neuron, reset_each_frame)
-        self.dw = nn.Conv2d(
-            wide, wide, self.kernel_size, padding=self.kernel_size // 2, groups=wide, bias=False
+        padding = self.kernel_size // 2
+        self.dw = SpikeConv2d(
+            wide, wide, self.kernel_size, padding=padding, groups=wide, bias=False, levels=levels
         )
         self.pw2 = nn.Conv2d(wide, channels, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = per_frame(self.bn1, per_frame(self.pw1, self.neuron1(x)))
-        x = per_frame(self.dw, self.neuron2(x))
+        x = self.neuron2(per_frame(self.pw1, self.neuron1(x)), norm=self.bn1)
+        x = per_frame(self.dw, x)
         return per_frame(self.bn2, per_frame(self.pw2, x))
 
 
@@ -110,15 +141,16 @@ class ChannelConv(nn.Module):
         super().__init__()
         wide = mlp_ratio * channels
         self.neuron1 = Neuron(neuron, reset_each_frame)
-        self.conv1 = nn.Conv2d(channels, wide, 3, padding=1, bias=False)
+        levels = neuron.levels
+        self.conv1 = SpikeConv2d(channels, wide, 3, padding=1, bias=False, levels=levels)
         self.bn1 = nn.BatchNorm2d(wide)
         self.neuron2 = Neuron(neuron, reset_each_frame)
-        self.conv2 = nn.Conv2d(wide, channels, 3, padding=1, bias=False)
+        self.conv2 = SpikeConv2d(wide, channels, 3, padding=1, bias=False, levels=levels)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = per_frame(self.bn1, per_frame(self.conv1, self.neuron1(x)))
-        return per_frame(self.bn2, per_frame(self.conv2, self.neuron2(x)))
+        x = self.neuron2(per_frame(self.conv1, self.neuron1(x)), norm=self.bn1)
+        return per_frame(self.bn2, per_frame(self.conv2, x))
 
 
 class ConvBlock(nn.Module):
@@ -153,25 +185,33 @@ class RepConv(nn.Module):
     An image module (``[T*B, C, H, W]``). Every step is linear, so in evaluation the whole equals
     one dense 3x3 convolution with zero padding and a bias. Unmerged, the depthwise and second
     pointwise convolutions receive real values.
+
+    Args:
+        channels: C.
+        levels: D of the neurons that fire into it.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, levels: int = 1) -> None:
         super().__init__()
-        self.pw1 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.pw1 = SpikeConv2d(channels, channels, 1, bias=False, levels=levels)
         self.bn1 = nn.BatchNorm2d(channels)
         self.dw = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
         self.pw2 = nn.Conv2d(channels, channels, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.bn_out = nn.BatchNorm2d(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self._pad_with_bn_of_zero(self.bn1(self.pw1(x)))
-        return cast(Tensor, self.bn_out(self.bn2(self.pw2(self.dw(x)))))
+    def forward(self, x: Tensor, with_bn_out: bool = True) -> Tensor:
+        """The module without its outer BN where a neuron that follows takes that BN in."""
+        if self.training:
+            x = self._pad_with_bn_of_zero(self.bn1(self.pw1(x)))
+        else:  # the same border without a copy: a pixel outside the image is zero before the BN
+            x = self.bn1(F.conv2d(x, self.pw1.weight, padding=1))
+        x = self.bn2(self.pw2(self.dw(x)))
+        return cast(Tensor, self.bn_out(x)) if with_bn_out else x
 
     def _pad_with_bn_of_zero(self, x: Tensor) -> Tensor:
-        # A pixel outside the image is zero before the BN. As in the code that trained the
-        # published weights, the border is a constant to autograd and comes from the running
-        # statistics, in training too.
+        # As in the code that trained the published weights, the border is a constant to autograd
+        # and comes from the running statistics.
         bn = self.bn1
         assert bn.running_mean is not None and bn.running_var is not None
         slope = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 
+from spikevideoformer.ops.batch_norm_lif import batch_norm_lif
 from spikevideoformer.ops.lif import NeuronConfig, lif
 
 
@@ -23,11 +25,24 @@ class Neuron(nn.Module):
         self.config = config
         self.reset_each_frame = reset_each_frame
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Spikes ``[T, ...]`` for input current ``[T, ...]``, from the resting membrane."""
-        if self.reset_each_frame:
-            return lif(x.unsqueeze(0), self.config)[0].squeeze(0)
-        return lif(x, self.config)[0]
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Spikes ``[T, ...]`` for input current ``[T, ...]``, from the resting membrane.
+
+        Args:
+            x: input current ``[T, ...]``; ``[T, B, C, H, W]`` with a norm.
+            norm: an image module that the current passes first. A plain ``nn.BatchNorm2d`` is
+                computed together with the neuron: the same numbers without a normalised tensor.
+        """
+        if norm is not None and not _can_be_fused(norm):
+            x, norm = norm(x.flatten(0, 1)).unflatten(0, x.shape[:2]), None
+        shape = x.shape
+        if self.reset_each_frame:  # frames that know nothing of each other are clips of one frame
+            x = x.reshape(1, -1, *shape[2:])
+        if norm is None:
+            spikes, _ = lif(x, self.config)
+        else:
+            spikes, _ = batch_norm_lif(x, self.config, *_batch_norm_arguments(norm))
+        return spikes.reshape(shape)
 
     def run(self, x: Tensor, v_init: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Spikes and final membrane, from a given membrane: time can be cut into pieces.
@@ -45,6 +60,30 @@ class Neuron(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.config}" + (", reset_each_frame" if self.reset_each_frame else "")
+
+
+def _can_be_fused(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether calling ``norm`` does nothing but ``F.batch_norm``: no subclass, no hooks."""
+    return type(norm) is nn.BatchNorm2d and not (
+        norm._forward_hooks
+        or norm._forward_pre_hooks
+        or norm._backward_hooks
+        or norm._backward_pre_hooks
+    )
+
+
+def _batch_norm_arguments(norm: nn.BatchNorm2d) -> tuple[Any, ...]:
+    """What ``nn.BatchNorm2d.forward`` passes to ``F.batch_norm``, and its count of batches."""
+    momentum = 0.0 if norm.momentum is None else norm.momentum
+    if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:  # the mean over all batches so far
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    mean, var = norm.running_mean, norm.running_var
+    if norm.training and not norm.track_running_stats:
+        mean = var = None
+    of_batch = norm.training or (mean is None and var is None)
+    return mean, var, norm.weight, norm.bias, of_batch, momentum, norm.eps
 
 
 @dataclass

@@ -9,12 +9,20 @@ products are linear in each argument, so the order of multiplication is free:
 All sums here are integers. They are exact in float32 up to 2^24, but overflow float16 and lose
 bits in bfloat16 and TF32: neither autocast nor a lowered matmul precision reaches these products,
 and where a sum could exceed 2^24 they are taken in float64.
+
+The linear order never makes ``Q' = 2Q - 1``: ``(2Q - 1) A = Q (2A) - 1 (1^T A)``, and both terms on
+the right come from the small ``A``. The backward pass works in the same way on the spikes alone,
+which can be kept as bits.
 """
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from spikevideoformer.ops._keep import keep, restore
+from spikevideoformer.ops.pack import Packed
 
 Order = Literal["linear", "quadratic"]
 
@@ -38,6 +46,54 @@ def hamming_similarity_reference(q: Tensor, k: Tensor) -> Tensor:
     return 1 - differing.to(q.dtype) / q.shape[-1]
 
 
+def hamming_attention_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float,
+    order: Order = "linear",
+    constant_term: bool = False,
+    levels: int = 1,
+) -> Tensor:
+    """The equation of :func:`hamming_attention` in plain torch, exact in float64."""
+    out = _in_order(2 * q - levels, 2 * k - levels, v, order)
+    if constant_term:
+        out = out + levels**2 * q.shape[-1] * v.sum(-2, keepdim=True)
+    return out * (scale / levels**2)
+
+
+def dot_attention_reference(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    scale: float = 0.125,
+    order: Order = "linear",
+    levels: int = 1,
+) -> Tensor:
+    """The equation of :func:`dot_attention` in plain torch, exact in float64."""
+    return _in_order(q, k, v, order) * (scale / levels**2)
+
+
+def _in_order(q: Tensor, k: Tensor, v: Tensor, order: Order) -> Tensor:
+    if order == "linear":
+        return q @ (k.mT @ v)
+    if order == "quadratic":
+        return (q @ k.mT) @ v
+    raise ValueError(f"order {order!r} is unknown; choose linear or quadratic")
+
+
+class _Form(NamedTuple):
+    """Which product: ``scale * ((a Q - o) [(a K - o)^T V] + c * sum_j V_j)``."""
+
+    a: int  # 2 for Hamming, 1 for the dot product
+    o: int  # D for Hamming, 0 for the dot product
+    c: int  # D^2 d where the constant term is kept, else 0
+    scale: float
+    order: Order
+
+
 def hamming_attention(
     q: Tensor,
     k: Tensor,
@@ -47,6 +103,7 @@ def hamming_attention(
     order: Order = "linear",
     constant_term: bool = False,
     levels: int = 1,
+    packed: bool = False,
 ) -> Tensor:
     """Values weighted by Hamming similarity of queries and keys, before BN and neuron.
 
@@ -60,28 +117,26 @@ def hamming_attention(
         term is that of the same mean over pairs.
 
     Args:
-        q: spikes 0..``levels``, ``[..., N, d]``.
+        q: spikes 0..``levels``, ``[..., N, d]``, of any dtype.
         k: spikes 0..``levels``, ``[..., M, d]``.
-        v: spikes, ``[..., M, d]``.
+        v: spikes 0..``levels``, ``[..., M, d]``.
         scale: factor on the integer sums (foldable into the next threshold).
         order: which product is computed first.
         constant_term: whether the similarity's 1/2 is kept.
-        levels: D of the neurons that fired q and k.
+        levels: D of the neurons that fired.
+        packed: keep q, k and v for the backward pass as bits (bytes for D > 1).
 
     Returns:
         ``[..., N, d]`` in float32 (float64 for float64 input), the same under autocast.
 
+    Raises:
+        ValueError: an unknown order.
+
     Source: Zou et al., ICML 2025 (SDHA); 1/(2C) and the constant left out as in its code.
     """
-    with torch.autocast(device_type=q.device.type, enabled=False):
-        dtype = torch.promote_types(q.dtype, torch.float32)
-        # |2q - D|, |2k - D| and v are at most D; the constant term can double the sum
-        largest = (1 + constant_term) * k.shape[-2] * q.shape[-1] * levels**3
-        q, k, v = (_exact(z, largest) for z in (q, k, v))
-        out = _product(2 * q - levels, 2 * k - levels, v, order)
-        if constant_term:
-            out = out + (levels**2 * q.shape[-1]) * v.sum(-2, keepdim=True)
-        return out.to(dtype) * (scale / levels**2)  # integers before the scale, in either dtype
+    constant = levels**2 * q.shape[-1] if constant_term else 0
+    form = _Form(2, levels, constant, scale / levels**2, order)
+    return _attention(q, k, v, form, levels, packed)
 
 
 def dot_attention(
@@ -92,6 +147,7 @@ def dot_attention(
     scale: float = 0.125,
     order: Order = "linear",
     levels: int = 1,
+    packed: bool = False,
 ) -> Tensor:
     """Values weighted by the dot product of spikes, the baseline (SDSA), before its neuron.
 
@@ -100,33 +156,109 @@ def dot_attention(
         For Integer-LIF spikes of D levels the result is divided by D^2, as in Hamming attention:
         the mean over all pairs of sub-steps of q and k.
 
-    Args and Returns: as :func:`hamming_attention`.
+    Args, Returns and Raises: as :func:`hamming_attention`.
 
     Source: the baseline of Zou et al., ICML 2025 (scale 1/8, then a neuron with threshold 0.5,
     no BN).
     """
+    return _attention(q, k, v, _Form(1, 0, 0, scale / levels**2, order), levels, packed)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, form: _Form, levels: int, packed: bool) -> Tensor:
+    if form.order not in ("linear", "quadratic"):
+        raise ValueError(f"order {form.order!r} is unknown; choose linear or quadratic")
+    # each of Q A, D 1^T A and D^2 d 1^T V is at most M d D^3; a Q A and the others are added up in
+    # an order that is the matmul's
+    terms = form.a + (form.o > 0) + (form.c > 0)
+    largest = terms * k.shape[-2] * q.shape[-1] * levels**3
+    dtype = torch.float64 if _float32_is_not_exact(largest, q.is_cuda) else torch.float32
+    packed = packed and torch.is_grad_enabled()
     with torch.autocast(device_type=q.device.type, enabled=False):
-        dtype = torch.promote_types(q.dtype, torch.float32)
-        largest = k.shape[-2] * q.shape[-1] * levels**3
-        q, k, v = (_exact(z, largest) for z in (q, k, v))
-        return _product(q, k, v, order).to(dtype) * (scale / levels**2)
+        out: Tensor = _Attention.apply(q, k, v, form, levels, packed, dtype)
+    return out
 
 
-def _product(q: Tensor, k: Tensor, v: Tensor, order: Order) -> Tensor:
-    if order == "linear":
-        return q @ (k.transpose(-2, -1) @ v)
-    if order == "quadratic":
-        return (q @ k.transpose(-2, -1)) @ v
-    raise ValueError(f"order {order!r} is unknown; choose linear or quadratic")
+class _Attention(torch.autograd.Function):
+    """The product and its gradients from spikes; see the top of the file.
+
+    With A = K'^T V and the gradient G of Q' A: dA = Q'^T G, and
+        dQ = a G A^T      dK = a V dA^T      dV = K' dA + c 1^T G
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        form: _Form,
+        levels: int,
+        packed: bool,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        ctx.form, ctx.dtype, ctx.dtypes = form, dtype, (q.dtype, k.dtype, v.dtype)
+        ctx.layouts = None
+        if packed:
+            kept = [keep(z, levels) for z in (q, k, v)]
+            ctx.layouts = [z[1:] for z in kept]
+            ctx.save_for_backward(*(z.data for z in kept))
+        else:
+            ctx.save_for_backward(q, k, v)
+        out_dtype = torch.promote_types(q.dtype, torch.float32)
+        work = torch.promote_types(q.dtype, dtype)
+        out = _integer_sums(q.to(work), k.to(work), v.to(work), form)
+        return out.to(out_dtype).mul_(form.scale)  # integers before the scale, in either dtype
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
+        form: _Form = ctx.form
+        kept = ctx.saved_tensors
+        if ctx.layouts is not None:
+            kept = [restore(Packed(z, *rest)) for z, rest in zip(kept, ctx.layouts, strict=True)]
+        dtype = torch.promote_types(ctx.dtypes[0], ctx.dtype)
+        q, k, v = (z.to(dtype) for z in kept)
+        g = grads[0].to(dtype)  # of the integer sums, but for the scale, which small factors take
+        grad_q = grad_k = grad_v = None
+        if ctx.needs_input_grad[0]:
+            grad_q = (g @ (form.scale * form.a * _inner(k, v, form)).mT).to(ctx.dtypes[0])
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            grad_a = form.scale * _inner(q, g, form)
+            grad_k = (v @ (form.a * grad_a).mT).to(ctx.dtypes[1])
+            constant = (form.scale * form.c) * g.sum(-2, keepdim=True)
+            offset = constant - form.o * grad_a.sum(-2, keepdim=True)
+            grad_v = _add_product(offset, k, form.a * grad_a).to(ctx.dtypes[2])
+        return grad_q, grad_k, grad_v, None, None, None, None
 
 
-def _exact(z: Tensor, largest: int) -> Tensor:
-    """``z`` in a dtype whose matmul is exact for integer sums up to ``largest``."""
+def _integer_sums(q: Tensor, k: Tensor, v: Tensor, form: _Form) -> Tensor:
+    """``(a Q - o) (a K - o)^T V + c * sum_j V_j``, exactly: the place for a faster exact product.
+
+    Spikes come in the dtype in which float matmuls of these sums are exact.
+    """
+    constant = form.c * v.sum(-2, keepdim=True)  # [..., 1, d]
+    if form.order == "quadratic":
+        return _in_order(form.a * q - form.o, form.a * k - form.o, v, "quadratic") + constant
+    a = _inner(k, v, form)
+    return _add_product(constant - form.o * a.sum(-2, keepdim=True), q, form.a * a)
+
+
+def _inner(k: Tensor, v: Tensor, form: _Form) -> Tensor:
+    """``K'^T V = a K^T V - o 1 (1^T V)``, ``[..., d, d]``."""
+    return form.a * (k.mT @ v) - form.o * v.sum(-2, keepdim=True)
+
+
+def _add_product(offset: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """``offset + x @ y`` with one pass over the result; ``offset`` is ``[..., 1, d]``."""
+    out = torch.baddbmm(*(z.reshape(-1, *z.shape[-2:]) for z in (offset, x, y)))
+    return out.reshape(*x.shape[:-1], y.shape[-1])
+
+
+def _float32_is_not_exact(largest: int, cuda: bool) -> bool:
+    """Whether a float32 matmul may round integer sums up to ``largest``."""
     # With TF32 or bfloat16 allowed, a float32 matmul keeps 11 or 8 bits of each factor, and K^T V
     # is longer than that: then float64 is the only exact matmul left.
-    if largest > 2**24 or _float32_matmul_is_lowered(z.is_cuda):
-        return z.double()
-    return z.to(torch.promote_types(z.dtype, torch.float32))
+    return largest > 2**24 or _float32_matmul_is_lowered(cuda)
 
 
 # torch.compile cannot trace these flags

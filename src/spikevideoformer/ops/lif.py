@@ -5,8 +5,8 @@ Our symbols are the paper's: X input, H membrane before firing, S spikes, V memb
 first, and pass the membrane explicitly: nothing is remembered between calls.
 
 ``lif_reference`` is the specification, step by step in plain autograd. ``lif`` computes the same
-numbers with a hand-written backward pass: it saves one membrane per step instead of every
-intermediate, and applies the surrogate to all steps at once.
+numbers in one pass over memory (``_kernels`` says by what); for the backward pass it saves nothing
+but the input, from which the membranes are computed again.
 """
 
 import math
@@ -15,15 +15,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from spikevideoformer.ops.surrogate import (
-    DEFAULT_ALPHA,
-    SURROGATES,
-    Surrogate,
-    spike,
-    surrogate_gradient,
-)
+from spikevideoformer.ops._kernels import BACKENDS, NeuronArgs, run
+from spikevideoformer.ops.surrogate import DEFAULT_ALPHA, SURROGATES, Surrogate, spike
 
 NeuronKind = Literal["lif", "integer_lif"]
 
@@ -196,83 +190,29 @@ def lif_reference(
     return torch.stack(spikes), v
 
 
-class _LIF(torch.autograd.Function):
-    """``lif_reference`` with one saved tensor (H) and a hand-written backward."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, v_init: Tensor, config: NeuronConfig) -> tuple[Tensor, Tensor]:
-        membranes = torch.empty_like(x)  # H of all steps
-        v, theta = v_init, config.v_threshold
-        if config.kind == "integer_lif":
-            spikes = torch.empty_like(x)
-        for t in range(x.shape[0]):
-            h = membranes[t]
-            _charge_into(h, v, x[t], config)
-            if config.kind == "integer_lif":
-                s = torch.round(h / theta, out=spikes[t]).clamp_(0, config.levels)
-                v = h - theta * s  # not sub(alpha=theta): fused, it rounds once less
-            elif config.v_reset is None:
-                v = torch.sub(h, (h >= theta).to(h.dtype), alpha=theta)
-            else:
-                v = torch.where(h >= theta, config.v_reset, h)
-        if config.kind == "lif":
-            spikes = (membranes >= theta).to(x.dtype)
-        ctx.save_for_backward(membranes)
-        ctx.config = config
-        return spikes, v
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Any) -> Any:
-        grad_spikes, grad_v = grads  # [T, ...] and [...]
-        (h,) = ctx.saved_tensors
-        config: NeuronConfig = ctx.config
-        theta = config.v_threshold
-        # dS/dH of all steps at once
-        if config.kind == "integer_lif":
-            slope = ((h >= 0) & (h <= theta * config.levels)).to(h.dtype) / theta
-        else:
-            slope = surrogate_gradient(h - theta, config.surrogate, config.alpha)
-        # dH[t+1]/dH[t] of all steps at once
-        keep = config.beta
-        if config.v_reset is not None:
-            carry = (h < theta).to(h.dtype).mul_(keep)
-            if not config.detach_reset:
-                carry.add_((config.v_reset - h) * slope, alpha=keep)
-        elif config.detach_reset:
-            carry = torch.full_like(h, keep)
-        else:
-            carry = (1 - theta * slope).mul_(keep)
-        grad_h = slope.mul_(grad_spikes)  # completed below by what comes back through time
-        later = grad_v / keep  # as if a further step had sent it back
-        for t in range(h.shape[0] - 1, -1, -1):
-            later = grad_h[t].addcmul_(carry[t], later)
-        grad_v_init = grad_h[0] * keep
-        grad_x = grad_h.div_(config.tau) if config.decay_input else grad_h
-        return grad_x, grad_v_init, None
+def neuron_args(config: NeuronConfig) -> NeuronArgs:
+    """The neuron as plain values, for kernels."""
+    return NeuronArgs(
+        config.kind,
+        float(config.tau),
+        float(config.v_threshold),
+        None if config.v_reset is None else float(config.v_reset),
+        config.decay_input,
+        config.detach_reset,
+        config.surrogate,
+        float(config.alpha),
+        config.levels,
+    )
 
 
-def _charge_into(h: Tensor, v: Tensor, x: Tensor, config: NeuronConfig) -> None:
-    """``_charge`` written into ``h``: the same operations in the same order, no temporaries."""
-    rest = config.v_start
-    gap = v - rest if rest else v
-    if config.decay_input:
-        torch.sub(x, gap, out=h).div_(config.tau).add_(v)
-    else:
-        torch.mul(gap, config.beta, out=h).add_(x)
-        if rest:
-            h.add_(rest)
+def check_backend(backend: str) -> None:
+    """Raise ValueError for a ``backend`` that does not exist."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
 
 
-def lif(x: Tensor, config: NeuronConfig, v_init: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Run a neuron over time; what callers use. Same contract as :func:`lif_reference`.
-
-    Half-precision input is integrated in float32 (a membrane in bfloat16 would forget small
-    inputs); spikes come back in the input's dtype, where 0..D are exact.
-
-    Raises:
-        ValueError: no time axis, an empty one, integers, or a ``v_init`` of another shape.
-    """
+def check_input(x: Tensor, v_init: Tensor | None) -> None:
+    """Raise ValueError where neurons cannot run on ``x`` from ``v_init``."""
     if x.ndim < 1 or x.shape[0] < 1:
         raise ValueError(f"input of shape {tuple(x.shape)} has no time step; expected [T, ...]")
     if not x.is_floating_point():
@@ -282,12 +222,39 @@ def lif(x: Tensor, config: NeuronConfig, v_init: Tensor | None = None) -> tuple[
             f"v_init has shape {tuple(v_init.shape)}; one step of the input has "
             f"{tuple(x.shape[1:])}"
         )
-    work = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    if v_init is None:
-        v_init = torch.full_like(work[0], config.v_start)
-    with torch.autocast(device_type=x.device.type, enabled=False):
-        spikes, v = _LIF.apply(work, v_init.to(work.dtype), config)
-    return spikes.to(x.dtype), v
+
+
+def lif(
+    x: Tensor, config: NeuronConfig, v_init: Tensor | None = None, *, backend: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """Run a neuron over time; what callers use. Same contract as :func:`lif_reference`.
+
+    Half-precision input is integrated in float32 (a membrane in bfloat16 would forget small
+    inputs); spikes come back in the input's dtype, where 0..D are exact.
+
+    Args:
+        x: input current ``[T, ...]``, floating point, in any memory layout.
+        config: the neuron.
+        v_init: membrane ``[...]`` before the first frame; ``config.v_start`` where None.
+        backend: ``auto`` takes the fastest way there is, ``fused`` a compiled kernel or none,
+            ``reference`` is :func:`lif_reference` (in float32 for half precision).
+
+    Raises:
+        ValueError: no time axis, an empty one, integers, a ``v_init`` of another shape, or
+            ``fused`` where no kernel runs.
+    """
+    check_backend(backend)
+    check_input(x, v_init)
+    if backend == "reference":
+        work = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        v_init = None if v_init is None else v_init.to(work.dtype)
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            spikes, v = lif_reference(work, config, v_init)
+        return spikes.to(x.dtype), v
+    spikes, v, _ = run(
+        x, None, None, None, v_init, x.dtype, neuron_args(config), backend == "fused"
+    )
+    return spikes, v
 
 
 def unroll_integer_spikes(s: Tensor, levels: int) -> Tensor:

@@ -15,6 +15,7 @@ import yaml
 from spikevideoformer.data.check import Decode
 from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.transforms import Augmentation
+from spikevideoformer.models.backbone import SpikeMemory
 from spikevideoformer.models.config import Readout, preset
 from spikevideoformer.shapes import AttentionKind, Design
 
@@ -28,7 +29,8 @@ _MODEL_OPTIONS = ("design", "attention", "neuron", "drop_path", "readout", "resi
 # therefore differ when a run is resumed.
 _FREE_ON_RESUME = frozenset(
     {"data", "out", "device", "workers", "cache", "check", "keep"}
-    | {"checkpoint_every_steps", "gradient_checkpointing", "unlimited_decoding", "eval_clips"}
+    | {"checkpoint_every_steps", "gradient_checkpointing", "spike_memory"}
+    | {"unlimited_decoding", "eval_clips"}
 )
 
 
@@ -71,7 +73,9 @@ class TrainConfig:
         precision: 32-true, bf16-mixed, or 16-mixed (CUDA only, with a gradient scaler).
         device: auto (CUDA where there is one), cpu or cuda.
         devices: processes on this machine, one device each; under torchrun, leave it at 1.
-        gradient_checkpointing: recompute blocks in the backward pass, to save memory.
+        spike_memory: how spikes are kept for the backward pass: plain, or packed, a bit each. The
+            same weights come out (docs/memory.md).
+        gradient_checkpointing: recompute blocks in the backward pass, to save more memory.
         workers: loader processes per training process.
         cache: keep decoded clips in memory (in each loader process).
         seed: decides initial weights, order of clips, augmentation and stochastic depth.
@@ -123,6 +127,7 @@ class TrainConfig:
     precision: Precision = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = 1
+    spike_memory: SpikeMemory = "plain"
     gradient_checkpointing: bool = False
     workers: int = 2
     cache: bool = False

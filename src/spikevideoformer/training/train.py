@@ -101,6 +101,7 @@ def train(
         num_classes=len(training.classes),
         **config.model_options,
     )
+    model.backbone.spike_memory = config.spike_memory
     model.backbone.gradient_checkpointing = config.gradient_checkpointing
     model.classes, model.clip = training.classes, spec.to_dict()
 

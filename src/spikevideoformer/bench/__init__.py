@@ -1,0 +1,1 @@
+"""Benchmarks: ours beside what it replaces, in turn in one process, equivalence first."""

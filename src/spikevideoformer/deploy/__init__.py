@@ -1,0 +1,1 @@
+"""Running a trained network fast: folded weights, int8 convolutions, engines."""

@@ -1,0 +1,404 @@
+"""Fast inference on a CPU: the same network, run in pieces that stay in the cache.
+
+* The network takes a few frames at a time as far as it can. Convolutions know no time and neurons
+  carry their membranes from piece to piece, so only attention over time waits for all frames.
+  Buffers stay small: the allocator reuses them instead of fetching them from the system, and
+  memory hardly grows with the clip.
+* Batch norm, residual addition and neuron are one pass over memory (``ops/affine_lif.py``).
+* With ``precision="int8"`` spikes are bytes and weights are int8. Spikes lose nothing by that;
+  weights are rounded, and currents between convolution and neuron are kept in bfloat16.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikevideoformer.deploy.fold import fold_conv_bn
+from spikevideoformer.deploy.int8 import Int8SpikeConv2d
+from spikevideoformer.models.config import STRIDE
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.nn.attention import (
+    MLP,
+    Attention,
+    SpikeAttention,
+    TransformerBlock,
+    from_tokens,
+    to_tokens,
+)
+from spikevideoformer.nn.conv import ChannelConv, ConvBlock, Downsample, RepConv, SepConv, per_frame
+from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
+from spikevideoformer.ops.affine_lif import affine_lif
+from spikevideoformer.ops.batch_norm_lif import as_affine
+from spikevideoformer.ops.hamming import dot_attention, hamming_attention
+
+Precision = Literal["exact", "int8"]
+
+# Size aimed at for the widest tensor of a piece. Blocks above 32 MB go back to the system when
+# they are freed (glibc), and fetching them again costs more than the convolution that fills them;
+# smaller ones also stay in the last-level cache. docs/speed.md has the measurement.
+PIECE_BYTES = 8 * 2**20
+
+
+@dataclass
+class Stream:
+    """The residual stream of a few frames, ``[T, B, C, H, W]``, not yet added up.
+
+    Its value is ``norm(x) + residual``. The batch norm and the addition are left to the neuron
+    that reads the stream next.
+    """
+
+    x: Tensor
+    norm: tuple[Tensor, Tensor] | None = None  # scale and shift, [C] each
+    residual: Tensor | None = None
+
+    def value(self) -> Tensor:
+        y = self.x
+        if self.norm is not None:
+            scale, shift = self.norm
+            zero, one = torch.zeros_like(scale), torch.ones_like(scale)
+            y = F.batch_norm(y.flatten(0, 1), zero, one, scale, shift, eps=0.0)
+            y = y.unflatten(0, self.x.shape[:2])
+        return y if self.residual is None else self.residual + y
+
+
+# Frames of a clip come in pieces: what knows no time takes a piece, what spans it takes them all.
+Step = Callable[[Stream], Stream]
+ClipStep = Callable[[list[Stream]], list[Stream]]
+Conv = Callable[[Tensor], Stream]
+
+
+class Fire:
+    """A neuron that carries its membrane from piece to piece."""
+
+    def __init__(self, neuron: Neuron, spike_dtype: torch.dtype) -> None:
+        self.config, self.spike_dtype = neuron.config, spike_dtype
+        self.reset_each_frame = neuron.reset_each_frame
+        self.start(record=False)
+
+    def start(self, record: bool) -> None:
+        """Forget the clip before."""
+        self.v: Tensor | None = None
+        self.rates: list[Tensor] | None = [] if record else None  # [T, B] of each piece
+
+    def __call__(self, stream: Stream) -> tuple[Tensor, Tensor]:
+        """Spikes, and the value of the stream (of use only where there is a residual)."""
+        x, residual = stream.x, stream.residual
+        scale, shift = stream.norm or (None, None)
+        frames = x.shape[:2]
+        if self.reset_each_frame:  # each frame is a clip of its own
+            x = x.flatten(0, 1).unsqueeze(0)
+            residual = None if residual is None else residual.flatten(0, 1).unsqueeze(0)
+        out = affine_lif(
+            x,
+            self.config,
+            scale=scale,
+            shift=shift,
+            residual=residual,
+            v_init=self.v,
+            spike_dtype=self.spike_dtype,
+        )
+        spikes, y = out.spikes, x if out.y is None else out.y
+        if self.reset_each_frame:
+            spikes, y = (z.squeeze(0).unflatten(0, frames) for z in (spikes, y))
+        else:
+            self.v = out.v
+        if self.rates is not None:
+            self.rates.append(_firing_rates(spikes, self.config.levels))
+        return spikes, y
+
+
+class InferenceEngine:
+    """A network for inference on a CPU, made from a model.
+
+    Args:
+        model: as it is to be used; later changes of its weights are not seen.
+        precision: ``exact`` fires the spikes that the model fires in float32; ``int8`` rounds the
+            weights of the convolutions that receive spikes to 8 bits.
+
+    Raises:
+        ValueError: a model that is not float32 on a CPU, or int8 where this machine has no
+            convolutions for it.
+    """
+
+    def __init__(self, model: SpikeVideoFormer, *, precision: Precision = "exact") -> None:
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision {precision!r} is unknown; choose exact or int8")
+        first = next(model.parameters())
+        if first.dtype != torch.float32 or first.device.type != "cpu":
+            raise ValueError(
+                f"the model is {first.dtype} on {first.device}; the engine runs float32 models on "
+                "a CPU: use model.float().cpu(), or the model itself"
+            )
+        self.precision = precision
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        build = _Build(precision == "int8", self.model.config.neuron.levels)
+        stages = self.model.backbone.stages()
+        self._frame_steps = [
+            step
+            for stage in stages[:3]
+            for step in (build.downsample(stage.downsample), *map(build.conv_block, stage.blocks))
+        ]
+        self._frame_steps.append(build.downsample(stages[3].downsample))
+        self._clip_steps = [
+            *map(build.transformer_block, stages[3].blocks),
+            _for_each(build.downsample(stages[4].downsample)),
+            *map(build.transformer_block, stages[4].blocks),
+        ]
+        names = {module: name for name, module in self.model.named_modules()}
+        self._fires = {names[neuron]: fire for neuron, fire in build.fires.items()}
+
+    def __call__(self, video: Tensor) -> Tensor:
+        """Logits, as the model gives them for ``[B, T, C, H, W]``."""
+        return self.run(video, record=False)[0]
+
+    @torch.inference_mode()
+    def run(self, video: Tensor, *, record: bool = True) -> tuple[Tensor, FiringRates]:
+        """Logits and, where asked for, the firing rates of all neurons.
+
+        Raises:
+            ValueError: as the model does.
+        """
+        video = self.model.checked(video).transpose(0, 1)  # [T, B, C, H, W]
+        frames, clips = video.shape[:2]
+        at_once = self._piece_images(video)[0] // frames
+        logits, rates = zip(
+            *(self._run(video[:, group], record) for group in _split(clips, at_once)), strict=True
+        )
+        names = rates[0].keys()
+        return torch.cat(logits), FiringRates(
+            {name: torch.cat([of_group[name] for of_group in rates], dim=1) for name in names}
+        )
+
+    def _run(self, video: Tensor, record: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        for fire in self._fires.values():
+            fire.start(record)
+        frames, clips = video.shape[:2]
+        first, last = self._piece_images(video)
+        pieces = []
+        for span in _split(frames, first // clips):
+            stream = Stream(video[span])
+            for step in self._frame_steps:
+                stream = step(stream)
+            pieces.append(stream.x)
+        u = _join(pieces)
+        streams = [Stream(u[span]) for span in _split(frames, last // clips)]
+        for clip_step in self._clip_steps:
+            streams = clip_step(streams)
+        features = _join([stream.value() for stream in streams])
+        with record_firing_rates(self.model.head) as of_head:
+            logits: Tensor = self.model.head((features,))
+        rates = {name: torch.cat(fire.rates) for name, fire in self._fires.items() if fire.rates}
+        if record:
+            rates |= {f"head.{name}": rate for name, rate in of_head.per_frame.items()}
+        return logits, rates
+
+    def _piece_images(self, video: Tensor) -> tuple[int, int]:
+        """Images of a piece where the convolutions are, and where attention is."""
+        e1, _, _, e4 = self.model.config.widths
+        pixels = video.shape[3] * video.shape[4]
+        wide = 4 * self.model.config.mlp_ratio  # bytes of the widest layer for each channel
+        sizes = (wide * (e1 // 2) * pixels // 4, wide * e4 * pixels // STRIDE**2)
+        # One image alone may round differently: convolutions have a path of their own for it.
+        first, last = (max(2, PIECE_BYTES // size) for size in sizes)
+        return first, last
+
+
+class _Build:
+    """Turns the parts of a model into steps."""
+
+    def __init__(self, int8: bool, levels: int) -> None:
+        self.int8, self.levels = int8, levels
+        self.spike_dtype = torch.uint8 if int8 else torch.float32
+        self.fires: dict[Neuron, Fire] = {}
+
+    def fire(self, neuron: Neuron) -> Fire:
+        self.fires[neuron] = Fire(neuron, self.spike_dtype)
+        return self.fires[neuron]
+
+    def conv(self, conv: nn.Conv2d, bn: nn.BatchNorm2d, *, ends_branch: bool) -> Conv:
+        """Spikes through a convolution; in float32 its batch norm is left to the next neuron."""
+        if self.int8:
+            weight, bias = fold_conv_bn(conv, bn)
+            return self.int8_conv(conv, weight, bias, ends_branch)
+        norm = _affine(bn)
+        return lambda spikes: Stream(per_frame(conv, spikes), norm)
+
+    def rep_conv(self, rep: RepConv) -> Conv:
+        # Two of its three convolutions read real values and stay in float32. One dense 3x3 of
+        # int8 weights would do without, but has 4.5 times the operations: it is slower.
+        scale, shift = _affine(rep.bn_out)
+        if self.int8:
+            weight, bias = fold_conv_bn(rep.pw1, rep.bn1)
+            # outside the image there are no spikes, so that the bias is the border
+            pw1 = Int8SpikeConv2d(weight, bias, padding=1, levels=self.levels)
+            body = nn.Sequential(pw1, rep.dw, rep.pw2)
+            scale2, shift2 = _affine(rep.bn2)
+            both = (scale * scale2, scale * shift2 + shift)
+            return lambda spikes: Stream(per_frame(body, spikes), both)
+        norm = (scale, shift)
+        return lambda spikes: Stream(per_frame(rep, spikes, with_bn_out=False), norm)
+
+    def int8_conv(self, like: nn.Conv2d, weight: Tensor, bias: Tensor, ends_branch: bool) -> Conv:
+        # what a neuron reads once may be rounded; the residual stream adds up and stays exact
+        conv = Int8SpikeConv2d(
+            weight,
+            bias,
+            stride=cast(tuple[int, int], like.stride),
+            padding=cast(tuple[int, int], like.padding),
+            groups=like.groups,
+            out_dtype=torch.float32 if ends_branch else torch.bfloat16,
+            levels=self.levels,
+        )
+        return lambda spikes: Stream(per_frame(conv, spikes))
+
+    def downsample(self, part: Downsample) -> Step:
+        if part.neuron is None:  # pixels: real values in every precision
+            image = nn.Sequential(part.conv, part.bn)
+            return lambda stream: Stream(per_frame(image, stream.x))
+        fire, conv = self.fire(part.neuron), self.conv(part.conv, part.bn, ends_branch=True)
+
+        def step(stream: Stream) -> Stream:
+            spikes, _ = fire(stream)
+            return Stream(conv(spikes).value())  # a new residual stream starts here
+
+        return step
+
+    def conv_block(self, block: nn.Module) -> Step:
+        assert isinstance(block, ConvBlock)
+        sep, channel = self.sep_conv(block.sep_conv), self.channel_conv(block.channel_conv)
+        return lambda stream: channel(sep(stream))
+
+    def sep_conv(self, part: SepConv) -> Step:
+        fire1, pw1, fire2 = (
+            self.fire(part.neuron1),
+            self.conv(part.pw1, part.bn1, ends_branch=False),
+            self.fire(part.neuron2),
+        )
+        dw: nn.Module = part.dw
+        if self.int8:
+            dw = Int8SpikeConv2d.from_conv(part.dw, levels=self.levels)
+        norm = _affine(part.bn2)
+
+        def step(stream: Stream) -> Stream:
+            spikes, u = fire1(stream)
+            spikes, _ = fire2(pw1(spikes))
+            # pw2 reads real values: float32 in every precision
+            return Stream(per_frame(part.pw2, per_frame(dw, spikes)), norm, residual=u)
+
+        return step
+
+    def channel_conv(self, part: ChannelConv) -> Step:
+        conv1 = self.conv(part.conv1, part.bn1, ends_branch=False)
+        conv2 = self.conv(part.conv2, part.bn2, ends_branch=True)
+        return self.two_convs(self.fire(part.neuron1), conv1, self.fire(part.neuron2), conv2)
+
+    def mlp(self, part: MLP) -> Step:
+        fc1 = self.conv(part.fc1, part.bn1, ends_branch=False)
+        fc2 = self.conv(part.fc2, part.bn2, ends_branch=True)
+        return self.two_convs(self.fire(part.neuron1), fc1, self.fire(part.neuron2), fc2)
+
+    def two_convs(self, fire1: Fire, conv1: Conv, fire2: Fire, conv2: Conv) -> Step:
+        def step(stream: Stream) -> Stream:
+            spikes, u = fire1(stream)
+            spikes, _ = fire2(conv1(spikes))
+            return replace(conv2(spikes), residual=u)
+
+        return step
+
+    def transformer_block(self, block: nn.Module) -> ClipStep:
+        assert isinstance(block, TransformerBlock)
+        attentions = [self.attention(cast(Attention, part)) for part in block.attention]
+        mlp = self.mlp(block.mlp)
+
+        def step(streams: list[Stream]) -> list[Stream]:
+            for attention in attentions:
+                streams = attention(streams)
+            return [mlp(stream) for stream in streams]
+
+        return step
+
+    def attention(self, part: Attention) -> ClipStep:
+        fire = self.fire(part.neuron)
+        steps = [self.spike_attention(cast(SpikeAttention, step)) for step in part.steps]
+        proj = self.rep_conv(part.proj)
+
+        def run(streams: list[Stream]) -> list[Stream]:
+            fired = [fire(stream) for stream in streams]
+            spikes = [s for s, _ in fired]
+            for step in steps:
+                spikes = step(spikes)
+            return [replace(proj(s), residual=u) for s, (_, u) in zip(spikes, fired, strict=True)]
+
+        return run
+
+    def spike_attention(self, part: SpikeAttention) -> Callable[[list[Tensor]], list[Tensor]]:
+        convs = [self.rep_conv(conv) for conv in (part.q_conv, part.k_conv, part.v_conv)]
+        fires = [self.fire(neuron) for neuron in (part.q_neuron, part.k_neuron, part.v_neuron)]
+        fire_out = self.fire(part.out_neuron)
+        norm, attend = None, dot_attention
+        if part.kind == "hamming":
+            norm = _affine(part.bn)
+            attend = partial(hamming_attention, constant_term=part.constant_term)
+
+        def step(spikes: list[Tensor]) -> list[Tensor]:
+            q, k, v = (
+                _join([fire(conv(s))[0] for s in spikes])
+                for conv, fire in zip(convs, fires, strict=True)
+            )
+            tokens = [to_tokens(z, part.heads, part.axes) for z in (q, k, v)]
+            y = attend(*tokens, scale=part.scale, levels=part.levels)
+            y = from_tokens(y, q.shape, part.axes)
+            return [fire_out(Stream(piece, norm))[0] for piece in y.split([len(s) for s in spikes])]
+
+        return step
+
+
+def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift ``[C]`` of a batch norm in evaluation, to the last bit."""
+    assert bn.running_mean is not None and bn.running_var is not None
+    return as_affine(bn.running_mean, bn.running_var, bn.weight, bn.bias, bn.eps)
+
+
+def _firing_rates(spikes: Tensor, levels: int) -> Tensor:
+    """Mean over channels and space of spikes 0..``levels``: ``[T, B]``, float64 and exact."""
+    frames = spikes.permute(0, 1, 3, 4, 2).flatten(2)  # [T, B, H*W*C], a view of channels-last
+    size = frames.shape[2]
+    if spikes.dtype == torch.uint8 and size % 8 == 0:
+        # Eight bytes are added at once, as one integer, as often as a byte can hold the sum.
+        words = frames.view(torch.int64)
+        together = 255 // levels
+        whole = words.shape[2] // together * together
+        sums = words[..., :whole].unflatten(2, (-1, together)).sum(3)
+        words = torch.cat([sums, words[..., whole:]], dim=2)
+        frames = words.view(torch.uint8)
+    exact_in_float32 = size * levels <= 2**24
+    total = frames.sum(2, dtype=torch.float32 if exact_in_float32 else torch.float64)
+    return total.double() / size
+
+
+def _for_each(step: Step) -> ClipStep:
+    return lambda streams: [step(stream) for stream in streams]
+
+
+def _join(pieces: list[Tensor]) -> Tensor:
+    """Pieces ``[t, B, C, H, W]`` one after the other, in the memory layout they have."""
+    if len(pieces) == 1:
+        return pieces[0]
+    # torch.cat keeps channels-last for images only
+    return torch.cat([piece.flatten(0, 1) for piece in pieces]).unflatten(
+        0, (-1, pieces[0].shape[1])
+    )
+
+
+def _split(total: int, size: int) -> list[slice]:
+    """Even parts of at least ``size`` (and less than two times it), or one."""
+    count = max(1, total // max(1, size))
+    edges = [total * i // count for i in range(count + 1)]
+    return [slice(a, b) for a, b in pairwise(edges)]

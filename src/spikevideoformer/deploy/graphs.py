@@ -1,0 +1,120 @@
+"""Fast inference on a GPU: the whole network as one CUDA graph.
+
+A network of this kind is hundreds of short kernels, and starting them one by one from Python
+takes longer than a small clip needs to compute. A graph is recorded once for a shape of video and
+then started as a whole; it holds the same kernels with the same numbers.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+
+Precision = Literal["bf16", "fp32"]
+_WARM_UP = 3  # calls before recording: kernels are compiled and libraries set up in the first
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """A graph, and the tensors that it reads and writes."""
+
+    graph: torch.cuda.CUDAGraph
+    video: Tensor
+    logits: Tensor
+
+
+class GraphedModel:
+    """A model in evaluation mode whose calls are replays of a CUDA graph, one for each shape.
+
+    Args:
+        model: on a CUDA device, in evaluation mode. ``fp32`` uses its weights where they are;
+            ``bf16`` copies them, in bfloat16 where a convolution or linear layer has them. What
+            follows a change of the weights is therefore a new ``GraphedModel``.
+        example_video: ``[B, T, C, H, W]`` of the first shape to record; others are recorded when
+            they first come.
+        precision: ``fp32`` computes what the model does. ``bf16`` multiplies and keeps membrane
+            currents in bfloat16, as autocast; spikes stay exact, neurons integrate in float32.
+
+    Raises:
+        ValueError: no CUDA device, a model or video that is elsewhere, a model in training mode
+            or an unknown precision.
+    """
+
+    def __init__(
+        self, model: SpikeVideoFormer, example_video: Tensor, precision: Precision = "bf16"
+    ) -> None:
+        if precision not in get_args(Precision):
+            raise ValueError(
+                f"precision {precision!r} is unknown; choose {' or '.join(get_args(Precision))}"
+            )
+        if not torch.cuda.is_available():
+            raise ValueError("CUDA graphs need a CUDA device, and torch sees none; call the model")
+        device = next(model.parameters()).device
+        if device.type != "cuda":
+            raise ValueError(f"the model is on {device}; move it to a GPU with .cuda()")
+        if model.training:
+            raise ValueError("the model is in training mode; a graph is for model.eval()")
+        self.precision, self.device = precision, device
+        self.model = model if precision == "fp32" else _with_half_weights(model)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._recordings: dict[torch.Size, _Recording] = {}
+        self(example_video)
+
+    def __call__(self, video: Tensor) -> Tensor:
+        """Logits ``[B, K]`` of ``[B, T, C, H, W]``; the checks are those of the model."""
+        with torch.no_grad(), torch.cuda.device(self.device):
+            video = self._checked(video)
+            recording = self._recordings.get(video.shape)
+            if recording is None:
+                recording = self._recordings[video.shape] = self._record(video)
+            recording.video.copy_(video)
+            recording.graph.replay()
+            return recording.logits.clone()  # the next replay writes there again
+
+    def eager(self, video: Tensor) -> Tensor:
+        """What the graph was recorded from, run kernel by kernel."""
+        with torch.no_grad(), torch.cuda.device(self.device):
+            return self._run(self._checked(video))
+
+    def _checked(self, video: Tensor) -> Tensor:
+        if isinstance(video, Tensor) and video.device != self.device:
+            raise ValueError(f"the video is on {video.device}, the model on {self.device}")
+        # Whether all is finite must be known on the CPU, which cannot be asked in a graph.
+        with self._autocast():
+            return self.model.checked(video).float()
+
+    def _run(self, video: Tensor) -> Tensor:
+        with self._autocast():
+            logits = self.model.head(self.model.backbone(video.transpose(0, 1)))
+        return cast(Tensor, logits.float())
+
+    def _autocast(self) -> torch.autocast:
+        # its cache of casted weights would keep tensors of a graph's memory alive
+        on = self.precision == "bf16"
+        return torch.autocast("cuda", torch.bfloat16, enabled=on, cache_enabled=False)
+
+    def _record(self, video: Tensor) -> _Recording:
+        own = video.clone()
+        side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                self._run(own)
+        current.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            logits = self._run(own)
+        return _Recording(graph, own, logits)
+
+
+def _with_half_weights(model: SpikeVideoFormer) -> SpikeVideoFormer:
+    """A copy whose convolutions and linear layers are bfloat16, so that no call casts them."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.to(torch.bfloat16)
+    return model

@@ -1,0 +1,107 @@
+"""Rows from end to end, on sizes that say nothing about speed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from spikevideoformer.bench import kernel_rows
+from spikevideoformer.bench.baselines import BaselineMissingError
+from spikevideoformer.bench.options import DifferentError, Options
+from spikevideoformer.bench.results import Measurement
+from spikevideoformer.bench.rows import ROWS, RowSpec
+from spikevideoformer.bench.run import run
+from spikevideoformer.bench.timing import Spread
+
+
+def test_attention_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(["attention"], quick=True, out=tmp_path, device="cpu", frames=16, rounds=1)
+    assert [m.ratio_of for m in result.measurements] == ["times faster", "times the time per frame"]
+    assert all(m.ratio is not None and m.ratio.median > 0 for m in result.measurements)
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert found["machine"]["torch"] == torch.__version__
+    progress = capsys.readouterr()
+    assert "[1/1] attention" in progress.err
+    assert not progress.out
+
+
+def test_neuron_kernel_is_checked_and_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_rows, "NEURON_SHAPES", ((3, 1, 8, 4, 4), (3, 2, 5, 3, 7)))
+    result = run(["neuron_forward"], device="cpu", rounds=1, quiet=True)
+    assert len(result.measurements) == 2 * len(kernel_rows.NEURON_DTYPES)
+    assert all(m.equivalence for m in result.measurements)
+
+
+@pytest.mark.usefixtures("spikingjelly")
+def test_neuron_against_spikingjelly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_rows, "NEURON_SHAPES", ((3, 1, 8, 4, 4), (3, 2, 5, 3, 7)))
+    (found,) = run(["neuron_stepwise"], quick=True, device="cpu", rounds=1, quiet=True).measurements
+    assert found.ratio is not None
+
+
+def test_gpu_rows_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = run(["gpu_training_step", "gpu_inference"], quiet=True)
+    assert [m.why_not for m in result.measurements] == ["not measured: no CUDA device"] * 2
+    assert all(m.target is not None for m in result.measurements)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (BaselineMissingError("it is absent"), "not measured: it is absent"),
+        (DifferentError("3 spikes differ: no ratio"), "3 spikes differ: no ratio"),
+    ],
+)
+def test_no_ratio_without_a_green_check(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    def fail(_options: Options) -> list[Measurement]:
+        raise error
+
+    spec = ROWS["attention"]
+    monkeypatch.setitem(ROWS, "attention", RowSpec(**{**vars(spec), "run": fail}))
+    (found,) = run(["attention"], device="cpu", quiet=True).measurements
+    assert found.ratio is None
+    assert found.why_not == reason
+
+
+def test_options_reach_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Options] = []
+
+    def note(options: Options) -> list[Measurement]:
+        seen.append(options)
+        return [Measurement(row="x", work="x", against="x", ratio=Spread.of([1.0]))]
+
+    spec = ROWS["clip_scaling"]
+    monkeypatch.setitem(ROWS, "clip_scaling", RowSpec(**{**vars(spec), "run": note}))
+    run(["clip_scaling"], quick=True, quiet=True, frames=4, size=32, rounds=2)
+    (options,) = seen
+    assert (options.quick, options.frames, options.size, options.rounds) == (True, 4, 32, 2)
+    assert Options(quick=True).rounds_of(2, 9) == 2
+    assert Options().rounds_of(2, 9) == 9
+
+
+def test_mistakes() -> None:
+    with pytest.raises(ValueError, match="row 'cpu' is unknown; choose from cpu_inference_exact"):
+        run(["cpu"])
+    with pytest.raises(ValueError, match="got no rows"):
+        run([])
+    with pytest.raises(ValueError, match="device 'tpu' is unknown"):
+        run(device="tpu")
+
+
+def test_cuda_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="no CUDA device"):
+        run(device="cuda")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("spikingjelly")
+@pytest.mark.parametrize("row", ["cpu_inference_exact", "cpu_training_step", "cpu_training_ann"])
+def test_network_rows_from_end_to_end(row: str) -> None:
+    found = run([row], quick=True, frames=2, size=32, rounds=1, quiet=True).measurements
+    assert all(m.ratio is not None for m in found), [m.why_not for m in found]

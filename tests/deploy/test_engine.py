@@ -1,0 +1,150 @@
+"""The engine fires what the model fires, however the clip is cut into pieces."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import spikevideoformer as svf
+from spikevideoformer.deploy import engine as engine_module
+from spikevideoformer.deploy.engine import InferenceEngine
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+
+WHOLE, SMALL_PIECES = 8 * 2**20, 2**17
+
+
+def lively_model(name: str = "svf_nano", **overrides: Any) -> SpikeVideoFormer:
+    """Batch norms as after training, so that neurons fire at every depth."""
+    torch.manual_seed(0)
+    model = svf.create_model(name, task="classification", num_classes=10, **overrides).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0.2, 0.3)
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.1, 0.6)
+    return model
+
+
+def clip(clips: int = 2, frames: int = 5, size: int = 48) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(clips, frames, 3, size, size, generator=generator)
+
+
+VARIANTS = {
+    "joint": {},
+    "membrane": {"readout": "membrane", "constant_term": True},
+    "hierarchical": {"design": "hierarchical"},
+    "factorized": {"design": "factorized"},
+    "neuron_only": {"design": "neuron_only"},
+    "spatial_only": {"design": "spatial_only"},
+    "dot": {"attention": "dot"},
+    "integer": {"neuron": "integer_lif"},
+    "soft_reset": {"neuron": {"v_reset": None, "decay_input": False}},
+    "padded": {"pad_input": True},
+}
+
+
+@pytest.mark.parametrize("piece_bytes", [WHOLE, SMALL_PIECES], ids=["whole", "pieces"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_exact_engine_fires_the_spikes_of_the_model(
+    variant: str, piece_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "PIECE_BYTES", piece_bytes)
+    model = lively_model(**VARIANTS[variant])
+    video = clip(size=44 if variant == "padded" else 48)
+    with torch.inference_mode(), svf.record_firing_rates(model) as expected:
+        logits = model(video)
+    out, rates = InferenceEngine(model).run(video)
+    assert rates.per_frame.keys() == expected.per_frame.keys()
+    for name, rate in expected.per_frame.items():
+        assert torch.equal(rates.per_frame[name], rate), name
+    silent = [name for name, rate in expected.mean.items() if rate == 0]
+    assert len(silent) < len(expected.mean) / 4  # so that there is something to compare
+    # the last matrix product may round differently for another number of clips
+    torch.testing.assert_close(out, logits, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3, 32, 32), (1, 9, 3, 32, 64), (5, 1, 3, 16, 16)])
+def test_logits_are_the_same_bits_where_clips_stay_together(shape: tuple[int, ...]) -> None:
+    model = lively_model()
+    video = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        assert torch.equal(InferenceEngine(model)(video), model(video))
+
+
+def test_nothing_is_carried_from_clip_to_clip() -> None:
+    engine = InferenceEngine(lively_model())
+    first = engine(clip())
+    engine(clip(frames=3) + 1)
+    assert torch.equal(engine(clip()), first)
+
+
+def test_the_model_stays_as_it_is_and_later_changes_are_not_seen() -> None:
+    model = lively_model().train()
+    engine = InferenceEngine(model)
+    before = engine(clip())
+    assert model.training and all(p.requires_grad for p in model.parameters())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(engine(clip()), before)
+
+
+def test_memory_of_a_long_clip_is_that_of_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The widest layer is never held for all frames at once."""
+    monkeypatch.setattr(engine_module, "PIECE_BYTES", SMALL_PIECES)
+    model = lively_model()
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor) and "conv" in str(func):
+                largest = max(largest, out.numel())
+            return out
+
+    video = clip(clips=1, frames=32)
+    engine = InferenceEngine(model)
+    with Watch():
+        engine(video)
+    widest_frame = 4 * 8 * 24 * 24  # mlp_ratio * e1/2 at half the resolution
+    assert 0 < largest < 8 * widest_frame
+
+
+@pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
+def test_int8_engine_is_close_to_the_model(neuron: str) -> None:
+    model = lively_model(neuron=neuron)
+    video = clip()
+    with torch.inference_mode(), svf.record_firing_rates(model) as expected:
+        logits = model(video)
+    out, rates = InferenceEngine(model, precision="int8").run(video)
+    levels = model.config.neuron.levels
+    for name, rate in expected.per_frame.items():
+        assert (rates.per_frame[name] - rate).abs().max() < 0.05 * levels, name
+    assert not torch.equal(out, logits)  # weights are rounded
+    assert torch.corrcoef(torch.stack([out.flatten(), logits.flatten()]))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: {"model": m.double()}, "the engine runs float32 models on a CPU"),
+        (lambda m: {"model": m, "precision": "int4"}, "choose exact or int8"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(change: Any, message: str) -> None:
+    options = change(lively_model())
+    with pytest.raises(ValueError, match=message):
+        InferenceEngine(options.pop("model"), **options)
+
+
+def test_wrong_videos_are_refused_as_by_the_model() -> None:
+    engine = InferenceEngine(lively_model())
+    with pytest.raises(ValueError, match="float video"):
+        engine(torch.zeros(3, 4, 48, 48))
