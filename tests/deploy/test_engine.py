@@ -1,5 +1,7 @@
 """The engine fires what the model fires, however the clip is cut into pieces."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -142,6 +144,35 @@ def test_what_cannot_be_run_is_refused(change: Any, message: str) -> None:
     options = change(lively_model())
     with pytest.raises(ValueError, match=message):
         InferenceEngine(options.pop("model"), **options)
+
+
+def test_a_folded_model_is_refused() -> None:
+    folded = svf.fold_for_inference(lively_model())
+    with pytest.raises(ValueError, match="not a FoldedSpikeVideoFormer"):
+        InferenceEngine(folded)
+
+
+def test_a_part_of_another_kind_is_refused_by_name() -> None:
+    model = lively_model()
+    model.backbone.stage4.blocks[0].attention[0].proj = nn.Conv2d(80, 80, 1)
+    with pytest.raises(ValueError, match=r"stage4.blocks.0.attention.0.proj is a Conv2d"):
+        InferenceEngine(model)
+
+
+def test_a_copy_is_an_engine_of_its_own() -> None:
+    engine = InferenceEngine(lively_model())
+    twin = copy.deepcopy(engine)
+    assert torch.equal(twin(clip()), engine(clip()))
+    assert len(twin.run(clip())[1].per_frame) == len(engine.run(clip())[1].per_frame)
+
+
+def test_threads_take_turns() -> None:
+    engine = InferenceEngine(lively_model())
+    videos = [clip() + i for i in range(4)]
+    expected = [engine(video) for video in videos]
+    with ThreadPoolExecutor(4) as pool:
+        for got, want in zip(pool.map(engine, videos), expected, strict=True):
+            assert torch.equal(got, want)
 
 
 def test_wrong_videos_are_refused_as_by_the_model() -> None:

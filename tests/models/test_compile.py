@@ -73,6 +73,8 @@ def test_one_graph_of_other_networks(overrides, checkpointing, memory, lively):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # as inductor is imported
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_inductor(checkpointing, lively):
     try:

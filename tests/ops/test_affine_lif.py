@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -586,3 +587,20 @@ def test_fused_runs_or_says_why_not():
         affine_lif(x.double(), NeuronConfig(), backend="fused")
     with pytest.raises(ValueError, match="no kernel takes float16 on cpu"):
         lif(x.half(), NeuronConfig(), backend="fused")
+
+
+def test_a_tensor_on_another_device_is_refused():
+    x = torch.zeros(2, 1, 3, 2, 2)
+    elsewhere = torch.ones(3, device="meta")
+    with pytest.raises(ValueError, match="scale is on meta, the input on cpu"):
+        affine_lif(x, NeuronConfig(), scale=elsewhere, shift=torch.ones(3))
+    with pytest.raises(ValueError, match="v_init is on meta"):
+        affine_lif(x, NeuronConfig(), v_init=torch.zeros(1, 3, 2, 2, device="meta"))
+
+
+def test_a_trace_runs_the_neuron_on_new_input():
+    first, second = torch.randn(2, 3, 1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.trace is deprecated; shapes become constants
+        traced = torch.jit.trace(lambda x: affine_lif(2 * x, NeuronConfig()).spikes, first)
+    assert torch.equal(traced(second), affine_lif(2 * second, NeuronConfig()).spikes)

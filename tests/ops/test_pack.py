@@ -97,11 +97,6 @@ def test_reference_is_used_without_kernels(monkeypatch):
     test_bits_round_trip(torch.float32)
 
 
-def test_gradients_are_not_kept():
-    s = spikes((5,)).requires_grad_()
-    assert not pack_spikes(s).data.requires_grad
-
-
 def test_wrong_levels_are_refused():
     for levels in (0, 256):
         with pytest.raises(ValueError, match=f"levels is {levels}"):

@@ -10,11 +10,12 @@
 """
 
 import copy
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ Precision = Literal["exact", "int8"]
 # Size aimed at for the widest tensor of a piece. Blocks above 32 MB go back to the system when
 # they are freed (glibc), and fetching them again costs more than the convolution that fills them;
 # smaller ones also stay in the last-level cache. docs/speed.md has the measurement.
-PIECE_BYTES = 8 * 2**20
+PIECE_BYTES = 16 * 2**20
 
 
 @dataclass
@@ -122,14 +123,18 @@ class InferenceEngine:
         precision: ``exact`` fires the spikes that the model fires in float32; ``int8`` rounds the
             weights of the convolutions that receive spikes to 8 bits.
 
+    Several threads may call it; they take turns. A copy is a new engine.
+
     Raises:
-        ValueError: a model that is not float32 on a CPU, or int8 where this machine has no
-            convolutions for it.
+        ValueError: a model that is not float32 on a CPU or has parts of another kind, or int8
+            where this machine has no convolutions for it.
     """
 
     def __init__(self, model: SpikeVideoFormer, *, precision: Precision = "exact") -> None:
         if precision not in get_args(Precision):
             raise ValueError(f"precision {precision!r} is unknown; choose exact or int8")
+        if reason := cannot_run(model):
+            raise ValueError(reason)
         first = next(model.parameters())
         if first.dtype != torch.float32 or first.device.type != "cpu":
             raise ValueError(
@@ -153,6 +158,10 @@ class InferenceEngine:
         ]
         names = {module: name for name, module in self.model.named_modules()}
         self._fires = {names[neuron]: fire for neuron, fire in build.fires.items()}
+        self._lock = threading.Lock()  # the neurons hold the membranes of one clip
+
+    def __reduce__(self) -> Any:
+        return partial(InferenceEngine, precision=self.precision), (self.model,)
 
     def __call__(self, video: Tensor) -> Tensor:
         """Logits, as the model gives them for ``[B, T, C, H, W]``."""
@@ -177,6 +186,14 @@ class InferenceEngine:
         )
 
     def _run(self, video: Tensor, record: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        with self._lock:
+            try:
+                return self._run_clips(video, record)
+            finally:
+                for fire in self._fires.values():
+                    fire.start(record=False)  # nothing of a clip is kept
+
+    def _run_clips(self, video: Tensor, record: bool) -> tuple[Tensor, dict[str, Tensor]]:
         for fire in self._fires.values():
             fire.start(record)
         frames, clips = video.shape[:2]
@@ -210,6 +227,25 @@ class InferenceEngine:
         return first, last
 
 
+def cannot_run(model: SpikeVideoFormer) -> str | None:
+    """Why the engine has no way to run this model; None where it has."""
+    if type(model) is not SpikeVideoFormer:
+        return f"the engine runs a SpikeVideoFormer, not a {type(model).__name__}"
+    known = (ConvBlock, TransformerBlock)
+    for name, module in model.backbone.named_modules():
+        part = name.rpartition(".")[2]
+        expected: Any = Neuron if part.endswith("neuron") else None
+        if part in ("q_conv", "k_conv", "v_conv", "proj"):
+            expected = RepConv
+        elif part.startswith("bn"):
+            expected = nn.BatchNorm2d
+        elif ".blocks." in name and name.count(".") == 2:
+            expected = known
+        if expected is not None and not isinstance(module, expected):
+            return f"backbone.{name} is a {type(module).__name__}, which the engine does not know"
+    return None
+
+
 class _Build:
     """Turns the parts of a model into steps."""
 
@@ -218,8 +254,9 @@ class _Build:
         self.spike_dtype = torch.uint8 if int8 else torch.float32
         self.fires: dict[Neuron, Fire] = {}
 
-    def fire(self, neuron: Neuron) -> Fire:
-        self.fires[neuron] = Fire(neuron, self.spike_dtype)
+    def fire(self, neuron: Neuron, into_conv: bool = True) -> Fire:
+        # products of attention are computed in float32
+        self.fires[neuron] = Fire(neuron, self.spike_dtype if into_conv else torch.float32)
         return self.fires[neuron]
 
     def conv(self, conv: nn.Conv2d, bn: nn.BatchNorm2d, *, ends_branch: bool) -> Conv:
@@ -340,7 +377,10 @@ class _Build:
 
     def spike_attention(self, part: SpikeAttention) -> Callable[[list[Tensor]], list[Tensor]]:
         convs = [self.rep_conv(conv) for conv in (part.q_conv, part.k_conv, part.v_conv)]
-        fires = [self.fire(neuron) for neuron in (part.q_neuron, part.k_neuron, part.v_neuron)]
+        fires = [
+            self.fire(neuron, into_conv=False)
+            for neuron in (part.q_neuron, part.k_neuron, part.v_neuron)
+        ]
         fire_out = self.fire(part.out_neuron)
         norm, attend = None, dot_attention
         if part.kind == "hamming":

@@ -29,7 +29,7 @@ from spikevideoformer.data.video import (
     iter_windows,
     window_times,
 )
-from spikevideoformer.deploy.engine import InferenceEngine
+from spikevideoformer.deploy.engine import InferenceEngine, cannot_run
 from spikevideoformer.inference.inputs import VideoArray, VideoPath, expand_inputs
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
@@ -157,7 +157,7 @@ class VideoPredictor:
             raise ValueError("precision 16-mixed needs CUDA; choose bf16-mixed or 32-true")
         self.precision = precision
         self.model = model.to(self.device).eval()
-        self.engine = _choose_engine(engine, self.device, precision)
+        self.engine = _choose_engine(engine, self.model, self.device, precision)
         self._run_network = self._run_model
         if self.engine in ("exact", "int8"):
             self._run_network = InferenceEngine(self.model, precision=self.engine).run
@@ -346,13 +346,13 @@ class VideoPredictor:
 
 
 def _choose_engine(
-    name: Engine, device: torch.device, precision: Precision
+    name: Engine, model: SpikeVideoFormer, device: torch.device, precision: Precision
 ) -> Literal["model", "exact", "int8"]:
     if name not in get_args(Engine):
         raise ValueError(f"engine {name!r} is unknown; choose one of {', '.join(get_args(Engine))}")
     possible = device.type == "cpu" and precision == "32-true"
     if name == "auto":
-        return "exact" if possible else "model"
+        return "exact" if possible and cannot_run(model) is None else "model"
     if name != "model" and not possible:
         raise ValueError(
             f"engine {name} runs on a CPU in precision 32-true, not on {device} in {precision}; "

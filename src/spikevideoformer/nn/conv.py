@@ -202,7 +202,7 @@ class RepConv(nn.Module):
 
     def forward(self, x: Tensor, with_bn_out: bool = True) -> Tensor:
         """The module without its outer BN where a neuron that follows takes that BN in."""
-        if self.training:
+        if self.training or type(self.pw1) is not SpikeConv2d or self.pw1._forward_hooks:
             x = self._pad_with_bn_of_zero(self.bn1(self.pw1(x)))
         else:  # the same border without a copy: a pixel outside the image is zero before the BN
             x = self.bn1(F.conv2d(x, self.pw1.weight, padding=1))

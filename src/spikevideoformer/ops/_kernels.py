@@ -62,8 +62,14 @@ def load(package: str, name: str) -> ModuleType | str:
     """A module of kernels, or why it cannot be imported."""
     try:
         return import_module(f"spikevideoformer.ops.{package}.{name}")
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a shared library that does not load
         return f"{package[1:]} kernels do not load ({error})"
+
+
+def _is_traced(x: Tensor) -> bool:
+    """Whether operations are recorded, so that they must go through the dispatcher."""
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return torch.compiler.is_compiling() or tracing or type(x) not in _PLAIN
 
 
 @cache
@@ -117,7 +123,7 @@ def run(
     fused: bool = False,
 ) -> Outputs:
     """Neurons over time by the best kernel, differentiable."""
-    if torch.compiler.is_compiling() or type(x) not in _PLAIN:
+    if _is_traced(x):
         spikes, v, y = affine_lif_op(x, scale, shift, residual, v_init, spike_dtype, *neuron)
         return Outputs(spikes, v, None if residual is None else y)
     module = kernels(x, residual, fused=fused)
@@ -349,7 +355,7 @@ def statistics(
     x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
 ) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each channel; the running ones are updated in place."""
-    if torch.compiler.is_compiling() or type(x) not in _PLAIN:
+    if _is_traced(x):
         return statistics_op(x, running_mean, running_var, momentum)
     return torch.batch_norm_update_stats(x.flatten(0, 1), running_mean, running_var, momentum)
 
@@ -404,7 +410,7 @@ def run_normalised(
         fused: refuse the plain implementation.
     """
     arguments = (x, weight, bias, v_init, scale, shift, mean, var, eps, of_batch, spike_dtype)
-    if torch.compiler.is_compiling() or type(x) not in _PLAIN:
+    if _is_traced(x):
         return normalised_lif_op(*arguments, *neuron)
     module = kernels(x, fused=fused)
     if torch.is_grad_enabled() and any(

@@ -30,6 +30,7 @@ from spikevideoformer.ops._stepwise import affine
 from spikevideoformer.ops.lif import (
     NeuronConfig,
     check_backend,
+    check_device,
     check_input,
     lif_reference,
     neuron_args,
@@ -124,6 +125,7 @@ def affine_lif(
         raise ValueError(
             f"residual has shape {tuple(residual.shape)}; the input has {tuple(x.shape)}"
         )
+    check_device(x, residual=residual)
     dtype = resolve_spike_dtype(x, spike_dtype, config)
     if backend == "reference":
         out = affine_lif_reference(
@@ -146,6 +148,7 @@ def check_channels(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Non
             f"scale {tuple(scale.shape)} and shift {tuple(shift.shape)} do not fit an input of "
             f"shape {tuple(x.shape)}; expected [C] for [T, B, C, ...]"
         )
+    check_device(x, scale=scale, shift=shift)
 
 
 def resolve_spike_dtype(

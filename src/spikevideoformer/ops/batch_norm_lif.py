@@ -14,6 +14,7 @@ from spikevideoformer.ops.affine_lif import resolve_spike_dtype
 from spikevideoformer.ops.lif import (
     NeuronConfig,
     check_backend,
+    check_device,
     check_input,
     lif_reference,
     neuron_args,
@@ -108,6 +109,11 @@ def batch_norm_lif(
                 f"{name} has shape {tuple(z.shape)}; expected [C] for an input [T, B, C, ...], "
                 f"got {tuple(x.shape)}"
             )
+        check_device(x, **{name: z})
+    if x.ndim < 3:
+        raise ValueError(
+            f"input of shape {tuple(x.shape)} has no channels; expected [T, B, C, ...]"
+        )
     if training and x.numel() <= x.shape[2]:
         raise ValueError(f"one value per channel in {tuple(x.shape)}: no variance to normalise by")
     if not training and (running_mean is None or running_var is None):

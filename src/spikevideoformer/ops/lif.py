@@ -222,6 +222,14 @@ def check_input(x: Tensor, v_init: Tensor | None) -> None:
             f"v_init has shape {tuple(v_init.shape)}; one step of the input has "
             f"{tuple(x.shape[1:])}"
         )
+    check_device(x, v_init=v_init)
+
+
+def check_device(x: Tensor, **others: Tensor | None) -> None:
+    """Raise ValueError where others are on another device: kernels take addresses."""
+    for name, other in others.items():
+        if other is not None and other.device != x.device:
+            raise ValueError(f"{name} is on {other.device}, the input on {x.device}; move one")
 
 
 def lif(
