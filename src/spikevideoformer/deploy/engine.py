@@ -18,7 +18,6 @@ from itertools import pairwise
 from typing import Any, Literal, cast, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevideoformer.deploy.fold import fold_conv_bn
@@ -35,6 +34,7 @@ from spikevideoformer.nn.attention import (
 )
 from spikevideoformer.nn.conv import ChannelConv, ConvBlock, Downsample, RepConv, SepConv, per_frame
 from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
+from spikevideoformer.ops._stepwise import affine
 from spikevideoformer.ops.affine_lif import affine_lif
 from spikevideoformer.ops.batch_norm_lif import as_affine
 from spikevideoformer.ops.hamming import dot_attention, hamming_attention
@@ -60,12 +60,7 @@ class Stream:
     residual: Tensor | None = None
 
     def value(self) -> Tensor:
-        y = self.x
-        if self.norm is not None:
-            scale, shift = self.norm
-            zero, one = torch.zeros_like(scale), torch.ones_like(scale)
-            y = F.batch_norm(y.flatten(0, 1), zero, one, scale, shift, eps=0.0)
-            y = y.unflatten(0, self.x.shape[:2])
+        y = self.x if self.norm is None else affine(self.x, *self.norm)
         return y if self.residual is None else self.residual + y
 
 
