@@ -26,6 +26,13 @@ def test_attention_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture
     assert not progress.out
 
 
+def test_attention_from_bytes_is_checked_and_measured() -> None:
+    result = run(["attention_bytes"], device="cpu", frames=2, rounds=1, quiet=True)
+    forms = [2 if levels == 1 else 1 for _, levels in kernel_rows.BYTE_ATTENTION]
+    assert len(result.measurements) == sum(forms)
+    assert all(m.ratio is not None and m.equivalence for m in result.measurements)
+
+
 def test_neuron_kernel_is_checked_and_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_rows, "NEURON_SHAPES", ((3, 1, 8, 4, 4), (3, 2, 5, 3, 7)))
     result = run(["neuron_forward"], device="cpu", rounds=1, quiet=True)

@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from spikevideoformer.ops import _kernels, _stepwise
 from spikevideoformer.ops._layout import empty_as
@@ -458,7 +459,7 @@ def op_inputs(dtype=torch.float32, spike_dtype=None, affine=True, residual=True,
     names = ("scale", "shift", "residual", "v_init")
     tensors = [None if name not in kwargs else kwargs[name].requires_grad_() for name in names]
     args = neuron_args(neuron or NeuronConfig())
-    return (x.requires_grad_(), *tensors, spike_dtype or dtype, *args)
+    return (x.requires_grad_(), *tensors, spike_dtype or dtype, *args, False)
 
 
 @pytest.mark.parametrize(
@@ -572,11 +573,6 @@ def test_wrong_input_is_refused(shape, kwargs, says):
     assert "\n" not in str(error.value)
 
 
-def test_more_levels_than_a_byte_holds_are_refused():
-    with pytest.raises(ValueError, match="do not fit"):
-        affine_lif(torch.zeros(2, 1, 3), NeuronConfig.integer(300), spike_dtype=torch.uint8)
-
-
 def test_fused_runs_or_says_why_not():
     x = make((3, 1, 4, 2, 2))
     assert torch.equal(
@@ -587,6 +583,37 @@ def test_fused_runs_or_says_why_not():
         affine_lif(x.double(), NeuronConfig(), backend="fused")
     with pytest.raises(ValueError, match="no kernel takes float16 on cpu"):
         lif(x.half(), NeuronConfig(), backend="fused")
+
+
+@pytest.mark.parametrize("op", [lif, affine_lif])
+def test_fused_holds_when_compiled(op):
+    """A compiled call is as strict as an ordinary one, and takes what that takes."""
+    x = make((3, 1, 4, 2, 2))
+
+    def layer(x):
+        return op(x, NeuronConfig(), backend="fused")[0]
+
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), layer(x))
+    with pytest.raises(ValueError, match="backend='fused' cannot run: no kernel takes float64"):
+        compiled(x.double())
+
+
+@pytest.mark.parametrize("carrier", ["x", "scale", "shift", "residual", "v_init"])
+def test_forward_mode_is_refused_rather_than_zero(carrier):
+    """Whichever input carries the tangent, with and without gradients of the usual kind."""
+    x, kwargs = make_case((3, 2, 4, 1, 1), True, True)
+    for needs_grad, keeps_graph in itertools.product((False, True), repeat=2):
+        inputs = {"x": x.clone().requires_grad_(needs_grad), **kwargs}
+        with forward_ad.dual_level(), torch.set_grad_enabled(keeps_graph):
+            z = inputs[carrier]
+            inputs[carrier] = forward_ad.make_dual(z, torch.ones_like(z))
+            with pytest.raises(NotImplementedError, match="use backend='reference'"):
+                affine_lif(config=NeuronConfig(), **inputs)
+            out = affine_lif(config=NeuronConfig(), **inputs, backend="reference")
+            assert forward_ad.unpack_dual(out.v).tangent is not None
+    with forward_ad.dual_level():  # tangents elsewhere are no reason to refuse
+        affine_lif(x, NeuronConfig(), **kwargs)
 
 
 def test_a_tensor_on_another_device_is_refused():

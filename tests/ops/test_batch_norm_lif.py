@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 
 from spikevideoformer.ops import _kernels
 from spikevideoformer.ops.affine_lif import affine_lif_reference
@@ -159,7 +160,21 @@ def test_custom_ops():
     for of_batch in (True, False):
         torch.library.opcheck(
             _kernels.normalised_lif_op,
-            (x, weight, bias, None, scale, shift, mean, var, eps, of_batch, x.dtype, *neuron),
+            (
+                x,
+                weight,
+                bias,
+                None,
+                scale,
+                shift,
+                mean,
+                var,
+                eps,
+                of_batch,
+                x.dtype,
+                *neuron,
+                False,
+            ),
             test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
         )
     torch.library.opcheck(_kernels.statistics_op, (x.detach(), mean, var, 0.1))
@@ -183,6 +198,36 @@ def test_compiled_without_graph_breaks(training):
         found.append([*out, mean, var, *grads])
     for a, b in zip(*found, strict=True):
         assert torch.equal(a, b)
+
+
+def test_fused_holds_when_compiled():
+    x, mean, var = make((3, 1, 4, 2, 2)), torch.zeros(4), torch.ones(4)
+
+    def layer(x, mean, var):
+        return batch_norm_lif(x, NeuronConfig(), mean, var, backend="fused")[0]
+
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x, mean, var), layer(x, mean, var))
+    with pytest.raises(ValueError, match="backend='fused' cannot run: no kernel takes float64"):
+        compiled(x.double(), mean.double(), var.double())
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("carrier", ["x", "weight", "bias"])
+def test_forward_mode_is_refused_rather_than_zero(carrier, training):
+    inputs = {"x": make((3, 2, 4, 1, 1)), "weight": torch.rand(4), "bias": torch.rand(4)}
+    mean, var = torch.zeros(4), torch.ones(4)
+
+    def run(z, backend="auto"):
+        named = {**inputs, carrier: z, "running_mean": mean.clone(), "running_var": var.clone()}
+        return batch_norm_lif(config=NeuronConfig(), training=training, backend=backend, **named)
+
+    z = inputs[carrier]
+    with pytest.raises(NotImplementedError, match="use backend='reference'"):
+        torch.func.jvp(run, (z,), (torch.ones_like(z),))
+    with forward_ad.dual_level():
+        spikes, _ = run(forward_ad.make_dual(z, torch.ones_like(z)), "reference")
+        assert forward_ad.unpack_dual(spikes).tangent is not None
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
-"""Hamming and dot-product attention: exact in both orders, and in every precision."""
+"""Hamming and dot-product attention: exact in both orders, every precision, and from bytes."""
+
+import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from spikevideoformer.ops._numba import hamming as numba_hamming
 from spikevideoformer.ops.hamming import (
     dot_attention,
     dot_attention_reference,
@@ -14,6 +17,7 @@ from spikevideoformer.ops.hamming import (
     hamming_similarity_reference,
 )
 from spikevideoformer.ops.lif import NeuronConfig, lif, unroll_integer_spikes
+from spikevideoformer.ops.pack import pack_spikes
 
 HEAD_WIDTHS = [1, 2, 3, 8, 10, 32, 45, 48, 60, 64, 120]  # 360 / 8 = 45 is odd
 
@@ -192,14 +196,152 @@ def test_what_is_kept_for_backward(levels, share):
     assert sum(kept) == 3 * q.numel() * 4 * share
 
 
-def test_bytes_in():
-    """Inference passes spikes as bytes."""
-    q, k, v = _qkv(tokens=100)
-    expected = hamming_attention(q, k, v, scale=0.1, constant_term=True)
-    out = hamming_attention(*(z.byte() for z in (q, k, v)), scale=0.1, constant_term=True)
+# --- Bytes and bits on a CPU ---------------------------------------------------------------------
+
+
+def _both_kinds(q, k, v, constant_term, **options):
+    """Hamming attention with or without the constant term, or the dot product for None."""
+    if constant_term is None:
+        return dot_attention(q, k, v, scale=0.3, **options)
+    return hamming_attention(q, k, v, scale=0.3, constant_term=constant_term, **options)
+
+
+def _reference(q, k, v, constant_term, levels):
+    """The integers of the reference in float64, rounded once before the scale and once by it."""
+    z = [z.double() for z in (q, k, v)]
+    exact = {"scale": float(levels**2), "levels": levels}  # the division by D^2 undone
+    if constant_term is None:
+        integers = dot_attention_reference(*z, **exact)
+    else:
+        integers = hamming_attention_reference(*z, **exact, constant_term=constant_term)
+    return integers.float() * (0.3 / levels**2)
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch):
+    """Calls of the kernel for byte spikes, counted."""
+    calls = []
+    real = numba_hamming.spike_attention
+
+    def counted(*args, **kwargs):
+        calls.append(kwargs)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(numba_hamming, "spike_attention", counted)
+    return calls
+
+
+KINDS = st.sampled_from([None, False, True])
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=attention_cases(), constant_term=KINDS, bits=st.booleans())
+def test_bytes_and_bits_equal_the_reference(kernel_calls, case, constant_term, bits):
+    *z, levels = case
+    kernel_calls.clear()
+    q, k, v = (pack_spikes(s, levels) if bits else s.byte() for s in z)
+    out = _both_kinds(q, k, v, constant_term, levels=levels)
+    assert len(kernel_calls) == 1
     assert out.dtype == torch.float32
+    assert torch.equal(out, _reference(*z, constant_term, levels))
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+@pytest.mark.parametrize("width", [3, 16, 45, 64, 65, 120, 130])
+def test_bytes_in_any_layout(kernel_calls, width, levels):
+    """Tokens of a channels-last clip, of a contiguous one, transposed, expanded and of slices."""
+    x = torch.randint(0, levels + 1, (3, 2, 3, 5 * width, 7)).byte()  # [q k v, B, h, ..]
+    tokens = x[..., :width, :].mT  # the last axis is not dense
+    heads = x.unflatten(3, (5, width))[:, :, 0].permute(0, 1, 2, 4, 3)  # [.., 5, N, d], strided
+    rows = x.flatten(2)[:, :, 3 : 3 + 4 * width].unflatten(2, (1, 4, width))  # off any alignment
+    same = rows[:, :1].expand(-1, 5, -1, -1, -1)
+    for q, k, v in (tokens, heads, rows, same, tokens.contiguous()):
+        out = _both_kinds(q, k, v, True, levels=levels)
+        assert torch.equal(out, _reference(q, k, v, True, levels))
+    q, k, v = tokens
+    out = hamming_attention(q[..., :1, :], k, v, scale=0.3, levels=levels)  # one query of many keys
+    assert torch.equal(out, _reference(q[..., :1, :], k, v, False, levels))
+    out = dot_attention(q, k, v[..., : (width + 1) // 2], scale=0.3, levels=levels)  # narrow values
+    assert torch.equal(out, _reference(q, k, v[..., : (width + 1) // 2], None, levels))
+    assert len(kernel_calls) == 7
+
+
+def test_bytes_come_out_laid_out_as_they_came():
+    q, k, v = (
+        torch.randint(0, 2, (3, 1, 50, 4, 20)).byte().transpose(2, 3)
+    )  # tokens of channels-last
+    assert hamming_attention(q, k, v, scale=0.1).stride() == q.stride()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("width", [5, 45, 120])
+def test_bytes_are_written_everywhere_on_any_threads(monkeypatch, threads, width):
+    """Poisoned memory shows nowhere; enough work that threads are used."""
+    q, k, v = (torch.rand(2, 3, 70, 3, 4 * width) < 0.3).byte().unflatten(4, (4, width))[:, :, :, 1]
+    q, k, v = (z.transpose(1, 2) for z in (q, k, v))
+    expected = _reference(q, k, v, True, 1)
+    real = torch.empty, torch.empty_like
+
+    def poisoned(*args, **kwargs):
+        out = real[isinstance(args[0], torch.Tensor)](*args, **kwargs)
+        return out.fill_(math.nan if out.is_floating_point() else 2**30 + 12_345)
+
+    before = torch.get_num_threads()
+    with monkeypatch.context() as context:
+        context.setattr(torch, "empty", poisoned)
+        context.setattr(torch, "empty_like", poisoned)
+        torch.set_num_threads(threads)
+        try:
+            out = _both_kinds(q, k, v, True)
+        finally:
+            torch.set_num_threads(before)
     assert torch.equal(out, expected)
-    assert torch.equal(dot_attention(q.byte(), k.byte(), v.byte()), dot_attention(q, k, v))
+
+
+def test_bytes_beyond_int32_and_other_orders_are_left_to_matmuls(kernel_calls):
+    q, k, v = (torch.full((1, 70_000, 16), 200, dtype=torch.uint8) for _ in "qkv")
+    out = dot_attention(q[:, :2], k, v, scale=1.0, levels=200)
+    exact = 16 * 70_000 * 200**3
+    assert exact > 2**31
+    assert torch.equal(out, torch.full((1, 2, 16), float(exact)) * (1 / 200**2))
+    q, k, v = torch.randint(0, 2, (3, 9, 20)).byte()
+    assert torch.equal(
+        dot_attention(q, k, v, order="quadratic"), dot_attention(q.float(), k.float(), v.float())
+    )
+    assert hamming_attention(q, k, v.float().requires_grad_(), scale=1.0).requires_grad
+    assert not kernel_calls
+
+
+def test_bytes_are_exact_between_float32_and_int32(kernel_calls):
+    """Sums above 2^24, where float32 skips integers, rounded once."""
+    q, k, v = torch.randint(14, 17, (3, 24_000, 45)).div(5, rounding_mode="floor").byte()
+    q = q[:20]
+    for constant_term in (None, True):
+        out = _both_kinds(q, k, v, constant_term, levels=3)
+        assert out.abs().max() / 0.3 * 9 > 2**24
+        assert torch.equal(out, _reference(q, k, v, constant_term, 3))
+    assert len(kernel_calls) == 2
+
+
+def test_bytes_under_torch_compile():
+    q, k, v = torch.randint(0, 2, (3, 2, 9, 20)).byte()
+    packed = pack_spikes(v)
+
+    def run(q, k, v):
+        return hamming_attention(q, k, v, scale=0.1, constant_term=True)
+
+    expected = run(q, k, v)
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(q, k, v), expected)
+    assert torch.equal(compiled(q, k, packed), expected)
+
+
+def test_no_tokens_and_no_heads():
+    for shape in ((2, 0, 20), (0, 3, 20)):
+        q = torch.zeros(shape, dtype=torch.uint8)
+        assert hamming_attention(q, q, q, scale=0.1).shape == shape
+    q, none = torch.ones(2, 3, 20, dtype=torch.uint8), torch.zeros(2, 0, 20, dtype=torch.uint8)
+    assert torch.equal(hamming_attention(q, none, none, scale=0.1), torch.zeros(2, 3, 20))
 
 
 # --- Precision: T = 32 frames of 14 x 14 tokens, where half precision would overflow ------------
@@ -319,3 +461,16 @@ def test_unknown_order():
     ):
         with pytest.raises(ValueError, match="choose linear or quadratic"):
             op()
+
+
+def test_forward_mode_only_through_the_reference():
+    q, k, v = torch.randint(0, 2, (3, 5, 4)).double()
+    tangent = torch.randn_like(v)
+    for op in (hamming_attention, dot_attention):
+        with pytest.raises(NotImplementedError, match="use hamming_attention_reference or"):
+            torch.func.jvp(lambda z: op(q, k, z, scale=0.1), (v,), (tangent,))  # noqa: B023
+    _, along = torch.func.jvp(
+        lambda z: hamming_attention_reference(q, k, z, scale=0.1), (v,), (tangent,)
+    )
+    expected = hamming_attention_reference(q, k, tangent, scale=0.1)
+    torch.testing.assert_close(along, expected)

@@ -341,8 +341,9 @@ def test_unrolled_neuron_takes_a_state():
         ({"surrogate": "box"}, "sigmoid, arctan, triangle"),
         ({"surrogate_alpha": 0.0}, "positive"),
         ({"levels": 4}, "levels=1"),
-        ({"kind": "integer_lif", "levels": 0, "v_reset": None}, "at least 1"),
-        ({"kind": "integer_lif", "levels": 2.5, "v_reset": None}, "at least 1"),
+        ({"kind": "integer_lif", "levels": 0, "v_reset": None}, "1 to 255"),
+        ({"kind": "integer_lif", "levels": 2.5, "v_reset": None}, "1 to 255"),
+        ({"kind": "integer_lif", "levels": 256, "v_reset": None}, "levels is 256"),
         ({"kind": "integer_lif", "levels": 4}, "v_reset=None"),
     ],
 )
@@ -387,3 +388,17 @@ def test_second_derivatives_are_refused_rather_than_wrong():
     (gradient,) = torch.autograd.grad(lif(x, NeuronConfig())[0].sum(), x, create_graph=True)
     with pytest.raises(RuntimeError):
         gradient.square().sum().backward()
+
+
+@pytest.mark.parametrize("config", [NeuronConfig(), NeuronConfig.integer()], ids=["lif", "integer"])
+def test_forward_mode_only_through_the_reference(config):
+    x = _currents((3, 4))
+    with pytest.raises(NotImplementedError, match="use backend='reference'"):
+        torch.func.jvp(lambda z: lif(z, config), (x,), (torch.ones_like(x),))
+
+    def spikes(x):
+        return lif(x, config, backend="reference")[0]
+
+    forward, backward = torch.func.jacfwd(spikes)(x), torch.func.jacrev(spikes)(x)
+    assert forward.abs().sum() > 0
+    torch.testing.assert_close(forward, backward, rtol=1e-12, atol=1e-12)

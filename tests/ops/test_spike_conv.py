@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 
 from spikevideoformer.ops._keep import pack_op, unpack_op
 from spikevideoformer.ops.spike_conv import spike_conv2d, spike_conv2d_reference
@@ -103,6 +104,17 @@ def test_nothing_is_packed_without_gradients():
     assert torch.equal(spike_conv2d(x, weight), F.conv2d(x, weight))
     with torch.no_grad():
         assert torch.equal(spike_conv2d(x, weight.requires_grad_()), F.conv2d(x, weight))
+
+
+def test_forward_mode_is_refused_where_spikes_are_packed():
+    x, weight = (torch.rand(2, 3, 5, 5) < 0.5).float(), torch.randn(4, 3, 1, 1)
+    tangent = torch.randn_like(weight)
+    trained = weight.clone().requires_grad_()
+    with forward_ad.dual_level():
+        with pytest.raises(NotImplementedError, match="use spike_conv2d_reference"):
+            spike_conv2d(x, forward_ad.make_dual(trained, tangent))
+        out = spike_conv2d(x, forward_ad.make_dual(weight, tangent))  # nothing to pack
+        torch.testing.assert_close(forward_ad.unpack_dual(out).tangent, F.conv2d(x, tangent))
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # in dynamo

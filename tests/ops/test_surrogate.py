@@ -59,6 +59,15 @@ def test_spike_steps_forward_and_bumps_backward(surrogate):
     assert torch.equal(x.grad, expected)
 
 
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_forward_mode_equals_backward_mode(surrogate):
+    x, tangent = torch.randn(2, 50, dtype=torch.float64)
+    out, along = torch.func.jvp(lambda z: spike(z, surrogate), (x,), (tangent,))
+    assert torch.equal(out, (x >= 0).double())
+    expected = tangent * surrogate_gradient(x, surrogate, DEFAULT_ALPHA[surrogate])
+    assert torch.equal(along, expected)
+
+
 def test_unknown_surrogate():
     with pytest.raises(ValueError, match="choose one of sigmoid, arctan, triangle"):
         surrogate_gradient(torch.zeros(1), "rectangle", 1.0)  # type: ignore[arg-type]

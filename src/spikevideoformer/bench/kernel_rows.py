@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,11 @@ from spikevideoformer.bench.baselines import (
 from spikevideoformer.bench.options import Options
 from spikevideoformer.bench.results import Measurement, Target
 from spikevideoformer.bench.timing import ratios, time_in_turn
+from spikevideoformer.nn.attention import from_tokens, to_tokens
 from spikevideoformer.ops.affine_lif import affine_lif, affine_lif_reference
 from spikevideoformer.ops.hamming import hamming_attention
 from spikevideoformer.ops.lif import NeuronConfig, lif_reference
+from spikevideoformer.ops.pack import pack_spikes
 
 # [T, B, C, H, W]: inside the 15 M network at T = 16, 224x224, from a piece of stage 1 to stage 4
 NEURON_SHAPES = (
@@ -238,3 +241,63 @@ def attention(options: Options) -> list[Measurement]:
             details={"seconds_per_frame": per_frame},
         ),
     ]
+
+
+# head width and largest spike: stages 3 and 4 of the 15 M network, and Integer-LIF
+BYTE_ATTENTION = ((32, 1), (45, 1), (32, 4), (45, 4))
+
+
+def attention_bytes(options: Options) -> list[Measurement]:
+    """Hamming attention that adds up byte spikes, and bits, against float32 matmuls."""
+    heads, frames, side = 8, options.frames or 16, 14
+    cases = BYTE_ATTENTION[:2] if options.quick else BYTE_ATTENTION
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for width, levels in cases:
+        shape = (frames, 1, heads * width, side, side)
+
+        def spikes(shape: tuple[int, ...] = shape, levels: int = levels) -> Tensor:
+            """As neurons leave them: channels-last, one in five fires."""
+            fired = torch.rand((levels, *shape), generator=generator) < 0.2 / levels
+            images = fired.sum(0, dtype=torch.uint8).flatten(0, 1)
+            return images.contiguous(memory_format=torch.channels_last).unflatten(0, shape[:2])
+
+        as_bytes = [to_tokens(spikes(), heads, "space_time") for _ in "qkv"]
+        inputs: dict[str, list[Any]] = {
+            "float32": [z.float() for z in as_bytes],
+            "bytes": as_bytes,
+        }
+        if levels == 1:
+            inputs["bits"] = [pack_spikes(z) for z in as_bytes]
+
+        def attend(z: list[Any], shape: tuple[int, ...] = shape, levels: int = levels) -> Tensor:
+            y = hamming_attention(*z, scale=1 / (2 * shape[2]), levels=levels)
+            return from_tokens(y, torch.Size(shape), "space_time")
+
+        out = {name: attend(z) for name, z in inputs.items()}
+        differ = [name for name, y in out.items() if not torch.equal(y, out["float32"])]
+        seconds = {}
+        if not differ:
+            seconds = time_in_turn(
+                {name: (lambda z=z: attend(z)) for name, z in inputs.items()},  # type: ignore[misc]  # noqa: B023
+                rounds=options.rounds_of(15, 25),
+                least_s=0.02,
+            )
+        for name in list(inputs)[1:]:
+            base = Measurement(
+                row="attention_bytes",
+                work=f"attention (cpu) from {name}, T={frames}, {side}x{side} tokens, {heads} "
+                f"heads of {width}, spikes 0..{levels}, a fifth fires",
+                against="itself from float32 spikes, by matmuls",
+                why_not=f"{' and '.join(differ)}: not the same numbers, no ratio",
+            )
+            if seconds:
+                base = replace(
+                    base,
+                    why_not=None,
+                    ratio=ratios(seconds["float32"], seconds[name]),
+                    equivalence="no number differs",
+                    details={"seconds": seconds},
+                )
+            found.append(base)
+    return found

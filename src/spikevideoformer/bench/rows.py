@@ -3,7 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from spikevideoformer.bench.kernel_rows import attention, neuron_forward, neuron_stepwise
+from spikevideoformer.bench.kernel_rows import (
+    attention,
+    attention_bytes,
+    neuron_forward,
+    neuron_stepwise,
+)
 from spikevideoformer.bench.network_rows import (
     clip_scaling,
     cpu_inference_ann,
@@ -99,6 +104,12 @@ ROWS: dict[str, RowSpec] = {
         about="attention, T=128, 14x14 tokens",
         against="softmax attention (SDPA)",
         target=_at_least(10),
+    ),
+    "attention_bytes": RowSpec(
+        run=attention_bytes,
+        device="cpu",
+        about="attention from bytes and bits, T=16, 14x14 tokens",
+        against="itself from float32 spikes",
     ),
     "clip_scaling": RowSpec(
         run=clip_scaling,

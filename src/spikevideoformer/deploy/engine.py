@@ -250,8 +250,8 @@ class _Build:
         self.fires: dict[Neuron, Fire] = {}
 
     def fire(self, neuron: Neuron, into_conv: bool = True) -> Fire:
-        # products of attention are computed in float32
-        self.fires[neuron] = Fire(neuron, self.spike_dtype if into_conv else torch.float32)
+        # attention reads bytes in every precision, and the same numbers come out
+        self.fires[neuron] = Fire(neuron, self.spike_dtype if into_conv else torch.uint8)
         return self.fires[neuron]
 
     def conv(self, conv: nn.Conv2d, bn: nn.BatchNorm2d, *, ends_branch: bool) -> Conv:

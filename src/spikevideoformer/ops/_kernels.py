@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from spikevideoformer.ops import _stepwise
@@ -66,10 +67,30 @@ def load(package: str, name: str) -> ModuleType | str:
         return f"{package[1:]} kernels do not load ({error})"
 
 
-def _is_traced(x: Tensor) -> bool:
+def is_traced(x: Tensor) -> bool:
     """Whether operations are recorded, so that they must go through the dispatcher."""
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
     return torch.compiler.is_compiling() or tracing or type(x) not in _PLAIN
+
+
+def refuse_forward_mode(instead: str, *tensors: Tensor | None) -> None:
+    """Raise where a tensor carries a forward-mode tangent, which kernels would drop.
+
+    Args:
+        instead: what has such derivatives.
+        tensors: all inputs that may have one.
+
+    Raises:
+        NotImplementedError: one has.
+    """
+    if forward_ad._current_level < 0:  # -1 outside of dual_level and torch.func.jvp
+        return
+    for z in tensors:
+        if z is not None and forward_ad.unpack_dual(z).tangent is not None:
+            raise NotImplementedError(
+                f"a forward-mode derivative (jvp) was asked for, and kernels have backward ones "
+                f"only; use {instead}"
+            )
 
 
 @cache
@@ -123,8 +144,9 @@ def run(
     fused: bool = False,
 ) -> Outputs:
     """Neurons over time by the best kernel, differentiable."""
-    if _is_traced(x):
-        spikes, v, y = affine_lif_op(x, scale, shift, residual, v_init, spike_dtype, *neuron)
+    refuse_forward_mode("backend='reference'", x, scale, shift, residual, v_init)
+    if is_traced(x):
+        spikes, v, y = affine_lif_op(x, scale, shift, residual, v_init, spike_dtype, *neuron, fused)
         return Outputs(spikes, v, None if residual is None else y)
     module = kernels(x, residual, fused=fused)
     if torch.is_grad_enabled() and (
@@ -239,10 +261,11 @@ def affine_lif_op(
     surrogate: str,
     alpha: float,
     levels: int,
+    fused: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`run`; the last result is empty without a residual."""
     neuron = (kind, tau, v_threshold, v_reset, decay_input, detach_reset, surrogate, alpha, levels)
-    spikes, v, y = kernels(x, residual).forward(
+    spikes, v, y = kernels(x, residual, fused=fused).forward(
         x, scale, shift, residual, v_init, spike_dtype, *neuron
     )
     return spikes, v, _or_empty(x, y)[0]
@@ -325,7 +348,7 @@ def _(
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
-    x, scale, shift, residual, v_init, _, *neuron = inputs
+    x, scale, shift, residual, v_init, _, *neuron, _ = inputs
     _save(ctx, x, scale, shift, residual, v_init, output[2])
     ctx.neuron = neuron
 
@@ -342,7 +365,7 @@ def _backward(ctx: Any, grad_spikes: Any, grad_v: Any, grad_y: Any) -> Any:
         *_wanted(ctx, scale),
         *ctx.neuron,
     )
-    return *_gradients(ctx, scale, *found), *[None] * 10
+    return *_gradients(ctx, scale, *found), *[None] * 11
 
 
 affine_lif_op.register_autograd(_backward, setup_context=_setup)
@@ -355,7 +378,7 @@ def statistics(
     x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
 ) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each channel; the running ones are updated in place."""
-    if _is_traced(x):
+    if is_traced(x):
         return statistics_op(x, running_mean, running_var, momentum)
     return torch.batch_norm_update_stats(x.flatten(0, 1), running_mean, running_var, momentum)
 
@@ -410,8 +433,8 @@ def run_normalised(
         fused: refuse the plain implementation.
     """
     arguments = (x, weight, bias, v_init, scale, shift, mean, var, eps, of_batch, spike_dtype)
-    if _is_traced(x):
-        return normalised_lif_op(*arguments, *neuron)
+    if is_traced(x):
+        return normalised_lif_op(*arguments, *neuron, fused)
     module = kernels(x, fused=fused)
     if torch.is_grad_enabled() and any(
         z is not None and z.requires_grad for z in (x, weight, bias, v_init)
@@ -446,7 +469,7 @@ class _NormalisedLIF(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         x, _, _, v_init, scale, shift, _, _, _, _, spike_dtype, neuron, module = arguments
         spikes, v, _ = module.forward(x, scale, shift, None, v_init, spike_dtype, *neuron)
-        _setup_normalised(ctx, (*arguments[:-2], *neuron), None)
+        _setup_normalised(ctx, (*arguments[:-2], *neuron, False), None)
         ctx.module = module
         ctx.set_materialize_grads(False)
         if not spike_dtype.is_floating_point:
@@ -464,7 +487,7 @@ class _NormalisedLIF(torch.autograd.Function):
 
 
 def _setup_normalised(ctx: Any, inputs: Any, output: Any) -> None:
-    x, weight, bias, v_init, scale, shift, mean, var, eps, of_batch, _, *neuron = inputs
+    x, weight, bias, v_init, scale, shift, mean, var, eps, of_batch, _, *neuron, _ = inputs
     ctx.save_for_backward(x, weight, bias, v_init, scale, shift, mean, var)
     ctx.eps, ctx.of_batch, ctx.neuron = eps, of_batch, neuron
 
@@ -516,10 +539,13 @@ def normalised_lif_op(
     surrogate: str,
     alpha: float,
     levels: int,
+    fused: bool,
 ) -> tuple[Tensor, Tensor]:
     """See :func:`run_normalised`."""
     neuron = (kind, tau, v_threshold, v_reset, decay_input, detach_reset, surrogate, alpha, levels)
-    spikes, v, _ = kernels(x).forward(x, scale, shift, None, v_init, spike_dtype, *neuron)
+    spikes, v, _ = kernels(x, fused=fused).forward(
+        x, scale, shift, None, v_init, spike_dtype, *neuron
+    )
     return spikes, v
 
 
@@ -557,7 +583,7 @@ def _backward_normalised(ctx: Any, grad_spikes: Any, grad_v: Any) -> Any:
     if grad_spikes is not None and not grad_spikes.is_floating_point():
         grad_spikes = None
     found = _backward_normalised_by(ctx, affine_lif_backward_op, combine_op, grad_spikes, grad_v)
-    return *found, *[None] * 9
+    return *found, *[None] * 10
 
 
 normalised_lif_op.register_autograd(_backward_normalised, setup_context=_setup_normalised)

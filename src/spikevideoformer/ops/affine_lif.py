@@ -126,7 +126,7 @@ def affine_lif(
             f"residual has shape {tuple(residual.shape)}; the input has {tuple(x.shape)}"
         )
     check_device(x, residual=residual)
-    dtype = resolve_spike_dtype(x, spike_dtype, config)
+    dtype = resolve_spike_dtype(x, spike_dtype)
     if backend == "reference":
         out = affine_lif_reference(
             x, config, scale=scale, shift=shift, residual=residual, v_init=v_init
@@ -151,15 +151,11 @@ def check_channels(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Non
     check_device(x, scale=scale, shift=shift)
 
 
-def resolve_spike_dtype(
-    x: Tensor, spike_dtype: torch.dtype | None, config: NeuronConfig
-) -> torch.dtype:
+def resolve_spike_dtype(x: Tensor, spike_dtype: torch.dtype | None) -> torch.dtype:
     """Type of the spikes; ValueError where it is none that kernels write."""
     dtype = x.dtype if spike_dtype is None else spike_dtype
     if dtype not in (torch.float32, torch.bfloat16, torch.uint8, x.dtype):
         raise ValueError(
             f"spike_dtype is {dtype}; expected torch.float32, bfloat16, uint8 or that of the input"
         )
-    if config.levels > 255 and dtype in (torch.bfloat16, torch.uint8):
-        raise ValueError(f"spikes 0..{config.levels} do not fit {dtype}; use torch.float32")
     return dtype

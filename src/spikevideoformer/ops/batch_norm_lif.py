@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikevideoformer.ops._kernels import run_normalised, statistics
+from spikevideoformer.ops._kernels import refuse_forward_mode, run_normalised, statistics
 from spikevideoformer.ops.affine_lif import resolve_spike_dtype
 from spikevideoformer.ops.lif import (
     NeuronConfig,
@@ -118,12 +118,13 @@ def batch_norm_lif(
         raise ValueError(f"one value per channel in {tuple(x.shape)}: no variance to normalise by")
     if not training and (running_mean is None or running_var is None):
         raise ValueError("without training a batch norm needs running_mean and running_var")
-    dtype = resolve_spike_dtype(x, spike_dtype, config)
+    dtype = resolve_spike_dtype(x, spike_dtype)
     if backend == "reference":
         spikes, v = batch_norm_lif_reference(
             x, config, running_mean, running_var, weight, bias, training, momentum, eps, v_init
         )
         return spikes.to(dtype), v
+    refuse_forward_mode("backend='reference'", x, weight, bias, v_init)
     with torch.no_grad():
         if training:
             mean, var = statistics(x, running_mean, running_var, momentum)

@@ -10,6 +10,9 @@ All sums here are integers. They are exact in float32 up to 2^24, but overflow f
 bits in bfloat16 and TF32: neither autocast nor a lowered matmul precision reaches these products,
 and where a sum could exceed 2^24 they are taken in float64.
 
+Spikes may come as what they are in memory, bytes or packed bits. On a CPU these are added up as
+integers (``_numba/hamming.py``), with no float in between, and give the same numbers.
+
 The linear order never makes ``Q' = 2Q - 1``: ``(2Q - 1) A = Q (2A) - 1 (1^T A)``, and both terms on
 the right come from the small ``A``. The backward pass works in the same way on the spikes alone,
 which can be kept as bits.
@@ -22,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spikevideoformer.ops._keep import keep, restore
+from spikevideoformer.ops._kernels import is_traced, load, refuse_forward_mode
 from spikevideoformer.ops.pack import Packed
 
 Order = Literal["linear", "quadratic"]
@@ -95,9 +99,9 @@ class _Form(NamedTuple):
 
 
 def hamming_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    q: Tensor | Packed,
+    k: Tensor | Packed,
+    v: Tensor | Packed,
     *,
     scale: float,
     order: Order = "linear",
@@ -117,7 +121,8 @@ def hamming_attention(
         term is that of the same mean over pairs.
 
     Args:
-        q: spikes 0..``levels``, ``[..., N, d]``, of any dtype.
+        q: spikes 0..``levels``, ``[..., N, d]``, of any dtype or packed (:func:`pack_spikes`);
+            bytes and packed spikes carry no gradient. On a CPU bytes are the fastest.
         k: spikes 0..``levels``, ``[..., M, d]``.
         v: spikes 0..``levels``, ``[..., M, d]``.
         scale: factor on the integer sums (foldable into the next threshold).
@@ -140,9 +145,9 @@ def hamming_attention(
 
 
 def dot_attention(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    q: Tensor | Packed,
+    k: Tensor | Packed,
+    v: Tensor | Packed,
     *,
     scale: float = 0.125,
     order: Order = "linear",
@@ -164,13 +169,24 @@ def dot_attention(
     return _attention(q, k, v, _Form(1, 0, 0, scale / levels**2, order), levels, packed)
 
 
-def _attention(q: Tensor, k: Tensor, v: Tensor, form: _Form, levels: int, packed: bool) -> Tensor:
+def _attention(
+    q: Tensor | Packed,
+    k: Tensor | Packed,
+    v: Tensor | Packed,
+    form: _Form,
+    levels: int,
+    packed: bool,
+) -> Tensor:
+    q, k, v = (_unpacked(z) for z in (q, k, v))
+    refuse_forward_mode("hamming_attention_reference or dot_attention_reference", q, k, v)
     if form.order not in ("linear", "quadratic"):
         raise ValueError(f"order {form.order!r} is unknown; choose linear or quadratic")
     # each of Q A, D 1^T A and D^2 d 1^T V is at most M d D^3; a Q A and the others are added up in
     # an order that is the matmul's
     terms = form.a + (form.o > 0) + (form.c > 0)
     largest = terms * k.shape[-2] * q.shape[-1] * levels**3
+    if _adds_bytes(q, k, v, form, largest):
+        return _from_bytes(q, k, v, form, levels)
     dtype = torch.float64 if _float32_is_not_exact(largest, q.is_cuda) else torch.float32
     packed = packed and torch.is_grad_enabled()
     with torch.autocast(device_type=q.device.type, enabled=False):
@@ -241,6 +257,38 @@ def _integer_sums(q: Tensor, k: Tensor, v: Tensor, form: _Form) -> Tensor:
         return _in_order(form.a * q - form.o, form.a * k - form.o, v, "quadratic") + constant
     a = _inner(k, v, form)
     return _add_product(constant - form.o * a.sum(-2, keepdim=True), q, form.a * a)
+
+
+def _unpacked(z: Tensor | Packed) -> Tensor:
+    """Packed spikes as bytes, others as they are."""
+    return restore(z._replace(dtype=torch.uint8)) if isinstance(z, Packed) else z
+
+
+def _adds_bytes(q: Tensor, k: Tensor, v: Tensor, form: _Form, largest: int) -> bool:
+    """Whether :func:`_from_bytes` takes these."""
+    return (
+        all(z.dtype == torch.uint8 and z.device.type == "cpu" for z in (q, k, v))
+        and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+        and form.order == "linear"
+        and largest < 2**31
+        and not is_traced(q)
+        and not isinstance(load("_numba", "hamming"), str)
+    )
+
+
+def _from_bytes(q: Tensor, k: Tensor, v: Tensor, form: _Form, levels: int) -> Tensor:
+    """``form`` of byte spikes on a CPU, integers added up where the spikes lie in memory."""
+    kernels: Any = load("_numba", "hamming")
+    batch, heads = q.shape[:-3].numel(), q.shape[-3:-2].numel()
+    out: Tensor = kernels.spike_attention(
+        *(z.reshape(batch, heads, *z.shape[-2:]) for z in (q, k, v)),
+        a=form.a,
+        o=form.o,
+        constant=form.c,
+        scale=form.scale,
+        levels=levels,
+    )
+    return out.reshape(*q.shape[:-1], v.shape[-1])
 
 
 def _inner(k: Tensor, v: Tensor, form: _Form) -> Tensor:

@@ -37,7 +37,8 @@ class NeuronConfig:
         detach_reset: whether the reset stays out of the gradient.
         surrogate: shape of the surrogate gradient (binary neurons).
         surrogate_alpha: its sharpness; the usual one of that shape where None.
-        levels: D, largest integer fired by ``integer_lif``.
+        levels: D, largest integer fired by ``integer_lif``, at most 255: spikes are kept and
+            passed as bytes too.
 
     Raises:
         ValueError: a value outside its range.
@@ -85,9 +86,9 @@ class NeuronConfig:
         if self.kind == "lif" and self.levels != 1:
             raise ValueError(f"levels is {self.levels}; a binary lif has levels=1")
         if self.kind == "integer_lif":
-            if not (isinstance(self.levels, int) and self.levels >= 1):
+            if not (isinstance(self.levels, int) and 1 <= self.levels <= 255):
                 raise ValueError(
-                    f"levels is {self.levels}; integer_lif needs an integer, at least 1 (paper: 4)"
+                    f"levels is {self.levels}; integer_lif needs an integer, 1 to 255 (paper: 4)"
                 )
             if self.v_reset is not None:
                 raise ValueError("integer_lif subtracts what it fires; set v_reset=None")
@@ -139,16 +140,27 @@ def _charge(v: Tensor, x: Tensor, config: NeuronConfig) -> Tensor:
 class _RoundClamp(torch.autograd.Function):
     """clamp(round(x), 0, D) with the gradient of the identity inside [0, D]."""
 
+    generate_vmap_rule = True  # for torch.func.jacfwd
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, levels: int) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.levels = levels
+    def forward(x: Tensor, levels: int) -> Tensor:
         return torch.round(x).clamp_(0, levels)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, ctx.levels = inputs
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (x,) = ctx.saved_tensors
         return grads[0] * ((x >= 0) & (x <= ctx.levels)), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return tangents[0] * ((x >= 0) & (x <= ctx.levels))
 
 
 def lif_reference(

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spikevideoformer.ops._keep import keep, restore
+from spikevideoformer.ops._kernels import refuse_forward_mode
 from spikevideoformer.ops.pack import Packed
 
 
@@ -54,9 +55,13 @@ def spike_conv2d(
 
     Returns:
         ``[frames, C_out, H', W']``; under autocast in its dtype, as ``F.conv2d``.
+
+    Raises:
+        NotImplementedError: a forward-mode derivative where the input is kept packed.
     """
     if not (torch.is_grad_enabled() and weight.requires_grad):
         return spike_conv2d_reference(x, weight, bias, stride, padding, groups)
+    refuse_forward_mode("spike_conv2d_reference", x, weight, bias)
     kind = x.device.type
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)

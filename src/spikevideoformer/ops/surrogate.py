@@ -50,18 +50,29 @@ def surrogate_gradient(x: Tensor, surrogate: Surrogate, alpha: float) -> Tensor:
 
 
 class _Spike(torch.autograd.Function):
-    """Step forward, surrogate backward."""
+    """Step forward, surrogate derivative in either mode."""
+
+    generate_vmap_rule = True  # for torch.func.jacfwd
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, surrogate: Surrogate, alpha: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.surrogate, ctx.alpha = surrogate, alpha
+    def forward(x: Tensor, surrogate: Surrogate, alpha: float) -> Tensor:
         return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        x, ctx.surrogate, ctx.alpha = inputs
+        ctx.save_for_backward(x)
+        ctx.save_for_forward(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (x,) = ctx.saved_tensors
         return grads[0] * surrogate_gradient(x, ctx.surrogate, ctx.alpha), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        return tangents[0] * surrogate_gradient(x, ctx.surrogate, ctx.alpha)
 
 
 def spike(x: Tensor, surrogate: Surrogate = "sigmoid", alpha: float | None = None) -> Tensor:

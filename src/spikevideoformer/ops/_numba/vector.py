@@ -20,7 +20,8 @@ from numba.extending import models, overload, register_model
 
 intrinsic: Any = numba.extending.intrinsic  # its types would not let the functions be called
 LANES = 16
-FLOAT32, BFLOAT16, UINT8 = range(3)  # kinds of numbers in memory; all are float32 in registers
+FLOAT32, BFLOAT16, UINT8 = range(3)  # kinds of numbers in memory; `load` makes them float32
+INT32 = 3  # `load_int` and `store_int` take it
 ITEM_BYTES = (4, 2, 1)
 
 _f32, _i1, _i8, _i16, _i32 = (
@@ -33,7 +34,7 @@ _f32, _i1, _i8, _i16, _i32 = (
 
 
 class _Lanes(types.Type):
-    """LANES float32 numbers or truth values."""
+    """LANES float32 numbers, int32 numbers or truth values."""
 
     def __init__(self, item: types.Type) -> None:
         self.item = item
@@ -43,11 +44,12 @@ class _Lanes(types.Type):
 @register_model(_Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, fe_type: _Lanes) -> None:
-        item = _f32 if fe_type.item is types.float32 else _i1
+        item = {types.float32: _f32, types.int32: _i32, types.boolean: _i1}[fe_type.item]
         super().__init__(manager, fe_type, ir.VectorType(item, LANES))
 
 
 _floats, _truths = _Lanes(types.float32), _Lanes(types.boolean)
+_ints = _Lanes(types.int32)
 
 
 def _wide(item: ir.Type, width: int) -> ir.Type:
@@ -56,6 +58,13 @@ def _wide(item: ir.Type, width: int) -> ir.Type:
 
 def _splat(item: ir.Type, value: float | int, width: int) -> ir.Constant:
     return ir.Constant(_wide(item, width), value if width == 1 else [value] * width)
+
+
+def _everywhere(builder: Any, value: Any, item: ir.Type, width: int) -> Any:
+    """A vector whose every lane is ``value``."""
+    undefined = ir.Constant(_wide(item, width), ir.Undefined)
+    first = builder.insert_element(undefined, value, _i32(0))
+    return builder.shuffle_vector(first, undefined, _splat(_i32, 0, width))
 
 
 def _width(numba_type: types.Type) -> int:
@@ -149,11 +158,7 @@ def load_bits(typing: Any, address: Any, index: Any) -> Any:
 
     def _turned(builder: Any, bits: Any) -> Any:
         # one lane for each bit by comparison: a bitcast would order them by endianness
-        zero = ir.Constant(ir.VectorType(_i32, LANES), [0] * LANES)
-        undefined = ir.Constant(ir.VectorType(_i16, LANES), ir.Undefined)
-        everywhere = builder.shuffle_vector(
-            builder.insert_element(undefined, bits, _i32(0)), undefined, zero
-        )
+        everywhere = _everywhere(builder, bits, _i16, LANES)
         mask = ir.Constant(everywhere.type, [1 << i for i in range(LANES)])
         none = ir.Constant(everywhere.type, [0] * LANES)
         return builder.icmp_unsigned("!=", builder.and_(everywhere, mask), none)
@@ -224,6 +229,88 @@ def add_to_float64(typing: Any, address: Any, index: Any, value: Any) -> Any:
     return types.void(types.int64, types.int64, types.float64), generate
 
 
+# Whole numbers: int32 in lanes, which wrap around, and numba's own int64 where width is 1.
+
+
+@intrinsic(prefer_literal=True)
+def load_int(typing: Any, address: Any, index: Any, kind: Any, width: Any) -> Any:
+    """``width`` whole numbers at ``address[index]``, which holds bytes (UINT8) or int32 (INT32)."""
+    returned = types.int64 if width.literal_value == 1 else _ints
+    signature = returned(types.int64, types.int64, kind, width)
+    item, width = _i8 if kind.literal_value == UINT8 else _i32, width.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _pointer(builder, args[0], args[1], item)
+        value = builder.load(place, typ=_wide(item, width), align=item.width // 8)
+        wanted = ir.IntType(64) if width == 1 else _wide(_i32, width)
+        if item is _i8:
+            return builder.zext(value, wanted)
+        return builder.sext(value, wanted) if width == 1 else value
+
+    return signature, generate
+
+
+@intrinsic
+def store_int(typing: Any, address: Any, index: Any, value: Any) -> Any:
+    """Write whole numbers to ``address[index]`` as int32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = args[2] if value == _ints else builder.trunc(args[2], _i32)
+        builder.store(number, _pointer(builder, args[0], args[1], _i32), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, value), generate
+
+
+@intrinsic(prefer_literal=True)
+def splat_int(typing: Any, value: Any, width: Any) -> Any:
+    """A whole number in every lane."""
+    signature = (types.int64 if width.literal_value == 1 else _ints)(types.int64, width)
+    width = width.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if width == 1:
+            return args[0]
+        return _everywhere(builder, builder.trunc(args[0], _i32), _i32, width)
+
+    return signature, generate
+
+
+@intrinsic
+def to_float(typing: Any, value: Any) -> Any:
+    """Whole numbers as float32, rounded to nearest."""
+    width = _width(value)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.sitofp(args[0], _wide(_f32, width))
+
+    return (types.float32 if width == 1 else _floats)(value), generate
+
+
+@intrinsic
+def nonzero_bits(typing: Any, address: Any, index: Any) -> Any:
+    """An int64 whose bit i says whether byte i of the LANES at ``address[index]`` is not 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _pointer(builder, args[0], args[1], _i8)
+        value = builder.load(place, typ=_wide(_i8, LANES), align=1)
+        fired = builder.icmp_unsigned("!=", value, _splat(_i8, 0, LANES))
+        # as in store_bits, the lowest first on little-endian machines
+        return builder.zext(builder.bitcast(fired, _i16), ir.IntType(64))
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def lowest_bit(typing: Any, bits: Any) -> Any:
+    """Place of the lowest bit that is set in an int64 other than 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], _i1(1))
+
+    return types.int64(types.int64), generate
+
+
 @intrinsic(prefer_literal=True)
 def splat(typing: Any, value: Any, width: Any) -> Any:
     """A float32 in every lane."""
@@ -231,12 +318,7 @@ def splat(typing: Any, value: Any, width: Any) -> Any:
     width = width.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if width == 1:
-            return args[0]
-        undefined = ir.Constant(_wide(_f32, width), ir.Undefined)
-        first = builder.insert_element(undefined, args[0], _i32(0))
-        zeros = ir.Constant(ir.VectorType(_i32, width), [0] * width)
-        return builder.shuffle_vector(first, undefined, zeros)
+        return args[0] if width == 1 else _everywhere(builder, args[0], _f32, width)
 
     return signature, generate
 
@@ -304,8 +386,10 @@ def two_to_the(typing: Any, a: Any) -> Any:
     return a(a), generate
 
 
-def _overload_operator(symbol: Any, instruction: str, comparison: str | None = None) -> None:
-    """Give vectors of floats an operator; scalars keep numba's own."""
+def _overload_operator(
+    symbol: Any, instruction: str, comparison: str | None = None, lanes_of: Any = _floats
+) -> None:
+    """Give vectors an operator; scalars keep numba's own."""
 
     @intrinsic
     def lanes(typing: Any, a: Any, b: Any) -> Any:
@@ -314,11 +398,11 @@ def _overload_operator(symbol: Any, instruction: str, comparison: str | None = N
                 return builder.fcmp_ordered(comparison, *args)
             return getattr(builder, instruction)(*args)
 
-        return (_truths if comparison else _floats)(_floats, _floats), generate
+        return (_truths if comparison else lanes_of)(lanes_of, lanes_of), generate
 
     @overload(symbol, jit_options={"forceinline": True})
     def choose(a, b):  # type: ignore[no-untyped-def] # numba compares the two signatures
-        if a == _floats and b == _floats:
+        if a == lanes_of and b == lanes_of:
             return lambda a, b: lanes(a, b)
         return None
 
@@ -329,6 +413,9 @@ _overload_operator(operator.mul, "fmul")
 _overload_operator(operator.ge, "", ">=")
 _overload_operator(operator.le, "", "<=")
 _overload_operator(operator.lt, "", "<")
+_overload_operator(operator.add, "add", lanes_of=_ints)
+_overload_operator(operator.sub, "sub", lanes_of=_ints)
+_overload_operator(operator.mul, "mul", lanes_of=_ints)
 
 
 @intrinsic
