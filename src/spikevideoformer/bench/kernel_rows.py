@@ -279,7 +279,7 @@ def attention_bytes(options: Options) -> list[Measurement]:
         seconds = {}
         if not differ:
             seconds = time_in_turn(
-                {name: (lambda z=z: attend(z)) for name, z in inputs.items()},  # type: ignore[misc]  # noqa: B023
+                {name: (lambda z=z: attend(z)) for name, z in inputs.items()},  # type: ignore[misc]
                 rounds=options.rounds_of(15, 25),
                 least_s=0.02,
             )
