@@ -336,6 +336,15 @@ def test_bytes_under_torch_compile():
     assert torch.equal(compiled(q, k, packed), expected)
 
 
+def test_bytes_of_shapes_that_do_not_fit_are_refused(kernel_calls):
+    """The kernel would read beyond them."""
+    q, k, v = torch.ones(3, 2, 9, 20, dtype=torch.uint8)
+    for wrong in ((q[..., :5], k, v), (q, k[:, :4], v), (q, k, v[:, :4]), (q, k[:1], v[:1, :3])):
+        with pytest.raises(RuntimeError):
+            hamming_attention(*wrong, scale=0.1)
+    assert not kernel_calls
+
+
 def test_no_tokens_and_no_heads():
     for shape in ((2, 0, 20), (0, 3, 20)):
         q = torch.zeros(shape, dtype=torch.uint8)

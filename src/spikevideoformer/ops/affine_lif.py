@@ -117,6 +117,7 @@ def affine_lif(
     Raises:
         ValueError: shapes that do not fit, a dtype that holds no spikes, or ``fused`` where no
             kernel runs.
+        NotImplementedError: a forward-mode derivative; ``reference`` has it.
     """
     check_backend(backend)
     check_input(x, v_init)

@@ -95,6 +95,7 @@ def batch_norm_lif(
     Raises:
         ValueError: shapes that do not fit, no statistics to normalise by, or ``fused`` where no
             kernel runs.
+        NotImplementedError: a forward-mode derivative; ``reference`` has it.
     """
     check_backend(backend)
     check_input(x, v_init)

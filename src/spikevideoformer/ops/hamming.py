@@ -136,6 +136,7 @@ def hamming_attention(
 
     Raises:
         ValueError: an unknown order.
+        NotImplementedError: a forward-mode derivative; the references have it.
 
     Source: Zou et al., ICML 2025 (SDHA); 1/(2C) and the constant left out as in its code.
     """
@@ -265,10 +266,12 @@ def _unpacked(z: Tensor | Packed) -> Tensor:
 
 
 def _adds_bytes(q: Tensor, k: Tensor, v: Tensor, form: _Form, largest: int) -> bool:
-    """Whether :func:`_from_bytes` takes these."""
+    """Whether :func:`_from_bytes` takes these; shapes that do not fit are left to the matmuls."""
     return (
         all(z.dtype == torch.uint8 and z.device.type == "cpu" for z in (q, k, v))
         and q.shape[:-2] == k.shape[:-2] == v.shape[:-2]
+        and q.shape[-1] == k.shape[-1]
+        and k.shape[-2] == v.shape[-2]
         and form.order == "linear"
         and largest < 2**31
         and not is_traced(q)

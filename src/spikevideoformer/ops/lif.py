@@ -262,6 +262,7 @@ def lif(
     Raises:
         ValueError: no time axis, an empty one, integers, a ``v_init`` of another shape, or
             ``fused`` where no kernel runs.
+        NotImplementedError: a forward-mode derivative; ``reference`` has it.
     """
     check_backend(backend)
     check_input(x, v_init)

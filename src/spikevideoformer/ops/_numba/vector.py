@@ -44,7 +44,8 @@ class _Lanes(types.Type):
 @register_model(_Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, fe_type: _Lanes) -> None:
-        item = {types.float32: _f32, types.int32: _i32, types.boolean: _i1}[fe_type.item]
+        known: dict[Any, ir.Type] = {types.float32: _f32, types.int32: _i32, types.boolean: _i1}
+        item = known[fe_type.item]
         super().__init__(manager, fe_type, ir.VectorType(item, LANES))
 
 
