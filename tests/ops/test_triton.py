@@ -1,6 +1,6 @@
 """The Triton kernels, in processes of their own: the interpreter is chosen when they are defined.
 
-The cases are in triton_cases.py; see there.
+The cases are in the files triton_cases.py; see there.
 """
 
 import importlib.util
@@ -14,10 +14,12 @@ import pytest
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="needs triton (pip install triton)"
 )
+TESTS = Path(__file__).parents[1]
+CASES = [TESTS / part / "triton_cases.py" for part in ("ops", "deploy")]
+each_part = pytest.mark.parametrize("cases", CASES, ids=lambda path: path.parent.name)
 
 
-def _run_cases(**environment: str) -> None:
-    cases = Path(__file__).with_name("triton_cases.py")
+def _run_cases(cases: Path, **environment: str) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(cases)]
     run = subprocess.run(
         command,
@@ -25,15 +27,17 @@ def _run_cases(**environment: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=TESTS.parent,
     )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
 
 
-def test_in_the_interpreter() -> None:
-    _run_cases(TRITON_INTERPRET="1")
+@each_part
+def test_in_the_interpreter(cases: Path) -> None:
+    _run_cases(cases, TRITON_INTERPRET="1")
 
 
 @pytest.mark.gpu
-def test_on_the_gpu() -> None:
-    _run_cases(TRITON_INTERPRET="0")
+@each_part
+def test_on_the_gpu(cases: Path) -> None:
+    _run_cases(cases, TRITON_INTERPRET="0")

@@ -12,10 +12,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from spikevideoformer.deploy.int8 import int8_conv_reference
+from spikevideoformer.ops import _kernels
 from spikevideoformer.ops._kernels import NeuronArgs
-from spikevideoformer.ops._triton import hamming, lif, pack
+from spikevideoformer.ops._triton import hamming, int8_conv, lif, pack
 from spikevideoformer.ops.affine_lif import affine_lif_reference
+from spikevideoformer.ops.hamming import dot_attention, hamming_attention
 from spikevideoformer.ops.lif import NeuronConfig
 from spikevideoformer.ops.pack import pack_spikes
 
@@ -262,3 +266,224 @@ def test_attention_is_a_well_made_custom_op() -> None:
     q, k, v = (torch.randint(0, 2, (1, 2, 1, 16, 8), device=DEVICE).float() for _ in range(3))
     form = {"a": 2, "o": 1, "constant": 0, "scale": 0.5, "levels": 1}
     torch.library.opcheck(hamming.spike_attention, (q, k, v), form)
+
+
+# --- Attention as the op calls it -----------------------------------------------------------------
+
+
+class _Ops(TorchDispatchMode):
+    """Counts the calls of the attention kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.kernel += "spike_attention" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def forced(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """CPU tensors take the kernels of CUDA tensors."""
+    if INTERPRETED:
+        monkeypatch.setitem(_kernels.HOME, "cpu", "_triton")
+    yield
+
+
+def _attend(z: list[Tensor], kind: str, levels: int, **options: object) -> tuple[Tensor, int]:
+    with _Ops() as ops:
+        if kind == "dot":
+            out = dot_attention(*z, scale=0.3, levels=levels, **options)
+        else:
+            constant = kind == "constant"
+            out = hamming_attention(
+                *z, scale=0.3, levels=levels, constant_term=constant, **options
+            )
+    return out, ops.kernel
+
+
+def _by_matmul(z: list[Tensor], kind: str, levels: int) -> Tensor:
+    return _attend([x.cpu().double() for x in z], kind, levels)[0].float()
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("shape", [(7, 5), (2, 7, 5), (2, 3, 70, 9), (2, 1, 2, 7, 33)])
+@pytest.mark.parametrize("kind", ["hamming", "constant", "dot"])
+@pytest.mark.parametrize(
+    ("dtype", "levels"), [(torch.float32, 1), (torch.uint8, 3), (torch.bfloat16, 1)]
+)
+def test_attention_takes_the_kernel(
+    shape: tuple[int, ...], kind: str, dtype: torch.dtype, levels: int
+) -> None:
+    q, k, v = (torch.randint(0, levels + 1, shape).to(dtype).to(DEVICE) for _ in range(3))
+    k, v = (torch.cat([z, z], -2) for z in (k, v))  # another number of tokens than q
+    out, calls = _attend([q, k, v], kind, levels)
+    assert calls == 1
+    assert (out.dtype, out.shape) == (torch.float32, q.shape)
+    assert torch.equal(out.cpu(), _by_matmul([q, k, v], kind, levels))
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("packed", [False, True])
+def test_attention_by_the_kernel_has_its_gradients(packed: bool) -> None:
+    """From spikes as a channels-last clip holds them: heads inside, nothing is copied."""
+    leaves = [torch.randint(0, 2, (1, 30, 3, 5)).float().to(DEVICE) for _ in range(3)]
+    z = [x.transpose(1, 2).requires_grad_() for x in leaves]
+    out, calls = _attend(z, "hamming", 1, packed=packed)
+    assert calls == 1
+    assert out.stride() == z[0].stride()
+    wanted = [x.detach().cpu().double().requires_grad_() for x in z]
+    reference, _ = _attend(wanted, "hamming", 1)
+    g = torch.randn(out.shape)
+    grads = torch.autograd.grad(out, z, g.to(DEVICE))
+    for a, b in zip(grads, torch.autograd.grad(reference, wanted, g.double()), strict=True):
+        torch.testing.assert_close(a.cpu().double(), b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("forced")
+def test_attention_without_the_kernel() -> None:
+    """What it would not compute exactly, or not at all, goes through matmuls."""
+    plain = [torch.randint(0, 2, (2, 6, 4)).float().to(DEVICE) for _ in range(3)]
+    assert _attend(plain, "hamming", 1, order="quadratic")[1] == 0
+    assert _attend([z.double() for z in plain], "hamming", 1)[1] == 0
+    assert _attend([z[:, :0] for z in plain], "hamming", 1)[1] == 0
+    wide = [torch.ones(1, 2, 129, device=DEVICE)] * 3
+    large = [16 * torch.ones(1, 2**13, 4, device=DEVICE)] * 3  # sums above 2^24
+    for z, levels in ((wide, 1), (large, 16)):
+        out, calls = _attend(z, "hamming", levels)
+        assert calls == 0
+        assert torch.equal(out.cpu(), _by_matmul(z, "hamming", levels))
+
+
+@pytest.mark.usefixtures("forced")
+def test_a_compiled_attention_takes_the_kernel() -> None:
+    z = [torch.randint(0, 2, (2, 6, 4)).float().to(DEVICE) for _ in range(3)]
+    compiled = torch.compile(_attend, backend="aot_eager", fullgraph=False)
+    assert torch.equal(compiled(z, "hamming", 1)[0].cpu(), _by_matmul(z, "hamming", 1))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="65,536 programs take minutes in the interpreter")
+def test_attention_over_time_of_many_pixels() -> None:
+    """More pairs of clip and head than the second axis of a grid may have."""
+    z = [torch.randint(0, 2, (9000, 8, 4, 8)).byte().to(DEVICE) for _ in range(3)]
+    out, calls = _attend(z, "hamming", 1)
+    assert calls == 1
+    assert torch.equal(out.cpu(), _by_matmul(z, "hamming", 1))
+
+
+# --- Convolutions of bytes ------------------------------------------------------------------------
+
+# channels in and out, kernel, stride, padding, groups
+CONVS = {
+    "1x1": (24, 40, (1, 1), (1, 1), (0, 0), 1),
+    "1x1_padded": (33, 5, (1, 1), (1, 1), (1, 1), 1),
+    "3x3": (33, 47, (3, 3), (1, 1), (1, 1), 1),
+    "3x3_stride2": (16, 130, (3, 3), (2, 2), (1, 1), 1),
+    "uneven": (5, 7, (2, 3), (1, 2), (0, 2), 1),
+    "deep": (200, 8, (3, 3), (1, 1), (1, 1), 1),
+    "one_channel": (1, 3, (3, 3), (1, 1), (1, 1), 1),
+    "depthwise_7x7": (48, 48, (7, 7), (1, 1), (3, 3), 48),
+    "depthwise_uneven": (70, 70, (3, 2), (2, 1), (0, 1), 70),
+    "depthwise_odd": (5, 5, (7, 7), (1, 1), (3, 3), 5),
+}
+
+
+def _guarded(z: Tensor) -> Tensor:
+    """The same with garbage right before and behind it in memory."""
+    flat = torch.full((z.numel() + 512,), 93, dtype=z.dtype)
+    flat[256:-256] = z.flatten()
+    return flat.to(DEVICE)[256:-256].view(z.shape)
+
+
+def _conv_case(
+    name: str, levels: int, n: int, height: int, width: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[object, ...]]:
+    channels, out, kernel, stride, padding, groups = CONVS[name]
+    spikes = torch.randint(levels + 1, (n, height, width, channels), dtype=torch.uint8)
+    spikes[0] = levels  # the largest sums there are
+    weight = torch.randint(-127, 128, (out, *kernel, channels // groups), dtype=torch.int8)
+    weight[-1] = 127
+    spikes, weight = (_guarded(z).permute(0, 3, 1, 2) for z in (spikes, weight))
+    step, bias = 0.01 * torch.rand(out) + 0.001, torch.randn(out)
+    return spikes, weight, step.to(DEVICE), bias.to(DEVICE), (stride, padding, groups)
+
+
+def _conv_wanted(
+    spikes: Tensor, weight: Tensor, step: Tensor, bias: Tensor | None, *form: object
+) -> Tensor:
+    """Exact sums of the reference, then one rounding for each operation."""
+    stride, padding, groups = form
+    sums = int8_conv_reference(
+        spikes.cpu(), weight.cpu(), torch.ones(len(step)),
+        stride=stride, padding=padding, groups=groups,
+    )  # fmt: skip
+    out = sums.float() * step.cpu()[:, None, None]
+    return out if bias is None else out + bias.cpu()[:, None, None]
+
+
+@pytest.mark.parametrize("levels", [1, 4, 127, 255])
+@pytest.mark.parametrize("name", CONVS)
+def test_int8_conv_is_exact(name: str, levels: int) -> None:
+    *tensors, form = _conv_case(name, levels, 2, 9, 10)
+    out = int8_conv.int8_conv(*tensors, *form, torch.float32, levels)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(out.cpu(), _conv_wanted(*tensors, *form))
+
+
+@pytest.mark.parametrize("name", ["3x3", "depthwise_7x7"])
+@pytest.mark.parametrize(("n", "height", "width"), [(1, 7, 7), (3, 1, 40), (0, 8, 8)])
+def test_int8_conv_sizes(name: str, n: int, height: int, width: int) -> None:
+    channels, *_ = CONVS[name]
+    *tensors, form = _conv_case(name, 1, max(1, n), height, width)
+    tensors[0] = tensors[0][:n]
+    out = int8_conv.int8_conv(*tensors[:3], None, *form, torch.float32, 1)
+    assert torch.equal(out.cpu(), _conv_wanted(*tensors[:3], None, *form))
+
+
+@pytest.mark.parametrize("name", ["3x3", "depthwise_7x7"])
+@pytest.mark.parametrize("layout", ["contiguous", "sliced", "expanded"])
+def test_int8_conv_layouts(name: str, layout: str) -> None:
+    spikes, weight, step, bias, form = _conv_case(name, 4, 2, 5, 6)
+    spikes, weight = {
+        "contiguous": lambda z: z.contiguous(),
+        "sliced": lambda z: torch.stack([z, 77 - z], -1)[..., 0],
+        "expanded": lambda z: z[:1].expand(len(z), -1, -1, -1),
+    }[layout](spikes), int8_conv.arranged(weight)
+    out = int8_conv.int8_conv(spikes, weight, step, bias, *form, torch.float32, 4)
+    assert torch.equal(out.cpu(), _conv_wanted(spikes, weight, step, bias, *form))
+
+
+@pytest.mark.parametrize("rows", [16, 64, 128])
+def test_int8_conv_tiles(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles of another size than the image, and the larger ones of a full device."""
+    monkeypatch.setattr(int8_conv, "_ROWS", rows)
+    monkeypatch.setattr(int8_conv, "_PROGRAMS", 1)
+    monkeypatch.setattr(int8_conv, "_DEPTHWISE_ROWS", rows)
+    for name in ("3x3_stride2", "depthwise_uneven"):
+        *tensors, form = _conv_case(name, 4, 3, 9, 11)
+        out = int8_conv.int8_conv(*tensors, *form, torch.float32, 4)
+        assert torch.equal(out.cpu(), _conv_wanted(*tensors, *form))
+
+
+@pytest.mark.parametrize("name", ["1x1", "depthwise_7x7"])
+def test_int8_conv_in_bfloat16(name: str) -> None:
+    *tensors, form = _conv_case(name, 1, 2, 5, 6)
+    out = int8_conv.int8_conv(*tensors, *form, torch.bfloat16, 1)
+    wanted = _conv_wanted(*tensors, *form)
+    if INTERPRETED:  # it truncates
+        torch.testing.assert_close(out.cpu().float(), wanted, rtol=2**-7, atol=0)
+    else:
+        assert torch.equal(out.cpu(), wanted.bfloat16())
+
+
+def test_int8_conv_is_a_well_made_custom_op() -> None:
+    for name in ("1x1", "depthwise_odd"):
+        *tensors, form = _conv_case(name, 4, 1, 4, 5)
+        torch.library.opcheck(int8_conv.int8_conv, (*tensors, *form, torch.float32, 4))
+
+
+def test_int8_conv_refuses_other_groups() -> None:
+    *tensors, (stride, padding, _) = _conv_case("1x1", 1, 1, 2, 2)
+    with pytest.raises(ValueError, match="groups is 2 for 24 channels in and 40 out"):
+        int8_conv.int8_conv(*tensors, stride, padding, 2, torch.float32, 1)

@@ -15,6 +15,7 @@ the right come from the small ``A``. The backward pass works in the same way on 
 which can be kept as bits.
 """
 
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spikevideoformer.ops._keep import keep, restore
+from spikevideoformer.ops._kernels import HOME, load
 from spikevideoformer.ops.pack import Packed
 
 Order = Literal["linear", "quadratic"]
@@ -204,6 +206,9 @@ class _Attention(torch.autograd.Function):
             ctx.save_for_backward(*(z.data for z in kept))
         else:
             ctx.save_for_backward(q, k, v)
+        out = _on_tensor_cores(q, k, v, form, levels)
+        if out is not None:
+            return out
         out_dtype = torch.promote_types(q.dtype, torch.float32)
         work = torch.promote_types(q.dtype, dtype)
         out = _integer_sums(q.to(work), k.to(work), v.to(work), form)
@@ -229,6 +234,36 @@ class _Attention(torch.autograd.Function):
             offset = constant - form.o * grad_a.sum(-2, keepdim=True)
             grad_v = _add_product(offset, k, form.a * grad_a).to(ctx.dtypes[2])
         return grad_q, grad_k, grad_v, None, None, None, None
+
+
+def _on_tensor_cores(q: Tensor, k: Tensor, v: Tensor, form: _Form, levels: int) -> Tensor | None:
+    """The same numbers from spikes where they lie, on CUDA; None where only matmuls are exact."""
+    kernels = _tensor_core_kernels(q.device.type)
+    if kernels is None or form.order != "linear" or q.dtype == torch.float64:
+        return None
+    tokens, width = k.shape[-2:]
+    alike = q.shape[:-2] == k.shape[:-2] and q.shape[-1] == width and k.shape == v.shape
+    if not (alike and q.numel() and tokens and width <= kernels.LARGEST_WIDTH):
+        return None
+    if not kernels.is_exact(tokens, width, levels, form.c):
+        return None
+    heads = (z if z.ndim > 2 else z[None] for z in (q, k, v))
+    out: Tensor = kernels.spike_attention(
+        *(z.reshape(-1, *z.shape[-3:]).unsqueeze(2) for z in heads),  # [batch, h, 1, N, d]
+        a=form.a,
+        o=form.o,
+        constant=form.c,
+        scale=form.scale,
+        levels=levels,
+    )
+    return out.reshape(q.shape)
+
+
+# torch.compile cannot trace an import
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _tensor_core_kernels(kind: str) -> ModuleType | None:
+    found = load("_triton", "hamming") if HOME.get(kind) == "_triton" else None
+    return found if isinstance(found, ModuleType) else None  # else neurons say what is missing
 
 
 def _integer_sums(q: Tensor, k: Tensor, v: Tensor, form: _Form) -> Tensor:

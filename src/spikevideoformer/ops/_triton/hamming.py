@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 _TOKENS = 64  # of one step of a program's loop
+LARGEST_WIDTH = 128  # of a head: the sums d x d are registers of one program
 _EXACT = 2**24  # float32 counts to here
 _DIGIT = 2**11  # and float16 to here
 
@@ -40,12 +41,12 @@ def _inner_kernel(
     v_batch, v_head, v_1, v_2, v_d,
     A: tl.constexpr, OFF: tl.constexpr, SUM: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    pair = tl.program_id(1)  # of a clip and a head
+    pair = tl.program_id(0)  # of a clip and a head
     batch = (pair // heads).to(tl.int64)
     head = (pair % heads).to(tl.int64)
     k_ptr += batch * k_batch + head * k_head
     v_ptr += batch * v_batch + head * v_head
-    first = tl.program_id(0) * chunk
+    first = tl.program_id(1) * chunk
     acc = tl.zeros((BD, BD), tl.float32)
     total = tl.zeros((BD,), tl.float32)
     for start in range(first, tl.minimum(first + chunk, tokens), BT):
@@ -74,10 +75,10 @@ def _outer_kernel(
     A: tl.constexpr, OFF: tl.constexpr, SUM: tl.constexpr, DIGITS: tl.constexpr,
     BT: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    pair = tl.program_id(1)
+    pair = tl.program_id(0)
     batch = (pair // heads).to(tl.int64)
     head = (pair % heads).to(tl.int64)
-    start = tl.program_id(0) * BT
+    start = tl.program_id(1) * BT
     at, mask = _tokens(start, tokens, inner, q_1, q_2, q_d, width, BT, BD)
     q = tl.load(q_ptr + batch * q_batch + head * q_head + at, mask, other=0).to(tl.float32)
     q = tl.where(mask, A * q - OFF, 0.0).to(tl.float16)
@@ -146,11 +147,12 @@ def spike_attention(
     warps = 8 if block > 64 else 4
     form = {"A": a, "OFF": o, "SUM": constant != 0, "BT": _TOKENS, "BD": block, "num_warps": warps}
     with torch.cuda.device_of(q):
-        _inner_kernel[(triton.cdiv(tokens, chunk), pairs)](
+        # pairs on the first axis of the grid: the second ends at 65,535
+        _inner_kernel[(pairs, triton.cdiv(tokens, chunk))](
             k, v, inner, total, heads, tokens, k.shape[3], width, chunk,
             *k.stride(), *v.stride(), **form,
         )  # fmt: skip
-        _outer_kernel[(triton.cdiv(tokens_q, _TOKENS), pairs)](
+        _outer_kernel[(pairs, triton.cdiv(tokens_q, _TOKENS))](
             q, inner, total, out, heads, tokens_q, inner_q, width, scale, float(constant),
             *q.stride(), *out.stride(),
             DIGITS=1 if tokens * levels**2 <= _DIGIT else 2, **form,
