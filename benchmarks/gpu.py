@@ -63,7 +63,7 @@ from spikevideoformer.deploy.int8 import int8_available, int8_conv_reference
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops.affine_lif import affine_lif_reference
-from spikevideoformer.ops.hamming import hamming_attention
+from spikevideoformer.ops.hamming import hamming_attention, is_exact
 from spikevideoformer.ops.lif import NeuronConfig, lif, lif_reference, neuron_args
 from spikevideoformer.ops.pack import pack_spikes
 
@@ -140,7 +140,7 @@ def equivalence(setting: Setting) -> Iterator[Measurement]:
         for width in setting.pick((32, 45, 64, 80), (9,)):
             for levels in (1, 4):
                 tokens = setting.pick(196, 12)
-                if not hamming.is_exact(frames * tokens, width, levels, 0):
+                if not is_exact(frames * tokens, width, levels, 0):
                     continue
                 shape = (1, 2, frames, tokens, width)
                 q, k, v = (torch.randint(0, levels + 1, shape) for _ in range(3))

@@ -27,7 +27,9 @@ def test_needs_a_gpu() -> None:
 
 
 def test_unknown_precision() -> None:
-    with pytest.raises(ValueError, match="precision 'fp8' is unknown; choose one of bf16, fp32, int8"):
+    with pytest.raises(
+        ValueError, match="precision 'fp8' is unknown; choose one of bf16, fp32, int8"
+    ):
         GraphedModel(_model(), torch.zeros(1, 2, 3, 32, 32), "fp8")
 
 

@@ -97,7 +97,7 @@ def test_other_groups_are_refused() -> None:
 
 def _lively_model(**overrides: object) -> SpikeVideoFormer:
     torch.manual_seed(0)
-    model = svf.create_model("svf_nano", num_classes=10, **overrides).eval()
+    model = svf.create_model("svf_nano", depths=(1,) * 5, num_classes=10, **overrides).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -107,8 +107,7 @@ def _lively_model(**overrides: object) -> SpikeVideoFormer:
     return model
 
 
-@pytest.mark.parametrize("precision", ["exact", "int8"])
-@pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
+@pytest.mark.parametrize(("precision", "neuron"), [("exact", "lif"), ("int8", "integer_lif")])
 def test_the_engine_fires_as_on_a_cpu(
     precision: str, neuron: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,13 +120,10 @@ def test_the_engine_fires_as_on_a_cpu(
             pytest.skip(str(int8_available()))
         wanted, expected = InferenceEngine(model, precision=precision).run(video)
     int8_available.cache_clear()
-    engine = InferenceEngine(model.to(DEVICE), precision=precision)
-    out, rates = engine.run(video.to(DEVICE))
+    out, rates = InferenceEngine(model.to(DEVICE), precision=precision).run(video.to(DEVICE))
     assert rates.per_frame.keys() == expected.per_frame.keys()
     off = [(rates.per_frame[k].cpu() - v).abs().max() for k, v in expected.per_frame.items()]
     # currents in bfloat16, which the interpreter truncates
     limit = 0.0 if INTERPRETED and precision == "exact" else 0.05 * model.config.neuron.levels
     assert max(off) <= limit
     assert torch.corrcoef(torch.stack([out.cpu().flatten(), wanted.flatten()]))[0, 1] > 0.9
-    unrecorded, nothing = engine.run_checked(video.to(DEVICE), record=False)
-    assert torch.equal(unrecorded, out) and nothing.per_frame == {}

@@ -1,9 +1,9 @@
 """Fast inference: the same network, with less memory traffic.
 
-* On a CPU the network takes a few frames at a time as far as it can. Convolutions know no time and neurons
-  carry their membranes from piece to piece, so only attention over time waits for all frames.
-  Buffers stay small: the allocator reuses them instead of fetching them from the system, and
-  memory hardly grows with the clip. On CUDA all frames go at once: there is no such cache.
+* On a CPU the network takes a few frames at a time as far as it can. Convolutions know no time and
+  neurons carry their membranes from piece to piece, so only attention over time waits for all
+  frames. Buffers stay small: the allocator reuses them instead of fetching them from the system,
+  and memory hardly grows with the clip. On CUDA all frames go through each layer at once.
 * Batch norm, residual addition and neuron are one pass over memory (``ops/affine_lif.py``).
 * With ``precision="int8"`` spikes are bytes and weights are int8. Spikes lose nothing by that;
   weights are rounded, and currents between convolution and neuron are kept in bfloat16.

@@ -28,6 +28,9 @@ from spikevideoformer.ops.pack import Packed
 
 Order = Literal["linear", "quadratic"]
 
+DIGIT = 2**11  # float16 counts to here; see _triton/hamming.py
+LARGEST_WIDTH = 128  # of a head: there the sums A are registers of one program
+
 
 def hamming_similarity_reference(q: Tensor, k: Tensor) -> Tensor:
     """Share of equal bits of each query and key, by counting.
@@ -237,18 +240,15 @@ class _Attention(torch.autograd.Function):
 
 
 def _on_tensor_cores(q: Tensor, k: Tensor, v: Tensor, form: _Form, levels: int) -> Tensor | None:
-    """The same numbers from spikes where they lie, on CUDA; None where only matmuls are exact."""
-    kernels = _tensor_core_kernels(q.device.type)
-    if kernels is None or form.order != "linear" or q.dtype == torch.float64:
+    """The same numbers from spikes where they lie, on CUDA; None where matmuls must do it."""
+    if form.order != "linear" or q.dtype == torch.float64 or not _has_kernel(q.device.type):
         return None
     tokens, width = k.shape[-2:]
     alike = q.shape[:-2] == k.shape[:-2] and q.shape[-1] == width and k.shape == v.shape
-    if not (alike and q.numel() and tokens and width <= kernels.LARGEST_WIDTH):
+    if not (alike and q.numel() and tokens and is_exact(tokens, width, levels, form.c)):
         return None
-    if not kernels.is_exact(tokens, width, levels, form.c):
-        return None
-    heads = (z if z.ndim > 2 else z[None] for z in (q, k, v))
-    out: Tensor = kernels.spike_attention(
+    heads = [z if z.ndim > 2 else z[None] for z in (q, k, v)]
+    out: Tensor = torch.ops.spikevideoformer.spike_attention(
         *(z.reshape(-1, *z.shape[-3:]).unsqueeze(2) for z in heads),  # [batch, h, 1, N, d]
         a=form.a,
         o=form.o,
@@ -259,11 +259,19 @@ def _on_tensor_cores(q: Tensor, k: Tensor, v: Tensor, form: _Form, levels: int) 
     return out.reshape(q.shape)
 
 
+def is_exact(tokens: int, width: int, levels: int, constant: int) -> bool:
+    """Whether ``_triton/hamming.py`` takes heads of that width and counts exactly on the way."""
+    inner = tokens * levels**2  # largest entry of A
+    outer = (inner + DIGIT) * width * levels + constant * tokens * levels
+    fits = levels <= 2**10 and inner < DIGIT**2 // 2 and outer < 2**24
+    return fits and width <= LARGEST_WIDTH
+
+
 # torch.compile cannot trace an import
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _tensor_core_kernels(kind: str) -> ModuleType | None:
-    found = load("_triton", "hamming") if HOME.get(kind) == "_triton" else None
-    return found if isinstance(found, ModuleType) else None  # else neurons say what is missing
+def _has_kernel(kind: str) -> bool:
+    # where it does not load, the neurons say so
+    return HOME.get(kind) == "_triton" and isinstance(load("_triton", "hamming"), ModuleType)
 
 
 def _integer_sums(q: Tensor, k: Tensor, v: Tensor, form: _Form) -> Tensor:

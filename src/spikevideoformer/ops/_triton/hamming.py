@@ -16,10 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spikevideoformer.ops.hamming import DIGIT, LARGEST_WIDTH, is_exact
+
 _TOKENS = 64  # of one step of a program's loop
-LARGEST_WIDTH = 128  # of a head: the sums d x d are registers of one program
-_EXACT = 2**24  # float32 counts to here
-_DIGIT = 2**11  # and float16 to here
 
 
 @triton.jit
@@ -99,13 +98,6 @@ def _outer_kernel(
     tl.store(out_ptr + batch * out_batch + head * out_head + at, out * scale, mask)
 
 
-def is_exact(tokens: int, width: int, levels: int, constant: int) -> bool:
-    """Whether all integers on the way are exact here; otherwise a float64 matmul is needed."""
-    inner = tokens * levels**2  # largest entry of A
-    outer = (inner + _DIGIT) * width * levels + constant * tokens * levels
-    return levels <= 2**10 and inner < _DIGIT**2 // 2 and outer < _EXACT
-
-
 @torch.library.custom_op("spikevideoformer::spike_attention", mutates_args=())
 def spike_attention(
     q: Tensor, k: Tensor, v: Tensor, *, a: int, o: int, constant: int, scale: float, levels: int
@@ -127,14 +119,14 @@ def spike_attention(
         float32, shaped and laid out as ``q``.
 
     Raises:
-        ValueError: sums that would not be exact.
+        ValueError: sums that would not be exact, or heads that are too wide.
     """
     batch, heads, _, inner_q, width = q.shape
     tokens_q, tokens = q.shape[2] * inner_q, k.shape[2] * k.shape[3]
     if not is_exact(tokens, width, levels, constant):
         raise ValueError(
             f"{tokens} tokens of width {width} with spikes up to {levels} add up to more than "
-            "float32 counts exactly; use a float64 matmul"
+            f"float32 counts exactly, or are wider than {LARGEST_WIDTH}; use a float64 matmul"
         )
     pairs = batch * heads
     inner = torch.zeros((pairs, width, width), dtype=torch.float32, device=q.device)
@@ -155,7 +147,7 @@ def spike_attention(
         _outer_kernel[(pairs, triton.cdiv(tokens_q, _TOKENS))](
             q, inner, total, out, heads, tokens_q, inner_q, width, scale, float(constant),
             *q.stride(), *out.stride(),
-            DIGITS=1 if tokens * levels**2 <= _DIGIT else 2, **form,
+            DIGITS=1 if tokens * levels**2 <= DIGIT else 2, **form,
         )  # fmt: skip
     return out
 

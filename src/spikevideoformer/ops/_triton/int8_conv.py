@@ -28,7 +28,7 @@ from torch import Tensor
 _ROWS, _COLS, _INNER = 128, 128, 128
 _STAGES = 4
 _PROGRAMS = 264  # two for each multiprocessor of an H100: below that, tiles are halved
-_DEPTHWISE_ROWS, _DEPTHWISE_COLS = 64, 64  # 32 sums in a thread, 16 bytes in a load
+_DEPTHWISE_ROWS, _DEPTHWISE_COLS = 32, 64  # 16 sums and 16 bytes of a load in a thread
 _SMALLEST = 32  # inner elements of one int8 instruction
 _VECTOR = 16  # bytes that a thread loads at once where channels are a multiple of it
 
