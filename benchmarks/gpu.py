@@ -41,7 +41,11 @@ from spikevideoformer.bench.baselines import (
     spikingjelly_version,
 )
 from spikevideoformer.bench.inputs import lively_model, random_video
-from spikevideoformer.bench.network_rows import check_same_function, check_same_gradients
+from spikevideoformer.bench.network_rows import (
+    check_engine,
+    check_same_function,
+    check_same_gradients,
+)
 from spikevideoformer.bench.options import DifferentError
 from spikevideoformer.bench.results import (
     BenchResult,
@@ -594,24 +598,6 @@ def _ours(
     return call
 
 
-def _check_int8(setting: Setting) -> str:
-    """Whether int8 on the device fires as often as float32 does on the CPU, but for its rounding.
-
-    Raises:
-        DifferentError: it does not.
-    """
-    nano, video = lively_model("svf_nano", num_classes=10), random_video(1, 4, 3, 64, 64)
-    _, wanted = InferenceEngine(nano).run(video)
-    _, got = InferenceEngine(nano.to(setting.device), precision="int8").run(
-        video.to(setting.device)
-    )
-    rates = wanted.per_frame.items()
-    worst = max((got.per_frame[name].cpu() - rate).abs().max().item() for name, rate in rates)
-    if not worst < 0.05:
-        raise DifferentError(f"int8 fires up to {worst:.3f} more or less often than float32")
-    return f"int8 fires as often as float32 in every layer and frame within {worst:.3f}"
-
-
 NAMES = {"bf16": "bfloat16", "int8": "int8"}
 
 
@@ -641,7 +627,7 @@ def _infer(setting: Setting, clips: int, precisions: Sequence[str]) -> Iterator[
         try:
             same[precision] = _check_nano(check_same_function)
             if precision == "int8":
-                same[precision] += f"; {_check_int8(setting)}"
+                same[precision] += f"; {check_engine('svf_nano', 'int8', 4, 64, setting.device)[0]}"
             ours[precision] = _ours(setting, model, video, precision)
         except DifferentError as error:
             yield replace(base, why_not=f"{RED}{error}")

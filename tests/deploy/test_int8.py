@@ -335,6 +335,7 @@ def test_cuda_gives_the_numbers_of_a_cpu(shape, levels):
 
 
 @pytest.mark.gpu
+@needs_int8
 def test_other_groups_stay_on_the_cpu():
     conv, _ = _make("grouped")
     with pytest.raises(ValueError, match="groups is 3 for 12 channels in and 18 out"):

@@ -1,6 +1,6 @@
 """The Triton kernels, in processes of their own: the interpreter is chosen when they are defined.
 
-The cases are in the files triton_cases.py; see there.
+The cases are in the files below; see there.
 """
 
 import importlib.util
@@ -15,12 +15,22 @@ pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="needs triton (pip install triton)"
 )
 TESTS = Path(__file__).parents[1]
-CASES = [TESTS / part / "triton_cases.py" for part in ("ops", "deploy")]
-each_part = pytest.mark.parametrize("cases", CASES, ids=lambda path: path.parent.name)
+each_file = pytest.mark.parametrize(
+    "cases", ["ops/triton_cases.py", "ops/triton_int8_cases.py", "deploy/triton_cases.py"]
+)
 
 
-def _run_cases(cases: Path, **environment: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(cases)]
+def _run_cases(cases: str, **environment: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        str(TESTS / cases),
+    ]
     run = subprocess.run(
         command,
         env={**os.environ, **environment},
@@ -32,12 +42,12 @@ def _run_cases(cases: Path, **environment: str) -> None:
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
 
 
-@each_part
-def test_in_the_interpreter(cases: Path) -> None:
+@each_file
+def test_in_the_interpreter(cases: str) -> None:
     _run_cases(cases, TRITON_INTERPRET="1")
 
 
 @pytest.mark.gpu
-@each_part
-def test_on_the_gpu(cases: Path) -> None:
+@each_file
+def test_on_the_gpu(cases: str) -> None:
     _run_cases(cases, TRITON_INTERPRET="0")
