@@ -196,7 +196,7 @@ def test_checked_videos_run_without_records(precision: Any) -> None:
 def test_on_cuda(variant: str, precision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on the CPU but for spikes that rounding flips; the clip is in no pieces."""
     monkeypatch.setattr(engine_module, "PIECE_BYTES", SMALL_PIECES)
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
     model = lively_model(**VARIANTS[variant])
     expected, wanted = InferenceEngine(model, precision=precision).run(clip())
     out, rates = InferenceEngine(model.cuda(), precision=precision).run(clip().cuda())
@@ -205,7 +205,7 @@ def test_on_cuda(variant: str, precision: Any, monkeypatch: pytest.MonkeyPatch) 
     for name, rate in wanted.per_frame.items():
         off = (rates.per_frame[name].cpu() - rate).abs().max()
         assert off < 0.05 * model.config.neuron.levels, name
-    assert torch.corrcoef(torch.stack([out.cpu().flatten(), expected.flatten()]))[0, 1] > 0.95
+    assert torch.corrcoef(torch.stack([out.cpu().flatten(), expected.flatten()]))[0, 1] > 0.9
 
 
 @pytest.mark.gpu

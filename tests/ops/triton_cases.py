@@ -372,6 +372,12 @@ def test_a_compiled_attention_takes_the_kernel() -> None:
     assert torch.equal(out.cpu(), _by_matmul(z, "hamming", 1))
     assert "spike_attention" in graphs[0]
 
+    leaves = [x.clone().requires_grad_() for x in z]
+    compiled = torch.compile(attend, backend="aot_eager", fullgraph=True)
+    grads = (torch.autograd.grad(run(*leaves).sum(), leaves) for run in (attend, compiled))
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
 
 @pytest.mark.skipif(INTERPRETED, reason="65,536 programs take minutes in the interpreter")
 def test_attention_over_time_of_many_pixels() -> None:
