@@ -91,7 +91,7 @@ def _dense_kernel(
         at = (n * (KH * KW) + tap) * channels
         mask = (n < out_channels)[None, :] & (c < channels)[:, None]
         w = tl.load(weight_ptr + at[None, :] + c[:, None], mask, other=0)
-        acc = tl.dot(s, w, acc)
+        acc = tl.dot(s, w, acc, out_dtype=tl.int32)
     if LOWER:
         acc += tl.load(lowered_ptr + n, n < out_channels, other=0)[None, :]
     _write(out_ptr, acc, step_ptr, bias_ptr, m, pixels, n, out_channels, BIAS)
