@@ -41,7 +41,11 @@ from spikevideoformer.bench.baselines import (
     spikingjelly_version,
 )
 from spikevideoformer.bench.inputs import lively_model, random_video
-from spikevideoformer.bench.network_rows import check_same_function, check_same_gradients
+from spikevideoformer.bench.network_rows import (
+    check_engine,
+    check_same_function,
+    check_same_gradients,
+)
 from spikevideoformer.bench.options import DifferentError
 from spikevideoformer.bench.results import (
     BenchResult,
@@ -57,11 +61,13 @@ from spikevideoformer.bench.timing import (
     ratios,
     time_in_turn,
 )
+from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.deploy.graphs import GraphedModel
+from spikevideoformer.deploy.int8 import int8_available, int8_conv_reference
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops.affine_lif import affine_lif_reference
-from spikevideoformer.ops.hamming import hamming_attention
+from spikevideoformer.ops.hamming import hamming_attention, is_exact
 from spikevideoformer.ops.lif import NeuronConfig, lif, lif_reference, neuron_args
 from spikevideoformer.ops.pack import pack_spikes
 
@@ -138,7 +144,7 @@ def equivalence(setting: Setting) -> Iterator[Measurement]:
         for width in setting.pick((32, 45, 64, 80), (9,)):
             for levels in (1, 4):
                 tokens = setting.pick(196, 12)
-                if not hamming.is_exact(frames * tokens, width, levels, 0):
+                if not is_exact(frames * tokens, width, levels, 0):
                     continue
                 shape = (1, 2, frames, tokens, width)
                 q, k, v = (torch.randint(0, levels + 1, shape) for _ in range(3))
@@ -152,6 +158,45 @@ def equivalence(setting: Setting) -> Iterator[Measurement]:
                 if not torch.equal(got.cpu().double().flatten(2, 3), want):
                     wrong.append(f"T={frames}, width {width}, levels {levels}: sums differ")
     yield _verdict("attention on tensor cores: every integer", wrong)
+    yield _verdict("int8 convolutions: every sum", _compare_convs(setting))
+
+
+def _compare_convs(setting: Setting) -> list[str]:
+    """The layers of the 55 M network, each kind at its widest, and one of odd sizes."""
+    from spikevideoformer.ops._triton import int8_conv
+
+    # channels in and out, kernel, stride, padding, groups, side of the image
+    layers = setting.pick(
+        [
+            (128, 512, 3, 1, 1, 1, 56),
+            (512, 128, 3, 1, 1, 1, 56),
+            (256, 512, 3, 2, 1, 1, 28),
+            (640, 2560, 1, 1, 0, 1, 14),
+            (512, 512, 1, 1, 1, 1, 14),
+            (512, 512, 7, 1, 3, 512, 28),
+            (45, 70, 3, 2, 0, 1, 13),
+        ],
+        [(24, 40, 3, 2, 1, 1, 5), (9, 9, 7, 1, 3, 9, 5)],
+    )
+    wrong = []
+    for channels, out, kernel, stride, padding, groups, side in layers:
+        for levels in (1, 4, 255):
+            spikes = torch.randint(levels + 1, (2, channels, side, side), dtype=torch.uint8)
+            spikes[0] = levels
+            weight = torch.randint(
+                -127, 128, (out, channels // groups, kernel, kernel), dtype=torch.int8
+            )
+            step, bias = 0.01 * torch.rand(out) + 0.001, torch.randn(out)
+            form = ([stride] * 2, [padding] * 2, groups)
+            on_device = (z.to(setting.device) for z in (spikes, weight, step, bias))
+            got = int8_conv.int8_conv(*on_device, *form, torch.float32, levels)
+            sums = int8_conv_reference(
+                spikes, weight, torch.ones(out), stride=stride, padding=padding, groups=groups
+            )
+            want = sums.float() * step[:, None, None] + bias[:, None, None]
+            if not torch.equal(got.cpu(), want):
+                wrong.append(f"{channels} to {out}, kernel {kernel}, spikes to {levels} differ")
+    return wrong
 
 
 def _compare_neuron(
@@ -530,15 +575,20 @@ def training_55m(setting: Setting) -> Iterator[Measurement]:
     yield from _train(setting, "svf_55m")
 
 
-def _ours(setting: Setting, model: SpikeVideoFormer, video: Tensor) -> Call:
-    """Inference as we recommend it: a CUDA graph in bfloat16."""
+def _ours(
+    setting: Setting, model: SpikeVideoFormer, video: Tensor, precision: str = "bf16"
+) -> Call:
+    """Inference as we recommend it: a CUDA graph, in bfloat16 or int8."""
     if setting.device == "cuda":
-        graphed = GraphedModel(model, video, "bf16")
+        graphed = GraphedModel(model, video, precision)  # type: ignore[arg-type]
         wanted = graphed.eager(video)
         error = ((graphed(video) - wanted).norm() / wanted.norm()).item()
         if not error < 1e-2:  # the same kernels: expected to be 0
             raise DifferentError(f"a replay differs from the eager network by {error:.1e}")
         return lambda: graphed(video)
+    if precision == "int8":
+        engine = InferenceEngine(model, precision="int8")
+        return lambda: engine(video)
 
     def call() -> Tensor:
         with torch.no_grad(), _autocast(setting):
@@ -548,30 +598,51 @@ def _ours(setting: Setting, model: SpikeVideoFormer, video: Tensor) -> Call:
     return call
 
 
-def _infer(setting: Setting, clips: int) -> Iterator[Measurement]:
+NAMES = {"bf16": "bfloat16", "int8": "int8"}
+
+
+def _infer(setting: Setting, clips: int, precisions: Sequence[str]) -> Iterator[Measurement]:
     preset = setting.pick("svf_55m", "svf_nano")
     frames, size = setting.pick((32, 224), (2, 32))
     clips = setting.pick(clips, min(clips, 2))
-    base = Measurement(
-        row="inference",
-        work=f"inference, {preset}, T={frames}, {size}x{size}, batch {clips}, bfloat16",
-        against="",
-        target=Target(bound="at least", value=3),
-        why_not="",
-    )
+    bases = {
+        precision: Measurement(
+            row="inference",
+            work=f"inference, {preset}, T={frames}, {size}x{size}, batch {clips}, "
+            f"{NAMES[precision]}",
+            against="",
+            target=Target(bound="at least", value=3),
+            why_not="",
+        )
+        for precision in precisions
+    }
     model = lively_model(preset).to(setting.device)
     video = random_video(clips, frames, 3, size, size).to(setting.device)
-    try:
-        same = _check_nano(check_same_function)
-        ours = _ours(setting, model, video)
-    except DifferentError as error:
-        yield replace(base, why_not=f"{RED}{error}")
+    ours: dict[str, Call] = {}
+    same: dict[str, str] = {}
+    for precision, base in bases.items():
+        if precision == "int8" and (reason := int8_available(1, setting.device)):
+            yield replace(base, why_not=f"not measured: {reason}")
+            continue
+        try:
+            same[precision] = _check_nano(check_same_function)
+            if precision == "int8":
+                same[precision] += f"; {check_engine('svf_nano', 'int8', 4, 64, setting.device)[0]}"
+            ours[precision] = _ours(setting, model, video, precision)
+        except DifferentError as error:
+            yield replace(base, why_not=f"{RED}{error}")
+    if not ours:
         return
-    own = {"seconds": _time(setting, {"ours": ours}, rounds=7)["ours"]}
+    own = _time(setting, ours, rounds=7)
     for name, baseline in _baselines(setting, model):
-        base = replace(base, against=name)
         if isinstance(baseline, BaselineMissingError):
-            yield replace(base, why_not=f"not measured: {baseline}", details=own)
+            for precision in ours:
+                yield replace(
+                    bases[precision],
+                    against=name,
+                    why_not=f"not measured: {baseline}",
+                    details={"seconds": own[precision]},
+                )
             continue
 
         def theirs(net: nn.Module = baseline) -> Tensor:
@@ -579,24 +650,31 @@ def _infer(setting: Setting, clips: int) -> Iterator[Measurement]:
                 logits: Tensor = net(video)
             return logits
 
-        seconds = _time(setting, {"ours": ours, "theirs": theirs}, rounds=7, warm_up=3)
-        yield replace(
-            base,
-            why_not=None,
-            ratio=ratios(seconds["theirs"], seconds["ours"]),
-            equivalence=same,
-            details={"seconds": seconds},
-        )
+        seconds = _time(setting, {**ours, "theirs": theirs}, rounds=7, warm_up=3)
+        for precision in ours:
+            yield replace(
+                bases[precision],
+                against=f"{name}, bfloat16" if precision == "int8" else name,
+                why_not=None,
+                ratio=ratios(seconds["theirs"], seconds[precision]),
+                equivalence=same[precision],
+                details={"seconds": seconds},
+            )
 
 
 def inference_1(setting: Setting) -> Iterator[Measurement]:
     """One clip."""
-    yield from _infer(setting, 1)
+    yield from _infer(setting, 1, ("bf16", "int8"))
 
 
 def inference_64(setting: Setting) -> Iterator[Measurement]:
     """64 clips at once."""
-    yield from _infer(setting, 64)
+    yield from _infer(setting, 64, ("bf16",))
+
+
+def int8_64(setting: Setting) -> Iterator[Measurement]:
+    """The same in int8; apart, since each graph keeps its memory."""
+    yield from _infer(setting, 64, ("int8",))
 
 
 def clip(setting: Setting) -> Iterator[Measurement]:
@@ -687,6 +765,7 @@ PARTS = {
     "inference_64": PartSpec(inference_64, 90),
     "training_55m": PartSpec(training_55m, 120),
     "stepwise": PartSpec(stepwise, 40),
+    "int8_64": PartSpec(int8_64, 90),
 }
 
 

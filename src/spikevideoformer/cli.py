@@ -513,8 +513,8 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("auto", "exact", "int8", "model"),
         default="auto",
-        help="exact: the fast one that fires the model's own spikes (CPU); int8: faster, with "
-        "rounded weights (CPU); model: the model as it is; auto (default): exact where possible",
+        help="exact: the fast one that fires the model's own spikes; int8: faster, with rounded "
+        "weights; model: the model as it is; auto (default): exact on a CPU, model on CUDA",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="also write annotated videos into this folder"

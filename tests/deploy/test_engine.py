@@ -136,7 +136,7 @@ def test_int8_engine_is_close_to_the_model(neuron: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: {"model": m.double()}, "the engine runs float32 models on a CPU"),
+        (lambda m: {"model": m.double()}, "runs float32 models on a CPU or a CUDA device"),
         (lambda m: {"model": m, "precision": "int4"}, "choose exact or int8"),
     ],
 )
@@ -179,3 +179,42 @@ def test_wrong_videos_are_refused_as_by_the_model() -> None:
     engine = InferenceEngine(lively_model())
     with pytest.raises(ValueError, match="float video"):
         engine(torch.zeros(3, 4, 48, 48))
+
+
+@pytest.mark.parametrize("precision", ["exact", "int8"])
+def test_checked_videos_run_without_records(precision: Any) -> None:
+    """What a CUDA graph is recorded from: the same logits, nothing recorded."""
+    engine = InferenceEngine(lively_model(), precision=precision)
+    logits, rates = engine.run_checked(engine.model.checked(clip()), record=False)
+    assert torch.equal(logits, engine(clip()))
+    assert rates.per_frame == {}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["exact", "int8"])
+@pytest.mark.parametrize("variant", ["joint", "hierarchical", "spatial_only", "dot", "integer"])
+def test_on_cuda(variant: str, precision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the CPU but for spikes that rounding flips; the clip is in no pieces."""
+    monkeypatch.setattr(engine_module, "PIECE_BYTES", SMALL_PIECES)
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "ieee")
+    model = lively_model(**VARIANTS[variant])
+    expected, wanted = InferenceEngine(model, precision=precision).run(clip())
+    out, rates = InferenceEngine(model.cuda(), precision=precision).run(clip().cuda())
+    assert out.device.type == "cuda"
+    assert rates.per_frame.keys() == wanted.per_frame.keys()
+    for name, rate in wanted.per_frame.items():
+        off = (rates.per_frame[name].cpu() - rate).abs().max()
+        assert off < 0.05 * model.config.neuron.levels, name
+    assert torch.corrcoef(torch.stack([out.cpu().flatten(), expected.flatten()]))[0, 1] > 0.9
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["exact", "int8"])
+def test_one_call_for_all_frames_on_cuda(precision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "PIECE_BYTES", 1)
+    engine = InferenceEngine(lively_model().cuda(), precision=precision)
+    images = []
+    first = engine.model.backbone.stages()[0].downsample.conv
+    first.register_forward_hook(lambda _module, args, _out: images.append(len(args[0])))
+    engine(clip(clips=3, frames=4).cuda())
+    assert images == [12]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.deploy.graphs import GraphedModel
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 
@@ -26,12 +27,14 @@ def test_needs_a_gpu() -> None:
 
 
 def test_unknown_precision() -> None:
-    with pytest.raises(ValueError, match="precision 'fp8' is unknown; choose bf16 or fp32"):
+    with pytest.raises(
+        ValueError, match="precision 'fp8' is unknown; choose one of bf16, fp32, int8"
+    ):
         GraphedModel(_model(), torch.zeros(1, 2, 3, 32, 32), "fp8")
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_replays_are_the_eager_output(precision: str) -> None:
     model = _model().cuda()
     first, second = torch.randn(2, 2, 4, 3, 32, 32, device="cuda")
@@ -43,6 +46,8 @@ def test_replays_are_the_eager_output(precision: str) -> None:
     if precision == "fp32":
         with torch.no_grad():
             assert torch.equal(graphed(first), model(first))
+    if precision == "int8":
+        assert torch.equal(graphed(first), InferenceEngine(model, precision="int8")(first))
 
 
 @pytest.mark.gpu
@@ -52,6 +57,8 @@ def test_what_is_refused() -> None:
         GraphedModel(_model(), video)
     with pytest.raises(ValueError, match="training mode"):
         GraphedModel(_model().cuda().train(), video)
+    with pytest.raises(ValueError, match="the engine runs float32 models"):
+        GraphedModel(_model().cuda().double(), video, "int8")
     graphed = GraphedModel(model, video)
     with pytest.raises(ValueError, match="the video is on cpu"):
         graphed(video.cpu())

@@ -310,3 +310,33 @@ def test_processors_without_vnni_take_small_spikes_only():
     small, large = out.strip().split(" | ")
     assert small == "None"
     assert "overflows" in large
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="tests what happens without a GPU")
+def test_without_a_gpu_there_is_no_int8_on_it():
+    assert int8_available(device="cuda") == "torch sees no CUDA device"
+    assert int8_available(device="meta") == "they run on a CPU or a CUDA device, not on meta"
+
+
+@pytest.mark.gpu
+@needs_int8
+@pytest.mark.parametrize("shape", ["1x1_wide", "3x3_stride2", "depthwise_7x7", "depthwise_odd"])
+@pytest.mark.parametrize("levels", [1, 4])
+def test_cuda_gives_the_numbers_of_a_cpu(shape, levels):
+    conv, _ = _make(shape, levels=levels)
+    spikes = _spikes(3, SHAPES[shape][0], 13, 10, levels)
+    expected = conv(spikes)
+    conv.cuda()
+    assert conv.step.is_cuda
+    torch.testing.assert_close(conv(spikes.cuda()).cpu(), expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ValueError, match="the spikes are on cpu, the weights on cuda"):
+        conv(spikes)
+    assert torch.equal(conv.cpu()(spikes), expected)
+
+
+@pytest.mark.gpu
+@needs_int8
+def test_other_groups_stay_on_the_cpu():
+    conv, _ = _make("grouped")
+    with pytest.raises(ValueError, match="groups is 3 for 12 channels in and 18 out"):
+        conv.cuda()

@@ -1,9 +1,11 @@
 """Prediction: what is reported, independence from the batch, arrays, failures, real clips."""
 
+import copy
 import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -333,7 +335,20 @@ def test_int8_is_by_option_and_says_so(predictor: VideoPredictor, video_folder: 
 def test_engines_that_are_not_possible_are_refused(predictor: VideoPredictor) -> None:
     model = predictor.model
     assert VideoPredictor(model, device="cpu", precision="bf16-mixed").engine == "model"
-    with pytest.raises(ValueError, match="engine exact runs on a CPU in precision 32-true"):
+    with pytest.raises(ValueError, match="engine exact runs in precision 32-true, not in bf16"):
         VideoPredictor(model, device="cpu", precision="bf16-mixed", engine="exact")
     with pytest.raises(ValueError, match="choose one of auto, model, exact, int8"):
         VideoPredictor(model, device="cpu", engine="fast")  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", ["exact", "int8"])
+def test_engines_on_cuda_are_by_option(
+    predictor: VideoPredictor, video_folder: Path, engine: Any
+) -> None:
+    model = copy.deepcopy(predictor.model)  # a predictor moves its model
+    expected = predictor.predict(video_folder / "one.mp4")
+    assert VideoPredictor(model, device="cuda").engine == "model"
+    result = VideoPredictor(model, device="cuda", engine=engine).predict(video_folder / "one.mp4")
+    assert result.engine == engine
+    assert result.firing_rate == pytest.approx(expected.firing_rate, abs=0.02)

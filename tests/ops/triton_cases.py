@@ -12,10 +12,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from spikevideoformer.ops import _kernels
 from spikevideoformer.ops._kernels import NeuronArgs
 from spikevideoformer.ops._triton import hamming, lif, pack
 from spikevideoformer.ops.affine_lif import affine_lif_reference
+from spikevideoformer.ops.hamming import dot_attention, hamming_attention
 from spikevideoformer.ops.lif import NeuronConfig
 from spikevideoformer.ops.pack import pack_spikes
 
@@ -262,3 +265,124 @@ def test_attention_is_a_well_made_custom_op() -> None:
     q, k, v = (torch.randint(0, 2, (1, 2, 1, 16, 8), device=DEVICE).float() for _ in range(3))
     form = {"a": 2, "o": 1, "constant": 0, "scale": 0.5, "levels": 1}
     torch.library.opcheck(hamming.spike_attention, (q, k, v), form)
+
+
+# --- Attention as the op calls it -----------------------------------------------------------------
+
+
+class _Ops(TorchDispatchMode):
+    """Counts the calls of the attention kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.kernel += "spike_attention" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPU tensors take the kernels of CUDA tensors."""
+    if INTERPRETED:
+        monkeypatch.setitem(_kernels.HOME, "cpu", "_triton")
+
+
+def _attend(z: list[Tensor], kind: str, levels: int, **options: object) -> tuple[Tensor, int]:
+    """A quarter of the integers, exact in every precision; and how often the kernel ran."""
+    options |= {"scale": 0.25 * levels**2, "levels": levels}
+    with _Ops() as ops:
+        if kind == "dot":
+            out = dot_attention(*z, **options)
+        else:
+            out = hamming_attention(*z, constant_term=kind == "constant", **options)
+    return out, ops.kernel
+
+
+def _by_matmul(z: list[Tensor], kind: str, levels: int) -> Tensor:
+    return _attend([x.cpu().double() for x in z], kind, levels)[0].float()
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("shape", [(7, 5), (2, 7, 5), (2, 3, 70, 9), (2, 1, 2, 7, 33)])
+@pytest.mark.parametrize("kind", ["hamming", "constant", "dot"])
+@pytest.mark.parametrize(
+    ("dtype", "levels"), [(torch.float32, 1), (torch.uint8, 3), (torch.bfloat16, 1)]
+)
+def test_attention_takes_the_kernel(
+    shape: tuple[int, ...], kind: str, dtype: torch.dtype, levels: int
+) -> None:
+    q, k, v = (torch.randint(0, levels + 1, shape).to(dtype).to(DEVICE) for _ in range(3))
+    k, v = (torch.cat([z, z], -2) for z in (k, v))  # another number of tokens than q
+    out, calls = _attend([q, k, v], kind, levels)
+    assert calls == 1
+    assert (out.dtype, out.shape) == (torch.float32, q.shape)
+    assert torch.equal(out.cpu(), _by_matmul([q, k, v], kind, levels))
+
+
+@pytest.mark.usefixtures("forced")
+@pytest.mark.parametrize("packed", [False, True])
+def test_attention_by_the_kernel_has_its_gradients(packed: bool) -> None:
+    """From spikes as a channels-last clip holds them: heads inside, nothing is copied."""
+    leaves = [torch.randint(0, 2, (1, 30, 3, 5)).float().to(DEVICE) for _ in range(3)]
+    z = [x.transpose(1, 2).requires_grad_() for x in leaves]
+    out, calls = _attend(z, "hamming", 1, packed=packed)
+    assert calls == 1
+    assert out.stride()[1:] == z[0].stride()[1:]
+    wanted = [x.detach().cpu().double().requires_grad_() for x in z]
+    reference, _ = _attend(wanted, "hamming", 1)
+    g = torch.randn(out.shape)
+    grads = torch.autograd.grad(out, z, g.to(DEVICE))
+    for a, b in zip(grads, torch.autograd.grad(reference, wanted, g.double()), strict=True):
+        torch.testing.assert_close(a.cpu().double(), b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("forced")
+def test_attention_without_the_kernel() -> None:
+    """What it would not compute exactly, or not at all, goes through matmuls."""
+    plain = [torch.randint(0, 2, (2, 6, 4)).float().to(DEVICE) for _ in range(3)]
+    assert _attend(plain, "hamming", 1, order="quadratic")[1] == 0
+    assert _attend([z.double() for z in plain], "hamming", 1)[1] == 0
+    assert _attend([plain[0], plain[1][:, :0], plain[2][:, :0]], "hamming", 1)[1] == 0
+    wide = [torch.ones(1, 2, 129, device=DEVICE)] * 3
+    large = [16 * torch.ones(1, 2**13, 4, device=DEVICE)] * 3  # sums above 2^24
+    for z, levels in ((wide, 1), (large, 16)):
+        out, calls = _attend(z, "hamming", levels)
+        assert calls == 0
+        assert torch.equal(out.cpu(), _by_matmul(z, "hamming", levels))
+
+
+# dynamo makes an instance of an autograd function, of which torch itself warns
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.usefixtures("forced")
+def test_a_compiled_attention_takes_the_kernel() -> None:
+    z = [torch.randint(0, 2, (2, 6, 4)).float().to(DEVICE) for _ in range(3)]
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return hamming_attention(q, k, v, scale=0.25)
+
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        graphs.append(str(graph.graph))
+        return graph
+
+    out = torch.compile(attend, backend=backend, fullgraph=True)(*z)
+    assert torch.equal(out.cpu(), _by_matmul(z, "hamming", 1))
+    assert "spike_attention" in graphs[0]
+
+    leaves = [x.clone().requires_grad_() for x in z]
+    compiled = torch.compile(attend, backend="aot_eager", fullgraph=True)
+    grads = (torch.autograd.grad(run(*leaves).sum(), leaves) for run in (attend, compiled))
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="65,536 programs take minutes in the interpreter")
+def test_attention_over_time_of_many_pixels() -> None:
+    """More pairs of clip and head than the second axis of a grid may have."""
+    z = [torch.randint(0, 2, (9000, 8, 4, 8)).byte().to(DEVICE) for _ in range(3)]
+    out, calls = _attend(z, "hamming", 1)
+    assert calls == 1
+    assert torch.equal(out.cpu(), _by_matmul(z, "hamming", 1))

@@ -105,12 +105,20 @@ def _inference_call(side: str, name: str, frames: int, size: int, clips: int = 1
 
 
 @torch.inference_mode()
-def _check_engine(name: str, precision: str, frames: int, size: int) -> tuple[str, float]:
-    """Spikes of the engine against those of the model, both in float32; and the firing rate."""
+def check_engine(
+    name: str, precision: str, frames: int, size: int, device: str = "cpu"
+) -> tuple[str, float]:
+    """Spikes of the engine on a device against those of the model on a CPU; and the firing rate.
+
+    Raises:
+        DifferentError: they differ by more than the precision explains.
+    """
     model = lively_model(name, frames=frames, size=size)
     video = random_video(1, frames, model.config.in_channels, size, size)
-    logits, rates = InferenceEngine(model, precision=precision).run(video)  # type: ignore[arg-type]
     expected, wanted = _rates(model, video)
+    engine = InferenceEngine(model.to(device), precision=precision)  # type: ignore[arg-type]
+    logits, rates = engine.run(video.to(device))
+    logits, rates = logits.cpu(), FiringRates({n: r.cpu() for n, r in rates.per_frame.items()})
     if wanted.per_frame.keys() != rates.per_frame.keys():
         raise DifferentError("the engine reports other neurons than the model has")
     rate = sum(wanted.mean.values()) / len(wanted.mean)
@@ -158,7 +166,7 @@ def _cpu_inference(options: Options, precision: str, target: float) -> list[Meas
     baseline = _baseline_name()
     options.say("checking that both networks fire the same spikes")
     same = _same_inference(name)
-    engine, rate = _check_engine(name, precision, frames, size)
+    engine, rate = check_engine(name, precision, frames, size)
     options.say("timing")
     calls = {
         "ours": _inference_call(precision, name, frames, size),

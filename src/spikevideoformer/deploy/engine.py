@@ -1,9 +1,9 @@
-"""Fast inference on a CPU: the same network, run in pieces that stay in the cache.
+"""Fast inference: the same network, with less memory traffic.
 
-* The network takes a few frames at a time as far as it can. Convolutions know no time and neurons
-  carry their membranes from piece to piece, so only attention over time waits for all frames.
-  Buffers stay small: the allocator reuses them instead of fetching them from the system, and
-  memory hardly grows with the clip.
+* On a CPU the network takes a few frames at a time as far as it can. Convolutions know no time and
+  neurons carry their membranes from piece to piece, so only attention over time waits for all
+  frames. Buffers stay small: the allocator reuses them instead of fetching them from the system,
+  and memory hardly grows with the clip. On CUDA all frames go through each layer at once.
 * Batch norm, residual addition and neuron are one pass over memory (``ops/affine_lif.py``).
 * With ``precision="int8"`` spikes are bytes and weights are int8. Spikes lose nothing by that;
   weights are rounded, and currents between convolution and neuron are kept in bfloat16.
@@ -12,6 +12,7 @@
 import copy
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -111,18 +112,19 @@ class Fire:
 
 
 class InferenceEngine:
-    """A network for inference on a CPU, made from a model.
+    """A network for inference, made from a model and on its device.
 
     Args:
         model: as it is to be used; later changes of its weights are not seen.
-        precision: ``exact`` fires the spikes that the model fires in float32; ``int8`` rounds the
-            weights of the convolutions that receive spikes to 8 bits.
+        precision: ``exact`` fires the spikes that the model fires in float32 (on CUDA but for the
+            rounding of batch norms that end a branch, and of TF32 where torch's settings allow
+            it); ``int8`` rounds the weights of the convolutions that receive spikes to 8 bits.
 
     Several threads may call it; they take turns. A copy is a new engine.
 
     Raises:
-        ValueError: a model that is not float32 on a CPU or has parts of another kind, or int8
-            where this machine has no convolutions for it.
+        ValueError: a model that is not float32 on a CPU or a CUDA device or has parts of another
+            kind, or int8 where this machine has no convolutions for it.
     """
 
     def __init__(self, model: SpikeVideoFormer, *, precision: Precision = "exact") -> None:
@@ -131,10 +133,10 @@ class InferenceEngine:
         if reason := cannot_run(model):
             raise ValueError(reason)
         first = next(model.parameters())
-        if first.dtype != torch.float32 or first.device.type != "cpu":
+        if first.dtype != torch.float32 or first.device.type not in ("cpu", "cuda"):
             raise ValueError(
                 f"the model is {first.dtype} on {first.device}; the engine runs float32 models on "
-                "a CPU: use model.float().cpu(), or the model itself"
+                "a CPU or a CUDA device: use model.float().cpu(), or the model itself"
             )
         self.precision = precision
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -169,7 +171,16 @@ class InferenceEngine:
         Raises:
             ValueError: as the model does.
         """
-        video = self.model.checked(video).transpose(0, 1)  # [T, B, C, H, W]
+        return self.run_checked(self.model.checked(video), record=record)
+
+    @torch.inference_mode()
+    def run_checked(self, video: Tensor, *, record: bool = True) -> tuple[Tensor, FiringRates]:
+        """:meth:`run` on what ``model.checked`` returned.
+
+        Nothing here waits for a device, so that a CUDA graph can be recorded of it. (The checks
+        must know on the CPU whether all values are finite.)
+        """
+        video = video.transpose(0, 1)  # [T, B, C, H, W]
         frames, clips = video.shape[:2]
         at_once = self._piece_images(video)[0] // frames
         logits, rates = zip(
@@ -204,15 +215,18 @@ class InferenceEngine:
         for clip_step in self._clip_steps:
             streams = clip_step(streams)
         features = _join([stream.value() for stream in streams])
-        with record_firing_rates(self.model.head) as of_head:
+        with record_firing_rates(self.model.head) if record else nullcontext() as of_head:
             logits: Tensor = self.model.head((features,))
         rates = {name: torch.cat(fire.rates) for name, fire in self._fires.items() if fire.rates}
-        if record:
+        if of_head is not None:
             rates |= {f"head.{name}": rate for name, rate in of_head.per_frame.items()}
         return logits, rates
 
     def _piece_images(self, video: Tensor) -> tuple[int, int]:
         """Images of a piece where the convolutions are, and where attention is."""
+        if video.device.type == "cuda":
+            images = video.shape[0] * video.shape[1]
+            return images, images
         e1, _, _, e4 = self.model.config.widths
         pixels = video.shape[3] * video.shape[4]
         wide = 4 * self.model.config.mlp_ratio  # bytes of the widest layer for each channel

@@ -12,9 +12,10 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 
-Precision = Literal["bf16", "fp32"]
+Precision = Literal["bf16", "fp32", "int8"]
 _WARM_UP = 3  # calls before recording: kernels are compiled and libraries set up in the first
 
 
@@ -32,16 +33,20 @@ class GraphedModel:
 
     Args:
         model: on a CUDA device, in evaluation mode. ``fp32`` uses its weights where they are;
-            ``bf16`` copies them, in bfloat16 where a convolution or linear layer has them. What
-            follows a change of the weights is therefore a new ``GraphedModel``.
+            ``bf16`` copies them, in bfloat16 where a convolution or linear layer has them;
+            ``int8`` makes an :class:`InferenceEngine` of a copy. What follows a change of the
+            weights is therefore a new ``GraphedModel``.
         example_video: ``[B, T, C, H, W]`` of the first shape to record; others are recorded when
             they first come.
         precision: ``fp32`` computes what the model does. ``bf16`` multiplies and keeps membrane
             currents in bfloat16, as autocast; spikes stay exact, neurons integrate in float32.
+            ``int8`` rounds the weights of the convolutions that receive spikes to 8 bits and sums
+            exactly; of the engine, checks and locks run on the CPU before a replay or while
+            recording, and firing rates are left out.
 
     Raises:
-        ValueError: no CUDA device, a model or video that is elsewhere, a model in training mode
-            or an unknown precision.
+        ValueError: no CUDA device, a model or video that is elsewhere, a model in training mode,
+            an unknown precision, or int8 for a model that the engine does not run.
     """
 
     def __init__(
@@ -49,7 +54,8 @@ class GraphedModel:
     ) -> None:
         if precision not in get_args(Precision):
             raise ValueError(
-                f"precision {precision!r} is unknown; choose {' or '.join(get_args(Precision))}"
+                f"precision {precision!r} is unknown; choose one of "
+                f"{', '.join(get_args(Precision))}"
             )
         if not torch.cuda.is_available():
             raise ValueError("CUDA graphs need a CUDA device, and torch sees none; call the model")
@@ -59,7 +65,8 @@ class GraphedModel:
         if model.training:
             raise ValueError("the model is in training mode; a graph is for model.eval()")
         self.precision, self.device = precision, device
-        self.model = model if precision == "fp32" else _with_half_weights(model)
+        self.model = _with_half_weights(model) if precision == "bf16" else model
+        self._engine = InferenceEngine(model, precision="int8") if precision == "int8" else None
         self._pool = torch.cuda.graph_pool_handle()
         self._recordings: dict[torch.Size, _Recording] = {}
         self(example_video)
@@ -88,6 +95,8 @@ class GraphedModel:
             return self.model.checked(video).float()
 
     def _run(self, video: Tensor) -> Tensor:
+        if self._engine is not None:
+            return self._engine.run_checked(video, record=False)[0]
         with self._autocast():
             logits = self.model.head(self.model.backbone(video.transpose(0, 1)))
         return cast(Tensor, logits.float())

@@ -1,4 +1,4 @@
-"""Convolutions of byte spikes with int8 weights, through oneDNN.
+"""Convolutions of byte spikes with int8 weights: oneDNN on a CPU, our Triton kernel on CUDA.
 
 Spikes 0..D are bytes as they are (scale 1, zero point 0), so they lose nothing; weights are
 rounded to -127..127 steps of a size of their own for each output channel. Sums are exact
@@ -8,11 +8,14 @@ float32 rounding when a sum is multiplied by its step.
 
 from collections.abc import Callable
 from functools import cache
+from types import ModuleType
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from spikevideoformer.ops._kernels import HOME, load
 
 LARGEST_WEIGHT = 127
 # Step sizes that are tried, relative to the one that makes the largest weight 127. Below 1 clips
@@ -99,12 +102,51 @@ def int8_conv_reference(
 
 
 @cache
-def int8_available(levels: int = 4) -> str | None:
+def int8_available(levels: int = 4, device: str = "cpu") -> str | None:
     """Why the int8 convolution cannot be used here for spikes 0..``levels``; None where it can.
 
     Tried out rather than looked up: processors without VNNI instructions add pairs of products in
     16 bits, which overflow for spikes above 129.
+
+    Args:
+        levels: the largest spike.
+        device: cpu, cuda or cuda with a number.
     """
+    if reason := _missing(torch.device(device)):
+        return reason
+    spikes = torch.full((2, 64, 4, 4), levels, dtype=torch.uint8, device=device)
+    spikes = spikes.contiguous(memory_format=torch.channels_last)
+    weight = torch.full((32, 64, 3, 3), LARGEST_WEIGHT, dtype=torch.int8)
+    weight[1::2] = -LARGEST_WEIGHT
+    step = torch.ones(32)
+    expected = int8_conv_reference(spikes.cpu(), weight, step, padding=1).float()
+    weight, step = weight.to(device), step.to(device)
+    options = ((1, 1), (1, 1), 1, torch.float32)
+    try:
+        if _on_triton(spikes.device):
+            out = _triton().int8_conv(spikes, weight, step, None, *options, levels)
+        else:
+            packed = _pack(weight, step, (1, 1), (1, 1), 1, spikes)
+            out = _convolve(spikes, packed, step, None, *options)
+    except RuntimeError as error:  # the operator is there, but not for this processor
+        return str(error).splitlines()[0]
+    if not torch.equal(out.cpu(), expected):
+        return f"the int8 convolution overflows on this {device} for spikes up to {levels}"
+    return None
+
+
+def _missing(device: torch.device) -> str | None:
+    """What the int8 convolution lacks on such a device."""
+    if device.type not in HOME:
+        return f"they run on a CPU or a CUDA device, not on {device}"
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            return "torch sees no CUDA device"
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            return "tensor cores multiply bytes from compute capability 8.0 on"
+    if _on_triton(device):
+        found = load("_triton", "int8_conv")
+        return found if isinstance(found, str) else None
     if not torch.backends.mkldnn.is_available():
         return "this build of torch has no oneDNN"
     if not (
@@ -112,30 +154,28 @@ def int8_available(levels: int = 4) -> str | None:
         and hasattr(torch.ops.onednn, "qconv2d_pointwise")
     ):
         return f"torch {torch.__version__} has no quantised oneDNN convolution"
-    spikes = torch.full((2, 64, 4, 4), levels, dtype=torch.uint8)
-    spikes = spikes.contiguous(memory_format=torch.channels_last)
-    weight = torch.full((32, 64, 3, 3), LARGEST_WEIGHT, dtype=torch.int8)
-    weight[1::2] = -LARGEST_WEIGHT
-    step = torch.ones(32)
-    try:
-        packed = _pack(weight, step, (1, 1), (1, 1), 1, spikes)
-        out = _convolve(spikes, packed, step, None, (1, 1), (1, 1), 1, torch.float32)
-    except RuntimeError as error:  # the operator is there, but not for this processor
-        return str(error).splitlines()[0]
-    expected = int8_conv_reference(spikes, weight, step, padding=1).float()
-    if not torch.equal(out, expected):
-        return f"oneDNN's int8 convolution overflows on this processor for spikes up to {levels}"
     return None
+
+
+def _on_triton(device: torch.device) -> bool:
+    return HOME[device.type] == "_triton"
+
+
+def _triton() -> ModuleType:
+    found = load("_triton", "int8_conv")
+    assert not isinstance(found, str), found  # int8_available was asked
+    return found
 
 
 class Int8SpikeConv2d(nn.Module):
     """A convolution of byte spikes with int8 weights.
 
     Args:
-        weight: real-valued ``[C', C/groups, kh, kw]``; rounded by :func:`quantise_weight`.
+        weight: real-valued ``[C', C/groups, kh, kw]``; rounded by :func:`quantise_weight`. The
+            convolution is for its device, until it is moved.
         bias: ``[C']``; kept in float32.
         stride, padding: of both axes, or one for each.
-        groups: as for ``nn.Conv2d``.
+        groups: as for ``nn.Conv2d``; on CUDA 1 or as many as channels, in and out.
         out_dtype: of what comes out, float32 or bfloat16.
         levels: the largest spike, at most 255.
 
@@ -165,20 +205,20 @@ class Int8SpikeConv2d(nn.Module):
             raise ValueError(f"out_dtype is {out_dtype}; choose torch.float32 or torch.bfloat16")
         if not 1 <= levels <= 255:
             raise ValueError(f"levels is {levels}; spikes are bytes, 1..255")
-        reason = int8_available(levels)
-        if reason is not None:
-            raise ValueError(f"int8 convolutions are not available: {reason}; use float weights")
+        self.stride, self.padding = _pair(stride), _pair(padding)
+        self.groups, self.out_dtype, self.levels = groups, out_dtype, levels
+        self._check(weight.device, tuple(weight.shape))
+        # rounded on a CPU, so that every device has the same integers
         integers, step = quantise_weight(weight.detach().cpu())
         largest = int(integers.long().abs().sum((1, 2, 3)).max()) * levels
         if largest >= 2**31:
             raise ValueError(f"sums of spikes and weights reach {largest}, more than 32 bits hold")
-        self.stride, self.padding = _pair(stride), _pair(padding)
-        self.groups, self.out_dtype, self.levels = groups, out_dtype, levels
         self.register_buffer("weight", integers)
         self.register_buffer("step", step)
-        self.register_buffer("bias", None if bias is None else bias.detach().cpu().float())
+        self.register_buffer("bias", None if bias is None else bias.detach().float())
         # Weights in the order that oneDNN wants for images of this height and width.
         self._packed: tuple[tuple[int, int], Tensor] | None = None
+        self._move(weight.device)
 
     @classmethod
     def from_conv(
@@ -207,6 +247,12 @@ class Int8SpikeConv2d(nn.Module):
                 f"got {spikes.dtype} of shape {tuple(spikes.shape)}; expected uint8 spikes "
                 f"[N, {channels}, H, W]"
             )
+        if spikes.device != self.weight.device:
+            raise ValueError(
+                f"the spikes are on {spikes.device}, the weights on {self.weight.device}; move one"
+            )
+        if _on_triton(spikes.device):
+            return self._by_triton(spikes)
         spikes = spikes.contiguous(memory_format=torch.channels_last)
         size = (spikes.shape[2], spikes.shape[3])
         packed = self._packed  # read once: another thread may replace it
@@ -226,10 +272,39 @@ class Int8SpikeConv2d(nn.Module):
             self.out_dtype,
         )
 
+    def _by_triton(self, spikes: Tensor) -> Tensor:
+        return _triton().int8_conv(
+            spikes,
+            self.weight,
+            self.step,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.groups,
+            self.out_dtype,
+            self.levels,
+        )
+
+    def _check(self, device: torch.device, shape: tuple[int, ...]) -> None:
+        reason = int8_available(self.levels, str(device))
+        if reason is None and _on_triton(device):
+            reason = _triton().refuses(shape[1] * self.groups, shape[0], self.groups)
+        if reason is not None:
+            raise ValueError(f"int8 convolutions are not available: {reason}; use float weights")
+
+    def _move(self, device: torch.device) -> None:
+        for name, buffer in list(self.named_buffers()):
+            setattr(self, name, buffer.to(device))
+        if _on_triton(device):
+            self.weight = _triton().arranged(self.weight)
+        self._packed = None
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # steps and bias stay in float32 when a model around this is cast
-        if fn(self.step).device.type != "cpu":
-            raise ValueError("int8 convolutions run on a CPU; move the float model instead")
+        device = fn(self.step).device
+        if device != self.step.device:
+            self._check(device, tuple(self.weight.shape))
+            self._move(device)
         return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

@@ -111,8 +111,9 @@ class VideoPredictor:
         device: auto (CUDA where there is one), cpu, cuda or cuda:1.
         precision: 32-true, bf16-mixed, or 16-mixed (CUDA only): as in training.
         engine: what runs the network: ``exact``, the fastest that fires the same spikes as the
-            model in float32 (CPU); ``int8``, faster still, with rounded weights (CPU); ``model``,
-            the model as it is; ``auto``, exact where it is possible, else the model.
+            model in float32 (on CUDA but for rounding); ``int8``, faster still, with rounded
+            weights; ``model``, the model as it is; ``auto``, exact on a CPU where it is possible,
+            else the model.
 
     Attributes:
         engine: the one in use, never ``auto``.
@@ -350,13 +351,14 @@ def _choose_engine(
 ) -> Literal["model", "exact", "int8"]:
     if name not in get_args(Engine):
         raise ValueError(f"engine {name!r} is unknown; choose one of {', '.join(get_args(Engine))}")
-    possible = device.type == "cpu" and precision == "32-true"
-    if name == "auto":
-        return "exact" if possible and cannot_run(model) is None else "model"
+    possible = precision == "32-true"
+    if name == "auto":  # only where it changes no number, which on CUDA is not promised
+        same = possible and device.type == "cpu" and cannot_run(model) is None
+        return "exact" if same else "model"
     if name != "model" and not possible:
         raise ValueError(
-            f"engine {name} runs on a CPU in precision 32-true, not on {device} in {precision}; "
-            "choose engine model or auto"
+            f"engine {name} runs in precision 32-true, not in {precision}; choose engine model or "
+            "auto"
         )
     return name
 

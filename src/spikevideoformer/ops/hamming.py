@@ -18,6 +18,7 @@ the right come from the small ``A``. The backward pass works in the same way on 
 which can be kept as bits.
 """
 
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -25,10 +26,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spikevideoformer.ops._keep import keep, restore
-from spikevideoformer.ops._kernels import is_traced, load, refuse_forward_mode
+from spikevideoformer.ops._kernels import HOME, is_traced, load, refuse_forward_mode
 from spikevideoformer.ops.pack import Packed
 
 Order = Literal["linear", "quadratic"]
+
+DIGIT = 2**11  # float16 counts to here; see _triton/hamming.py
+LARGEST_WIDTH = 128  # of a head: there the sums A are registers of one program
 
 
 def hamming_similarity_reference(q: Tensor, k: Tensor) -> Tensor:
@@ -221,6 +225,9 @@ class _Attention(torch.autograd.Function):
             ctx.save_for_backward(*(z.data for z in kept))
         else:
             ctx.save_for_backward(q, k, v)
+        out = _on_tensor_cores(q, k, v, form, levels)
+        if out is not None:
+            return out
         out_dtype = torch.promote_types(q.dtype, torch.float32)
         work = torch.promote_types(q.dtype, dtype)
         out = _integer_sums(q.to(work), k.to(work), v.to(work), form)
@@ -246,6 +253,41 @@ class _Attention(torch.autograd.Function):
             offset = constant - form.o * grad_a.sum(-2, keepdim=True)
             grad_v = _add_product(offset, k, form.a * grad_a).to(ctx.dtypes[2])
         return grad_q, grad_k, grad_v, None, None, None, None
+
+
+def _on_tensor_cores(q: Tensor, k: Tensor, v: Tensor, form: _Form, levels: int) -> Tensor | None:
+    """The same numbers from spikes where they lie, on CUDA; None where matmuls must do it."""
+    if form.order != "linear" or q.dtype == torch.float64 or not _has_kernel(q.device.type):
+        return None
+    tokens, width = k.shape[-2:]
+    alike = q.shape[:-2] == k.shape[:-2] and q.shape[-1] == width and k.shape == v.shape
+    if not (alike and q.numel() and tokens and is_exact(tokens, width, levels, form.c)):
+        return None
+    heads = [z if z.ndim > 2 else z[None] for z in (q, k, v)]
+    out: Tensor = torch.ops.spikevideoformer.spike_attention(
+        *(z.reshape(-1, *z.shape[-3:]).unsqueeze(2) for z in heads),  # [batch, h, 1, N, d]
+        a=form.a,
+        o=form.o,
+        constant=form.c,
+        scale=form.scale,
+        levels=levels,
+    )
+    return out.reshape(q.shape)
+
+
+def is_exact(tokens: int, width: int, levels: int, constant: int) -> bool:
+    """Whether ``_triton/hamming.py`` takes heads of that width and counts exactly on the way."""
+    inner = tokens * levels**2  # largest entry of A
+    outer = (inner + DIGIT) * width * levels + constant * tokens * levels
+    fits = levels <= 2**10 and inner < DIGIT**2 // 2 and outer < 2**24
+    return fits and width <= LARGEST_WIDTH
+
+
+# torch.compile cannot trace an import
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _has_kernel(kind: str) -> bool:
+    # where it does not load, the neurons say so
+    return HOME.get(kind) == "_triton" and isinstance(load("_triton", "hamming"), ModuleType)
 
 
 def _integer_sums(q: Tensor, k: Tensor, v: Tensor, form: _Form) -> Tensor:

@@ -16,9 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from spikevideoformer.ops.hamming import DIGIT, LARGEST_WIDTH, is_exact
+
 _TOKENS = 64  # of one step of a program's loop
-_EXACT = 2**24  # float32 counts to here
-_DIGIT = 2**11  # and float16 to here
 
 
 @triton.jit
@@ -40,12 +40,12 @@ def _inner_kernel(
     v_batch, v_head, v_1, v_2, v_d,
     A: tl.constexpr, OFF: tl.constexpr, SUM: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    pair = tl.program_id(1)  # of a clip and a head
+    pair = tl.program_id(0)  # of a clip and a head
     batch = (pair // heads).to(tl.int64)
     head = (pair % heads).to(tl.int64)
     k_ptr += batch * k_batch + head * k_head
     v_ptr += batch * v_batch + head * v_head
-    first = tl.program_id(0) * chunk
+    first = tl.program_id(1) * chunk
     acc = tl.zeros((BD, BD), tl.float32)
     total = tl.zeros((BD,), tl.float32)
     for start in range(first, tl.minimum(first + chunk, tokens), BT):
@@ -74,10 +74,10 @@ def _outer_kernel(
     A: tl.constexpr, OFF: tl.constexpr, SUM: tl.constexpr, DIGITS: tl.constexpr,
     BT: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    pair = tl.program_id(1)
+    pair = tl.program_id(0)
     batch = (pair // heads).to(tl.int64)
     head = (pair % heads).to(tl.int64)
-    start = tl.program_id(0) * BT
+    start = tl.program_id(1) * BT
     at, mask = _tokens(start, tokens, inner, q_1, q_2, q_d, width, BT, BD)
     q = tl.load(q_ptr + batch * q_batch + head * q_head + at, mask, other=0).to(tl.float32)
     q = tl.where(mask, A * q - OFF, 0.0).to(tl.float16)
@@ -96,13 +96,6 @@ def _outer_kernel(
         out += constant * total[None, :]
     at, mask = _tokens(start, tokens, inner, out_1, out_2, out_d, width, BT, BD)
     tl.store(out_ptr + batch * out_batch + head * out_head + at, out * scale, mask)
-
-
-def is_exact(tokens: int, width: int, levels: int, constant: int) -> bool:
-    """Whether all integers on the way are exact here; otherwise a float64 matmul is needed."""
-    inner = tokens * levels**2  # largest entry of A
-    outer = (inner + _DIGIT) * width * levels + constant * tokens * levels
-    return levels <= 2**10 and inner < _DIGIT**2 // 2 and outer < _EXACT
 
 
 @torch.library.custom_op("spikevideoformer::spike_attention", mutates_args=())
@@ -126,14 +119,14 @@ def spike_attention(
         float32, shaped and laid out as ``q``.
 
     Raises:
-        ValueError: sums that would not be exact.
+        ValueError: sums that would not be exact, or heads that are too wide.
     """
     batch, heads, _, inner_q, width = q.shape
     tokens_q, tokens = q.shape[2] * inner_q, k.shape[2] * k.shape[3]
     if not is_exact(tokens, width, levels, constant):
         raise ValueError(
             f"{tokens} tokens of width {width} with spikes up to {levels} add up to more than "
-            "float32 counts exactly; use a float64 matmul"
+            f"float32 counts exactly, or are wider than {LARGEST_WIDTH}; use a float64 matmul"
         )
     pairs = batch * heads
     inner = torch.zeros((pairs, width, width), dtype=torch.float32, device=q.device)
@@ -146,14 +139,15 @@ def spike_attention(
     warps = 8 if block > 64 else 4
     form = {"A": a, "OFF": o, "SUM": constant != 0, "BT": _TOKENS, "BD": block, "num_warps": warps}
     with torch.cuda.device_of(q):
-        _inner_kernel[(triton.cdiv(tokens, chunk), pairs)](
+        # pairs on the first axis of the grid: the second ends at 65,535
+        _inner_kernel[(pairs, triton.cdiv(tokens, chunk))](
             k, v, inner, total, heads, tokens, k.shape[3], width, chunk,
             *k.stride(), *v.stride(), **form,
         )  # fmt: skip
-        _outer_kernel[(triton.cdiv(tokens_q, _TOKENS), pairs)](
+        _outer_kernel[(pairs, triton.cdiv(tokens_q, _TOKENS))](
             q, inner, total, out, heads, tokens_q, inner_q, width, scale, float(constant),
             *q.stride(), *out.stride(),
-            DIGITS=1 if tokens * levels**2 <= _DIGIT else 2, **form,
+            DIGITS=1 if tokens * levels**2 <= DIGIT else 2, **form,
         )  # fmt: skip
     return out
 
