@@ -370,14 +370,23 @@ def test_convert_a_published_checkpoint(svf, golden: Path, tmp_path: Path) -> No
 # --- svf demo ------------------------------------------------------------------------------------
 
 
-def test_demo_goes_the_whole_way(svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", ["svf_nano", pytest.param("ann_nano", marks=pytest.mark.slow)])
+def test_demo_goes_the_whole_way(
+    model: str, svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from spikevideoformer import demo
 
     small = demo.Recipe(
         train_clips=16,
         val_clips=8,
         training=replace(
-            demo.Recipe().training, epochs=1, batch_size=8, frames=2, size=16, warmup_epochs=0.0
+            demo.Recipe().training,
+            model=model,
+            epochs=1,
+            batch_size=8,
+            frames=2,
+            size=16,
+            warmup_epochs=0.0,
         ),
         spatial_epochs=1,
     )
@@ -391,6 +400,7 @@ def test_demo_goes_the_whole_way(svf, tmp_path: Path, monkeypatch: pytest.Monkey
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.count("data:video/mp4;base64,") == page.count("<video")
     assert page.count("data:image/png;base64,") == 4
+    assert ("firing rate" in page) == ("spiking network" in page) == (model == "svf_nano")
     assert "://" not in page  # base64 has no colon; plain "http" turns up in it by chance
     # again, it finds all done
     again, _, err = svf("demo", "--out", tmp_path / "demo")

@@ -62,20 +62,20 @@ class ModelConfig:
     pad_input: bool = False
 
     def __post_init__(self) -> None:
-        for name, length in (("widths", 4), ("depths", 5)):
+        last = 0 if self.attention == "none" else 1  # the last two stages may go without blocks
+        for name, least in (("widths", (1, 1, 1, 1)), ("depths", (1, 1, 1, last, last))):
             values = getattr(self, name)
-            # without attention the last two stages may be left empty
-            may_be_0 = 2 if name == "depths" and self.attention == "none" else 0
             if not (
                 isinstance(values, (tuple, list))
-                and len(values) == length
+                and len(values) == len(least)
                 and all(
-                    isinstance(v, int) and v >= (0 if i >= length - may_be_0 else 1)
-                    for i, v in enumerate(values)
+                    isinstance(v, int) and v >= low for v, low in zip(values, least, strict=True)
                 )
             ):
-                hint = ", of which the last two may be 0" if may_be_0 else ""
-                raise ValueError(f"{name} is {values!r}; expected {length} positive integers{hint}")
+                hint = ", of which the last two may be 0" if 0 in least else ""
+                raise ValueError(
+                    f"{name} is {values!r}; expected {len(least)} positive integers{hint}"
+                )
             object.__setattr__(self, name, tuple(values))  # lists come from JSON
         for name in ("heads", "mlp_ratio", "in_channels"):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) > 0):
