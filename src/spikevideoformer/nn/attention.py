@@ -96,6 +96,7 @@ class SpikeAttention(nn.Module):
             self.bn = nn.BatchNorm2d(channels)
             out_neuron = neuron
         else:
+            assert kind == "dot"
             self.scale = DOT_SCALE
             out_neuron = NeuronConfig(
                 **{**vars(neuron), "v_threshold": DOT_THRESHOLD * neuron.v_threshold}
