@@ -106,6 +106,27 @@ def test_module_is_the_command() -> None:
     models = {model["name"]: model for model in json.loads(done.stdout)["models"]}
     assert models["svf_15m"]["parameters"] == 14_900_120
     assert models["svf_15m"]["widths"] == [64, 128, 256, 360]
+    families = {name: model["family"] for name, model in models.items()}
+    assert len(families) == 18
+    assert {n: families[n] for n in ("svf_nano", "ann_15m", "gru_124m")} == {
+        "svf_nano": "spiking",
+        "ann_15m": "ann",
+        "gru_124m": "gru",
+    }
+
+
+def test_models_are_listed_by_family(svf) -> None:
+    status, out, err = svf("models", "--num-classes", "5")
+    assert (status, err) == (0, "")
+    groups = [group.splitlines() for group in out.split("\n\n")[1:]]
+    assert [group[0].split(",")[0].split(":")[0] for group in groups] == [
+        "spiking",
+        "ordinary",
+        "ordinary",
+    ]
+    names = [[line.split()[0] for line in group[1:]] for group in groups]
+    sizes = ("nano", "tiny", "15m", "31m", "55m", "124m")
+    assert names == [[f"{family}_{s}" for s in sizes] for family in ("svf", "ann", "gru")]
 
 
 # --- svf train and svf eval ----------------------------------------------------------------------
@@ -170,6 +191,36 @@ def test_eval_prints_metrics_per_class(
     assert set(result["class_accuracy"]) == {"left", "right"}
     assert json.loads((tmp_path / "e" / "evaluation.json").read_text()) == result
     assert (tmp_path / "e" / "confusion.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["ann_nano", "gru_nano"])
+def test_an_ordinary_network_goes_the_whole_way(
+    name: str, svf, clip_data: Path, tmp_path: Path
+) -> None:
+    """Train, evaluate, predict: the commands of a spiking network, and no firing rate anywhere."""
+    common = ["--data", clip_data, "--out", tmp_path / "run", *SMALL_RUN]
+    status, out, err = svf("train", "--model", name, *common)
+    assert status == 0
+    assert "top-1" in out
+    assert "silent" not in err
+    model, video = tmp_path / "run" / "model", clip_data / "val" / "left" / "0.mp4"
+    config = json.loads((model / "config.json").read_text())["model"]
+    assert config["neuron"]["kind"] == "relu"
+    assert config["readout"] == ("gru" if name == "gru_nano" else "membrane")
+    status, out, err = svf("eval", "--model", model, "--data", clip_data, "--workers", "0")
+    assert (status, err) == (0, "")
+    assert "top-1" in out
+    status, out, err = svf("predict", "--model", model, video, "--out", tmp_path / "annotated")
+    assert (status, err) == (0, "")
+    assert "(1.00 s, engine model)" in out
+    assert check_decodes(tmp_path / "annotated" / "0.svf.mp4").decoded_frames == 8
+    status, out, err = svf("predict", "--model", model, video, "--json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["firing_rate"] is None
+    status, out, err = svf("predict", "--model", model, video, "--engine", "int8")
+    assert (status, out) == (2, "")
+    assert "kind relu" in err
+    assert err.count("\n") == 1
 
 
 # --- svf predict ---------------------------------------------------------------------------------
@@ -319,14 +370,23 @@ def test_convert_a_published_checkpoint(svf, golden: Path, tmp_path: Path) -> No
 # --- svf demo ------------------------------------------------------------------------------------
 
 
-def test_demo_goes_the_whole_way(svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", ["svf_nano", pytest.param("ann_nano", marks=pytest.mark.slow)])
+def test_demo_goes_the_whole_way(
+    model: str, svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from spikevideoformer import demo
 
     small = demo.Recipe(
         train_clips=16,
         val_clips=8,
         training=replace(
-            demo.Recipe().training, epochs=1, batch_size=8, frames=2, size=16, warmup_epochs=0.0
+            demo.Recipe().training,
+            model=model,
+            epochs=1,
+            batch_size=8,
+            frames=2,
+            size=16,
+            warmup_epochs=0.0,
         ),
         spatial_epochs=1,
     )
@@ -340,6 +400,7 @@ def test_demo_goes_the_whole_way(svf, tmp_path: Path, monkeypatch: pytest.Monkey
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.count("data:video/mp4;base64,") == page.count("<video")
     assert page.count("data:image/png;base64,") == 4
+    assert ("firing rate" in page) == ("spiking network" in page) == (model == "svf_nano")
     assert "://" not in page  # base64 has no colon; plain "http" turns up in it by chance
     # again, it finds all done
     again, _, err = svf("demo", "--out", tmp_path / "demo")

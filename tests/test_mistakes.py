@@ -93,7 +93,12 @@ COMMANDS = {
     "unknown preset": (f"{TRAIN} --model svf_16m", "svf_15m"),
     "unknown task": (f"{TRAIN} --task detection", "expected classification"),
     "unknown design": (f"{TRAIN} --design temporal", "spatial_only"),
-    "unknown attention": (f"{TRAIN} --attention softmax", "hamming"),
+    "unknown attention": (f"{TRAIN} --attention cosine", "hamming"),
+    "attention of another network": (f"{TRAIN} --attention softmax", "preset ann_"),
+    "bits of an ordinary network": (
+        f"{TRAIN} --model ann_nano --spike-memory packed",
+        "choose plain",
+    ),
     "unknown neuron": (f"{TRAIN} --neuron izhikevich", "lif"),
     "unknown training precision": (f"{TRAIN} --precision 64", "bf16-mixed"),
     "negative epochs": (f"{TRAIN} --epochs -1", "at least 1"),

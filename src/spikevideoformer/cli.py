@@ -610,10 +610,10 @@ def _prediction_lines(result: PredictionResult) -> Iterator[str]:
     from spikevideoformer.data.sample import one_line
 
     labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in result.labels)
-    about = (
-        f"{result.duration_s:.2f} s, firing rate {result.firing_rate:.3f}, engine {result.engine}"
-    )
-    yield one_line(f"{result.path}: {labels} ({about})")
+    about = [f"{result.duration_s:.2f} s", f"engine {result.engine}"]
+    if result.firing_rate is not None:
+        about.insert(1, f"firing rate {result.firing_rate:.3f}")
+    yield one_line(f"{result.path}: {labels} ({', '.join(about)})")
     if len(result.windows) > 1:
         for window in result.windows:
             best = window.labels[0]
@@ -764,31 +764,36 @@ def _models_options(parser: argparse.ArgumentParser) -> None:
 def _models(arguments: Namespace) -> int:
     import torch
 
-    from spikevideoformer.models.config import list_models
+    from spikevideoformer.models.config import FAMILIES, list_models
     from spikevideoformer.models.spikevideoformer import create_model
 
     models = {}
-    for name in list_models():
+    for name in list_models("all"):
         with torch.device("meta"):  # counts without making the weights
             models[name] = create_model(name, num_classes=arguments.num_classes)
     if arguments.json:
         rows = [
             {
                 "name": name,
-                "parameters": model.num_parameters(),
-                "widths": list(model.config.widths),
-                "depths": list(model.config.depths),
-                "heads": model.config.heads,
+                "family": family,
+                "parameters": models[name].num_parameters(),
+                "widths": list(models[name].config.widths),
+                "depths": list(models[name].config.depths),
+                "heads": models[name].config.heads,
             }
-            for name, model in models.items()
+            for family in FAMILIES
+            for name in list_models(family)
         ]
         _print_json({"num_classes": arguments.num_classes, "models": rows})
         return DONE
     print(f"{'name':<10} {'parameters':>12}  {'widths':<16} {'blocks':<10} heads")
-    for name, model in models.items():
-        config = model.config
-        widths, depths = ("/".join(map(str, v)) for v in (config.widths, config.depths))
-        print(f"{name:<10} {model.num_parameters():>12,}  {widths:<16} {depths:<10} {config.heads}")
+    for family, what in FAMILIES.items():
+        print(f"\n{what}")
+        for name in list_models(family):
+            config, parameters = models[name].config, models[name].num_parameters()
+            widths, depths = ("/".join(map(str, v)) for v in (config.widths, config.depths))
+            heads = "-" if config.attention == "none" else config.heads
+            print(f"{name:<10} {parameters:>12,}  {widths:<16} {depths:<10} {heads}")
     return DONE
 
 

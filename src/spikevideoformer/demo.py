@@ -192,11 +192,16 @@ def _report(
         for design, title in (("joint", "Joint"), ("spatial_only", "Spatial only"))
     )
     videos = "".join(_video(one) for one in used)
+    spiking = used[0].result.firing_rate is not None
+    kind, rates = "", ""
+    if spiking:
+        kind = " spiking"
+        rates = ", and the mean\nfiring rate of all layers of neurons at each frame"
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>SpikeVideoFormer demo</title>
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style>
 <h1>SpikeVideoFormer demo</h1>
-<p>A small spiking network learned {len(joint.classes)} kinds of motion from clips that were made
+<p>A small{kind} network learned {len(joint.classes)} kinds of motion from clips that were made
 for this demo. The class of a clip lies in its motion alone, so a network that forgets each frame
 before the next cannot tell it: that is the spatial-only design.</p>
 <table>
@@ -206,8 +211,7 @@ before the next cannot tell it: that is the spatial-only design.</p>
 {rows}</table>
 <h2>Training</h2><div class="row">{curves}</div><div class="row">{matrices}</div>
 <h2>Predictions of the joint network on video files</h2><div class="row">{videos}</div>
-<p>The band under each clip shows the most probable classes, the best label over time, and the mean
-firing rate of all layers of neurons at each frame.</p>
+<p>The band under each clip shows the most probable classes and the best label over time{rates}.</p>
 <p>Made in {minutes:.1f} minutes. The trained model is the folder
 <code>{html.escape(str(out / "joint" / "model"))}</code>.</p></html>
 """

@@ -22,5 +22,6 @@ from typing import Literal
 Design = Literal["joint", "hierarchical", "factorized", "neuron_only", "spatial_only"]
 """Space-time designs that the paper compares."""
 
-AttentionKind = Literal["hamming", "dot"]
-"""Spike-driven Hamming attention (SDHA), or the dot product (SDSA) that it replaces."""
+AttentionKind = Literal["hamming", "dot", "softmax", "none"]
+"""Spike-driven Hamming attention (SDHA), or the dot product (SDSA) that it replaces; of ordinary
+networks softmax, or none: convolutions in its place."""

@@ -123,6 +123,7 @@ def test_ann_has_the_convolutions_of_the_network_and_no_neuron() -> None:
     ]
     assert shapes[0] == shapes[1]
     assert not any(isinstance(m, Neuron) for m in ann.modules())
+    assert ann.config == preset("ann_nano")
     video = random_video(2, 3, 3, 32, 32)
     logits = ann(video)
     assert logits.shape == (2, 5)

@@ -332,6 +332,12 @@ def test_wrong_arguments_are_refused_in_one_line(make, options, says):
     assert "\n" not in str(error.value)
 
 
+def test_an_ordinary_network_is_refused():
+    with pytest.raises(ValueError, match="folding is for spiking networks") as error:
+        svf.fold_for_inference(svf.create_model("ann_nano"))
+    assert "\n" not in str(error.value)
+
+
 def test_unknown_parts_are_refused():
     model = _nano()
     model.backbone.stage2.blocks[0] = nn.Identity()

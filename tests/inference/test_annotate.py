@@ -118,6 +118,18 @@ def test_few_windows_more_than_classes_and_zero_rates() -> None:
     assert picture.ndim == 3
 
 
+def test_a_network_without_spikes_has_no_row_of_them() -> None:
+    frame = np.zeros((120, 160, 3), np.uint8)
+    spiking = prediction(["a", "b"])
+    ordinary = replace(spiking, firing_rate=None, firing_rate_per_frame=None)
+    early, late = annotate_frames([(0.1, frame), (0.9, frame)], ordinary)
+    with_rates = next(annotate_frames([(0.1, frame)], spiking))
+    assert early.shape[0] < with_rates.shape[0] - 40
+    assert (early != late).any(axis=2).any(axis=0).sum() <= 8  # the cursor
+    above = 480 + (early.shape[0] - 480) // 2
+    assert (early[:above] == with_rates[:above]).all()
+
+
 def test_constant_rate_holds_and_drops_by_time() -> None:
     def frame(value: int) -> np.ndarray:
         return np.full((1, 1, 3), value, np.uint8)

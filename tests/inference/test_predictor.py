@@ -12,12 +12,16 @@ import pytest
 import torch
 
 from spikevideoformer.data.clip import ClipSpec
-from spikevideoformer.data.video import VideoError, iter_frames
+from spikevideoformer.data.transforms import eval_transform
+from spikevideoformer.data.video import DecodeLimits, VideoError, iter_frames
 from spikevideoformer.inference.predictor import (
     FailedPrediction,
     PredictionResult,
     VideoPredictor,
 )
+from spikevideoformer.models.spikevideoformer import create_model
+
+LIMITS = DecodeLimits()
 
 
 @pytest.fixture(scope="module")
@@ -352,3 +356,25 @@ def test_engines_on_cuda_are_by_option(
     result = VideoPredictor(model, device="cuda", engine=engine).predict(video_folder / "one.mp4")
     assert result.engine == engine
     assert result.firing_rate == pytest.approx(expected.firing_rate, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["ann_nano", "gru_nano"])
+def test_an_ordinary_network_predicts_without_firing_rate(name: str, video_folder: Path) -> None:
+    model = create_model(name, num_classes=3).eval()
+    torch.nn.init.normal_(model.head.fc.weight, std=3.0)
+    predictor = VideoPredictor(model, clip=ClipSpec(frames=4, size=32), device="cpu")
+    assert predictor.engine == "model"
+    result = predictor.predict(video_folder / "two.mkv")
+    assert len(result.timestamps_s) == 4
+    assert result.firing_rate is None
+    assert result.firing_rate_per_frame is None
+    said = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert (said["firing_rate"], said["firing_rate_per_frame"]) == (None, None)
+    clip = next(predictor._file_windows(str(video_folder / "two.mkv"), None, LIMITS, 25.0))
+    with torch.no_grad():
+        logits = model(eval_transform(clip.frames, predictor.clip).unsqueeze(0))
+    shares = {label.index: label.probability for label in result.labels}
+    assert [shares[i] for i in range(3)] == pytest.approx(logits.softmax(1)[0].tolist(), abs=1e-6)
+    for engine in ("exact", "int8"):
+        with pytest.raises(ValueError, match="kind relu"):
+            VideoPredictor(model, clip=predictor.clip, device="cpu", engine=engine)

@@ -50,6 +50,13 @@ def test_one_graph(lively):
     _check(model, twin, "aot_eager", 1e-4)
 
 
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_one_graph_of_an_ordinary_network(checkpointing, lively):
+    model, twin = _pair(lively, neuron="relu", attention="softmax")
+    twin.backbone.gradient_checkpointing = checkpointing
+    _check(model, twin, "aot_eager", 1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("memory", ["plain", "packed"])

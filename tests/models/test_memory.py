@@ -87,6 +87,15 @@ def test_every_convolution_of_spikes_and_every_attention_can_pack(lively):
     assert any(isinstance(m, SpikeConv2d) for m in model.modules())
 
 
+def test_an_ordinary_network_has_no_spikes_to_pack():
+    backbone = svf.create_model("ann_nano").backbone
+    with pytest.raises(ValueError, match="neurons of kind relu fire none; choose plain") as error:
+        backbone.spike_memory = "packed"
+    assert "\n" not in str(error.value)
+    backbone.spike_memory = "plain"
+    assert backbone.spike_memory == "plain"
+
+
 def test_unknown_memory():
     backbone = svf.create_model("svf_nano").backbone
     with pytest.raises(ValueError, match="choose plain or packed"):

@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 import spikevideoformer as svf
 from spikevideoformer.models.backbone import Backbone
-from spikevideoformer.models.config import PRESETS
+from spikevideoformer.models.config import PRESETS, preset
 from spikevideoformer.nn.conv import StochasticDepth
 from spikevideoformer.nn.neuron import Neuron
-from spikevideoformer.shapes import AttentionKind, Design
+from spikevideoformer.shapes import Design
 
-DESIGNS, ATTENTIONS = get_args(Design), get_args(AttentionKind)
+DESIGNS, ATTENTIONS = get_args(Design), ("hamming", "dot")
 SWEEP = list(itertools.product(DESIGNS, ATTENTIONS))
 INTEGER = svf.NeuronConfig.integer(4)
+ORDINARY = {"neuron": "relu", "attention": "softmax"}
+RECURRENT = {"neuron": "relu", "attention": "none", "design": "spatial_only", "readout": "gru"}
 
 
 def _nano(num_classes=5, seed=0, **overrides):
@@ -58,9 +60,17 @@ def test_list_of_models():
         "svf_55m",
         "svf_124m",
     ]
-    with torch.device("meta"):
-        sizes = [svf.create_model(name).num_parameters() for name in svf.list_models()]
-    assert sizes == sorted(sizes)
+    everything = []
+    for family, prefix in (("spiking", "svf"), ("ann", "ann"), ("gru", "gru")):
+        names = svf.list_models(family)
+        assert names == [name.replace("svf", prefix) for name in svf.list_models()]
+        with torch.device("meta"):
+            sizes = [svf.create_model(name).num_parameters() for name in names]
+        assert sizes == sorted(sizes)
+        everything += names
+    assert svf.list_models("all") == everything
+    with pytest.raises(ValueError, match="choose one of spiking, ann, gru, all"):
+        svf.list_models("cnn")
 
 
 @pytest.mark.parametrize("design", DESIGNS)
@@ -78,7 +88,7 @@ def test_projection_weights_of_a_whole_network(design):
 # --- Spikes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list(PRESETS))
+@pytest.mark.parametrize("name", svf.list_models())
 @pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
 def test_every_neuron_of_every_preset_emits_spikes_only(name, neuron, lively):
     model = lively(svf.create_model(name, num_classes=4, neuron=neuron)).eval()
@@ -122,6 +132,11 @@ def _has_no_gradient_by_mathematics(name):
             "proj.bn2.bias",
         )
     )
+
+
+def _ann(seed=0, **overrides):
+    torch.manual_seed(seed)
+    return svf.create_model("ann_nano", num_classes=5, **overrides)
 
 
 @pytest.mark.parametrize(("design", "attention"), SWEEP)
@@ -307,6 +322,113 @@ def test_every_neuron_argument_changes_what_it_should(name, lively):
         assert _same(before["training"], after["training"])
 
 
+# --- Ordinary networks ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", ["nano", "tiny", "15m", "31m", "55m", "124m"])
+def test_ordinary_presets_are_of_the_size_of_the_spiking_one(size):
+    """The twin lacks one batch norm for each attention; the recurrent one has up to 24 % more."""
+    with torch.device("meta"):
+        svf_, ann, gru = (svf.create_model(f"{f}_{size}") for f in ("svf", "ann", "gru"))
+    config = svf_.config
+    norms = sum(2 * n * c for n, c in zip(config.depths[3:], config.widths[2:], strict=True))
+    assert ann.num_parameters() == svf_.num_parameters() - norms
+    convs = [
+        sorted(tuple(m.weight.shape) for m in model.modules() if isinstance(m, nn.Conv2d))
+        for model in (svf_, ann)
+    ]
+    assert convs[0] == convs[1]
+    assert 1 <= gru.num_parameters() / svf_.num_parameters() < (1.24 if size == "nano" else 1.13)
+    for model in (ann, gru):
+        assert not any(isinstance(m, Neuron) for m in model.modules())
+        assert model.config.widths == config.widths
+        assert model.config.residual_gain == config.residual_gain
+
+
+ORDINARY_NETWORKS = [
+    *({"design": d} for d in DESIGNS if d != "neuron_only"),
+    {"readout": "membrane"},
+    {"readout": "gru"},
+    {"attention": "none", "design": "spatial_only"},
+    RECURRENT | {"depths": (1, 1, 1, 1, 0)},
+]
+
+
+@pytest.mark.parametrize("overrides", ORDINARY_NETWORKS, ids=str)
+def test_ordinary_networks_learn_and_keep_clips_apart(overrides, lively):
+    """Shape, finite gradients of all parameters, no state between calls or clips of a batch."""
+    model = lively(_ann(**overrides)).double()
+    logits = model(_video(dtype=torch.float64))
+    assert logits.shape == (2, 5)
+    nn.functional.cross_entropy(logits, torch.tensor([1, 3])).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        # What is added to all keys alike, softmax takes away again; what is added to all values
+        # alike is added to the output, and the batch norm of the next projection takes it away.
+        without = _has_no_gradient_by_mathematics(name) or name.endswith(
+            ("k_conv.bn_out.bias", "v_conv.bn_out.bias")
+        )
+        assert without or parameter.grad.norm() > 1e-12, name
+    model.eval()
+    video = _video(3, 3, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        first = model(video)
+        model(_video(1, 2, 3, 48, 32, dtype=torch.float64, seed=5))
+        assert torch.equal(model(video), first)
+        alone = torch.cat([model(clip) for clip in video.split(1)])
+    torch.testing.assert_close(alone, first, rtol=1e-9, atol=1e-9)
+    assert first.std(0).min() > 0
+
+
+@pytest.mark.parametrize("name", svf.list_models("ann") + svf.list_models("gru"))
+def test_every_ordinary_preset_runs(name):
+    model = svf.create_model(name, num_classes=4).eval()
+    assert all((gate == svf.ModelConfig().residual_gain).all() for gate in _gates(model))
+    with torch.no_grad():
+        logits = model(_video(1, 2, 3, 32, 32))
+    assert logits.shape == (1, 4)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("overrides", ORDINARY_NETWORKS, ids=str)
+def test_which_ordinary_networks_see_the_order_of_frames(overrides, lively):
+    """Attention over frames sees it by its time code, a GRU by itself; nothing else does."""
+    model = lively(_ann(**overrides)).double().eval()
+    video = _video(2, 5, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        difference = (model(video) - model(video[:, [3, 0, 4, 1, 2]])).abs().max().item()
+    blind = model.config.design == "spatial_only" and model.config.readout != "gru"
+    assert difference < 1e-12 if blind else difference > 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["ann_nano", "gru_nano"])
+def test_autocast_of_ordinary_networks(name, dtype, lively):
+    model = lively(svf.create_model(name, num_classes=5))
+    with torch.autocast("cpu", dtype=dtype):
+        out = model(_video())
+    out.float().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_an_ordinary_network_has_no_firing_rate():
+    model = _ann()
+    with svf.record_firing_rates(model) as rates:
+        model(_video())
+    assert rates.per_frame == rates.mean == {}
+
+
+def test_the_twin_of_a_configuration():
+    config = svf.ModelConfig(constant_term=True, design="factorized", neuron=INTEGER, heads=4)
+    twin = config.ann_twin()
+    assert (twin.attention, twin.neuron.kind, twin.design) == ("softmax", "relu", "factorized")
+    assert (twin.widths, twin.depths, twin.heads) == (config.widths, config.depths, 4)
+    assert svf.ModelConfig(design="neuron_only").ann_twin().design == "spatial_only"
+    assert preset("svf_15m").ann_twin() == preset("ann_15m")
+    assert svf.ModelConfig.from_dict(twin.to_dict()) == twin
+
+
 # --- What passes through time ---------------------------------------------------------------------
 
 
@@ -429,9 +551,9 @@ def test_memory_layout_of_the_input_does_not_matter(memory, lively):
     [
         ({"desing": "joint"}, "did you mean 'design'"),
         ({"design": "diagonal"}, "choose one of joint, hierarchical"),
-        ({"attention": "softmax"}, "choose one of hamming, dot"),
+        ({"attention": "cosine"}, "choose one of hamming, dot"),
         ({"readout": "mean"}, "choose one of spike, membrane"),
-        ({"neuron": "if"}, "choose lif or integer_lif"),
+        ({"neuron": "if"}, "choose lif, integer_lif or relu"),
         ({"neuron": {"taau": 3.0}}, "did you mean 'tau'"),
         ({"neuron": 3}, "expected a NeuronConfig"),
         ({"widths": (16, 32, 64)}, "4 positive integers"),
@@ -450,6 +572,20 @@ def test_memory_layout_of_the_input_does_not_matter(memory, lively):
         ({"num_classes": 0}, "at least 1"),
         ({"num_classes": 2.5}, "at least 1"),
         ({"task": "tracking"}, "classification"),
+        # parts of an ordinary network in a spiking one, and the reverse
+        ({"attention": "softmax"}, "neuron is lif; take a preset ann_"),
+        ({"attention": "none", "neuron": "integer_lif"}, "neuron is integer_lif; take a preset"),
+        ({"readout": "gru"}, "readout 'gru' is of ordinary networks"),
+        ({"neuron": "relu"}, "'hamming' compares spikes.*set attention='softmax'"),
+        ({"neuron": "relu", "attention": "dot"}, "'dot' compares spikes"),
+        ({"neuron": {"kind": "relu", "tau": 3.0}}, "tau is 3.0, which a rectifier"),
+        ({"neuron": {"kind": "relu", "levels": 4}}, "levels is 4, which a rectifier"),
+        ({**ORDINARY, "design": "neuron_only"}, "it would be 'spatial_only'"),
+        ({**ORDINARY, "constant_term": True}, "belongs to Hamming"),
+        ({**ORDINARY, "attention": "none"}, "set design='spatial_only'"),
+        ({**ORDINARY, "depths": (1, 1, 1, 1, 0)}, "5 positive integers"),
+        ({**RECURRENT, "depths": (1, 1, 0, 1, 0)}, "of which the last two may be 0"),
+        ({**RECURRENT, "depths": (1, 1, 1, 1, -1)}, "of which the last two may be 0"),
     ],
     ids=str,
 )
@@ -492,13 +628,15 @@ def test_stochastic_depth_works_in_training_only(lively):
         assert torch.equal(model(video), model(video))
 
 
-@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize(
+    "overrides", [*({"design": d} for d in DESIGNS), ORDINARY, RECURRENT], ids=str
+)
 @pytest.mark.parametrize("drop_path", [0.0, 0.5])
-def test_gradient_checkpointing_is_bitwise_the_same(design, drop_path, lively):
+def test_gradient_checkpointing_is_bitwise_the_same(overrides, drop_path, lively):
     """Loss, gradients, running statistics and batch counters, over two accumulated steps."""
     results = []
     for on in (False, True):
-        model = lively(_nano(design=design, drop_path=drop_path))
+        model = lively(_nano(drop_path=drop_path, **overrides))
         assert not model.backbone.gradient_checkpointing
         model.backbone.gradient_checkpointing = on
         assert model.backbone.gradient_checkpointing == on

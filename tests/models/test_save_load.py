@@ -39,8 +39,16 @@ def _outputs(model):
         {"design": "factorized", "attention": "dot", "drop_path": 0.1, "readout": "membrane"},
         {"neuron": svf.NeuronConfig.integer(3), "constant_term": True, "pad_input": True},
         {"neuron": svf.NeuronConfig.from_beta(1, decay_input=False, v_reset=None)},
+        {"neuron": "relu", "attention": "softmax", "design": "hierarchical"},
+        {
+            "neuron": "relu",
+            "attention": "none",
+            "design": "spatial_only",
+            "readout": "gru",
+            "depths": (1, 1, 1, 1, 0),
+        },
     ],
-    ids=["published", "dot", "integer", "no_leak"],
+    ids=["published", "dot", "integer", "no_leak", "softmax", "recurrent"],
 )
 def test_round_trip(tmp_path, lively, overrides):
     model = lively(svf.create_model("svf_nano", num_classes=3, **overrides))

@@ -1,6 +1,7 @@
 """Attention modules: tokens and heads, designs and their weights, precision."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from spikevideoformer.models.backbone import ATTENTION_AXES
 from spikevideoformer.nn.attention import (
     DOT_THRESHOLD,
     MLP,
+    SoftmaxAttention,
     SpikeAttention,
     TransformerBlock,
     from_tokens,
+    time_code,
     to_tokens,
 )
 from spikevideoformer.nn.neuron import Neuron
@@ -164,6 +167,59 @@ def test_autocast_gives_the_same_spikes_for_the_same_qkv(dtype, kind):
             out = attention(x.to(dtype))
     assert torch.equal(out.float(), expected)
     assert expected.count_nonzero() > 0
+
+
+# --- Softmax attention ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axes", AXES)
+@pytest.mark.parametrize(("channels", "heads"), [(12, 4), (15, 3)])
+def test_softmax_attention_is_its_equation(axes, channels, heads):
+    """Values and gradients, token by token, with the projections as they are."""
+    attention = _lively(SoftmaxAttention(channels, heads=heads, axes=axes)).double().eval()
+    x = torch.randn(3, 2, channels, 2, 4, dtype=torch.float64, requires_grad=True)
+    out = attention(x)
+    coded = x if axes == "space" else x + time_code(x)
+    q, k, v = (
+        to_tokens(conv(coded.flatten(0, 1)).unflatten(0, (3, 2)), heads, axes)
+        for conv in (attention.q_conv, attention.k_conv, attention.v_conv)
+    )
+    weights = (q @ k.transpose(-2, -1) / (channels // heads) ** 0.5).exp()
+    weights = weights / weights.sum(-1, keepdim=True)
+    expected = from_tokens(weights @ v, x.shape, axes)
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-12)
+    wanted, upstream = [x, *attention.parameters()], torch.randn_like(out)
+    gradients = (torch.autograd.grad(y, wanted, upstream) for y in (out, expected))
+    for got, want in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("axes", AXES)
+def test_softmax_attends_to_exactly_its_tokens(axes):
+    attention = SoftmaxAttention(12, heads=4, axes=axes)
+    for name in "qkv":
+        setattr(attention, f"{name}_conv", nn.Identity())
+    x = torch.randn(3, 2, 12, 4, 4)
+    y = x.clone()
+    y[1, 0, :, 2, 3] += 1
+    touched = (attention(x) != attention(y)).any(2)  # [T, B, H, W]
+    expected = torch.zeros_like(touched)
+    expected[{"space_time": (slice(None), 0), "space": (1, 0)}.get(axes, (..., 2, 3))] = True
+    expected[:, 1] = False
+    assert torch.equal(touched, expected)
+
+
+def test_time_code_by_hand():
+    """C = 4: wavelengths 2 pi and 200 pi; other frames have other codes."""
+    code = time_code(torch.zeros(3, 2, 4, 5, 5, dtype=torch.float64))
+    assert code.shape == (3, 1, 4, 1, 1)
+    two = [math.sin(2), math.cos(2), math.sin(0.02), math.cos(0.02)]
+    assert code[2].flatten().tolist() == pytest.approx(two, abs=1e-15)
+    assert code[0].flatten().tolist() == [0, 1, 0, 1]
+    assert time_code(torch.zeros(2, 1, 5, 1, 1)).shape == (2, 1, 5, 1, 1)
+    assert time_code(torch.zeros(2, 1, 4, 1, 1, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    many = time_code(torch.zeros(128, 1, 64, 1, 1)).flatten(1)
+    assert torch.cdist(many, many).fill_diagonal_(1).min() > 0.1
 
 
 # --- Blocks ---------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikevideoformer.nn.neuron import Neuron, record_firing_rates
+from spikevideoformer.nn.neuron import Neuron, Rectifier, make_neuron, record_firing_rates
 from spikevideoformer.ops.lif import NeuronConfig, lif, lif_reference
 
 CONFIGS = [NeuronConfig(), NeuronConfig(v_reset=-0.5), NeuronConfig.integer(4)]
@@ -165,6 +165,39 @@ def test_a_norm_needs_more_than_one_value_in_training():
     with pytest.raises(ValueError, match="value per channel"):
         Neuron(NeuronConfig())(x, norm=norm)
     Neuron(NeuronConfig())(x, norm=norm.eval())
+
+
+# --- Rectifiers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_rectifier_is_relu_after_the_norm(training):
+    """The same values, gradients and running statistics, and frames that do not see each other."""
+    rectifier, norm, x = Rectifier(NeuronConfig(kind="relu")), _norm().train(training), _images()
+    other = copy.deepcopy(norm)
+    z = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    expected = torch.stack([other(frame).relu() for frame in z.flatten(0, 1).split(15)]).flatten(
+        0, 1
+    )
+    upstream = torch.randn_like(expected)
+    (expected_gradient,) = torch.autograd.grad(expected, z, upstream)
+    out = rectifier(z, norm=norm)
+    assert torch.equal(out.flatten(0, 1), expected)
+    (gradient,) = torch.autograd.grad(out.flatten(0, 1), z, upstream)
+    assert torch.equal(gradient, expected_gradient)
+    assert torch.equal(norm.running_mean, other.running_mean)
+    assert torch.equal(rectifier(x), x.clamp(min=0))
+    assert torch.equal(rectifier(x.flip(0)), rectifier(x).flip(0))
+
+
+def test_what_stands_in_a_neurons_place():
+    assert isinstance(make_neuron(NeuronConfig(kind="relu"), True), Rectifier)
+    neuron = make_neuron(NeuronConfig.integer(4), True)
+    assert isinstance(neuron, Neuron)
+    assert neuron.reset_each_frame
+    assert not make_neuron(NeuronConfig()).reset_each_frame
+    with pytest.raises(ValueError, match="has no membrane"):
+        Neuron(NeuronConfig(kind="relu"))
 
 
 # --- Firing rates ---------------------------------------------------------------------------------

@@ -631,3 +631,9 @@ def test_a_trace_runs_the_neuron_on_new_input():
         warnings.simplefilter("ignore")  # torch.jit.trace is deprecated; shapes become constants
         traced = torch.jit.trace(lambda x: affine_lif(2 * x, NeuronConfig()).spikes, first)
     assert torch.equal(traced(second), affine_lif(2 * second, NeuronConfig()).spikes)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", "fused"])
+def test_a_rectifier_is_refused(backend):
+    with pytest.raises(ValueError, match="kind relu"):
+        affine_lif(torch.zeros(2, 1, 3, 4), NeuronConfig(kind="relu"), backend=backend)

@@ -246,3 +246,13 @@ def test_wrong_input_is_refused(shape, kwargs, says):
     with pytest.raises(ValueError, match=says) as error:
         batch_norm_lif(torch.zeros(shape), NeuronConfig(), **given)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", "fused"])
+def test_a_rectifier_is_refused_before_statistics_move(backend):
+    mean, var = torch.zeros(3), torch.ones(3)
+    x = torch.randn(2, 2, 3, 4, 4)
+    with pytest.raises(ValueError, match="kind relu"):
+        batch_norm_lif(x, NeuronConfig(kind="relu"), mean, var, training=True, backend=backend)
+    assert (mean == 0).all()
+    assert (var == 1).all()

@@ -331,7 +331,7 @@ def test_unrolled_neuron_takes_a_state():
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"kind": "if"}, "choose lif or integer_lif"),
+        ({"kind": "if"}, "choose lif, integer_lif or relu"),
         ({"tau": 1.0}, "above 1"),
         ({"tau": math.nan}, "above 1"),
         ({"tau": math.inf}, "decay_input=False"),
@@ -345,11 +345,24 @@ def test_unrolled_neuron_takes_a_state():
         ({"kind": "integer_lif", "levels": 2.5, "v_reset": None}, "1 to 255"),
         ({"kind": "integer_lif", "levels": 256, "v_reset": None}, "levels is 256"),
         ({"kind": "integer_lif", "levels": 4}, "v_reset=None"),
+        ({"kind": "relu", "v_reset": None}, "v_reset is None, which a rectifier"),
+        ({"kind": "relu", "surrogate": "arctan"}, "surrogate is 'arctan', which a rectifier"),
     ],
 )
 def test_wrong_neurons_are_refused(values, says):
     with pytest.raises(ValueError, match=says) as error:
         NeuronConfig(**values)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", "fused"])
+def test_a_rectifier_is_no_neuron_over_time(backend):
+    config = NeuronConfig(kind="relu")
+    assert not config.spiking
+    assert NeuronConfig().spiking
+    assert NeuronConfig.integer(4).spiking
+    with pytest.raises(ValueError, match=r"kind relu.*nn\.neuron\.Rectifier") as error:
+        lif(torch.zeros(2, 3), config, backend=backend)
     assert "\n" not in str(error.value)
 
 

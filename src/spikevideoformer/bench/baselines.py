@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from spikevideoformer.models.config import ModelConfig
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.nn.attention import MLP, from_tokens, to_tokens
+from spikevideoformer.nn.attention import MLP
 from spikevideoformer.nn.conv import ConvBlock, Downsample, RepConv
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops.lif import NeuronConfig
@@ -374,45 +374,6 @@ def _norm_like(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
 # --- The ordinary network of the same shape -------------------------------------------------------
 
 
-class _SoftmaxAttention(nn.Module):
-    """ReLU, q, k, v projections, softmax over all T*N tokens, output projection."""
-
-    def __init__(self, ours: nn.Module, make: MakeNeuron) -> None:
-        super().__init__()
-        step = cast(nn.ModuleList, ours.steps)[0]
-        self.neuron = make(_config(ours, None))
-        for z in ("q", "k", "v"):
-            self.add_module(f"{z}_conv", _RepConv(getattr(step, f"{z}_conv")))
-        self.proj = _RepConv(cast(RepConv, ours.proj))
-        self.heads = cast(int, step.heads)
-
-    def forward(self, u: Tensor) -> Tensor:
-        frames = self.neuron(u).flatten(0, 1)
-        q, k, v = (
-            to_tokens(
-                getattr(self, f"{z}_conv")(frames).unflatten(0, u.shape[:2]),
-                self.heads,
-                "space_time",
-            )
-            for z in ("q", "k", "v")
-        )
-        y = from_tokens(F.scaled_dot_product_attention(q, k, v), u.shape, "space_time")
-        return cast(Tensor, self.proj(y.flatten(0, 1))).unflatten(0, u.shape[:2])
-
-
-class ANN(PublishedStructure):
-    """The same convolutions with ReLU for neurons and softmax for Hamming attention."""
-
-    def __init__(self, config: ModelConfig, num_classes: int) -> None:
-        template = SpikeVideoFormer(config, task="classification", num_classes=num_classes)
-        super().__init__(template, lambda _config: nn.ReLU(), _SoftmaxAttention)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-def ann_model(config: ModelConfig, num_classes: int = 400) -> ANN:
-    """An ordinary network of the shape of ``config``, with fresh weights, channels-last.
-
-    Raises:
-        ValueError: a design other than joint.
-    """
-    return ANN(config, num_classes)
+def ann_model(config: ModelConfig, num_classes: int = 400) -> SpikeVideoFormer:
+    """The ordinary network of the shape of ``config``, with fresh weights (presets ann_*)."""
+    return SpikeVideoFormer(config.ann_twin(), task="classification", num_classes=num_classes)

@@ -34,7 +34,7 @@ from spikevideoformer.nn.attention import (
     to_tokens,
 )
 from spikevideoformer.nn.conv import ChannelConv, ConvBlock, Downsample, RepConv, SepConv, per_frame
-from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
+from spikevideoformer.nn.neuron import AnyNeuron, FiringRates, Neuron, record_firing_rates
 from spikevideoformer.ops._stepwise import affine
 from spikevideoformer.ops.affine_lif import affine_lif
 from spikevideoformer.ops.batch_norm_lif import as_affine
@@ -240,6 +240,11 @@ def cannot_run(model: SpikeVideoFormer) -> str | None:
     """Why the engine has no way to run this model; None where it has."""
     if type(model) is not SpikeVideoFormer:
         return f"the engine runs a SpikeVideoFormer, not a {type(model).__name__}"
+    if not model.config.neuron.spiking:
+        return (
+            "the engine runs spiking networks, and the neurons of this one are of kind "
+            f"{model.config.neuron.kind}; call the model itself (engine model)"
+        )
     known = (ConvBlock, TransformerBlock)
     for name, module in model.backbone.named_modules():
         part = name.rpartition(".")[2]
@@ -263,7 +268,8 @@ class _Build:
         self.spike_dtype = torch.uint8 if int8 else torch.float32
         self.fires: dict[Neuron, Fire] = {}
 
-    def fire(self, neuron: Neuron, into_conv: bool = True) -> Fire:
+    def fire(self, neuron: AnyNeuron, into_conv: bool = True) -> Fire:
+        assert isinstance(neuron, Neuron)  # cannot_run refuses others
         # attention reads bytes in every precision, and the same numbers come out
         self.fires[neuron] = Fire(neuron, self.spike_dtype if into_conv else torch.uint8)
         return self.fires[neuron]

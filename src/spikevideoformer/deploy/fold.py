@@ -48,7 +48,7 @@ from spikevideoformer.nn.conv import (
     SepConv,
     per_frame,
 )
-from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.nn.neuron import AnyNeuron, Neuron
 from spikevideoformer.ops.hamming import dot_attention, hamming_attention
 from spikevideoformer.ops.lif import NeuronConfig, lif_reference
 from spikevideoformer.shapes import AttentionKind
@@ -366,8 +366,8 @@ def fold_for_inference(
         A network for inference on the device and in the dtype of ``model``.
 
     Raises:
-        ValueError: no SpikeVideoFormer, one that is folded already or has parts unknown here, or
-            an unknown form.
+        ValueError: no SpikeVideoFormer, one that is folded already, does not spike or has parts
+            unknown here, or an unknown form.
         RuntimeError: a merged part differs from its original by more than 1e-9, relatively; the
             message names it.
     """
@@ -375,6 +375,11 @@ def fold_for_inference(
         raise ValueError(f"got {type(model).__name__}; fold_for_inference takes a SpikeVideoFormer")
     if isinstance(model, FoldedSpikeVideoFormer):
         raise ValueError("the model is folded already; fold the original with other options")
+    if not model.config.neuron.spiking:
+        raise ValueError(
+            "folding is for spiking networks, and the neurons of this one are of kind "
+            f"{model.config.neuron.kind}; use the model as it is"
+        )
     for name, form in (("repconv", repconv), ("sepconv", sepconv)):
         if form not in get_args(Form):
             raise ValueError(
@@ -657,7 +662,8 @@ def _float64(module: nn.Module) -> Any:
     return copy.deepcopy(module).to("cpu", torch.float64).eval()
 
 
-def _fresh(neuron: Neuron) -> Neuron:
+def _fresh(neuron: AnyNeuron) -> Neuron:
+    assert isinstance(neuron, Neuron)  # fold_for_inference refuses others
     return Neuron(neuron.config, neuron.reset_each_frame)
 
 

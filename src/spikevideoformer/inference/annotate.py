@@ -11,6 +11,8 @@ frame is that of copying pixels::
     | label    |====|=====|=======|        |   best label of each window, height = probability
     | firing   |..--^^--..--^^^--....|        |   firing rate of each frame the network saw
     +--------------------------------------+
+
+A network without spikes has no firing rate, and its band no such row.
 """
 
 from __future__ import annotations
@@ -189,7 +191,9 @@ class _Band:
         """The plots over time without their cursor, and how far down the cursor reaches."""
         unit, result = self._unit, self._result
         label_height, rate_height, gap, axis_height = 30 * unit, 46 * unit, 8 * unit, 22 * unit
-        plot_height = gap + label_height + gap + rate_height
+        plot_height = gap + label_height
+        if result.firing_rate_per_frame is not None:
+            plot_height += gap + rate_height
         drawing = _Drawing(self._width, round(plot_height + axis_height), unit)
         span = self._right - self._left
 
@@ -203,22 +207,21 @@ class _Band:
             wide -= min(1.0, wide / 4)  # a hair of space between neighbours
             drawing.bar(x, bottom - tall, wide, tall, self._colour(best.name))
 
-        top, bottom = bottom + gap, plot_height
-        ceiling = _round_up(max(result.firing_rate_per_frame))
-        drawing.caption(self._margin, top + rate_height / 2, "firing rate", f"0 to {ceiling:g}")
-        drawing.bar(self._left, top, span, rate_height, TRACK)
-        drawing.curve(
-            [self._x(time_s) for time_s in result.timestamps_s],
-            [bottom - rate_height * rate / ceiling for rate in result.firing_rate_per_frame],
-            bottom,
-        )
-
         y = plot_height + axis_height / 2
+        if result.firing_rate_per_frame is not None:
+            top, bottom = bottom + gap, plot_height
+            ceiling = _round_up(max(result.firing_rate_per_frame))
+            drawing.caption(self._margin, top + rate_height / 2, "firing rate", f"0 to {ceiling:g}")
+            drawing.bar(self._left, top, span, rate_height, TRACK)
+            drawing.curve(
+                [self._x(time_s) for time_s in result.timestamps_s],
+                [bottom - rate_height * rate / ceiling for rate in result.firing_rate_per_frame],
+                bottom,
+            )
+            mean, middle = f"mean firing rate {result.firing_rate:.3f}", span / 2 + self._left
+            drawing.text(middle, y, mean, size=11, colour=MUTED, align="center")
+
         drawing.text(self._left, y, "0 s", size=11, colour=MUTED)
-        middle, mean = (self._left + self._right) / 2, result.firing_rate
-        drawing.text(
-            middle, y, f"mean firing rate {mean:.3f}", size=11, colour=MUTED, align="center"
-        )
         digits = 1 if result.duration_s >= 1 else 2
         end = f"{result.duration_s:.{digits}f} s"
         drawing.text(self._right, y, end, size=11, colour=MUTED, align="right")

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -74,8 +75,9 @@ class PredictionResult:
             probabilities of its windows.
         windows: the same for each stretch of the video, in order of time.
         timestamps_s: when each frame that the network saw appears in the video.
-        firing_rate: spikes per neuron and frame, mean over all layers of neurons and these frames.
-        firing_rate_per_frame: the same for each of these frames.
+        firing_rate: spikes per neuron and frame, mean over all layers of neurons and these frames;
+            None for an ordinary network, which has no spikes.
+        firing_rate_per_frame: the same for each of these frames, or None.
         engine: what ran the network: exact, int8 or model.
     """
 
@@ -84,8 +86,8 @@ class PredictionResult:
     labels: tuple[Label, ...]
     windows: tuple[WindowPrediction, ...]
     timestamps_s: tuple[float, ...] = field(repr=False)
-    firing_rate: float
-    firing_rate_per_frame: tuple[float, ...] = field(repr=False)
+    firing_rate: float | None
+    firing_rate_per_frame: tuple[float, ...] | None = field(repr=False)
     engine: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -334,8 +336,10 @@ class VideoPredictor:
         video = torch.stack(clips).to(self.device)  # [B, T, 3, H, W]
         logits, rates = self._run_network(video)
         probabilities = logits.double().softmax(dim=1).cpu().numpy()  # [B, K]
-        layers = torch.stack(list(rates.per_frame.values()))  # [L, T, B]
-        firing = layers.mean(0).T.cpu().numpy()  # [B, T]
+        firing: Iterable[np.ndarray | None] = repeat(None)  # of a network without spikes
+        if rates.per_frame:
+            layers = torch.stack(list(rates.per_frame.values()))  # [L, T, B]
+            firing = layers.mean(0).T.cpu().numpy()  # [B, T]
         for (tally, _), p, r in zip(batch, probabilities, firing, strict=False):
             tally.add_output(p, r)
 
@@ -394,7 +398,7 @@ class _Tally:
     windows: list[tuple[float, float]] = field(default_factory=list)
     timestamps_s: list[list[float]] = field(default_factory=list)
     probabilities: list[np.ndarray] = field(default_factory=list)  # one [K] a window
-    rates: list[list[float]] = field(default_factory=list)  # one value a frame
+    rates: list[float] = field(default_factory=list)  # one a frame; none without spikes
     read: bool = False
     failed: str | None = None
 
@@ -408,17 +412,17 @@ class _Tally:
         # Frames past the end of the video, which repeat the last one, are not reported.
         self.timestamps_s.append(clip.timestamps_s[: clip.real_frames].tolist())
 
-    def add_output(self, probabilities: np.ndarray, rates: np.ndarray) -> None:
+    def add_output(self, probabilities: np.ndarray, rates: np.ndarray | None) -> None:
         frames = len(self.timestamps_s[len(self.probabilities)])
         self.probabilities.append(probabilities)
-        self.rates.append(rates[:frames].tolist())
+        if rates is not None:
+            self.rates += rates[:frames].tolist()
 
     def result(
         self, classes: Sequence[str], top_k: int, engine: str
     ) -> PredictionResult | FailedPrediction:
         if self.failed is not None:
             return FailedPrediction(path=self.path or "array", reason=self.failed)
-        rates = [rate for window in self.rates for rate in window]
         return PredictionResult(
             path=self.path,
             duration_s=self.windows[-1][1],
@@ -428,8 +432,8 @@ class _Tally:
                 for (start, end), p in zip(self.windows, self.probabilities, strict=True)
             ),
             timestamps_s=tuple(time for window in self.timestamps_s for time in window),
-            firing_rate=math.fsum(rates) / len(rates),
-            firing_rate_per_frame=tuple(rates),
+            firing_rate=math.fsum(self.rates) / len(self.rates) if self.rates else None,
+            firing_rate_per_frame=tuple(self.rates) or None,
             engine=engine,
         )
 

@@ -17,11 +17,24 @@ from torch.utils.checkpoint import (
 from spikevideoformer.models.config import ModelConfig
 from spikevideoformer.nn.attention import Axes, SpikeAttention, TransformerBlock
 from spikevideoformer.nn.conv import ConvBlock, Downsample, SpikeConv2d
-from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.nn.neuron import AnyNeuron, make_neuron
 from spikevideoformer.shapes import Design
 
 SpikeMemory = Literal["plain", "packed"]
 KEEPS_SPIKES = (SpikeConv2d, SpikeAttention)  # what the backward pass needs spikes for
+
+
+def check_spike_memory(memory: SpikeMemory, config: ModelConfig) -> None:
+    """Raise ValueError where a network of this architecture cannot keep its spikes so."""
+    if memory not in get_args(SpikeMemory):
+        accepted = " or ".join(get_args(SpikeMemory))
+        raise ValueError(f"spike_memory {memory!r} is unknown; choose {accepted}")
+    if memory == "packed" and not config.neuron.spiking:
+        raise ValueError(
+            "spike_memory 'packed' keeps spikes as bits, and neurons of kind relu fire none; "
+            "choose plain, and gradient_checkpointing to save memory"
+        )
+
 
 # One residual attention module per inner tuple; the axes inside it follow each other.
 ATTENTION_AXES: dict[Design, tuple[tuple[Axes, ...], ...]] = {
@@ -119,8 +132,8 @@ class Backbone(nn.Module):
         # stochastic depth grows linearly from the first block to the last
         drop_paths = iter(config.drop_path * i / max(total - 1, 1) for i in range(total))
 
-        def neuron() -> Neuron:
-            return Neuron(config.neuron, reset)
+        def neuron() -> AnyNeuron:
+            return make_neuron(config.neuron, reset)
 
         def block(width: int, is_conv: bool) -> nn.Module:
             if is_conv:
@@ -143,6 +156,7 @@ class Backbone(nn.Module):
                 reset_each_frame=reset,
             )
 
+        only_conv = 5 if config.attention == "none" else 3
         stages = []
         in_channels = config.in_channels
         for i, (width, stride, depth) in enumerate(
@@ -155,7 +169,7 @@ class Backbone(nn.Module):
                 stride=stride,
                 neuron=None if i == 0 else neuron(),
             )
-            stages.append(Stage(downsample, [block(width, i < 3) for _ in range(depth)]))
+            stages.append(Stage(downsample, [block(width, i < only_conv) for _ in range(depth)]))
             in_channels = width
         self.stage1a, self.stage1b, self.stage2, self.stage3, self.stage4 = stages
         self._init_weights()
@@ -188,16 +202,14 @@ class Backbone(nn.Module):
     def spike_memory(self) -> SpikeMemory:
         """How spikes are kept for the backward pass: plain floats, or packed bits (or bytes).
 
-        The same bits come out.
+        The same bits come out. A network of rectifiers has nothing to pack: ValueError.
         """
         packed = any(m.packed for m in self.modules() if isinstance(m, KEEPS_SPIKES))
         return "packed" if packed else "plain"
 
     @spike_memory.setter
     def spike_memory(self, memory: SpikeMemory) -> None:
-        if memory not in get_args(SpikeMemory):
-            accepted = " or ".join(get_args(SpikeMemory))
-            raise ValueError(f"spike_memory {memory!r} is unknown; choose {accepted}")
+        check_spike_memory(memory, self.config)
         for module in self.modules():
             if isinstance(module, KEEPS_SPIKES):
                 module.packed = memory == "packed"

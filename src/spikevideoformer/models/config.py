@@ -10,28 +10,34 @@ from spikevideoformer.shapes import AttentionKind, Design
 
 STRIDE = 16  # height and width of the last stage are those of the input over this
 
-Readout = Literal["spike", "membrane"]
+Readout = Literal["spike", "membrane", "gru"]
+Family = Literal["spiking", "ann", "gru"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Architecture of a SpikeVideoFormer; the defaults are the published 15 M model.
 
+    A neuron of kind ``relu`` makes it an ordinary network, see :meth:`ann_twin`.
+
     Attributes:
         widths: channels [e1, e2, e3, e4] at 1/4, 1/8, 1/16, 1/16 of the input; e1 is even, e3
             and e4 are multiples of ``heads``.
-        depths: blocks at e1/2, e1, e2 (ConvBlocks), e3, e4 (TransformerBlocks).
+        depths: blocks at e1/2, e1, e2 (ConvBlocks), e3, e4 (TransformerBlocks; ConvBlocks with
+            ``attention="none"``, where these two may be 0).
         heads: attention heads.
         mlp_ratio: widening inside ChannelConv and MLP.
         in_channels: channels of a frame.
-        design: how attention spans space and time.
-        attention: hamming, or the dot product it replaces.
+        design: how attention spans space and time. Without membranes neuron_only would be
+            spatial_only, and is refused.
+        attention: hamming, or the dot product it replaces. Of rectifiers: softmax, or none, which
+            puts ConvBlocks in place of all TransformerBlocks (design spatial_only).
         constant_term: keep the constant 1/2 of the Hamming similarity.
         neuron: every neuron of the network.
         drop_path: probability at which the last block's residual branches are left out in
             training; it grows linearly from 0 at the first block.
-        readout: what the classifier reads, the spikes of a last neuron (published) or the mean
-            membrane itself.
+        readout: what the classifier reads, the spikes of a last neuron (published), the mean
+            membrane itself, or, of rectifiers only, the last state of a GRU over frames.
         residual_gain: initial weight of the last BN of every residual branch. 1 is the published
             initialisation, which does not train from scratch (docs/initialisation.md).
         pad_input: pad frames with zeros at the right and bottom to a multiple of 16 instead of
@@ -56,14 +62,20 @@ class ModelConfig:
     pad_input: bool = False
 
     def __post_init__(self) -> None:
-        for name, length in (("widths", 4), ("depths", 5)):
+        last = 0 if self.attention == "none" else 1  # the last two stages may go without blocks
+        for name, least in (("widths", (1, 1, 1, 1)), ("depths", (1, 1, 1, last, last))):
             values = getattr(self, name)
             if not (
                 isinstance(values, (tuple, list))
-                and len(values) == length
-                and all(isinstance(v, int) and v > 0 for v in values)
+                and len(values) == len(least)
+                and all(
+                    isinstance(v, int) and v >= low for v, low in zip(values, least, strict=True)
+                )
             ):
-                raise ValueError(f"{name} is {values!r}; expected {length} positive integers")
+                hint = ", of which the last two may be 0" if 0 in least else ""
+                raise ValueError(
+                    f"{name} is {values!r}; expected {len(least)} positive integers{hint}"
+                )
             object.__setattr__(self, name, tuple(values))  # lists come from JSON
         for name in ("heads", "mlp_ratio", "in_channels"):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) > 0):
@@ -91,8 +103,36 @@ class ModelConfig:
         for name in ("constant_term", "pad_input"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
-        if self.constant_term and self.attention == "dot":
+        if self.constant_term and self.attention != "hamming":
             raise ValueError("constant_term belongs to Hamming attention; set attention='hamming'")
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        """Refuse parts of a spiking network in an ordinary one, and the reverse."""
+        ordinary = self.attention in ("softmax", "none")
+        if self.neuron.spiking and (ordinary or self.readout == "gru"):
+            part = f"attention {self.attention!r}" if ordinary else "readout 'gru'"
+            raise ValueError(
+                f"{part} is of ordinary networks, and the neuron is {self.neuron.kind}; take a "
+                "preset ann_* or gru_*, or attention 'hamming' or 'dot' and another readout"
+            )
+        if self.neuron.spiking:
+            return
+        if not ordinary:
+            raise ValueError(
+                f"attention {self.attention!r} compares spikes, and a neuron of kind relu fires "
+                "none; set attention='softmax', or take a preset svf_*"
+            )
+        if self.design == "neuron_only":
+            raise ValueError(
+                "design 'neuron_only' passes time through membranes, which a neuron of kind relu "
+                "does not have: it would be 'spatial_only'; choose that"
+            )
+        if self.attention == "none" and self.design != "spatial_only":
+            raise ValueError(
+                f"design {self.design!r} says what attention spans, and attention is 'none'; set "
+                "design='spatial_only'"
+            )
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> "ModelConfig":
         """A copy with some fields replaced; ``neuron`` may be a kind, a dict or a config.
@@ -105,6 +145,19 @@ class ModelConfig:
         if "neuron" in values:
             values["neuron"] = _neuron(values["neuron"])
         return replace(self, **values)
+
+    def ann_twin(self) -> "ModelConfig":
+        """The ordinary network of the same shape: rectifiers for neurons, softmax for attention.
+
+        neuron_only becomes spatial_only, which is the same without membranes.
+        """
+        return replace(
+            self,
+            neuron=NeuronConfig(kind="relu"),
+            attention="softmax",
+            constant_term=False,
+            design="spatial_only" if self.design == "neuron_only" else self.design,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -139,21 +192,63 @@ def refuse_unknown(values: Mapping[str, Any], config: type, what: str) -> None:
             raise ValueError(f"unknown {what} {key!r}; {hint}")
 
 
-PRESETS: dict[str, ModelConfig] = {
+_SPIKING: dict[str, ModelConfig] = {
     # two that are ours, for small data and small machines
-    "svf_nano": ModelConfig(widths=(16, 32, 64, 80), depths=(1, 1, 1, 2, 1)),
-    "svf_tiny": ModelConfig(widths=(32, 64, 128, 192), depths=(1, 1, 2, 4, 2)),
+    "nano": ModelConfig(widths=(16, 32, 64, 80), depths=(1, 1, 1, 2, 1)),
+    "tiny": ModelConfig(widths=(32, 64, 128, 192), depths=(1, 1, 2, 4, 2)),
     # the published sizes
-    "svf_15m": ModelConfig(widths=(64, 128, 256, 360)),
-    "svf_31m": ModelConfig(widths=(96, 192, 384, 480)),
-    "svf_55m": ModelConfig(widths=(128, 256, 512, 640)),
-    "svf_124m": ModelConfig(widths=(192, 384, 768, 960)),
+    "15m": ModelConfig(widths=(64, 128, 256, 360)),
+    "31m": ModelConfig(widths=(96, 192, 384, 480)),
+    "55m": ModelConfig(widths=(128, 256, 512, 640)),
+    "124m": ModelConfig(widths=(192, 384, 768, 960)),
 }
 
 
-def list_models() -> list[str]:
-    """Names that :func:`create_model` accepts, smallest first."""
-    return list(PRESETS)
+def _recurrent(size: str, config: ModelConfig) -> ModelConfig:
+    """Convolutions on each frame and a GRU over frames, with about as many parameters.
+
+    A ConvBlock has 76 C^2 weights where a TransformerBlock has 16 C^2: two of them at e3 (of nano
+    one, the fewest) and none at e4 stand for all TransformerBlocks.
+    """
+    return replace(
+        config.ann_twin(),
+        attention="none",
+        design="spatial_only",
+        readout="gru",
+        depths=(*config.depths[:3], 1 if size == "nano" else 2, 0),
+    )
+
+
+FAMILIES: dict[Family, str] = {
+    "spiking": "spiking: LIF neurons, Hamming attention",
+    "ann": "ordinary, the same shapes: rectifiers, softmax attention",
+    "gru": "ordinary, recurrent: rectifiers, convolutions on each frame, a GRU over frames",
+}
+"""What there is to choose from, and what it is."""
+
+PRESETS: dict[str, ModelConfig] = {
+    **{f"svf_{size}": config for size, config in _SPIKING.items()},
+    **{f"ann_{size}": config.ann_twin() for size, config in _SPIKING.items()},
+    **{f"gru_{size}": _recurrent(size, config) for size, config in _SPIKING.items()},
+}
+
+
+def list_models(family: Family | Literal["all"] = "spiking") -> list[str]:
+    """Names that :func:`create_model` accepts, smallest first in each family.
+
+    Args:
+        family: ``spiking`` (svf_*); ``ann``, the same shapes with rectifiers and softmax attention
+            (ann_*); ``gru``, convolutions on each frame and a GRU over frames (gru_*); or ``all``.
+
+    Raises:
+        ValueError: an unknown family.
+    """
+    if family == "all":
+        return list(PRESETS)
+    if family not in FAMILIES:
+        raise ValueError(f"family {family!r} is unknown; choose one of {', '.join(FAMILIES)}, all")
+    prefix = "svf_" if family == "spiking" else f"{family}_"
+    return [name for name in PRESETS if name.startswith(prefix)]
 
 
 def preset(name: str) -> ModelConfig:

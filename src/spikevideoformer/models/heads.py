@@ -1,16 +1,19 @@
 """What turns the features of the backbone into the output of a task."""
 
+import torch
 from torch import Tensor, nn
 
 from spikevideoformer.models.config import ModelConfig
-from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.nn.neuron import make_neuron
 
 
 class ClassificationHead(nn.Module):
     """Mean over space, SN, Linear, mean over time.
 
     Args:
-        config: the architecture; with ``readout="membrane"`` there is no neuron.
+        config: the architecture; with ``readout="membrane"`` there is no neuron, and with
+            ``readout="gru"`` a GRU over frames, whose last state Linear reads, stands for the
+            neuron and the mean over time.
         num_classes: K, at least 1.
     """
 
@@ -19,16 +22,22 @@ class ClassificationHead(nn.Module):
         if not (isinstance(num_classes, int) and num_classes >= 1):
             raise ValueError(f"num_classes is {num_classes!r}; expected an integer of at least 1")
         self.neuron = (
-            Neuron(config.neuron, config.design == "spatial_only")
+            make_neuron(config.neuron, config.design == "spatial_only")
             if config.readout == "spike"
             else nn.Identity()
         )
-        self.fc = nn.Linear(config.widths[-1], num_classes)
+        width = config.widths[-1]
+        self.gru = nn.GRU(width, width) if config.readout == "gru" else None
+        self.fc = nn.Linear(width, num_classes)
         nn.init.trunc_normal_(self.fc.weight, std=0.02)
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Logits ``[B, K]`` from the last stage's ``[T, B, C, H, W]``."""
         x = self.neuron(features[-1].flatten(3).mean(3))  # [T, B, C]
+        if self.gru is not None:
+            # its state adds up over time like a membrane: not in half precision
+            with torch.autocast(x.device.type, enabled=False):
+                _, x = self.gru(x.to(self.gru.weight_hh_l0.dtype))  # [1, B, C], the last state
         logits: Tensor = self.fc(x).mean(0)
         return logits

@@ -25,6 +25,9 @@ TASKS = ("classification",)
 class SpikeVideoFormer(nn.Module):
     """A spike-driven video Transformer with a head for one task.
 
+    With neurons of kind ``relu`` (presets ann_* and gru_*) it is an ordinary network of the same
+    shape, to compare with: no spikes, no membranes.
+
     Args:
         config: the architecture.
         task: what the head is for: classification.

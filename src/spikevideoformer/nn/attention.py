@@ -1,4 +1,4 @@
-"""Spike-driven attention modules, one per space-time design.
+"""Spike-driven attention modules, one per space-time design, and softmax attention beside them.
 
 Axes: ``x`` is ``[T, B, C, H, W]``; a head sees tokens ``[batch, h, N, d]`` where N is
     space_time  T*H*W tokens, batch B        (joint)
@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from typing import Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevideoformer.nn.conv import RepConv, SpikeConv2d, StochasticDepth, per_frame
-from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.nn.neuron import Neuron, make_neuron
 from spikevideoformer.ops.hamming import dot_attention, hamming_attention
 from spikevideoformer.ops.lif import NeuronConfig
 from spikevideoformer.shapes import AttentionKind
@@ -95,6 +96,7 @@ class SpikeAttention(nn.Module):
             self.bn = nn.BatchNorm2d(channels)
             out_neuron = neuron
         else:
+            assert kind == "dot"
             self.scale = DOT_SCALE
             out_neuron = NeuronConfig(
                 **{**vars(neuron), "v_threshold": DOT_THRESHOLD * neuron.v_threshold}
@@ -124,6 +126,59 @@ class SpikeAttention(nn.Module):
         return spikes
 
 
+class SoftmaxAttention(nn.Module):
+    """q, k, v projections and softmax attention over ``axes``: what an ordinary network has.
+
+    Real values in and out; no activation on q, k and v, and none at the end.
+
+    Equation (over the tokens of one head, width d):
+        softmax(Q K^T / sqrt(d)) V
+
+    Membranes tell a spiking network the time; here nothing would. Where tokens of several frames
+    attend to each other, :func:`time_code` is added to the input, without which the network could
+    not tell a clip from the same frames in another order.
+
+    Args:
+        channels: C, a multiple of ``heads``.
+        heads: h.
+        axes: which tokens attend to each other.
+
+    Source: Vaswani et al., "Attention is all you need" (2017); the code is added in every
+        attention, as in Dehghani et al., "Universal transformers" (2019).
+    """
+
+    def __init__(self, channels: int, *, heads: int, axes: Axes) -> None:
+        super().__init__()
+        self.heads, self.axes = heads, axes
+        self.q_conv, self.k_conv, self.v_conv = (RepConv(channels) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.axes != "space":
+            x = x + time_code(x)
+        q, k, v = (
+            to_tokens(per_frame(conv, x), self.heads, self.axes)
+            for conv in (self.q_conv, self.k_conv, self.v_conv)
+        )
+        return from_tokens(F.scaled_dot_product_attention(q, k, v), x.shape, self.axes)
+
+
+def time_code(x: Tensor) -> Tensor:
+    """Which frame is which: sines and cosines ``[T, 1, C, 1, 1]``, for ``[T, B, C, H, W]``.
+
+    Equation (frame t, channels 2i and 2i + 1):
+        sin(t / 10000^(2i/C)), cos(t / 10000^(2i/C))
+
+    Source: Vaswani et al., "Attention is all you need" (2017), section 3.5.
+    """
+    T, C = x.shape[0], x.shape[2]
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    frame = torch.arange(T, dtype=dtype, device=x.device)
+    even = torch.arange(0, C, 2, dtype=dtype, device=x.device)
+    angle = frame.unsqueeze(1) / 10000 ** (even / C)  # [T, ceil(C/2)]
+    code = torch.stack([angle.sin(), angle.cos()], dim=2).flatten(1)[:, :C]
+    return code.to(x.dtype).reshape(T, 1, C, 1, 1)
+
+
 def _fire(projection: nn.Module, neuron: nn.Module, x: Tensor) -> Tensor:
     """Projection, then neuron; the last BN of a RepConv is left to the neuron."""
     if isinstance(projection, RepConv):
@@ -136,6 +191,8 @@ def _fire(projection: nn.Module, neuron: nn.Module, x: Tensor) -> Tensor:
 
 class Attention(nn.Module):
     """X = SN(U), one :class:`SpikeAttention` after another, then the output projection.
+
+    With ``kind="softmax"`` each of them is a :class:`SoftmaxAttention`.
 
     One ``axes`` gives the joint or spatial module (weights 4 D^2); two give the factorized one,
     spatial then temporal with q/k/v of their own and a shared output projection (7 D^2).
@@ -153,9 +210,11 @@ class Attention(nn.Module):
         reset_each_frame: bool,
     ) -> None:
         super().__init__()
-        self.neuron = Neuron(neuron, reset_each_frame)
+        self.neuron = make_neuron(neuron, reset_each_frame)
         self.steps = nn.ModuleList(
-            SpikeAttention(
+            SoftmaxAttention(channels, heads=heads, axes=a)
+            if kind == "softmax"
+            else SpikeAttention(
                 channels,
                 heads=heads,
                 axes=a,
@@ -183,10 +242,10 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         wide = mlp_ratio * channels
-        self.neuron1 = Neuron(neuron, reset_each_frame)
+        self.neuron1 = make_neuron(neuron, reset_each_frame)
         self.fc1 = SpikeConv2d(channels, wide, 1, levels=neuron.levels)
         self.bn1 = nn.BatchNorm2d(wide)
-        self.neuron2 = Neuron(neuron, reset_each_frame)
+        self.neuron2 = make_neuron(neuron, reset_each_frame)
         self.fc2 = SpikeConv2d(wide, channels, 1, levels=neuron.levels)
         self.bn2 = nn.BatchNorm2d(channels)
 

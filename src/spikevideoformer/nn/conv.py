@@ -1,7 +1,7 @@
 """Convolutional parts of the backbone. All take and return ``[T, B, C, H, W]``.
 
 Residual shortcuts carry membranes (real values); what enters a convolution is spikes, except
-where a docstring says otherwise.
+where a docstring says otherwise, and in an ordinary network, whose neurons are rectifiers.
 """
 
 from typing import Any, cast
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.nn.neuron import AnyNeuron, make_neuron
 from spikevideoformer.ops.lif import NeuronConfig
 from spikevideoformer.ops.spike_conv import spike_conv2d
 
@@ -27,7 +27,7 @@ class SpikeConv2d(nn.Conv2d):
 
     Attributes:
         packed: keep the input for the backward pass as bits (bytes where ``levels`` > 1) instead
-            of floating-point numbers. The same numbers and gradients.
+            of floating-point numbers. The same numbers and gradients, as long as it is spikes.
     """
 
     def __init__(self, *args: Any, levels: int = 1, **options: Any) -> None:
@@ -82,7 +82,7 @@ class Downsample(nn.Module):
         *,
         kernel_size: int,
         stride: int,
-        neuron: Neuron | None,
+        neuron: AnyNeuron | None,
     ) -> None:
         super().__init__()
         self.neuron = neuron
@@ -114,11 +114,11 @@ class SepConv(nn.Module):
     def __init__(self, channels: int, neuron: NeuronConfig, reset_each_frame: bool) -> None:
         super().__init__()
         wide = self.expansion * channels
-        self.neuron1 = Neuron(neuron, reset_each_frame)
+        self.neuron1 = make_neuron(neuron, reset_each_frame)
         levels = neuron.levels
         self.pw1 = SpikeConv2d(channels, wide, 1, bias=False, levels=levels)
         self.bn1 = nn.BatchNorm2d(wide)
-        self.neuron2 = Neuron(neuron, reset_each_frame)
+        self.neuron2 = make_neuron(neuron, reset_each_frame)
         padding = self.kernel_size // 2
         self.dw = SpikeConv2d(
             wide, wide, self.kernel_size, padding=padding, groups=wide, bias=False, levels=levels
@@ -140,11 +140,11 @@ class ChannelConv(nn.Module):
     ) -> None:
         super().__init__()
         wide = mlp_ratio * channels
-        self.neuron1 = Neuron(neuron, reset_each_frame)
+        self.neuron1 = make_neuron(neuron, reset_each_frame)
         levels = neuron.levels
         self.conv1 = SpikeConv2d(channels, wide, 3, padding=1, bias=False, levels=levels)
         self.bn1 = nn.BatchNorm2d(wide)
-        self.neuron2 = Neuron(neuron, reset_each_frame)
+        self.neuron2 = make_neuron(neuron, reset_each_frame)
         self.conv2 = SpikeConv2d(wide, channels, 3, padding=1, bias=False, levels=levels)
         self.bn2 = nn.BatchNorm2d(channels)
 

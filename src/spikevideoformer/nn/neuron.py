@@ -1,14 +1,15 @@
-"""The spiking neuron as a module, SN(.) in the paper."""
+"""The spiking neuron as a module, SN(.) in the paper, and the rectifier that can stand for it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevideoformer.ops.batch_norm_lif import batch_norm_lif
-from spikevideoformer.ops.lif import NeuronConfig, lif
+from spikevideoformer.ops.lif import NeuronConfig, check_spiking, lif
 
 
 class Neuron(nn.Module):
@@ -18,10 +19,14 @@ class Neuron(nn.Module):
         config: what the neuron does.
         reset_each_frame: start every frame from the resting membrane (the spatial-only
             ablation), so that no information passes from frame to frame.
+
+    Raises:
+        ValueError: a rectifier, which :func:`make_neuron` makes.
     """
 
     def __init__(self, config: NeuronConfig, reset_each_frame: bool = False) -> None:
         super().__init__()
+        check_spiking(config)
         self.config = config
         self.reset_each_frame = reset_each_frame
 
@@ -34,7 +39,7 @@ class Neuron(nn.Module):
                 computed together with the neuron: the same numbers without a normalised tensor.
         """
         if norm is not None and not _can_be_fused(norm):
-            x, norm = norm(x.flatten(0, 1)).unflatten(0, x.shape[:2]), None
+            x, norm = _normalised(x, norm), None
         shape = x.shape
         if self.reset_each_frame:  # frames that know nothing of each other are clips of one frame
             x = x.reshape(1, -1, *shape[2:])
@@ -60,6 +65,49 @@ class Neuron(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.config}" + (", reset_each_frame" if self.reset_each_frame else "")
+
+
+class Rectifier(nn.Module):
+    """max(0, x), what an ordinary network has in a neuron's place: no spikes, no state.
+
+    Called as a :class:`Neuron`; a frame knows nothing of the frames before.
+
+    Args:
+        config: of kind ``relu``.
+    """
+
+    def __init__(self, config: NeuronConfig) -> None:
+        super().__init__()
+        assert not config.spiking
+        self.config = config
+
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        """Real values ``[T, ...]`` of at least 0 for ``[T, ...]``.
+
+        Args:
+            x: input ``[T, ...]``; ``[T, B, C, H, W]`` with a norm.
+            norm: an image module that the input passes first.
+        """
+        return F.relu(x if norm is None else _normalised(x, norm))
+
+
+AnyNeuron = Neuron | Rectifier
+
+
+def make_neuron(config: NeuronConfig, reset_each_frame: bool = False) -> AnyNeuron:
+    """What stands in a neuron's place in a network of this kind.
+
+    Args:
+        config: what it does.
+        reset_each_frame: see :class:`Neuron`; a rectifier has nothing to reset.
+    """
+    return Neuron(config, reset_each_frame) if config.spiking else Rectifier(config)
+
+
+def _normalised(x: Tensor, norm: nn.Module) -> Tensor:
+    """``[T, B, C, H, W]`` through an image module."""
+    y: Tensor = norm(x.flatten(0, 1))  # [T*B, C, H, W]
+    return y.unflatten(0, x.shape[:2])
 
 
 def _can_be_fused(norm: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
@@ -106,7 +154,8 @@ class FiringRates:
 def record_firing_rates(model: nn.Module) -> Iterator[FiringRates]:
     """Record what every neuron in ``model`` fires while the context is open.
 
-    The last forward pass counts. Recording changes no output.
+    The last forward pass counts. Recording changes no output. An ordinary network has no neurons
+    that fire, and leaves the record empty.
     """
     rates = FiringRates()
     handles = []

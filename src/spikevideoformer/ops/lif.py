@@ -10,8 +10,8 @@ but the input, from which the membranes are computed again.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from spikevideoformer.ops._kernels import BACKENDS, NeuronArgs, run
 from spikevideoformer.ops.surrogate import DEFAULT_ALPHA, SURROGATES, Surrogate, spike
 
-NeuronKind = Literal["lif", "integer_lif"]
+NeuronKind = Literal["lif", "integer_lif", "relu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,9 @@ class NeuronConfig:
     """What a neuron does; the defaults are those of the published checkpoints.
 
     Attributes:
-        kind: ``lif`` fires 0 or 1; ``integer_lif`` fires an integer in 0..``levels``.
+        kind: ``lif`` fires 0 or 1; ``integer_lif`` fires an integer in 0..``levels``; ``relu`` is
+            the rectifier max(0, x) of an ordinary network in their place, for which every other
+            field keeps its default.
         tau: membrane time constant in frames, > 1 (``beta = 1 - 1/tau`` is kept from one frame
             to the next) or infinity (no leak; only without ``decay_input``).
         v_threshold: membrane at which a neuron fires, > 0.
@@ -57,8 +59,18 @@ class NeuronConfig:
     levels: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in ("lif", "integer_lif"):
-            raise ValueError(f"neuron kind {self.kind!r} is unknown; choose lif or integer_lif")
+        if self.kind not in get_args(NeuronKind):
+            raise ValueError(
+                f"neuron kind {self.kind!r} is unknown; choose lif, integer_lif or relu"
+            )
+        if self.kind == "relu":
+            for f in fields(self):
+                if f.name != "kind" and getattr(self, f.name) != f.default:
+                    raise ValueError(
+                        f"{f.name} is {getattr(self, f.name)!r}, which a rectifier (kind relu) "
+                        "does not have; leave it out"
+                    )
+            return
         for name in ("tau", "v_threshold", "v_reset", "surrogate_alpha"):
             value = getattr(self, name)
             optional = name in ("v_reset", "surrogate_alpha")
@@ -105,6 +117,11 @@ class NeuronConfig:
         if not 0 < beta <= 1:
             raise ValueError(f"beta is {beta}; it must lie in (0, 1]")
         return cls(tau=math.inf if beta == 1 else 1 / (1 - beta), **overrides)
+
+    @property
+    def spiking(self) -> bool:
+        """Whether it fires spikes; a rectifier passes real values."""
+        return self.kind != "relu"
 
     @property
     def beta(self) -> float:
@@ -185,6 +202,7 @@ def lif_reference(
 
     Source: Zou et al., ICML 2025 (soft reset); its code (hard reset, order of operations).
     """
+    check_spiking(config)
     v = torch.full_like(x[0], config.v_start) if v_init is None else v_init
     spikes = []
     for x_t in x:
@@ -204,6 +222,7 @@ def lif_reference(
 
 def neuron_args(config: NeuronConfig) -> NeuronArgs:
     """The neuron as plain values, for kernels."""
+    check_spiking(config)
     return NeuronArgs(
         config.kind,
         float(config.tau),
@@ -215,6 +234,15 @@ def neuron_args(config: NeuronConfig) -> NeuronArgs:
         float(config.alpha),
         config.levels,
     )
+
+
+def check_spiking(config: NeuronConfig) -> None:
+    """Raise ValueError for a rectifier, which is no neuron with a membrane."""
+    if not config.spiking:
+        raise ValueError(
+            f"got a neuron of kind {config.kind}, which has no membrane and fires no spikes; give "
+            "lif or integer_lif, or use nn.neuron.Rectifier"
+        )
 
 
 def check_backend(backend: str) -> None:

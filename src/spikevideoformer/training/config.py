@@ -15,7 +15,7 @@ import yaml
 from spikevideoformer.data.check import Decode
 from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.transforms import Augmentation
-from spikevideoformer.models.backbone import SpikeMemory
+from spikevideoformer.models.backbone import SpikeMemory, check_spike_memory
 from spikevideoformer.models.config import Readout, preset
 from spikevideoformer.shapes import AttentionKind, Design
 
@@ -47,13 +47,14 @@ class TrainConfig:
         train_split: the split to train on.
         val_split: the split to validate on and to choose the best epoch by. Where it is "val" and
             the data set has none, a fifth of the training clips is set aside.
-        model: a preset, see `list_models`.
+        model: a preset, see `svf models`.
         design: how attention spans space and time; None for the preset's.
-        attention: hamming or dot; None for the preset's.
-        neuron: lif, integer_lif, or fields of NeuronConfig; None for the preset's.
+        attention: hamming or dot, or softmax or none of an ordinary network; None for the preset's.
+        neuron: lif, integer_lif, relu, or fields of NeuronConfig; None for the preset's.
         drop_path: stochastic depth of the last block, in [0, 1); None for the preset's.
-        readout: what the classifier reads: membrane, or spike as published, which starts silent and
-            does not train from scratch (docs/initialisation.md).
+        readout: what the classifier reads: membrane; spike as published, which starts silent and
+            does not train from scratch (docs/initialisation.md); or gru, of an ordinary network.
+            None: gru for the presets that have it, else membrane.
         residual_gain: initial weight of each residual branch, in [0, 1]; None for the preset's.
         init_from: a released model folder whose weights to start from, where they fit.
         frames: T, frames per clip.
@@ -106,7 +107,7 @@ class TrainConfig:
     attention: AttentionKind | None = None
     neuron: str | dict[str, Any] | None = None
     drop_path: float | None = None
-    readout: Readout = "membrane"
+    readout: Readout | None = None
     residual_gain: float | None = None
     init_from: Path | None = None
 
@@ -163,7 +164,8 @@ class TrainConfig:
             raise ValueError(f"size is {self.size}; give a multiple of 16, such as {near}")
         # These know their own ranges.
         self.clip_spec  # noqa: B018
-        preset(self.model).with_overrides(self.model_options)
+        model = preset(self.model).with_overrides(self.model_options)
+        check_spike_memory(self.spike_memory, model)
 
     def _require(
         self,
@@ -184,6 +186,8 @@ class TrainConfig:
     def model_options(self) -> dict[str, Any]:
         """What is set of the architecture, for `create_model`."""
         values = {name: getattr(self, name) for name in _MODEL_OPTIONS}
+        if self.readout is None and preset(self.model).readout != "gru":
+            values["readout"] = "membrane"  # the published one does not train from scratch
         return {name: value for name, value in values.items() if value is not None}
 
     @property
