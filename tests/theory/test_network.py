@@ -1,5 +1,6 @@
 """q and k of networks: what is recorded, and how it is put into numbers."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from spikevideoformer.bench.inputs import random_video, settle_norms
 from spikevideoformer.data.video import VideoError
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.attention import SpikeAttention, to_tokens
@@ -22,15 +24,18 @@ from spikevideoformer.theory.network import (
     measure_network,
 )
 
+VIDEO = random_video(2, 3, 3, 32, 48)
+
 
 def lively(**overrides: object) -> SpikeVideoFormer:
     """An untrained nano model in which every layer fires."""
     torch.manual_seed(0)
-    options = {"residual_gain": 1.0, "neuron": {"v_threshold": 0.2}, **overrides}
-    return create_model("svf_nano", num_classes=2, **options).eval()
-
-
-VIDEO = torch.randn(2, 3, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    model = create_model("svf_nano", num_classes=2, residual_gain=1.0, **overrides)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.bias, 0.5, 0.3)
+    settle_norms(model, VIDEO)
+    return model
 
 
 def refuse(error: VideoError) -> None:
@@ -116,7 +121,10 @@ def test_sign_bits_keep_the_order_of_their_currents() -> None:
     found = _compare(attention(64), tensors, generator)
     assert found.rates.tolist() == pytest.approx([0.5, 0.5], abs=0.02)
     hamming, dot = found.kept.mean(0).tolist()
-    assert 0.5 < dot < hamming < 0.8  # sqrt(2/pi)^2 = 0.64 for signs of Gaussian vectors
+    # a Gaussian and its sign are correlated by sqrt(2/pi), for q and for k; the dot product has
+    # the signs of k where q fires, half of them
+    assert hamming == pytest.approx(2 / math.pi, abs=0.03)
+    assert dot == pytest.approx(2 / math.pi / math.sqrt(2), abs=0.03)
 
 
 def test_silent_queries_keep_no_order_and_equal_keys_have_none() -> None:
@@ -173,7 +181,7 @@ def test_files(model_folder: Path, video_folder: Path, tmp_path: Path) -> None:
     found = measure_files(
         model_folder, [bad, video_folder / "one.mp4", video_folder], failed=failed.append
     )
-    assert [error.path for error in failed] == [str(bad)]
+    assert [Path(error.path) for error in failed] == [bad]
     assert [Path(v).name for v in found.videos] == ["one.mp4", "three.avi", "two.mkv"]
     assert len(found.layers) == 3
     assert found.layers[0].queries == 3 * 8 * 16  # videos, heads, tokens: T = 4 at 2x2

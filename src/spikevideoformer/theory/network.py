@@ -28,6 +28,7 @@ from spikevideoformer.theory.ranks import rank_correlation
 SEQUENCES, QUERIES, KEYS = 4, 32, 128  # at most, of a layer and clip; queries and keys of each head
 # Tokens that show the same have currents that differ by rounding: that is no order.
 COSINE_DECIMALS = 5
+LEAST_SPREAD = 2e-5  # of the cosines of a query's keys; rounding alone may make them differ by 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +230,7 @@ def _compare(
     cosines = (x @ y.mT).round(decimals=COSINE_DECIMALS)
     scores = torch.stack((hamming_scores(q, k, module.levels), q @ k.mT))  # [2, batch, h, N, M]
     kept = rank_correlation(scores, cosines).flatten(1).T  # [queries, 2]
-    ordered = (cosines.amax(-1) > cosines.amin(-1)).flatten()
+    ordered = (cosines.amax(-1) - cosines.amin(-1) >= LEAST_SPREAD).flatten()
     rates = torch.stack([tensors[letter].double().mean().cpu() for letter in "qk"])
     return _Part(rates=rates, kept=kept[ordered])
 

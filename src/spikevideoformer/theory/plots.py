@@ -22,6 +22,7 @@ from spikevideoformer.theory.projections import (
 )
 from spikevideoformer.training.checkpoint import write_atomically
 
+FEW = 5
 HAMMING, DOT = "tab:blue", "tab:orange"
 HAMMING_NAME, DOT_NAME = r"Hamming similarity $f_H$", r"dot product $q \cdot k$"
 
@@ -54,7 +55,7 @@ def plot_tail(errors: Sequence[EmbeddingError], path: Path) -> None:
     """Draw how often the error exceeds delta, beside the bounds.
 
     At the left against D for some delta; at the right against delta sqrt(D), on which alone both
-    bounds depend, for some D.
+    bounds depend, for some D. Shares of fewer than ``FEW`` pairs are chance and are left out.
 
     Args:
         errors: by width.
@@ -67,15 +68,17 @@ def plot_tail(errors: Sequence[EmbeddingError], path: Path) -> None:
         zip(DELTAS, ("tab:blue", "tab:orange", "tab:green"), strict=True)
     ):
         label = rf"$\delta$ = {delta:g}"
-        left.plot(widths, [e.tail[i] or math.nan for e in errors], "o", color=colour, label=label)
+        left.plot(
+            widths, [_told(e.tail[i], e.pairs) for e in errors], "o", color=colour, label=label
+        )
         left.plot(widths, [paper_bound(delta, d) for d in widths], "-", color=colour)
         left.plot(widths, [hoeffding_bound(delta, d) for d in widths], "--", color=colour)
     _width_axis(left, widths)
     left.set(ylabel=r"$P(|f_H - g(\cos)| > \delta)$", title=r"Fixed $\delta$")
-    _mark_heads(left)
+    _mark_heads(left, at=0.96)
     shown = [e for e in errors if e.width in (8, 64, 512, 4096)]
     for e, marker in zip(shown, "osD^", strict=False):
-        tail = [share or math.nan for share in e.scaled_tail]
+        tail = [_told(share, e.pairs) for share in e.scaled_tail]
         right.plot(SCALED_DELTAS, tail, marker, markersize=5, label=f"D = {e.width}")
     right.plot(SCALED_DELTAS, [paper_bound(t, 1) for t in SCALED_DELTAS], "-", color="black")
     right.plot(SCALED_DELTAS, [hoeffding_bound(t, 1) for t in SCALED_DELTAS], "--", color="black")
@@ -85,9 +88,9 @@ def plot_tail(errors: Sequence[EmbeddingError], path: Path) -> None:
         panel.plot([], [], "--", color="grey", label="Hoeffding's bound")
         panel.axhline(1, color="grey", linewidth=0.8)
         panel.set_yscale("log")
-        panel.set_ylim(0.5 / errors[0].pairs, 3)
+        panel.set_ylim(1 / errors[0].pairs, 8)
         panel.grid(alpha=0.3)
-    left.legend(fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.93))
+    left.legend(fontsize=8, loc="lower left")
     right.legend(fontsize=8, loc="lower left")
     _save(figure, path)
 
@@ -136,14 +139,14 @@ def plot_collision(found: Collision, path: Path) -> None:
     """
     rows = [found.query, *found.keys]
     length = len(found.query)
-    figure = Figure(figsize=(8.2, 3.2), layout="constrained")
+    figure = Figure(figsize=(8.2, 2.8), layout="constrained")
     panel = figure.subplots()
     for y, bits in enumerate(rows):
-        for x, (bit, asked) in enumerate(zip(bits, found.query, strict=True)):
+        for column, (bit, asked) in enumerate(zip(bits, found.query, strict=True)):
             colour = "white"
             if bit:
                 colour = HAMMING if asked else DOT
-            panel.add_patch(_square(x, _row(y), colour))
+            panel.add_patch(_square(column, _row(y), colour))
     names = ["query", *(f"key {i}" for i in range(1, len(rows)))]
     panel.set_yticks([_row(y) + 0.5 for y in range(len(rows))], names)
     for text, x in (("dot product", length + 2.2), (r"Hamming $f_H$", length + 6.2)):
@@ -151,7 +154,7 @@ def plot_collision(found: Collision, path: Path) -> None:
     for y, (dot, hamming) in enumerate(zip(found.dot, found.hamming, strict=True), 1):
         panel.text(length + 2.2, _row(y) + 0.5, f"{dot}", ha="center", va="center")
         panel.text(length + 6.2, _row(y) + 0.5, f"{hamming:.3f}", ha="center", va="center")
-    panel.set(xlim=(-0.2, length + 8.2), ylim=(_row(len(rows) - 1) + 1.2, -0.2), xticks=[])
+    panel.set(xlim=(-0.2, length + 8.2), ylim=(_row(len(rows) - 1) + 1.1, -0.1), xticks=[])
     panel.set_aspect("equal")
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
@@ -215,20 +218,25 @@ def _width_axis(panel: Axes, widths: Sequence[int]) -> None:
     panel.grid(alpha=0.3)
 
 
-def _mark_heads(panel: Axes) -> None:
-    """Shade the widths that attention heads have in the presets."""
+def _mark_heads(panel: Axes, at: float = 0.03) -> None:
+    """Shade the widths that attention heads have in the presets, with a word at some height."""
     heads = [width // c.heads for c in PRESETS.values() for width in c.widths[2:]]
     panel.axvspan(min(heads), max(heads), color="tab:grey", alpha=0.12)
     panel.text(
         math.sqrt(min(heads) * max(heads)),
-        0.99,
+        at,
         "heads of the presets",
         transform=panel.get_xaxis_transform(),
         ha="center",
-        va="top",
+        va="center",
         fontsize=8,
         color="dimgrey",
     )
+
+
+def _told(share: float, pairs: int) -> float:
+    """The share, or NaN where too few pairs stand behind it."""
+    return share if round(share * pairs) >= FEW else math.nan
 
 
 def _row(y: int) -> float:

@@ -31,8 +31,8 @@ SCALED_DELTAS = tuple(i / 8 for i in range(1, 21))
 """delta * sqrt(D): what both bounds depend on."""
 FIRING_RATES = (0.5, 0.2, 0.1)
 LENGTH = 16
-"""Length of the real vectors. No result depends on it: a projection of two unit vectors is a pair
-of Gaussians, correlated by their cosine, whatever the length."""
+"""Length of the real vectors. For one pair it does not matter: the projections of two unit vectors
+are two Gaussians, correlated by their cosine, whatever the length."""
 
 _AT_ONCE = 1 << 22  # values drawn at a time
 

@@ -13,8 +13,8 @@ def mean_ranks(x: Tensor) -> Tensor:
     Returns:
         ``[..., K]`` in float64.
     """
+    x = x.contiguous()  # searchsorted warns of copies that it makes itself
     in_order = x.sort(-1).values
-    x = x.contiguous()  # searchsorted warns of a copy otherwise
     below = torch.searchsorted(in_order, x)  # how many are smaller
     up_to = torch.searchsorted(in_order, x, right=True)  # how many are smaller or equal
     return (below + up_to + 1).double() / 2

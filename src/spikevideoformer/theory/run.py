@@ -161,13 +161,14 @@ def _error_lines(errors: Sequence[EmbeddingError]) -> Iterator[str]:
         f"{errors[0].pairs:,} pairs of vectors"
     )
     tail = f"P(error > {SHOWN_DELTA})"
-    yield f"{'D':>5}  {'mean error':>10}  {'95 % below':>10}  {tail:>14}  bound  Hoeffding"
+    yield f"{'D':>5}  {'mean error':>10}  {'95 % below':>10}  {tail:>14}    bound  Hoeffding"
     for e in errors:
         bounds = (bound(SHOWN_DELTA, e.width) for bound in (paper_bound, hoeffding_bound))
         paper, hoeffding = ("-" if b >= 1 else f"{b:.2g}" for b in bounds)
+        share = f"{e.tail[delta]:.4f}" if e.tail[delta] else "0"
         yield (
-            f"{e.width:>5}  {e.mean:>10.4f}  {e.quantile_95:>10.4f}  {e.tail[delta]:>14.4f}  "
-            f"{paper:>5}  {hoeffding:>9}"
+            f"{e.width:>5}  {e.mean:>10.4f}  {e.quantile_95:>10.4f}  {share:>14}  {paper:>7}  "
+            f"{hoeffding:>9}"
         )
 
 
