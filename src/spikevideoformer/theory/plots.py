@@ -64,6 +64,8 @@ def plot_tail(errors: Sequence[EmbeddingError], path: Path) -> None:
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     widths = [e.width for e in errors]
+    steps = 100  # between the first and the last width, for smooth curves
+    between = [round(widths[0] * (widths[-1] / widths[0]) ** (i / steps)) for i in range(steps + 1)]
     for i, (delta, colour) in enumerate(
         zip(DELTAS, ("tab:blue", "tab:orange", "tab:green"), strict=True)
     ):
@@ -71,8 +73,8 @@ def plot_tail(errors: Sequence[EmbeddingError], path: Path) -> None:
         left.plot(
             widths, [_told(e.tail[i], e.pairs) for e in errors], "o", color=colour, label=label
         )
-        left.plot(widths, [paper_bound(delta, d) for d in widths], "-", color=colour)
-        left.plot(widths, [hoeffding_bound(delta, d) for d in widths], "--", color=colour)
+        left.plot(between, [paper_bound(delta, d) for d in between], "-", color=colour)
+        left.plot(between, [hoeffding_bound(delta, d) for d in between], "--", color=colour)
     _width_axis(left, widths)
     left.set(ylabel=r"$P(|f_H - g(\cos)| > \delta)$", title=r"Fixed $\delta$")
     _mark_heads(left, at=0.96)
