@@ -18,6 +18,8 @@ from spikevideoformer.ops.hamming import hamming_similarity_reference
 from spikevideoformer.ops.lif import NeuronConfig, lif, unroll_integer_spikes
 from spikevideoformer.theory.network import (
     _compare,
+    _merge,
+    _Part,
     _record,
     hamming_scores,
     measure_files,
@@ -157,6 +159,10 @@ def test_networks(options: dict[str, object], axes: list[str]) -> None:
         assert -1 <= layer.dot <= 1
         assert 0 <= layer.hamming_undecided <= 1
         assert 0 <= layer.dot_undecided <= 1
+        assert layer.dot_decided is not None
+        share = 1 - layer.dot_undecided
+        if layer.hamming_undecided == 0:
+            assert layer.dot_decided * share == pytest.approx(layer.dot)
         assert layer.levels == model.config.neuron.levels
     with record_firing_rates(model) as rates, torch.inference_mode():
         model(torch.cat([VIDEO, VIDEO.flip(1)]))
@@ -172,6 +178,22 @@ def test_a_picture_of_nothing_has_no_order() -> None:
     model = lively(design="spatial_only")
     with pytest.raises(ValueError, match="no order to keep; give a video in which"):
         measure_network(model, [torch.zeros(1, 1, 3, 16, 16)])
+
+
+def test_means_over_queries() -> None:
+    nan, rates = math.nan, torch.tensor([0.25, 0.5], dtype=torch.float64)
+    parts = [
+        _Part(rates=rates, kept=torch.tensor([[0.8, nan], [0.4, 0.2]], dtype=torch.float64)),
+        _Part(rates=rates, kept=torch.tensor([[nan, nan], [0.6, 0.4]], dtype=torch.float64)),
+    ]
+    got = _merge("name", attention(4), parts)
+    assert (got.queries, got.width, got.axes, got.levels) == (4, 4, "space_time", 1)
+    assert (got.q_firing_rate, got.k_firing_rate) == (0.25, 0.5)
+    assert (got.hamming, got.dot) == pytest.approx((0.45, 0.15))
+    assert (got.hamming_undecided, got.dot_undecided) == (0.25, 0.5)
+    assert (got.hamming_decided, got.dot_decided) == pytest.approx((0.5, 0.3))
+    got = _merge("name", attention(4), [_Part(rates=rates, kept=parts[0].kept[:1])])
+    assert (got.hamming_decided, got.dot_decided) == (None, None)
 
 
 def test_files(model_folder: Path, video_folder: Path, tmp_path: Path) -> None:

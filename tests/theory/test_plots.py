@@ -32,6 +32,8 @@ NETWORK = NetworkOrder(
             dot=0.4,
             hamming_undecided=0.0,
             dot_undecided=0.1,
+            hamming_decided=0.5 if i else None,
+            dot_decided=0.45 if i else None,
         )
         for i in range(3)
     ),

@@ -48,7 +48,11 @@ class LayerOrder:
             query, mean over queries. A query whose keys all score the same counts as 0.
         dot: the same of the dot product.
         hamming_undecided: share of queries whose keys all have one Hamming similarity.
-        dot_undecided: share of queries whose keys all have one dot product.
+        dot_undecided: share of queries whose keys all have one dot product: above all those that
+            fire no spike.
+        hamming_decided: as ``hamming``, over the queries for which neither score is undecided; None
+            without any.
+        dot_decided: as ``dot``, over the same queries.
     """
 
     layer: str
@@ -62,6 +66,8 @@ class LayerOrder:
     dot: float
     hamming_undecided: float
     dot_undecided: float
+    hamming_decided: float | None
+    dot_decided: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +274,8 @@ def _merge(name: str, module: SpikeAttention, parts: Sequence[_Part]) -> LayerOr
         )
     hamming, dot = kept.nan_to_num(0.0).mean(0).tolist()
     hamming_undecided, dot_undecided = kept.isnan().double().mean(0).tolist()
+    decided = kept[~kept.isnan().any(1)]
+    of_decided = decided.mean(0).tolist() if len(decided) else [None, None]
     q_rate, k_rate = torch.stack([part.rates for part in parts]).mean(0).tolist()
     return LayerOrder(
         layer=name,
@@ -281,4 +289,6 @@ def _merge(name: str, module: SpikeAttention, parts: Sequence[_Part]) -> LayerOr
         dot=dot,
         hamming_undecided=hamming_undecided,
         dot_undecided=dot_undecided,
+        hamming_decided=of_decided[0],
+        dot_decided=of_decided[1],
     )

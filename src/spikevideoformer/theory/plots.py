@@ -169,7 +169,7 @@ def plot_collision(found: Collision, path: Path) -> None:
 
 
 def plot_network(network: NetworkOrder, path: Path) -> None:
-    """Draw rank correlations and firing rates of the attention modules of a network.
+    """Draw rank correlations with the cosine of currents, and firing rates, of a network.
 
     Args:
         network: what was measured.
@@ -177,40 +177,46 @@ def plot_network(network: NetworkOrder, path: Path) -> None:
     """
     layers = network.layers
     places = range(len(layers))
-    figure = Figure(figsize=(max(6.4, 2.2 + 0.8 * len(layers)), 5.4), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    for panel, bars in (
+    figure = Figure(figsize=(max(6.8, 2.6 + 0.9 * len(layers)), 6.6), layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True)
+    scores = ((HAMMING_NAME, HAMMING), (DOT_NAME, DOT))
+    letters = (("q", "tab:green"), ("k", "tab:purple"))
+    for panel, title, names, values in (
+        (panels[0], "all queries", scores, [(x.hamming, x.dot) for x in layers]),
         (
-            above,
-            (
-                (HAMMING_NAME, HAMMING, [layer.hamming for layer in layers]),
-                (DOT_NAME, DOT, [layer.dot for layer in layers]),
-            ),
+            panels[1],
+            "queries whose keys both scores tell apart",
+            scores,
+            [(_or_nan(x.hamming_decided), _or_nan(x.dot_decided)) for x in layers],
         ),
-        (
-            below,
-            (
-                ("q", "tab:green", [layer.q_firing_rate for layer in layers]),
-                ("k", "tab:purple", [layer.k_firing_rate for layer in layers]),
-            ),
-        ),
+        (panels[2], "firing rates", letters, [(x.q_firing_rate, x.k_firing_rate) for x in layers]),
     ):
-        for shift, (name, colour, values) in zip((-0.2, 0.2), bars, strict=True):
-            drawn = panel.bar([x + shift for x in places], values, 0.38, color=colour, label=name)
-            panel.bar_label(drawn, fmt="%.2f", fontsize=8, padding=1)
-        panel.margins(y=0.18)
+        for shift, (name, colour), heights in zip(
+            (-0.2, 0.2), names, zip(*values, strict=True), strict=True
+        ):
+            drawn = panel.bar([x + shift for x in places], heights, 0.38, color=colour, label=name)
+            labels = ["" if math.isnan(height) else f"{height:.2f}" for height in heights]
+            panel.bar_label(drawn, labels, fontsize=8, padding=1)
+        panel.set_title(title, fontsize=9)
+        panel.margins(y=0.2)
         panel.axhline(0, color="black", linewidth=0.8)
         panel.grid(alpha=0.3, axis="y")
         panel.set_axisbelow(True)
-        # beside the bars, which it would hide
+    # beside the bars, which it would hide
+    for panel in (panels[0], panels[2]):
         panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    above.set(ylabel="rank correlation\nwith the cosine of currents")
-    below.set(ylabel="spikes per neuron\nand frame")
-    below.set_xticks(
+    for panel in panels[:2]:
+        panel.set_ylabel("rank correlation", fontsize=9)
+    panels[2].set_ylabel("spikes per neuron\nand frame", fontsize=9)
+    panels[2].set_xticks(
         places, [f"{i}: {layer.axes}\nd = {layer.width}" for i, layer in enumerate(layers, 1)]
     )
-    below.set(xlabel="attention module, in order of execution")
+    panels[2].set_xlabel("attention module, in order of execution")
     _save(figure, path)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _width_axis(panel: Axes, widths: Sequence[int]) -> None:

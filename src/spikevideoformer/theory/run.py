@@ -206,14 +206,18 @@ def _network_lines(network: NetworkOrder) -> Iterator[str]:
     )
     width = max(len(layer.layer) for layer in network.layers)
     yield (
-        f"{'layer':<{width}}  {'axes':<10}  {'d':>3}  {'rate q / k':>13}  {'f_H / q.k':>15}  "
-        "undecided f_H / q.k"
+        f"{'layer':<{width}}  {'axes':<10}  {'d':>3}  {'rate q / k':>13}  {'undecided':>13}  "
+        f"{'f_H / q.k':>15}  {'where decided':>15}"
     )
     for layer in network.layers:
         rates = f"{layer.q_firing_rate:.3f} / {layer.k_firing_rate:.3f}"
-        kept = f"{layer.hamming:.3f} / {layer.dot:.3f}"
         undecided = f"{layer.hamming_undecided:.1%} / {layer.dot_undecided:.1%}"
+        kept = f"{layer.hamming:.3f} / {layer.dot:.3f}"
+        if layer.hamming_decided is None or layer.dot_decided is None:
+            decided = "-"
+        else:
+            decided = f"{layer.hamming_decided:.3f} / {layer.dot_decided:.3f}"
         yield (
             f"{layer.layer:<{width}}  {layer.axes:<10}  {layer.width:>3}  {rates:>13}  "
-            f"{kept:>15}  {undecided:>19}"
+            f"{undecided:>13}  {kept:>15}  {decided:>15}"
         )
