@@ -367,6 +367,36 @@ def test_convert_a_published_checkpoint(svf, golden: Path, tmp_path: Path) -> No
     assert json.loads((out / "config.json").read_text())["classes"][0] == "class 0"
 
 
+# --- svf theory ----------------------------------------------------------------------------------
+
+
+def test_theory_of_a_model(
+    svf, model_folder: Path, video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spikevideoformer.theory import run
+    from spikevideoformer.theory.projections import measure_errors, measure_order
+
+    monkeypatch.setattr(run, "measure_errors", lambda seed: measure_errors((8, 64), pairs=20))
+    monkeypatch.setattr(run, "measure_order", lambda seed: measure_order((8,), queries=2, keys=9))
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    out = tmp_path / "theory"
+    # as in the example of --help, options before the videos
+    common = ["theory", "--out", out, "--model", model_folder]
+    status, stdout, err = svf(*common, "--seed", "3", video_folder / "one.mp4", bad)
+    assert status == 1
+    assert "q.k" in stdout
+    assert "space_time" in stdout
+    assert sum("bad.mp4" in line for line in err.splitlines()) == 1
+    assert {path.name for path in out.iterdir()} >= {"theory.json", "tail.png", "qk.png"}
+    status, stdout, _ = svf(*common, video_folder, "--json", "--seed", "3")
+    assert status == 0
+    result = json.loads(stdout)
+    assert len(result["network"]["videos"]) == 3
+    assert json.loads((out / "theory.json").read_text()) == result
+    assert result["seed"] == 3
+
+
 # --- svf demo ------------------------------------------------------------------------------------
 
 

@@ -127,6 +127,10 @@ COMMANDS = {
     ),
     "size that no network takes": (f"{CONVERT} --size 100", "multiple of 16"),
     "file as demo folder": ("demo --out {videos}/one.mp4", "give --out a folder"),
+    "model without a video": ("theory --model {model}", "at least one"),
+    "video without a model": ("theory {videos}/one.mp4", "--model FOLDER"),
+    "negative seed": ("theory --seed -1", "from 0"),
+    "file as folder of theory": ("theory --out {videos}/one.mp4", "give --out a folder"),
     "no classes to count": ("models --num-classes 0", "at least 1"),
 }
 

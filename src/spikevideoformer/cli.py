@@ -751,6 +751,50 @@ def _bench(arguments: Namespace) -> int:
     return DONE
 
 
+# --- svf theory ----------------------------------------------------------------------------------
+
+
+def _theory_options(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "svf theory [--out DIR] [--model FOLDER VIDEO ...] [--seed N] [--json]"
+    parser.add_argument(
+        "--model", metavar="FOLDER", help="also measure q and k of this model (or hub id)"
+    )
+    parser.add_argument(
+        "videos",
+        nargs="*",
+        metavar="VIDEO",
+        help="what the model sees: video files, folders of videos, or globs in quotes",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write theory.json and pictures into this folder"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws (default 0)")
+    _limits_option(parser)
+    _json_option(parser)
+
+
+def _theory(arguments: Namespace) -> int:
+    from spikevideoformer.theory.run import format_table, run
+
+    failures: list[VideoError] = []
+    result = run(
+        seed=arguments.seed,
+        model=arguments.model,
+        inputs=arguments.videos,
+        limits=_limits(arguments),
+        out=None if arguments.out is None else _folder_to_write(arguments.out),
+        tell=_note,
+        failed=failures.append,
+    )
+    for failure in failures:
+        _note_failure(failure)
+    if arguments.json:
+        _print_json(result.to_dict())
+    else:
+        print(format_table(result))
+    return SOME_FAILED if failures else DONE
+
+
 # --- svf models ----------------------------------------------------------------------------------
 
 
@@ -833,6 +877,12 @@ VERBS = {
         example="svf bench --quick",
         options=_bench_options,
         run=_bench,
+    ),
+    "theory": Verb(
+        does="show Proposition 3.1 in numbers: what Hamming similarity keeps of the cosine",
+        example="svf theory --out svf-theory --model svf-demo/joint/model svf-demo/clips/val/up",
+        options=_theory_options,
+        run=_theory,
     ),
     "models": Verb(
         does="list the models that can be trained",
