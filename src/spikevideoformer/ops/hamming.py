@@ -15,6 +15,8 @@ the right come from the small ``A``. The backward pass works in the same way on 
 which can be kept as bits.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -25,6 +27,22 @@ from spikevideoformer.ops._keep import keep, restore
 from spikevideoformer.ops.pack import Packed
 
 Order = Literal["linear", "quadratic"]
+
+_as_written = False
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Compute attention as its equation has it, ``Q' (K'^T V)``, while the context is open.
+
+    The same integers in a few passes more: for who counts the operations of the equation.
+    """
+    global _as_written
+    before, _as_written = _as_written, True
+    try:
+        yield
+    finally:
+        _as_written = before
 
 
 def hamming_similarity_reference(q: Tensor, k: Tensor) -> Tensor:
@@ -236,6 +254,9 @@ def _integer_sums(q: Tensor, k: Tensor, v: Tensor, form: _Form) -> Tensor:
 
     Spikes come in the dtype in which float matmuls of these sums are exact.
     """
+    if _as_written:
+        out = _in_order(form.a * q - form.o, form.a * k - form.o, v, form.order)
+        return out + form.c * v.sum(-2, keepdim=True) if form.c else out
     constant = form.c * v.sum(-2, keepdim=True)  # [..., 1, d]
     if form.order == "quadratic":
         return _in_order(form.a * q - form.o, form.a * k - form.o, v, "quadratic") + constant
