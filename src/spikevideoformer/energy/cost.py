@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
-from spikevideoformer.energy.count import LAYERS, OperationCount
+from spikevideoformer.energy.record import LAYERS, OperationCount
 
 Precision = Literal["float32", "float16", "int8", "int8_sum16"]
 Store = Literal["sram_8kb", "sram_32kb", "sram_1mb", "dram"]
@@ -191,7 +191,9 @@ class CostTable:
         try:
             values = yaml.safe_load(path.read_text("utf-8"))
         except OSError as error:
-            raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+            raise ValueError(
+                f"{path}: cannot be read ({error.strerror}); check the path"
+            ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{path}: not valid YAML ({reason}); correct the file") from error

@@ -6,7 +6,8 @@ paper      what papers of this field count: layers only; E_MAC for the first
 executed   every operation of the network as it is in evaluation
 merged     every operation after ``fold_for_inference``: RepConvs as dense 3x3; SepConv
            as depthwise and pointwise, or (``merged, dense``) as one 7x7
-ANN        the same layers at E_MAC for every MAC, with softmax attention
+ANN, paper the same layers with E_MAC for every MAC, and softmax attention
+ANN        the same without what falls on padding, and with the softmax itself
 ========== =========================================================================
 """
 
@@ -25,14 +26,14 @@ from spikevideoformer.deploy.fold import (
     fold_for_inference,
 )
 from spikevideoformer.energy.cost import HOROWITZ_45NM, ZCU104, CostTable, Throughput
-from spikevideoformer.energy.count import (
+from spikevideoformer.energy.count import count_operations
+from spikevideoformer.energy.record import (
     LAYERS,
     WORK,
     Counts,
     NeuronActivity,
     OperationCount,
     Work,
-    count_operations,
     total,
 )
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -121,7 +122,12 @@ class EnergyReport:
     @property
     def stages(self) -> tuple[Share, ...]:
         """The network cut at its stages: backbone.stage1a ... head."""
-        return self._shares(lambda o: ".".join(o.module.split(".")[:2]).removesuffix(".fc"))
+
+        def stage(o: OperationCount) -> str:
+            first, _, rest = o.module.partition(".")
+            return f"{first}.{rest.partition('.')[0]}" if first == "backbone" else first
+
+        return self._shares(stage)
 
     @property
     def kinds(self) -> tuple[Share, ...]:
@@ -204,20 +210,34 @@ class EnergyReport:
             f"E_MAC {self.cost.mac_pj:.3g} pJ, E_AC {self.cost.ac_pj:.3g} pJ\n"
             f"firing rates: {self.rates_from}"
         )
-        yield _table(
-            ["layer", "input", "rate", "MACs", "multiplied", "added", "paper mJ", "executed mJ"],
-            [
+        yield (
+            _table(
                 [
-                    f"{o.module} ({o.kind})" if o.kind == "attention" else o.module,
-                    o.operand if o.paper_rate is None or o.rate is not None else f"{o.operand} *",
-                    "-" if o.paper_rate is None else f"{o.paper_rate:.4f}",
-                    *(_si(value) for value in (o.macs, o.multiplications, o.additions)),
-                    _sig(self.cost.paper_pj(o) * 1e-9),
-                    _sig(self.cost.arithmetic_pj(o) * 1e-9),
-                ]
-                for o in self.layers
-            ],
-        ) + "\n* real values; the rate is that of the last spikes in front of them"
+                    "layer",
+                    "input",
+                    "rate",
+                    "MACs",
+                    "multiplied",
+                    "added",
+                    "paper mJ",
+                    "executed mJ",
+                ],
+                [
+                    [
+                        f"{o.module} ({o.kind})" if o.kind == "attention" else o.module,
+                        o.operand
+                        if o.paper_rate is None or o.rate is not None
+                        else f"{o.operand} *",
+                        "-" if o.paper_rate is None else f"{o.paper_rate:.4f}",
+                        *(_si(value) for value in (o.macs, o.multiplications, o.additions)),
+                        _sig(self.cost.paper_pj(o) * 1e-9),
+                        _sig(self.cost.arithmetic_pj(o) * 1e-9),
+                    ]
+                    for o in self.layers
+                ],
+            )
+            + "\n* real values; the rate is that of the last spikes in front of them"
+        )
         for title, shares in (("stage", self.stages), ("kind", self.kinds)):
             yield _table(
                 [title, "MACs", "multiplied", "added", "paper mJ", "executed mJ", "memory mJ"],
@@ -304,9 +324,11 @@ def energy_report(
         forms["merged, dense"] = _count(fold_for_inference(model, sepconv="dense"), video)
     if twin is not None:
         forms["twin"] = _count(twin, video)
-    totals = [_paper(forms["executed"], cost, throughput)]
+    totals = [_paper(forms["executed"].operations, cost, throughput)]
     totals += [_all(form, counts.operations, cost, throughput) for form, counts in forms.items()]
-    totals.append(_all("ANN", ann_of_same_shape(model, forms["executed"]), cost, throughput, False))
+    ann = ann_of_same_shape(model, forms["executed"])
+    totals.append(_paper(ann, cost, throughput, "ANN, paper"))
+    totals.append(_all("ANN", ann, cost, throughput, memory=False))
     B, T, C, H, W = video.shape
     return EnergyReport(
         model=type(model).__name__,
@@ -324,7 +346,7 @@ def ann_of_same_shape(model: nn.Module, counts: Counts) -> list[OperationCount]:
     """What an ANN with the same layers would do: every MAC real, softmax attention.
 
     Each spiking attention over N tokens of h heads of width d becomes 2 h N N d MACs and a softmax
-    of h N N elements. Norms, activations, residuals and memory are left out, as papers do.
+    of h N N elements. Norms, biases, activations, residuals and memory are left out.
 
     Args:
         model: the spiking network.
@@ -341,7 +363,15 @@ def ann_of_same_shape(model: nn.Module, counts: Counts) -> list[OperationCount]:
     replaced: set[str] = set()
     for o in counts.operations:
         if o.kind in ("conv", "linear"):
-            add(o, macs=o.paper_macs, multiplications=o.paper_macs, additions=o.paper_macs)
+            inside = o.macs - o.padding_macs
+            border = o.paper_macs - inside
+            add(
+                replace(o, pointwise_padded=False),
+                macs=o.paper_macs,
+                padding_macs=border,
+                multiplications=inside,
+                additions=inside,
+            )
     for o in attention:
         module = modules.get(o.module)
         if not isinstance(module, (SpikeAttention, FoldedSpikeAttention)):
@@ -406,7 +436,8 @@ def mean(counts: Sequence[Counts]) -> Counts:
         replace(
             same[0],
             rate_per_frame=tuple(
-                math.fsum(rates) / n for rates in zip(*(x.rate_per_frame for x in same), strict=True)
+                math.fsum(rates) / n
+                for rates in zip(*(x.rate_per_frame for x in same), strict=True)
             ),
             silent=tuple(sorted(set.intersection(*(set(x.silent) for x in same)))),
             saturated=tuple(sorted(set.intersection(*(set(x.saturated) for x in same)))),
@@ -416,17 +447,24 @@ def mean(counts: Sequence[Counts]) -> Counts:
     return replace(counts[0], operations=tuple(operations), neurons=tuple(neurons))
 
 
-def _mj(energy_pj: Callable[[OperationCount], float], operations: Iterable[OperationCount]) -> float:
+def _mj(
+    energy_pj: Callable[[OperationCount], float], operations: Iterable[OperationCount]
+) -> float:
     return math.fsum(map(energy_pj, operations)) * 1e-9
 
 
-def _paper(counts: Counts, cost: CostTable, throughput: Throughput) -> Totals:
-    layers = [o for o in counts.operations if o.kind in LAYERS]
+def _paper(
+    operations: Iterable[OperationCount],
+    cost: CostTable,
+    throughput: Throughput,
+    convention: str = "paper",
+) -> Totals:
+    layers = [o for o in operations if o.kind in LAYERS]
     real = math.fsum(o.paper_macs for o in layers if o.paper_rate is None)
     acs = math.fsum(o.paper_macs * o.paper_rate for o in layers if o.paper_rate is not None)
     macs = math.fsum(o.paper_macs for o in layers)
     return Totals(
-        convention="paper",
+        convention=convention,
         energy_mj=_mj(cost.paper_pj, layers),
         memory_mj=None,
         latency_s=throughput.latency_s(real, acs),
@@ -439,6 +477,7 @@ def _all(
     operations: Sequence[OperationCount],
     cost: CostTable,
     throughput: Throughput,
+    *,
     memory: bool = True,
 ) -> Totals:
     work = total(operations)
