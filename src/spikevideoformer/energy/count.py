@@ -142,9 +142,7 @@ class Counter(TorchDispatchMode):
             return
         self._outputs[self._names[module]] = tuple(out.shape)
         if isinstance(module, Neuron):
-            if (
-                neuron_ops == self.neuron_operations
-            ):  # its steps ran one by one, and were counted so
+            if neuron_ops == self.neuron_operations:  # no fused one: steps were counted as they ran
                 work = {"neuron_updates": out.numel(), "membrane_bits": 64 * out.numel()}
                 call = Call("membranes", {}, out)
                 self.add(call, "neuron", [], "real", place=self._names[module], **work)
@@ -266,7 +264,7 @@ class Counter(TorchDispatchMode):
             if rule is None:
                 raise ValueError(
                     f"{self.place or 'the module'} runs {func.namespace}::{name}, an operation "
-                    "that is not known to the counter; add a rule for it to energy/count.py"
+                    "that is not known to the counter; add a rule for it to energy/element_rules.py"
                 )
             if made:
                 tag = rule(self, Call(name, arguments, made[0]))

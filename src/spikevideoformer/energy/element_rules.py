@@ -75,9 +75,9 @@ def product_of_two(run: Counter, call: Call) -> Tag:
     made, ranges = origin.real(*tags), [value_range(run, z) for z in (a, b)]
     if ranges[0] and ranges[1]:
         if tags[0].source == "constant":
-            made = origin.scaled(tags[1], *ranges[0], tags[1].front)
+            made = origin.scaled(tags[1], *ranges[0], None)
         else:
-            made = origin.scaled(tags[0], *ranges[1], origin.later(*(t.front for t in tags)))
+            made = origin.scaled(tags[0], *ranges[1], tags[1].front)
         made = keep_front(run, made, a, b)
     elif all(tag.is_integer or z for tag, z in zip(tags, ranges, strict=True)):
         made = Tag("integers", front=origin.later(*(tag.front for tag in tags)))
@@ -93,15 +93,12 @@ def value_range(run: Counter, x: Any) -> tuple[float, float] | None:
 
 
 def keep_front(run: Counter, made: Tag, *read: Any) -> Tag:
-    """Signs remember the rate of the spikes that they are made of."""
-    if made.source != "signs" or made.front is not None:
+    """What is made of spikes and constants, as 2Q - 1 is, remembers the rate of the spikes."""
+    computed = [x for x in read if run.tag(x).source != "constant"]
+    if not made.is_unit or made.front is not None or len(computed) != 1:
         return made
-    for x in read:
-        tag = run.tag(x)
-        if tag.source == "spikes":
-            front = front_of(run, origin.magnitude(x, tag, run.place))
-            return Tag(made.source, made.low, made.high, front)
-    return made
+    values = origin.magnitude(computed[0], run.tag(computed[0]), run.place)
+    return Tag(made.source, made.low, made.high, front_of(run, values))
 
 
 def quotient(run: Counter, call: Call) -> Tag:

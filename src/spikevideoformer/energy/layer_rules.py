@@ -122,9 +122,9 @@ def front_of(run: Counter, values: Tensor) -> Front:
 
 
 def matmul(run: Counter, call: Call) -> Tag:
-    """mm, bmm, mv, addmm, baddbmm, linear: by constant weights, or of two computed tensors."""
+    """mm, bmm, addmm, baddbmm, linear: by constant weights, or of two computed tensors."""
     left, right, offset = OPERANDS[call.name]
-    a, b = call[left], call[right]
+    a, b = call[left], call[right].mT if call.name == "linear" else call[right]
     bias = call.get(offset) if call.get("beta", 1) else None
     for scale in ("alpha", "beta"):
         if call.get(scale, 1) not in (0, 1):
@@ -376,7 +376,6 @@ OPERANDS = {
     "linear": ("input", "weight", "bias"),
     "mm": ("self", "mat2", ""),
     "bmm": ("self", "mat2", ""),
-    "mv": ("self", "vec", ""),
     "addmm": ("mat1", "mat2", "self"),
     "baddbmm": ("batch1", "batch2", "self"),
 }

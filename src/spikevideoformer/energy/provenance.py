@@ -108,16 +108,18 @@ def real(*tags: Tag) -> Tag:
 
 
 def shifted(tag: Tag, low: float, high: float, front: Front | None) -> Tag:
-    """Sum of integers and integers in ``[low, high]``."""
+    """Sum of integers and integers in ``[low, high]`` with another front."""
+    front = later(tag.front, front)
     if not tag.is_unit:
-        return replace(tag, front=later(tag.front, front))
+        return replace(tag, front=front)
     return unit(tag.low + low, tag.high + high, front)
 
 
 def scaled(tag: Tag, low: float, high: float, front: Front | None) -> Tag:
-    """Product of integers and integers in ``[low, high]``."""
+    """Product of integers and integers in ``[low, high]`` with another front."""
+    front = later(tag.front, front)
     if not tag.is_unit:
-        return replace(tag, front=later(tag.front, front))
+        return replace(tag, front=front)
     ends = [a * b for a in (tag.low, tag.high) for b in (low, high)]
     return unit(min(ends), max(ends), front)
 
