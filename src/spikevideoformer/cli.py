@@ -872,8 +872,8 @@ def _clips(arguments: Namespace, spec: ClipSpec) -> tuple[list[Tensor], int]:
             errors.append(error)
     if not clips:
         raise errors[0]
-    for error in errors:
-        _note_failure(error)
+    for unread in errors:
+        _note_failure(unread)
     return clips, len(errors)
 
 

@@ -143,7 +143,10 @@ class Counter(TorchDispatchMode):
         self._outputs[self._names[module]] = tuple(out.shape)
         if isinstance(module, Neuron):
             if neuron_ops == self.neuron_operations:  # no fused one: steps were counted as they ran
-                work = {"neuron_updates": out.numel(), "membrane_bits": 64 * out.numel()}
+                work: dict[str, Any] = {
+                    "neuron_updates": out.numel(),
+                    "membrane_bits": 64 * out.numel(),
+                }
                 call = Call("membranes", {}, out)
                 self.add(call, "neuron", [], "real", place=self._names[module], **work)
             with self._unwatched():

@@ -160,7 +160,7 @@ def extreme(run: Counter, call: Call) -> Tag:
 def activation(run: Counter, call: Call) -> Tag:
     """What :data:`ACTIVATIONS` says of each element."""
     n = call.out.numel()
-    work = {name: count * n for name, count in ACTIVATIONS[call.name].items()}
+    work: dict[str, Any] = {name: count * n for name, count in ACTIVATIONS[call.name].items()}
     made = origin.real(run.tag(call["self"]))
     return element(run, call, [call["self"]], made, kind="activation", **work)
 
@@ -180,9 +180,10 @@ def reduction(run: Counter, call: Call) -> Tag:
     tag = run.tag(x)
     count = x.numel() / max(n, 1)
     if tag.is_unit:
-        work = {"additions": float(origin.magnitude(x, tag, run.place).sum())}
+        additions = float(origin.magnitude(x, tag, run.place).sum())
     else:
-        work = {"additions": float(x.numel() - n)}
+        additions = x.numel() - n
+    work: dict[str, Any] = {"additions": additions}
     made = Tag("integers", front=tag.front) if tag.is_integer else origin.real(tag)
     kind: Kind = "elementwise"
     if call.name != "sum":
@@ -203,7 +204,7 @@ def average_window(run: Counter, call: Call) -> Tag:
 def interpolation(run: Counter, call: Call) -> Tag:
     """Bilinear: of four neighbours, three differences weighted in turn."""
     x, n = call["self"], call.out.numel()
-    work = {"multiplications": 3 * n, "additions": 6 * n}
+    work: dict[str, Any] = {"multiplications": 3 * n, "additions": 6 * n}
     return element(run, call, [x], origin.real(run.tag(x)), kind="pooling", **work)
 
 

@@ -83,7 +83,7 @@ def layer(
     """A layer with constant weights; ``accumulations`` of absolute values of its input."""
     tag = run.tag(x)
     place = run.owner(weight)
-    work: dict[str, float] = {"macs": macs, "padding_macs": padding_macs}
+    work: dict[str, Any] = {"macs": macs, "padding_macs": padding_macs}
     rate, front = None, tag.front
     if tag.is_unit:
         values = origin.magnitude(x, tag, place)
@@ -161,7 +161,8 @@ def product(run: Counter, call: Call, a: Tensor, b: Tensor, offset: Any) -> Tag:
         origin.magnitude(z, tag, run.place) if tag.is_unit else None
         for z, tag in zip((a, b), tags, strict=True)
     ]
-    rate, work = None, {"macs": float(macs)}
+    rate: float | None = None
+    work: dict[str, Any] = {"macs": macs}
     operand = tags[1] if tags[1].source == "spikes" else tags[0]
     if units[0] is not None and units[1] is not None:
         work["acs"] = float((units[0].sum(-2) * units[1].sum(-1)).sum())
@@ -177,7 +178,7 @@ def product(run: Counter, call: Call, a: Tensor, b: Tensor, offset: Any) -> Tag:
         # of signs, the rate of the spikes that they stand for
         rate = front_of(run, read).rate if operand.front is None else operand.front.rate
     else:
-        work["additions"] = work["multiplications"] = float(macs)
+        work["additions"] = work["multiplications"] = macs
     if all(tag.is_integer for tag in tags):
         made = Tag("integers", front=origin.later(*(tag.front for tag in tags)))
     else:
@@ -297,11 +298,15 @@ def neuron(run: Counter, call: Call, residual: Tensor | None, norm: str) -> tupl
     n, source = x.numel(), run.tag(x).source
     made, stream = origin.spikes(neuron.levels), origin.real(run.tag(x), run.tag(residual))
     if scale is not None:
-        work = {"multiplications": n, "additions": n, "weights_read": 2 * scale.numel()}
-        run.add(call, "norm", [], source, place=norm, **work)
+        affine: dict[str, Any] = {
+            "multiplications": n,
+            "additions": n,
+            "weights_read": 2 * scale.numel(),
+        }
+        run.add(call, "norm", [], source, place=norm, **affine)
     if residual is not None:
         run.add(call, "residual", [residual], "real", additions=n, bits_out=n * stream.bits)
-    work = {name: count * n for name, count in neuron_step(neuron).items()}
+    work: dict[str, Any] = {name: count * n for name, count in neuron_step(neuron).items()}
     work |= {"neuron_updates": n, "membrane_bits": 64 * n}
     run.add(call, "neuron", [x], source, made=made, **work)
     return made, stream, stream
@@ -339,7 +344,7 @@ def neuron_step(neuron: NeuronArgs) -> dict[str, int]:
     return work
 
 
-def softmax_of(n: int) -> dict[str, int]:
+def softmax_of(n: int) -> dict[str, Any]:
     """Exponential, division, maximum; subtraction and sum: of each element."""
     return {"exponentials": n, "divisions": n, "comparisons": n, "additions": 2 * n}
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -159,7 +159,8 @@ class Counts:
         return total(self.operations)
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True)
+class Call:
     """An operation that has run.
 
     Attributes:
@@ -172,7 +173,7 @@ class Call(NamedTuple):
     arguments: dict[str, Any]
     out: Tensor
 
-    def __getitem__(self, name: Any) -> Any:
+    def __getitem__(self, name: str) -> Any:
         return self.arguments[name]
 
     def get(self, name: str, default: Any = None) -> Any:

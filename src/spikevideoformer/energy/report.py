@@ -355,7 +355,7 @@ def ann_of_same_shape(model: nn.Module, counts: Counts) -> list[OperationCount]:
     work: list[OperationCount] = []
 
     def add(like: OperationCount, **amounts: float) -> None:
-        plain = dict.fromkeys(WORK, 0) | amounts
+        plain: dict[str, Any] = dict.fromkeys(WORK, 0) | amounts
         work.append(replace(like, **plain, operand="real", rate=None, front_rate=None))
 
     modules = dict(model.named_modules())
@@ -425,13 +425,15 @@ def mean(counts: Sequence[Counts]) -> Counts:
     operations = []
     for same in zip(*(c.operations for c in counts), strict=True):
         assert len({(o.module, o.operation, o.kind) for o in same}) == 1
-        amounts = {name: math.fsum(getattr(o, name) for o in same) / n for name in WORK}
-        rates: dict[str, float] = {}
+        amounts: dict[str, Any] = {
+            name: math.fsum(getattr(o, name) for o in same) / n for name in WORK
+        }
+        rates: dict[str, Any] = {}
         for name in ("rate", "front_rate"):
             values = [v for o in same if (v := getattr(o, name)) is not None]
             if values:
                 rates[name] = math.fsum(values) / n
-        operations.append(replace(same[0], **amounts, **rates))  # type: ignore[arg-type]
+        operations.append(replace(same[0], **amounts, **rates))
     neurons = [
         replace(
             same[0],
