@@ -587,10 +587,12 @@ class Products(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = func.__name__.split(".")[0]
-        if func is torch.ops.spikevideoformer.affine_lif.default:  # look inside
-            with self:
+        with self:
+            if func is torch.ops.spikevideoformer.affine_lif.default:  # look inside
                 spikes, v, y = _stepwise.forward(*args, **kwargs)
-            return spikes, v, spikes.new_empty(0) if y is None else y
+                return spikes, v, spikes.new_empty(0) if y is None else y
+            if (out := func.decompose(*args, **kwargs)) is not NotImplemented:
+                return out  # made of others, which were looked at
         out = func(*args, **kwargs)
         self.seen.add(name)
         if func.namespace != "aten" or name not in FREE | PRODUCTS.keys():

@@ -144,6 +144,14 @@ def test_merged_network_multiplies_only_where_it_says(nano, by_module, spikes_of
     assert sum(o.multiplications for o in own["backbone.stage4.blocks.0.mlp.bn1"]) > 0
 
 
+def test_inference_mode_counts_the_same(nano) -> None:
+    model, video = nano
+    counts = count_operations(model, video, run=_network(model))
+    with torch.inference_mode():
+        again = count_operations(model, video, run=_network(model))
+    assert again.total == counts.total
+
+
 def test_counting_changes_no_output(nano, by_module, spikes_of) -> None:
     model, video = nano
     seen: list[Tensor] = []

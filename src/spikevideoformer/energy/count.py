@@ -30,7 +30,7 @@ not counted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -67,7 +67,7 @@ def count_operations(
     """
     if module.training:
         raise ValueError("the module is in training mode; call .eval() first")
-    with torch.no_grad(), Counter(module, inputs) as counter:
+    with torch.no_grad(), Counter(module, inputs).following() as counter:
         (module if run is None else run)(*inputs)
     return counter.counts()
 
@@ -93,7 +93,6 @@ class Counter(TorchDispatchMode):
         self._watching = True
         self._names = {part: name for name, part in module.named_modules()}
         self._running: list[tuple[nn.Module, int]] = []
-        self._exits = ExitStack()
         self._tags = WeakIdKeyDictionary()  # of storages
         self._owners = WeakIdKeyDictionary()  # storage of a weight -> name of its module
         for place, part in module.named_modules():
@@ -103,21 +102,19 @@ class Counter(TorchDispatchMode):
         for x in inputs:
             self._tags[x.untyped_storage()] = Tag("real")
 
-    def __enter__(self) -> "Counter":
+    @contextmanager
+    def following(self) -> Iterator["Counter"]:
+        """Count while the context is open, and know which module runs."""
         # hooks of all modules rather than of each: RepConv and Neuron take another way where one
         # of their parts has a hook
-        for handle in (
-            register_module_forward_pre_hook(self._begin),
-            register_module_forward_hook(self._end, always_call=True),
-        ):
-            self._exits.callback(handle.remove)
-        self._exits.enter_context(as_written())
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._exits.close()
+        begin = register_module_forward_pre_hook(self._begin)
+        end = register_module_forward_hook(self._end, always_call=True)
+        try:
+            with as_written(), self:
+                yield self
+        finally:
+            begin.remove()
+            end.remove()
 
     def counts(self) -> Counts:
         """What was counted."""
@@ -247,6 +244,11 @@ class Counter(TorchDispatchMode):
         if not self._watching:
             return func(*args, **kwargs)
         name, mutates = func.overloadpacket.__name__, func._schema.is_mutable
+        if name.removesuffix("_") not in RULES:  # made of others (as in inference mode)?
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         names = [argument.name for argument in func._schema.arguments]
         arguments = {**dict(zip(names, args, strict=False)), **kwargs}
         if mutates:  # rules look at operands after the operation: those that it overwrites go now
