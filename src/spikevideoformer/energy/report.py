@@ -2,7 +2,8 @@
 
 ========== =========================================================================
 paper      what papers of this field count: layers only; E_MAC for the first
-           convolution, E_AC x firing rate for every MAC of the others
+           convolution, E_AC x firing rate for every MAC of the others (``paper,
+           merged``: of the network after merging, which has more of them)
 executed   every operation of the network as it is in evaluation
 merged     every operation after ``fold_for_inference``: RepConvs as dense 3x3; SepConv
            as depthwise and pointwise, or (``merged, dense``) as one 7x7
@@ -325,6 +326,8 @@ def energy_report(
     if twin is not None:
         forms["twin"] = _count(twin, video)
     totals = [_paper(forms["executed"].operations, cost, throughput)]
+    if "merged" in forms:
+        totals.append(_paper(forms["merged"].operations, cost, throughput, "paper, merged"))
     totals += [_all(form, counts.operations, cost, throughput) for form, counts in forms.items()]
     ann = ann_of_same_shape(model, forms["executed"])
     totals.append(_paper(ann, cost, throughput, "ANN, paper"))
