@@ -201,7 +201,9 @@ def test_integer_attention(layers) -> None:
     assert outer.additions == 4 * 2
 
 
-def test_counting_changes_no_result(qkv) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_counting_changes_no_result(qkv, dtype) -> None:
+    qkv = [z.to(dtype) for z in qkv]
     for options in ({}, {"order": "quadratic"}, {"constant_term": True}):
         module = Attends(hamming_attention, **options).eval()
         seen: list[Tensor] = []

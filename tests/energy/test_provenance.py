@@ -77,3 +77,9 @@ def test_values_that_are_no_spikes_are_found(values: list[float]) -> None:
 def test_spikes_need_values() -> None:
     with pytest.raises(ValueError, match="without values"):
         magnitude(torch.empty(2, device="meta"), spikes(1), "fc")
+
+
+def test_magnitude_leaves_the_tensor_alone() -> None:
+    signs = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    assert magnitude(signs, Tag("signs", -1, 1), "q").tolist() == [1.0, 1.0]
+    assert signs.tolist() == [-1.0, 1.0]

@@ -179,11 +179,9 @@ def reduction(run: Counter, call: Call) -> Tag:
     x, n = call["self"], call.out.numel()
     tag = run.tag(x)
     count = x.numel() / max(n, 1)
+    work: dict[str, Any] = {"additions": x.numel() - n}
     if tag.is_unit:
-        additions = float(origin.magnitude(x, tag, run.place).sum())
-    else:
-        additions = x.numel() - n
-    work: dict[str, Any] = {"additions": additions}
+        work["additions"] = float(origin.magnitude(x, tag, run.place).sum())
     made = Tag("integers", front=tag.front) if tag.is_integer else origin.real(tag)
     kind: Kind = "elementwise"
     if call.name != "sum":

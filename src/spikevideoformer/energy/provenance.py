@@ -92,7 +92,7 @@ def join(*tags: Tag) -> Tag:
     """The tag of memory that holds values of several origins (cat, stack, where, a part written).
 
     Constants among spikes are taken for spikes: zeros that pad them. Were they others, the check
-    of values (:func:`check_spikes`) would say so.
+    of values (:func:`magnitude`) would say so.
     """
     widest = max(tags, key=lambda tag: _RANK[tag.source])
     known = [tag for tag in tags if tag.source != "constant"]
@@ -165,4 +165,4 @@ def magnitude(x: Tensor, tag: Tag, where: str) -> Tensor:
             f"{where}: a tensor that counts as {tag.source} in {tag.low:g}..{tag.high:g} holds "
             f"other values ({low:g}..{high:g}); its origin was followed wrongly, please report it"
         )
-    return x.abs_()
+    return x.abs()
