@@ -500,3 +500,69 @@ def test_examples_name_existing_options() -> None:
         _, parsers = cli._parsers(words[1:])
         _, unknown = parsers[name].parse_known_args(words[2:])
         assert unknown == []
+
+
+# --- Energy --------------------------------------------------------------------------------------
+
+
+def test_energy_of_a_model_on_videos(
+    svf, model_folder: Path, video_folder: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    status, out, err = svf(
+        *("energy", "--model", model_folder, video_folder / "one.mp4", bad),
+        *("--out", tmp_path / "out", "--csv", tmp_path / "ops.csv", "--json"),
+    )
+    assert status == 1
+    assert str(bad) in err
+    about = json.loads(out)
+    assert about["clip"] == [4, 3, 32, 32]
+    assert about["clips"] == 1
+    assert "of this trained model, on 1 clips given" in about["rates_from"]
+    energy = {t["convention"]: t["energy_mj"] for t in about["totals"]}
+    assert 0 < energy["paper"] < energy["executed"] < energy["ANN"]
+    assert json.loads((tmp_path / "out" / "energy.json").read_text()) == about
+    assert "convention" in (tmp_path / "out" / "energy.txt").read_text()
+    with (tmp_path / "ops.csv").open() as file:
+        assert {row["form"] for row in csv.DictReader(file)} >= {"executed", "merged"}
+
+
+def test_energy_of_a_preset_says_that_it_is_untrained(svf, tmp_path: Path) -> None:
+    cost = tmp_path / "cost.yaml"
+    cost.write_text("add_float32_pj: 2.0\n")
+    options = ["--frames", "2", "--size", "32", "--no-merge", "--cost", cost]
+    status, out, err = svf("energy", "--model", "svf_nano", *options)
+    assert (status, err) == (0, "")
+    assert "UNTRAINED weights" in out
+    assert "MADE clip" in out
+    assert "E_AC 2 pJ" in out
+    assert "merged" not in out
+
+
+def test_growth_of_attention(svf, tmp_path: Path) -> None:
+    status, out, _ = svf(
+        *("energy", "--model", "svf_nano", "--size", "16", "--growth", "--json"),
+        *("--out", tmp_path),
+    )
+    assert status == 0
+    points = json.loads(out)["growth"]
+    assert [p["frames"] for p in points] == [8, 16, 32, 64, 128]
+    assert points[4]["softmax_macs"] == 256 * points[0]["softmax_macs"]
+    assert matplotlib.image.imread(tmp_path / "growth.png").size
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "svf_nanoo"], "svf_nanoo does not exist"),
+        (["--model", "svf_nano", "--size", "33"], "--size is 33; give a multiple of 16"),
+        (["--model", "svf_nano", "--frames", "0"], "--frames is 0; give at least 1"),
+        (["--model", "svf_nano", "--cost", "no.yaml"], "no.yaml: cannot be read"),
+        (["--model", "svf_nano", "no.mp4"], "no such file"),
+    ],
+)
+def test_energy_mistakes_are_one_line(svf, options: list[str], message: str) -> None:
+    status, out, err = svf("energy", "--frames", "2", "--size", "32", *options)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err

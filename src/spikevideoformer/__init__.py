@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spikevideoformer.deploy.engine import InferenceEngine
     from spikevideoformer.deploy.fold import fold_for_inference
+    from spikevideoformer.energy.cost import CostTable
+    from spikevideoformer.energy.report import energy_report
     from spikevideoformer.inference.predictor import VideoPredictor
     from spikevideoformer.models.config import ModelConfig, list_models
     from spikevideoformer.models.published import load_published, published_names
@@ -19,12 +21,14 @@ if TYPE_CHECKING:
     from spikevideoformer.ops.lif import NeuronConfig
 
 _HOME = {
+    "CostTable": "energy.cost",
     "InferenceEngine": "deploy.engine",
     "ModelConfig": "models.config",
     "NeuronConfig": "ops.lif",
     "SpikeVideoFormer": "models.spikevideoformer",
     "VideoPredictor": "inference.predictor",
     "create_model": "models.spikevideoformer",
+    "energy_report": "energy.report",
     "fold_for_inference": "deploy.fold",
     "list_models": "models.config",
     "load_published": "models.published",
@@ -33,12 +37,14 @@ _HOME = {
 }
 
 __all__ = [
+    "CostTable",
     "InferenceEngine",
     "ModelConfig",
     "NeuronConfig",
     "SpikeVideoFormer",
     "VideoPredictor",
     "create_model",
+    "energy_report",
     "fold_for_inference",
     "list_models",
     "load_published",

@@ -26,6 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from spikevideoformer.data.clip import ClipSpec
     from spikevideoformer.data.video import DecodeLimits, VideoError
     from spikevideoformer.inference.predictor import FailedPrediction, PredictionResult
     from spikevideoformer.tasks.classification import ClassificationResult
@@ -795,6 +798,157 @@ def _theory(arguments: Namespace) -> int:
     return SOME_FAILED if failures else DONE
 
 
+# --- svf energy ----------------------------------------------------------------------------------
+
+
+def _energy_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="FOLDER|PRESET",
+        help="model folder, hub id (owner/name), or a preset with random weights",
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        metavar="VIDEO",
+        help="what it looks at, as for predict (default: a made clip)",
+    )
+    parser.add_argument(
+        "--frames", type=int, metavar="T", help="frames of a clip (default: the model's, or 8)"
+    )
+    parser.add_argument(
+        "--size", type=int, metavar="PIXELS", help="input size (default: the model's, or 224)"
+    )
+    parser.add_argument(
+        "--cost",
+        type=Path,
+        metavar="FILE.yaml",
+        help="energies (default: 45 nm)",
+    )
+    parser.add_argument(
+        "--no-merge",
+        action="store_true",
+        help="count the network as it is only, in a third of the time",
+    )
+    parser.add_argument(
+        "--growth",
+        action="store_true",
+        help="count attention alone, spiking and softmax, for 8 to 128 frames",
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write every operation as CSV")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write energy.txt, .json and .csv (and growth.png)"
+    )
+    _limits_option(parser)
+    _json_option(parser)
+
+
+def _energy(arguments: Namespace) -> int:
+    from spikevideoformer.models.config import STRIDE, list_models
+
+    for name in ("frames", "size"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise ValueError(f"--{name} is {value}; give at least 1")
+    if arguments.size is not None and arguments.size % STRIDE:
+        raise ValueError(f"--size is {arguments.size}; give a multiple of {STRIDE}")
+    is_preset = arguments.model in list_models() and not Path(arguments.model).exists()
+    out = None if arguments.out is None else _folder_to_write(arguments.out)
+    if arguments.growth:
+        return _energy_growth(arguments, is_preset, out)
+
+    import torch
+
+    from spikevideoformer.bench.inputs import lively_model, random_video
+    from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.energy.cost import HOROWITZ_45NM, CostTable
+    from spikevideoformer.energy.report import energy_report
+    from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+
+    cost = HOROWITZ_45NM if arguments.cost is None else CostTable.from_yaml(arguments.cost)
+    given = {k: v for k in ("frames", "size") if (v := getattr(arguments, k)) is not None}
+    model = None if is_preset else SpikeVideoFormer.from_pretrained(arguments.model)
+    clip = {"frames": 8, "size": 224} if model is None or model.clip is None else model.clip
+    spec = ClipSpec.from_dict({**clip, **given})
+    if model is None:
+        model = lively_model(arguments.model, frames=spec.frames, size=spec.size)
+        rates_from = "of UNTRAINED weights, batch norms set so that neurons fire"
+    else:
+        rates_from = "of this trained model"
+    failures = 0
+    if arguments.inputs:
+        clips, failures = _clips(arguments, spec)
+        video, rates_from = torch.stack(clips), f"{rates_from}, on {len(clips)} clips given"
+    else:
+        video = random_video(1, spec.frames, model.config.in_channels, spec.size, spec.size)
+        rates_from += ", on a MADE clip (moving noise): give videos for rates that mean something"
+    report = energy_report(
+        model, video, cost=cost, merge=not arguments.no_merge, rates_from=rates_from
+    )
+    if arguments.csv is not None:
+        _write(arguments.csv, report.to_csv())
+    if out is not None:
+        _write(out / "energy.txt", f"{report}\n")
+        _write(out / "energy.json", json.dumps(report.to_dict(), allow_nan=False, indent=2) + "\n")
+        _write(out / "energy.csv", report.to_csv())
+    if arguments.json:
+        _print_json(report.to_dict())
+    else:
+        print(report)
+    return SOME_FAILED if failures else DONE
+
+
+def _clips(arguments: Namespace, spec: ClipSpec) -> tuple[list[Tensor], int]:
+    """Normalised clips ``[T, 3, H, W]`` of all windows of the videos, and how many failed."""
+    from spikevideoformer.data.transforms import eval_transform
+    from spikevideoformer.data.video import VideoError, iter_windows
+    from spikevideoformer.inference.inputs import expand_inputs
+
+    clips, errors = [], []
+    for video in expand_inputs(arguments.inputs):
+        try:
+            if isinstance(video, VideoError):
+                raise video
+            assert isinstance(video, str)
+            windows = iter_windows(video, spec, resize_short=spec.size, limits=_limits(arguments))
+            clips += [eval_transform(window.frames, spec) for window in windows]
+        except VideoError as error:
+            errors.append(error)
+    if not clips:
+        raise errors[0]
+    for unread in errors:
+        _note_failure(unread)
+    return clips, len(errors)
+
+
+def _energy_growth(arguments: Namespace, is_preset: bool, out: Path | None) -> int:
+    from spikevideoformer.energy.growth import counted_growth, format_growth, plot_growth
+    from spikevideoformer.models.config import STRIDE, preset
+    from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+
+    config = (
+        preset(arguments.model)
+        if is_preset
+        else SpikeVideoFormer.from_pretrained(arguments.model).config
+    )
+    side = (arguments.size or 224) // STRIDE
+    points = counted_growth(config, tokens_per_frame=side * side)
+    if out is not None:
+        plot_growth(points, out / "growth.png")
+    if arguments.json:
+        _print_json({"model": arguments.model, "growth": [p.to_dict() for p in points]})
+    else:
+        print(f"attention of {arguments.model}, joint, {side}x{side} tokens a frame, V fires 0.2")
+        print(format_growth(points))
+    return DONE
+
+
+def _write(path: Path, text: str) -> None:
+    from spikevideoformer.training.checkpoint import write_atomically
+
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 # --- svf models ----------------------------------------------------------------------------------
 
 
@@ -883,6 +1037,12 @@ VERBS = {
         example="svf theory --out svf-theory --model svf-demo/joint/model svf-demo/clips/val/up",
         options=_theory_options,
         run=_theory,
+    ),
+    "energy": Verb(
+        does="count every operation and what it costs, by three conventions",
+        example="svf energy --model svf-demo/joint/model svf-demo/clips/val",
+        options=_energy_options,
+        run=_energy,
     ),
     "models": Verb(
         does="list the models that can be trained",

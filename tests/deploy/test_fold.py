@@ -29,6 +29,7 @@ from spikevideoformer.models.config import PRESETS
 from spikevideoformer.nn.attention import Attention
 from spikevideoformer.nn.conv import RepConv, SepConv, StochasticDepth
 from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.ops import _stepwise
 from spikevideoformer.ops.lif import NeuronConfig, lif_reference
 from spikevideoformer.shapes import AttentionKind, Design
 
@@ -591,8 +592,14 @@ class Products(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
         name = func.__name__.split(".")[0]
+        with self:
+            if func is torch.ops.spikevideoformer.affine_lif.default:  # look inside
+                spikes, v, y = _stepwise.forward(*args, **kwargs)
+                return spikes, v, spikes.new_empty(0) if y is None else y
+            if (out := func.decompose(*args, **kwargs)) is not NotImplemented:
+                return out  # made of others, which were looked at
+        out = func(*args, **kwargs)
         self.seen.add(name)
         if func.namespace != "aten" or name not in FREE | PRODUCTS.keys():
             self.faults.append(f"{func.namespace}::{name} (unknown)")

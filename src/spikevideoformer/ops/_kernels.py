@@ -70,7 +70,12 @@ def load(package: str, name: str) -> ModuleType | str:
 def is_traced(x: Tensor) -> bool:
     """Whether operations are recorded, so that they must go through the dispatcher."""
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
-    return torch.compiler.is_compiling() or tracing or type(x) not in _PLAIN
+    return (
+        torch.compiler.is_compiling()
+        or tracing
+        or type(x) not in _PLAIN
+        or torch._C._len_torch_dispatch_stack() > 0  # a dispatch mode looks on, such as a counter
+    )
 
 
 def refuse_forward_mode(instead: str, *tensors: Tensor | None) -> None:

@@ -18,6 +18,8 @@ the right come from the small ``A``. The backward pass works in the same way on 
 which can be kept as bits.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +35,21 @@ Order = Literal["linear", "quadratic"]
 
 DIGIT = 2**11  # float16 counts to here; see _triton/hamming.py
 LARGEST_WIDTH = 128  # of a head: there the sums A are registers of one program
+_as_written = False
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Compute attention as its equation has it, ``Q' (K'^T V)``, while the context is open.
+
+    The same integers in a few passes more: for who counts the operations of the equation.
+    """
+    global _as_written
+    before, _as_written = _as_written, True
+    try:
+        yield
+    finally:
+        _as_written = before
 
 
 def hamming_similarity_reference(q: Tensor, k: Tensor) -> Tensor:
@@ -257,7 +274,9 @@ class _Attention(torch.autograd.Function):
 
 def _on_tensor_cores(q: Tensor, k: Tensor, v: Tensor, form: _Form, levels: int) -> Tensor | None:
     """The same numbers from spikes where they lie, on CUDA; None where matmuls must do it."""
-    if form.order != "linear" or q.dtype == torch.float64 or not _has_kernel(q.device.type):
+    if _as_written or form.order != "linear" or q.dtype == torch.float64:
+        return None
+    if not _has_kernel(q.device.type):
         return None
     tokens, width = k.shape[-2:]
     alike = q.shape[:-2] == k.shape[:-2] and q.shape[-1] == width and k.shape == v.shape
@@ -295,6 +314,9 @@ def _integer_sums(q: Tensor, k: Tensor, v: Tensor, form: _Form) -> Tensor:
 
     Spikes come in the dtype in which float matmuls of these sums are exact.
     """
+    if _as_written:
+        out = _in_order(form.a * q - form.o, form.a * k - form.o, v, form.order)
+        return out + form.c * v.sum(-2, keepdim=True) if form.c else out
     constant = form.c * v.sum(-2, keepdim=True)  # [..., 1, d]
     if form.order == "quadratic":
         return _in_order(form.a * q - form.o, form.a * k - form.o, v, "quadratic") + constant

@@ -1,0 +1,527 @@
+"""The energy of a network on real clips, by three conventions side by side.
+
+========== =========================================================================
+paper      what papers of this field count: layers only; E_MAC for the first
+           convolution, E_AC x firing rate for every MAC of the others (``paper,
+           merged``: of the network after merging, which has more of them)
+executed   every operation of the network as it is in evaluation
+merged     every operation after ``fold_for_inference``: RepConvs as dense 3x3; SepConv
+           as depthwise and pointwise, or (``merged, dense``) as one 7x7
+ANN, paper the same layers with E_MAC for every MAC, and softmax attention
+ANN        the same without what falls on padding, and with the softmax itself
+========== =========================================================================
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from spikevideoformer.deploy.fold import (
+    FoldedSpikeAttention,
+    FoldedSpikeVideoFormer,
+    fold_for_inference,
+)
+from spikevideoformer.energy.cost import HOROWITZ_45NM, ZCU104, CostTable, Throughput
+from spikevideoformer.energy.count import count_operations
+from spikevideoformer.energy.record import (
+    LAYERS,
+    WORK,
+    Counts,
+    NeuronActivity,
+    OperationCount,
+    Work,
+    total,
+)
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.nn.attention import SpikeAttention
+
+Form = Literal["executed", "merged", "merged, dense", "twin"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """A whole clip by one convention.
+
+    Attributes:
+        convention: see the top of the file.
+        energy_mj: of the arithmetic that the convention counts.
+        memory_mj: of reads and writes; None where the convention leaves them out.
+        latency_s: at the full throughput of the device, arithmetic of layers only.
+        work: what was counted.
+    """
+
+    convention: str
+    energy_mj: float
+    memory_mj: float | None
+    latency_s: float
+    work: Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The part of a stage or of a kind of operation.
+
+    Attributes:
+        name: of the stage or kind.
+        paper_mj: by the papers' convention.
+        executed_mj: arithmetic, as executed.
+        memory_mj: reads and writes, as executed.
+        work: as executed.
+    """
+
+    name: str
+    paper_mj: float
+    executed_mj: float
+    memory_mj: float
+    work: Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyReport:
+    """Energy and operations of one clip (the mean of those given).
+
+    Attributes:
+        model: what was counted, in a word.
+        clip: T, C, H, W.
+        clips: how many there were.
+        rates_from: what the firing rates hold for.
+        cost: the energies.
+        throughput: of the device that latency is estimated for.
+        forms: the operations of each form of the network.
+        totals: by convention, the papers' first.
+    """
+
+    model: str
+    clip: tuple[int, ...]
+    clips: int
+    rates_from: str
+    cost: CostTable
+    throughput: Throughput
+    forms: dict[Form, Counts] = field(repr=False)
+    totals: tuple[Totals, ...]
+
+    @property
+    def executed(self) -> Counts:
+        """The network as it is."""
+        return self.forms["executed"]
+
+    @property
+    def neurons(self) -> tuple[NeuronActivity, ...]:
+        """Firing rates, silent and saturated channels of every layer of neurons."""
+        return self.executed.neurons
+
+    @property
+    def layers(self) -> tuple[OperationCount, ...]:
+        """Convolutions, linear layers and products of attention, in order of execution."""
+        return tuple(o for o in self.executed.operations if o.kind in LAYERS)
+
+    @property
+    def stages(self) -> tuple[Share, ...]:
+        """The network cut at its stages: backbone.stage1a ... head."""
+
+        def stage(o: OperationCount) -> str:
+            first, _, rest = o.module.partition(".")
+            return f"{first}.{rest.partition('.')[0]}" if first == "backbone" else first
+
+        return self._shares(stage)
+
+    @property
+    def kinds(self) -> tuple[Share, ...]:
+        """The network by what operations are for."""
+        return self._shares(lambda o: o.kind)
+
+    def _shares(self, key: Callable[[OperationCount], str]) -> tuple[Share, ...]:
+        groups: dict[str, list[OperationCount]] = {}
+        for operation in self.executed.operations:
+            groups.setdefault(key(operation), []).append(operation)
+        return tuple(
+            Share(
+                name=name or "(between stages)",
+                paper_mj=_mj(self.cost.paper_pj, group),
+                executed_mj=_mj(self.cost.arithmetic_pj, group),
+                memory_mj=_mj(self.cost.memory_pj, group),
+                work=total(group),
+            )
+            for name, group in groups.items()
+        )
+
+    def by_convention(self, convention: str) -> Totals:
+        """The totals of one convention.
+
+        Raises:
+            ValueError: it was not counted.
+        """
+        for totals in self.totals:
+            if totals.convention == convention:
+                return totals
+        counted = ", ".join(totals.convention for totals in self.totals)
+        raise ValueError(f"convention {convention!r} was not counted; choose one of {counted}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "model": self.model,
+            "clip": list(self.clip),
+            "clips": self.clips,
+            "rates_from": self.rates_from,
+            "cost": self.cost.to_dict(),
+            "throughput": asdict(self.throughput),
+            "totals": [asdict(totals) for totals in self.totals],
+            "stages": [asdict(share) for share in self.stages],
+            "kinds": [asdict(share) for share in self.kinds],
+            "layers": [
+                asdict(o)
+                | {
+                    "paper_mj": self.cost.paper_pj(o) * 1e-9,
+                    "executed_mj": self.cost.arithmetic_pj(o) * 1e-9,
+                    "memory_mj": self.cost.memory_pj(o) * 1e-9,
+                }
+                for o in self.layers
+            ],
+            "neurons": [asdict(n) | {"rate": n.rate} for n in self.neurons],
+        }
+
+    def to_csv(self) -> str:
+        """Every operation of every form, a line each."""
+        columns = [f.name for f in fields(OperationCount) if f.name not in WORK] + list(WORK)
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["form", *columns, "paper_pj", "arithmetic_pj", "memory_pj"])
+        for form, counts in self.forms.items():
+            for o in counts.operations:
+                shapes = " ".join("x".join(map(str, shape)) for shape in o.shapes)
+                values = [shapes if name == "shapes" else getattr(o, name) for name in columns]
+                cost = self.cost.paper_pj(o), self.cost.arithmetic_pj(o), self.cost.memory_pj(o)
+                writer.writerow([form, *values, *cost])
+        return out.getvalue()
+
+    def __str__(self) -> str:
+        return "\n\n".join(self._sections())
+
+    def _sections(self) -> Iterable[str]:
+        T, C, H, W = self.clip
+        yield (
+            f"{self.model}, clip of T={T} frames of {C}x{H}x{W}, mean of {self.clips} clips; "
+            f"{self.cost.name} ({self.cost.source}), {self.cost.precision}: "
+            f"E_MAC {self.cost.mac_pj:.3g} pJ, E_AC {self.cost.ac_pj:.3g} pJ\n"
+            f"firing rates: {self.rates_from}"
+        )
+        yield (
+            _table(
+                [
+                    "layer",
+                    "input",
+                    "rate",
+                    "MACs",
+                    "multiplied",
+                    "added",
+                    "paper mJ",
+                    "executed mJ",
+                ],
+                [
+                    [
+                        f"{o.module} ({o.kind})" if o.kind == "attention" else o.module,
+                        o.operand
+                        if o.paper_rate is None or o.rate is not None
+                        else f"{o.operand} *",
+                        "-" if o.paper_rate is None else f"{o.paper_rate:.4f}",
+                        *(_si(value) for value in (o.macs, o.multiplications, o.additions)),
+                        _sig(self.cost.paper_pj(o) * 1e-9),
+                        _sig(self.cost.arithmetic_pj(o) * 1e-9),
+                    ]
+                    for o in self.layers
+                ],
+            )
+            + "\n* real values; the rate is that of the last spikes in front of them"
+        )
+        for title, shares in (("stage", self.stages), ("kind", self.kinds)):
+            yield _table(
+                [title, "MACs", "multiplied", "added", "paper mJ", "executed mJ", "memory mJ"],
+                [
+                    [
+                        s.name,
+                        *(_si(v) for v in (s.work.macs, s.work.multiplications, s.work.additions)),
+                        *(_sig(v) for v in (s.paper_mj, s.executed_mj, s.memory_mj)),
+                    ]
+                    for s in shares
+                ],
+            )
+        yield self.neuron_table()
+        yield self.totals_table()
+
+    def neuron_table(self) -> str:
+        """Firing rate of each layer of neurons, over time, with channels that tell nothing."""
+        return _table(
+            ["neurons", "rate", "first..last frame", "channels", "silent", "saturated"],
+            [
+                [
+                    n.module,
+                    f"{n.rate:.4f}",
+                    f"{n.rate_per_frame[0]:.3f}..{n.rate_per_frame[-1]:.3f}",
+                    str(n.channels),
+                    str(len(n.silent)),
+                    str(len(n.saturated)),
+                ]
+                for n in self.neurons
+            ],
+        )
+
+    def totals_table(self) -> str:
+        """The conventions side by side."""
+        names = "multiplications additions shifts comparisons exponentials neuron_updates".split()
+        head = ["convention", "energy mJ", "memory mJ", "MACs", *names]
+        return _table(
+            [name.replace("_", " ") for name in head] + [f"ms on {self.throughput.name}"],
+            [
+                [
+                    t.convention,
+                    _sig(t.energy_mj),
+                    "-" if t.memory_mj is None else _sig(t.memory_mj),
+                    *(_si(getattr(t.work, name)) for name in ("macs", *names)),
+                    _sig(1e3 * t.latency_s),
+                ]
+                for t in self.totals
+            ],
+        )
+
+
+def energy_report(
+    model: nn.Module,
+    video: Tensor,
+    *,
+    cost: CostTable = HOROWITZ_45NM,
+    throughput: Throughput = ZCU104,
+    merge: bool = True,
+    twin: nn.Module | None = None,
+    rates_from: str = "measured on these clips",
+) -> EnergyReport:
+    """Count what a network does on clips, and what that costs.
+
+    Args:
+        model: a network for ``[B, T, C, H, W]``, in evaluation mode; a SpikeVideoFormer, or any
+            module of operations that the counter knows.
+        video: normalised clips ``[B, T, C, H, W]``; results are the mean over B.
+        cost: energies of operations and memory.
+        throughput: of the device that latency is estimated for.
+        merge: also fold the network (where it is a SpikeVideoFormer of spiking neurons, not
+            folded yet) and count that, which takes three times as long.
+        twin: an ANN to compare with, counted on the same clips. Without one, the comparison is
+            with an ANN that would have the same layers.
+        rates_from: what the report says of the firing rates.
+
+    Raises:
+        ValueError: a network in training mode, an operation that is not known, or a video that
+            the network refuses.
+    """
+    forms: dict[Form, Counts] = {"executed": _count(model, video)}
+    if merge and _can_be_folded(model):
+        assert isinstance(model, SpikeVideoFormer)
+        forms["merged"] = _count(fold_for_inference(model), video)
+        forms["merged, dense"] = _count(fold_for_inference(model, sepconv="dense"), video)
+    if twin is not None:
+        forms["twin"] = _count(twin, video)
+    totals = [_paper(forms["executed"].operations, cost, throughput)]
+    if "merged" in forms:
+        totals.append(_paper(forms["merged"].operations, cost, throughput, "paper, merged"))
+    totals += [_all(form, counts.operations, cost, throughput) for form, counts in forms.items()]
+    ann = ann_of_same_shape(model, forms["executed"])
+    totals.append(_paper(ann, cost, throughput, "ANN, paper"))
+    totals.append(_all("ANN", ann, cost, throughput, memory=False))
+    B, T, C, H, W = video.shape
+    return EnergyReport(
+        model=type(model).__name__,
+        clip=(T, C, H, W),
+        clips=B,
+        rates_from=rates_from,
+        cost=cost,
+        throughput=throughput,
+        forms=forms,
+        totals=tuple(totals),
+    )
+
+
+def ann_of_same_shape(model: nn.Module, counts: Counts) -> list[OperationCount]:
+    """What an ANN with the same layers would do: every MAC real, softmax attention.
+
+    Each spiking attention over N tokens of h heads of width d becomes 2 h N N d MACs and a softmax
+    of h N N elements. Norms, biases, activations, residuals and memory are left out.
+
+    Args:
+        model: the spiking network.
+        counts: of it.
+    """
+    work: list[OperationCount] = []
+
+    def add(like: OperationCount, **amounts: float) -> None:
+        plain: dict[str, Any] = dict.fromkeys(WORK, 0) | amounts
+        work.append(replace(like, **plain, operand="real", rate=None, front_rate=None))
+
+    modules = dict(model.named_modules())
+    attention = [o for o in counts.operations if o.kind == "attention"]
+    replaced: set[str] = set()
+    for o in counts.operations:
+        if o.kind in ("conv", "linear"):
+            inside = o.macs - o.padding_macs
+            border = o.paper_macs - inside
+            add(
+                replace(o, pointwise_padded=False),
+                macs=o.paper_macs,
+                padding_macs=border,
+                multiplications=inside,
+                additions=inside,
+            )
+    for o in attention:
+        module = modules.get(o.module)
+        if not isinstance(module, (SpikeAttention, FoldedSpikeAttention)):
+            add(o, macs=o.macs, multiplications=o.macs, additions=o.macs)
+        elif o.module not in replaced:
+            replaced.add(o.module)
+            T, B, C, H, W = counts.outputs[o.module]
+            sequences, N = {
+                "space_time": (B, T * H * W),
+                "space": (T * B, H * W),
+                "time": (B * H * W, T),
+            }[module.axes]
+            macs = 2 * sequences * N * N * C
+            add(o, macs=macs, multiplications=macs, additions=macs)
+            pairs = sequences * module.heads * N * N
+            softmax = {"exponentials": pairs, "divisions": pairs, "comparisons": pairs}
+            add(replace(o, kind="softmax"), additions=2 * pairs, **softmax)
+    return work
+
+
+def _can_be_folded(model: nn.Module) -> bool:
+    return (
+        isinstance(model, SpikeVideoFormer)
+        and not isinstance(model, FoldedSpikeVideoFormer)
+        and model.config.neuron.kind in ("lif", "integer_lif")
+    )
+
+
+def _count(model: nn.Module, video: Tensor) -> Counts:
+    """The mean over clips, one at a time: a device that has one clip reads all weights for it."""
+    run: Callable[..., Any] | None = None
+    if isinstance(model, SpikeVideoFormer):
+        video = model.checked(video)  # looks for NaN, which is no part of the network
+        backbone, head = model.backbone, model.head
+
+        def run(x: Tensor) -> Tensor:
+            out: Tensor = head(backbone(x.transpose(0, 1)))
+            return out
+
+    return mean([count_operations(model, clip, run=run) for clip in video.split(1)])
+
+
+def mean(counts: Sequence[Counts]) -> Counts:
+    """The mean of several runs of one network on input of one shape.
+
+    Silent and saturated channels are those that are so in all runs.
+    """
+    n = len(counts)
+    if n == 1:
+        return counts[0]
+    operations = []
+    for same in zip(*(c.operations for c in counts), strict=True):
+        assert len({(o.module, o.operation, o.kind) for o in same}) == 1
+        amounts: dict[str, Any] = {
+            name: math.fsum(getattr(o, name) for o in same) / n for name in WORK
+        }
+        rates: dict[str, Any] = {}
+        for name in ("rate", "front_rate"):
+            values = [v for o in same if (v := getattr(o, name)) is not None]
+            if values:
+                rates[name] = math.fsum(values) / n
+        operations.append(replace(same[0], **amounts, **rates))
+    neurons = [
+        replace(
+            same[0],
+            rate_per_frame=tuple(
+                math.fsum(rates) / n
+                for rates in zip(*(x.rate_per_frame for x in same), strict=True)
+            ),
+            silent=tuple(sorted(set.intersection(*(set(x.silent) for x in same)))),
+            saturated=tuple(sorted(set.intersection(*(set(x.saturated) for x in same)))),
+        )
+        for same in zip(*(c.neurons for c in counts), strict=True)
+    ]
+    return replace(counts[0], operations=tuple(operations), neurons=tuple(neurons))
+
+
+def _mj(
+    energy_pj: Callable[[OperationCount], float], operations: Iterable[OperationCount]
+) -> float:
+    return math.fsum(map(energy_pj, operations)) * 1e-9
+
+
+def _paper(
+    operations: Iterable[OperationCount],
+    cost: CostTable,
+    throughput: Throughput,
+    convention: str = "paper",
+) -> Totals:
+    layers = [o for o in operations if o.kind in LAYERS]
+    real = math.fsum(o.paper_macs for o in layers if o.paper_rate is None)
+    acs = math.fsum(o.paper_macs * o.paper_rate for o in layers if o.paper_rate is not None)
+    macs = math.fsum(o.paper_macs for o in layers)
+    return Totals(
+        convention=convention,
+        energy_mj=_mj(cost.paper_pj, layers),
+        memory_mj=None,
+        latency_s=throughput.latency_s(real, acs),
+        work=Work(macs=macs, acs=acs, multiplications=real, additions=real + acs),
+    )
+
+
+def _all(
+    convention: str,
+    operations: Sequence[OperationCount],
+    cost: CostTable,
+    throughput: Throughput,
+    *,
+    memory: bool = True,
+) -> Totals:
+    work = total(operations)
+    real = math.fsum(o.multiplications for o in operations if o.kind in LAYERS)
+    return Totals(
+        convention=convention,
+        energy_mj=_mj(cost.arithmetic_pj, operations),
+        memory_mj=_mj(cost.memory_pj, operations) if memory else None,
+        latency_s=throughput.latency_s(real, work.acs),
+        work=work,
+    )
+
+
+# --- Text -----------------------------------------------------------------------------------------
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns, the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in [head, rule, *rows]
+    )
+
+
+def _si(value: float) -> str:
+    """Three digits and a letter: 12.3 G."""
+    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * unit:
+            return f"{_sig(value / unit)} {letter}"
+    return _sig(value) if value else "0"
+
+
+def _sig(value: float) -> str:
+    """Three digits, without exponent."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
