@@ -33,6 +33,7 @@ from spikevideoformer.ops._numba.vector import (
     fma,
     load,
     magnitude,
+    prefetch_to_read,
     prefetch_to_write,
     round_to_even,
     splat,
@@ -196,15 +197,20 @@ def _forward_kernel(
 
     @jit
     def row(
-        n, x, scale, shift, residual, y, v, spikes, constants, scalars, form, next_spikes, next_y
-    ):
+        n, x, scale, shift, residual, y, v, spikes, constants, scalars, form,
+        next_x, next_residual, next_spikes, next_y,
+    ):  # fmt: skip
         whole = n - n % LANES
         blocks = n - n % 64
         for start in range(0, blocks, 64):
             # the next row starts far from here, where no hardware foresees it
+            for j in range(start, start + 64, 64 // x_bytes):
+                prefetch_to_read(next_x + j * x_bytes)
             for j in range(start, start + 64, line):
                 prefetch_to_write(next_spikes + j * spike_bytes)
             if with_residual:
+                for j in range(start, start + 64, 64 // residual_bytes):
+                    prefetch_to_read(next_residual + j * residual_bytes)
                 for j in range(start, start + 64, 64 // y_bytes):
                     prefetch_to_write(next_y + j * y_bytes)
             for i in range(start, start + 64, LANES):
@@ -244,7 +250,11 @@ def _forward_kernel(
                 else:
                     _fill(v, scalars[4], n)
                 for t in range(steps):
-                    following = r + t * size + size if t + 1 < steps else min(r + n, size - n)
+                    # what comes after this row: the next step, or the next chunk's first one
+                    last = t + 1 == steps
+                    following = min(r + n, size - n) if last else r + t * size + size
+                    next_x = following if last else r + t * x_step + x_step
+                    next_residual = following if last else r + t * residual_step + residual_step
                     row(
                         n,
                         x_start + (t * x_step + r) * x_bytes,
@@ -257,6 +267,8 @@ def _forward_kernel(
                         constants,
                         scalars,
                         form,
+                        x_start + next_x * x_bytes,
+                        residual_start + next_residual * residual_bytes,
                         spikes_start + following * spike_bytes,
                         y_start + following * y_bytes,
                     )

@@ -179,20 +179,29 @@ def store_bits(typing: Any, address: Any, index: Any, truth: Any) -> Any:
     return types.void(types.int64, types.int64, _truths), generate
 
 
-@intrinsic
-def prefetch_to_write(typing: Any, address: Any) -> Any:
-    """Fetch the cache line at ``address`` for writing; no effect on what is computed."""
-
+def _prefetch(write: int) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = builder.inttoptr(args[0], ir.PointerType())
         kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), _i32, _i32, _i32])
         function = numba.core.cgutils.get_or_insert_function(
             builder.module, kind, "llvm.prefetch.p0"
         )
-        builder.call(function, [pointer, _i32(1), _i32(3), _i32(1)])
+        builder.call(function, [pointer, _i32(write), _i32(3), _i32(1)])
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
+
+
+@intrinsic
+def prefetch_to_read(typing: Any, address: Any) -> Any:
+    """Fetch the cache line at ``address`` for reading; no effect on what is computed."""
+    return _prefetch(0)
+
+
+@intrinsic
+def prefetch_to_write(typing: Any, address: Any) -> Any:
+    """Fetch the cache line at ``address`` for writing; no effect on what is computed."""
+    return _prefetch(1)
 
 
 @intrinsic
