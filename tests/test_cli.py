@@ -519,9 +519,11 @@ def test_energy_of_a_model_on_videos(
     about = json.loads(out)
     assert about["clip"] == [4, 3, 32, 32]
     assert about["clips"] == 1
-    assert "of this trained model, on 1 clips given" in about["rates_from"]
+    assert "of this trained model, on 1 clips of the videos given" in about["rates_from"]
     energy = {t["convention"]: t["energy_mj"] for t in about["totals"]}
     assert 0 < energy["paper"] < energy["executed"] < energy["ANN"]
+    # the twin that is run does what the ANN of the same layers is reckoned to do, and norms
+    assert energy["ANN"] < energy["twin"] < 1.05 * energy["ANN"]
     assert json.loads((tmp_path / "out" / "energy.json").read_text()) == about
     assert "convention" in (tmp_path / "out" / "energy.txt").read_text()
     with (tmp_path / "ops.csv").open() as file:
@@ -533,11 +535,48 @@ def test_energy_of_a_preset_says_that_it_is_untrained(svf, tmp_path: Path) -> No
     cost.write_text("add_float32_pj: 2.0\n")
     options = ["--frames", "2", "--size", "32", "--no-merge", "--cost", cost]
     status, out, err = svf("energy", "--model", "svf_nano", *options)
-    assert (status, err) == (0, "")
+    assert (status, err) == (0, "counting operations 1/1: executed\n")
     assert "UNTRAINED weights" in out
     assert "MADE clip" in out
     assert "E_AC 2 pJ" in out
     assert "merged" not in out
+
+
+def test_energy_page_and_the_number_of_clips(
+    svf, model_folder: Path, video_folder: Path, tmp_path: Path
+) -> None:
+    status, out, err = svf(
+        *("energy", "--model", model_folder, video_folder, "--clips", "2", "--no-merge"),
+        *("--out", tmp_path, "--html", "--json"),
+    )
+    assert status == 0
+    assert json.loads(out)["clips"] == 2
+    assert "counting 2 of 3 videos" in err
+    assert "<h2>Energy</h2>" in (tmp_path / "energy.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["ann_nano", "gru_nano"])
+def test_energy_of_ordinary_networks(svf, name: str) -> None:
+    status, out, _ = svf("energy", "--model", name, "--frames", "2", "--size", "32", "--json")
+    assert status == 0
+    about = json.loads(out)
+    assert about["neurons"] == []
+    (executed,) = (t for t in about["totals"] if t["convention"] == "executed")
+    assert executed["work"]["multiplications"] > 0.5 * executed["work"]["macs"]
+
+
+def test_predict_writes_pages(svf, model_folder: Path, video_folder: Path, tmp_path: Path) -> None:
+    video = video_folder / "one.mp4"
+    status, out, _ = svf(
+        *("predict", "--model", model_folder, video, "--out", tmp_path, "--html", "--json")
+    )
+    assert status == 0
+    page = Path(json.loads(out)["page"])
+    assert page == tmp_path / "one.svf.html"
+    assert "<h2>Predictions over time</h2>" in page.read_text()
+    status, _, err = svf("predict", "--model", model_folder, video, "--html")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--out" in err
 
 
 def test_growth_of_attention(svf, tmp_path: Path) -> None:
@@ -558,6 +597,8 @@ def test_growth_of_attention(svf, tmp_path: Path) -> None:
         (["--model", "svf_nanoo"], "svf_nanoo does not exist"),
         (["--model", "svf_nano", "--size", "33"], "--size is 33; give a multiple of 16"),
         (["--model", "svf_nano", "--frames", "0"], "--frames is 0; give at least 1"),
+        (["--model", "svf_nano", "--clips", "0"], "--clips is 0; give at least 1"),
+        (["--model", "svf_nano", "--html"], "give one with --out"),
         (["--model", "svf_nano", "--cost", "no.yaml"], "no.yaml: cannot be read"),
         (["--model", "svf_nano", "no.mp4"], "no such file"),
     ],

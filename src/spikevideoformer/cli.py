@@ -22,13 +22,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.data.clip import Clip, ClipSpec
     from spikevideoformer.data.video import DecodeLimits, VideoError
     from spikevideoformer.inference.predictor import FailedPrediction, PredictionResult
     from spikevideoformer.tasks.classification import ClassificationResult
@@ -523,6 +522,11 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, metavar="DIR", help="also write annotated videos into this folder"
     )
     parser.add_argument(
+        "--html",
+        action="store_true",
+        help="with --out, also a page for each video: where and when neurons fire, what it costs",
+    )
+    parser.add_argument(
         "--top-k", type=int, default=5, metavar="K", help="labels to report (default 5)"
     )
     parser.add_argument(
@@ -547,6 +551,8 @@ def _predict(arguments: Namespace) -> int:
     from spikevideoformer.data.video import VideoError
     from spikevideoformer.inference.inputs import expand_inputs
 
+    if arguments.html and arguments.out is None:
+        raise ValueError("--html writes pages into a folder; give one with --out")
     found = list(expand_inputs(arguments.inputs))
     videos = [video for video in found if isinstance(video, str)]
     absent = [error for error in found if isinstance(error, VideoError)]
@@ -556,6 +562,7 @@ def _predict(arguments: Namespace) -> int:
     targets = {} if out is None else annotated_names(videos, out)
 
     from spikevideoformer.inference.annotate import write_annotated
+    from spikevideoformer.inference.page import prediction_page
     from spikevideoformer.inference.predictor import FailedPrediction, VideoPredictor
 
     predictor = VideoPredictor.from_pretrained(
@@ -593,6 +600,15 @@ def _predict(arguments: Namespace) -> int:
                 _note_failure(error)
                 continue
             extra = {"annotated": str(target)}
+            if arguments.html:
+                page = target.with_suffix(".html")
+                _write(
+                    page,
+                    prediction_page(
+                        predictor, result, window_s=arguments.window_s, tell=_note, **reading
+                    ),
+                )
+                extra["page"] = str(page)
         if arguments.json:
             _print_json(result.to_dict() | extra)
         else:
@@ -827,9 +843,16 @@ def _energy_options(parser: argparse.ArgumentParser) -> None:
         help="energies (default: 45 nm)",
     )
     parser.add_argument(
+        "--clips",
+        type=int,
+        default=8,
+        metavar="N",
+        help="count at most N clips of the videos, taken evenly (default 8)",
+    )
+    parser.add_argument(
         "--no-merge",
         action="store_true",
-        help="count the network as it is only, in a third of the time",
+        help="leave out the merged forms and the ordinary twin, in a quarter of the time",
     )
     parser.add_argument(
         "--growth",
@@ -840,6 +863,9 @@ def _energy_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write energy.txt, .json and .csv (and growth.png)"
     )
+    parser.add_argument(
+        "--html", action="store_true", help="with --out, also energy.html about the first clip"
+    )
     _limits_option(parser)
     _json_option(parser)
 
@@ -847,20 +873,23 @@ def _energy_options(parser: argparse.ArgumentParser) -> None:
 def _energy(arguments: Namespace) -> int:
     from spikevideoformer.models.config import STRIDE, list_models
 
-    for name in ("frames", "size"):
+    for name in ("frames", "size", "clips"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             raise ValueError(f"--{name} is {value}; give at least 1")
     if arguments.size is not None and arguments.size % STRIDE:
         raise ValueError(f"--size is {arguments.size}; give a multiple of {STRIDE}")
-    is_preset = arguments.model in list_models() and not Path(arguments.model).exists()
+    if arguments.html and arguments.out is None:
+        raise ValueError("--html writes a page into a folder; give one with --out")
+    is_preset = arguments.model in list_models("all") and not Path(arguments.model).exists()
     out = None if arguments.out is None else _folder_to_write(arguments.out)
     if arguments.growth:
         return _energy_growth(arguments, is_preset, out)
 
     import torch
 
-    from spikevideoformer.bench.inputs import lively_model, random_video
+    from spikevideoformer.bench.inputs import lively_model, made_clip
     from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.data.transforms import eval_transform
     from spikevideoformer.energy.cost import HOROWITZ_45NM, CostTable
     from spikevideoformer.energy.report import energy_report
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -878,12 +907,24 @@ def _energy(arguments: Namespace) -> int:
     failures = 0
     if arguments.inputs:
         clips, failures = _clips(arguments, spec)
-        video, rates_from = torch.stack(clips), f"{rates_from}, on {len(clips)} clips given"
+        rates_from = f"{rates_from}, on {len(clips)} clips of the videos given"
     else:
-        video = random_video(1, spec.frames, model.config.in_channels, spec.size, spec.size)
-        rates_from += ", on a MADE clip (moving noise): give videos for rates that mean something"
+        clips = [made_clip(spec)]
+        rates_from += ", on a MADE clip (moving shapes): give videos for rates that mean something"
+    compare = not arguments.no_merge and model.config.neuron.spiking
+    twin = None
+    if compare:  # what it would do does not depend on its weights
+        twin = SpikeVideoFormer(
+            model.config.ann_twin(), task=model.task, num_classes=model.num_classes
+        ).eval()
     report = energy_report(
-        model, video, cost=cost, merge=not arguments.no_merge, rates_from=rates_from
+        model,
+        torch.stack([eval_transform(clip.frames, spec) for clip in clips]),
+        cost=cost,
+        merge=compare,
+        twin=twin,
+        rates_from=rates_from,
+        tell=_note,
     )
     if arguments.csv is not None:
         _write(arguments.csv, report.to_csv())
@@ -891,6 +932,19 @@ def _energy(arguments: Namespace) -> int:
         _write(out / "energy.txt", f"{report}\n")
         _write(out / "energy.json", json.dumps(report.to_dict(), allow_nan=False, indent=2) + "\n")
         _write(out / "energy.csv", report.to_csv())
+        if arguments.html:
+            from spikevideoformer.inference.page import clip_page
+
+            page = clip_page(
+                model,
+                clips[0],
+                spec,
+                title=f"{arguments.model}: {clips[0].path.name}",
+                about=[("firing rates", rates_from)],
+                classes=model.classes or tuple(map(str, range(model.num_classes))),
+                energy=report,
+            )
+            _write(out / "energy.html", page)
     if arguments.json:
         _print_json(report.to_dict())
     else:
@@ -898,27 +952,30 @@ def _energy(arguments: Namespace) -> int:
     return SOME_FAILED if failures else DONE
 
 
-def _clips(arguments: Namespace, spec: ClipSpec) -> tuple[list[Tensor], int]:
-    """Normalised clips ``[T, 3, H, W]`` of all windows of the videos, and how many failed."""
-    from spikevideoformer.data.transforms import eval_transform
+def _clips(arguments: Namespace, spec: ClipSpec) -> tuple[list[Clip], int]:
+    """Clips of the videos, evenly taken where there are too many, and how many videos failed."""
     from spikevideoformer.data.video import VideoError, iter_windows
     from spikevideoformer.inference.inputs import expand_inputs
 
-    clips, errors = [], []
-    for video in expand_inputs(arguments.inputs):
+    found = list(expand_inputs(arguments.inputs))
+    errors = [video for video in found if isinstance(video, VideoError)]
+    videos = [video for video in found if isinstance(video, str)]
+    if len(videos) > arguments.clips:
+        _note(f"counting {arguments.clips} of {len(videos)} videos; --clips {len(videos)} for all")
+        videos = [videos[i * len(videos) // arguments.clips] for i in range(arguments.clips)]
+    share = -(-arguments.clips // max(1, len(videos)))  # windows of each video
+    clips: list[Clip] = []
+    for video in videos:
         try:
-            if isinstance(video, VideoError):
-                raise video
-            assert isinstance(video, str)
             windows = iter_windows(video, spec, resize_short=spec.size, limits=_limits(arguments))
-            clips += [eval_transform(window.frames, spec) for window in windows]
+            clips += islice(windows, share)
         except VideoError as error:
             errors.append(error)
     if not clips:
         raise errors[0]
     for unread in errors:
         _note_failure(unread)
-    return clips, len(errors)
+    return clips[: arguments.clips], len(errors)
 
 
 def _energy_growth(arguments: Namespace, is_preset: bool, out: Path | None) -> int:

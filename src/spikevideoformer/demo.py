@@ -7,7 +7,6 @@ the next, which therefore should not rise above chance. The first of them is the
 
 from __future__ import annotations
 
-import base64
 import html
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from spikevideoformer.data.index import read_index
 from spikevideoformer.data.synthetic import FRAMES, SIZE, write_direction_clips
 from spikevideoformer.data.transforms import Augmentation
 from spikevideoformer.inference.annotate import write_annotated
+from spikevideoformer.inference.page import STYLE, inline
 from spikevideoformer.inference.predictor import PredictionResult, VideoPredictor
 from spikevideoformer.tasks.classification import ClassificationResult
 from spikevideoformer.training import TrainConfig, train
@@ -158,17 +158,6 @@ def _predict(clips: Path, out: Path) -> list[Used]:
     return used
 
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1c2128; background: #fff; }
-table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; } figure { margin: 0; } figcaption { font-size: .9rem; color: #57606a; }
-.row { display: flex; flex-wrap: wrap; gap: 1.2rem; } .row > * { flex: 1 1 20rem; }
-video { width: 100%; background: #14171c; } .wrong { color: #b3261e; }
-"""
-
-
 def _report(
     out: Path,
     joint: ClassificationResult,
@@ -199,7 +188,7 @@ def _report(
         rates = ", and the mean\nfiring rate of all layers of neurons at each frame"
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>SpikeVideoFormer demo</title>
-<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>
+<meta name="viewport" content="width=device-width"><style>{STYLE}</style>
 <h1>SpikeVideoFormer demo</h1>
 <p>A small{kind} network learned {len(joint.classes)} kinds of motion from clips that were made
 for this demo. The class of a clip lies in its motion alone, so a network that forgets each frame
@@ -222,19 +211,16 @@ def _share(value: float | None) -> str:
 
 
 def _picture(path: Path, caption: str) -> str:
-    source = _inline(path, "image/png")
+    source = inline(path.read_bytes(), "image/png")
     return f'<figure><img src="{source}" alt=""><figcaption>{caption}</figcaption></figure>'
 
 
 def _video(one: Used) -> str:
     best = one.result.labels[0]
     verdict = "" if best.name == one.truth else ' class="wrong"'
+    source = inline(one.annotated.read_bytes(), "video/mp4")
     return (
-        f'<figure><video src="{_inline(one.annotated, "video/mp4")}" controls loop muted></video>'
+        f'<figure><video src="{source}" controls loop muted></video>'
         f"<figcaption{verdict}>{html.escape(one.truth)}, recognised as {html.escape(best.name)} "
         f"({best.probability:.0%})</figcaption></figure>"
     )
-
-
-def _inline(path: Path, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"

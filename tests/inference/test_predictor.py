@@ -13,15 +13,13 @@ import torch
 
 from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.transforms import eval_transform
-from spikevideoformer.data.video import DecodeLimits, VideoError, iter_frames
+from spikevideoformer.data.video import VideoError, iter_frames
 from spikevideoformer.inference.predictor import (
     FailedPrediction,
     PredictionResult,
     VideoPredictor,
 )
 from spikevideoformer.models.spikevideoformer import create_model
-
-LIMITS = DecodeLimits()
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +368,7 @@ def test_an_ordinary_network_predicts_without_firing_rate(name: str, video_folde
     assert result.firing_rate_per_frame is None
     said = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert (said["firing_rate"], said["firing_rate_per_frame"]) == (None, None)
-    clip = next(predictor._file_windows(str(video_folder / "two.mkv"), None, LIMITS, 25.0))
+    clip = next(predictor.clips(video_folder / "two.mkv"))
     with torch.no_grad():
         logits = model(eval_transform(clip.frames, predictor.clip).unsqueeze(0))
     shares = {label.index: label.probability for label in result.labels}

@@ -1,9 +1,12 @@
 """Networks and videos to measure on: random, but with neurons that fire as trained ones do."""
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spikevideoformer.data.clip import Clip, ClipSpec
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.attention import SpikeAttention
 from spikevideoformer.nn.neuron import record_firing_rates
@@ -17,6 +20,21 @@ def random_video(*shape: int, seed: int = 0) -> Tensor:
     image = F.interpolate(coarse, (height, width), mode="bicubic")
     moving = torch.stack([image.roll(2 * t, -1) for t in range(frames)], 1)
     return moving + 0.3 * torch.randn(shape, generator=generator)
+
+
+def made_clip(spec: ClipSpec, seed: int = 0) -> Clip:
+    """The same as pictures, at 25 frames a second."""
+    video = random_video(1, spec.frames, 3, spec.size, spec.size, seed=seed)[0]
+    mean, std = (torch.tensor(z).reshape(3, 1, 1) for z in (spec.mean, spec.std))
+    pictures = ((video * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+    return Clip(
+        frames=pictures.permute(0, 2, 3, 1).contiguous(),
+        timestamps_s=torch.arange(spec.frames, dtype=torch.float64) / 25,
+        path=Path("made clip"),
+        start_s=0.0,
+        end_s=spec.frames / 25,
+        real_frames=spec.frames,
+    )
 
 
 def lively_model(

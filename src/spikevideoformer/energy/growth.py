@@ -6,7 +6,7 @@ Closed forms, and the counter on the attention alone; the two must be equal.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,9 @@ from spikevideoformer.energy.count import count_operations
 from spikevideoformer.energy.record import Counts
 from spikevideoformer.models.config import ModelConfig
 from spikevideoformer.ops.hamming import hamming_attention
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 FRAMES = (8, 16, 32, 64, 128)
 
@@ -177,7 +180,12 @@ def plot_growth(points: Sequence[GrowthPoint], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    panel = figure.subplots()
+    draw_growth(points, figure.subplots())
+    FigureCanvasAgg(figure).print_png(path)
+
+
+def draw_growth(points: Sequence[GrowthPoint], panel: "Axes") -> None:
+    """The same into the axes of a figure."""
     T = [point.frames for point in points]
     for label, values, colour in (
         ("softmax: multiply-accumulates, as T²", [p.softmax_macs for p in points], "tab:red"),
@@ -190,7 +198,6 @@ def plot_growth(points: Sequence[GrowthPoint], path: Path) -> None:
     panel.set(xlabel="frames T", ylabel="operations of attention in a clip")
     panel.grid(alpha=0.3)
     panel.legend()
-    FigureCanvasAgg(figure).print_png(path)
 
 
 def format_growth(points: Sequence[GrowthPoint]) -> str:

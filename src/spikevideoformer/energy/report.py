@@ -17,7 +17,7 @@ import io
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
@@ -230,7 +230,7 @@ class EnergyReport:
                         if o.paper_rate is None or o.rate is not None
                         else f"{o.operand} *",
                         "-" if o.paper_rate is None else f"{o.paper_rate:.4f}",
-                        *(_si(value) for value in (o.macs, o.multiplications, o.additions)),
+                        *(with_prefix(value) for value in (o.macs, o.multiplications, o.additions)),
                         _sig(self.cost.paper_pj(o) * 1e-9),
                         _sig(self.cost.arithmetic_pj(o) * 1e-9),
                     ]
@@ -245,7 +245,10 @@ class EnergyReport:
                 [
                     [
                         s.name,
-                        *(_si(v) for v in (s.work.macs, s.work.multiplications, s.work.additions)),
+                        *(
+                            with_prefix(v)
+                            for v in (s.work.macs, s.work.multiplications, s.work.additions)
+                        ),
                         *(_sig(v) for v in (s.paper_mj, s.executed_mj, s.memory_mj)),
                     ]
                     for s in shares
@@ -282,7 +285,7 @@ class EnergyReport:
                     t.convention,
                     _sig(t.energy_mj),
                     "-" if t.memory_mj is None else _sig(t.memory_mj),
-                    *(_si(getattr(t.work, name)) for name in ("macs", *names)),
+                    *(with_prefix(getattr(t.work, name)) for name in ("macs", *names)),
                     _sig(1e3 * t.latency_s),
                 ]
                 for t in self.totals
@@ -299,6 +302,7 @@ def energy_report(
     merge: bool = True,
     twin: nn.Module | None = None,
     rates_from: str = "measured on these clips",
+    tell: Callable[[str], None] = lambda _line: None,
 ) -> EnergyReport:
     """Count what a network does on clips, and what that costs.
 
@@ -313,18 +317,23 @@ def energy_report(
         twin: an ANN to compare with, counted on the same clips. Without one, the comparison is
             with an ANN that would have the same layers.
         rates_from: what the report says of the firing rates.
+        tell: called with a line on each form of the network that is counted.
 
     Raises:
         ValueError: a network in training mode, an operation that is not known, or a video that
             the network refuses.
     """
-    forms: dict[Form, Counts] = {"executed": _count(model, video)}
+    networks: dict[Form, Callable[[], nn.Module]] = {"executed": lambda: model}
     if merge and _can_be_folded(model):
-        assert isinstance(model, SpikeVideoFormer)
-        forms["merged"] = _count(fold_for_inference(model), video)
-        forms["merged, dense"] = _count(fold_for_inference(model, sepconv="dense"), video)
+        spiking = cast(SpikeVideoFormer, model)
+        networks["merged"] = lambda: fold_for_inference(spiking)
+        networks["merged, dense"] = lambda: fold_for_inference(spiking, sepconv="dense")
     if twin is not None:
-        forms["twin"] = _count(twin, video)
+        networks["twin"] = lambda: twin
+    forms: dict[Form, Counts] = {}
+    for i, (form, network) in enumerate(networks.items(), 1):
+        tell(f"counting operations {i}/{len(networks)}: {form}")
+        forms[form] = _count(network(), video)
     totals = [_paper(forms["executed"].operations, cost, throughput)]
     if "merged" in forms:
         totals.append(_paper(forms["merged"].operations, cost, throughput, "paper, merged"))
@@ -512,7 +521,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _si(value: float) -> str:
+def with_prefix(value: float) -> str:
     """Three digits and a letter: 12.3 G."""
     for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 0.9995 * unit:

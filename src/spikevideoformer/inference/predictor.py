@@ -229,7 +229,9 @@ class VideoPredictor:
                     "of images takes sequence_rate_hz"
                 )
             path = os.fspath(video)
-            windows = self._file_windows(path, window_s, limits, sequence_rate_hz)
+            windows = self.clips(
+                path, window_s=window_s, limits=limits, sequence_rate_hz=sequence_rate_hz
+            )
         (result,) = self._run([(path, windows)], top_k, batch_size)
         if isinstance(result, FailedPrediction):
             raise VideoError(result.path, result.reason)
@@ -273,22 +275,33 @@ class VideoPredictor:
         if isinstance(inputs, (str, os.PathLike, np.ndarray, Tensor)):
             inputs = [inputs]
 
+        reading: dict[str, Any] = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
+
         def read() -> Iterator[tuple[str | None, Iterator[Clip]]]:
             for video in expand_inputs(inputs):
                 if isinstance(video, VideoError):
                     yield str(video.path), _unreadable(video)
                 elif isinstance(video, str):
-                    yield video, self._file_windows(video, window_s, limits, sequence_rate_hz)
+                    yield video, self.clips(video, window_s=window_s, **reading)
                 else:
                     yield None, _array_windows(video, frame_rate_hz, self.clip, window_s)
 
         yield from self._run(read(), top_k, batch_size)
 
-    def _file_windows(
-        self, path: str, window_s: float | None, limits: DecodeLimits, sequence_rate_hz: float
+    def clips(
+        self,
+        path: VideoPath,
+        *,
+        window_s: float | None = None,
+        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
     ) -> Iterator[Clip]:
+        """What the network sees of a file: one clip for each window of its prediction.
+
+        Arguments and errors as :meth:`predict`.
+        """
         return iter_windows(
-            path,
+            os.fspath(path),
             self.clip,
             window_s=window_s,
             resize_short=self.clip.size,
