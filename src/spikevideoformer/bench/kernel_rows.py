@@ -169,14 +169,15 @@ ATTENTION_FRAMES = (8, 16, 32, 64, 128)
 
 
 def attention(options: Options) -> list[Measurement]:
-    """Hamming attention against softmax attention at T = 128, and its growth with T."""
+    """Hamming attention of bytes against softmax attention at T = 128, and its growth with T."""
     heads, width, tokens = 8, 32, 14 * 14
     device, longest = options.device, options.frames or ATTENTION_FRAMES[-1]
     generator = torch.Generator().manual_seed(0)
 
     def spikes(frames: int) -> list[Tensor]:
         shape = (1, heads, frames * tokens, width)
-        return [(torch.rand(shape, generator=generator) < 0.2).float().to(device) for _ in "qkv"]
+        fired = [torch.rand(shape, generator=generator) < 0.2 for _ in "qkv"]
+        return [z.to(device, torch.uint8) for z in fired]  # as neurons of the engines fire
 
     def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return hamming_attention(q, k, v, scale=1 / (2 * heads * width))
@@ -186,7 +187,7 @@ def attention(options: Options) -> list[Measurement]:
         *(z.double() for z in few), scale=1 / (2 * heads * width), order="quadratic"
     )
     worst = (ours(*few).double() - exact).abs().max().item()
-    work = f"attention ({device}), T={longest}, 14x14 tokens, 8 heads of 32"
+    work = f"attention ({device}) from bytes, T={longest}, 14x14 tokens, 8 heads of 32"
     base = Measurement(
         row="attention",
         work=work,
@@ -199,12 +200,13 @@ def attention(options: Options) -> list[Measurement]:
     same = f"equals the quadratic order in float64 within {worst:.1e}"
     clips = {t: spikes(t) for t in (*(t for t in ATTENTION_FRAMES if t < longest), longest)}
     q, k, v = clips[max(clips)]
+    as_floats = [z.float() for z in (q, k, v)]
     options.say("timing softmax attention")
     with torch.inference_mode():
         seconds = time_in_turn(
             {
                 "ours": lambda: ours(q, k, v),
-                "sdpa": lambda: F.scaled_dot_product_attention(q, k, v),
+                "sdpa": lambda: F.scaled_dot_product_attention(*as_floats),
             },
             rounds=options.rounds_of(2, 5),
             device=device,
