@@ -8,7 +8,7 @@ import pytest
 from spikevideoformer.energy.cost import HOROWITZ_45NM, ZCU104, CostTable
 from spikevideoformer.energy.record import OperationCount
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "configs" / "energy_45nm.yaml"
+EXAMPLE = Path(__file__).resolve().parents[2] / "configs" / "energy" / "45nm.yaml"
 
 CONV = OperationCount(
     module="conv", operation="convolution", kind="conv", shapes=(), operand="real"

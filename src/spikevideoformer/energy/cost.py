@@ -183,7 +183,7 @@ class CostTable:
 
     @classmethod
     def from_yaml(cls, path: Path) -> "CostTable":
-        """A table from a file, such as ``configs/energy_45nm.yaml``.
+        """A table from a file, such as ``configs/energy/45nm.yaml``.
 
         Raises:
             ValueError: a file that cannot be read, or as :meth:`from_dict`.
