@@ -542,6 +542,18 @@ def test_energy_of_a_preset_says_that_it_is_untrained(svf, tmp_path: Path) -> No
     assert "merged" not in out
 
 
+def test_growth_of_ordinary_networks_is_refused(svf) -> None:
+    status, _, err = svf("energy", "--model", "gru_nano", "--growth")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "ordinary network" in err
+
+
+def test_energy_of_huge_clips_is_refused(svf) -> None:
+    status, _, err = svf("energy", "--model", "svf_nano", "--frames", "100000000")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "lower --frames or --size" in err
+
+
 def test_energy_page_and_the_number_of_clips(
     svf, model_folder: Path, video_folder: Path, tmp_path: Path
 ) -> None:
@@ -561,8 +573,10 @@ def test_energy_of_ordinary_networks(svf, name: str) -> None:
     assert status == 0
     about = json.loads(out)
     assert about["neurons"] == []
-    (executed,) = (t for t in about["totals"] if t["convention"] == "executed")
+    (executed,) = about["totals"]  # no firing rates, so no formula of papers
+    assert executed["convention"] == "executed"
     assert executed["work"]["multiplications"] > 0.5 * executed["work"]["macs"]
+    assert executed["work"]["exponentials"] > 0  # of its softmax, or of the gates of its GRU
 
 
 def test_predict_writes_pages(svf, model_folder: Path, video_folder: Path, tmp_path: Path) -> None:
@@ -599,6 +613,10 @@ def test_growth_of_attention(svf, tmp_path: Path) -> None:
         (["--model", "svf_nano", "--frames", "0"], "--frames is 0; give at least 1"),
         (["--model", "svf_nano", "--clips", "0"], "--clips is 0; give at least 1"),
         (["--model", "svf_nano", "--html"], "give one with --out"),
+        (["--model", "svf_nano", "--csv", "no/where.csv"], "in a folder that exists"),
+        (["--model", "svf_nano", "--csv", "."], "--csv . cannot be written"),
+        (["--model", "svf_nano", "--growth", "a.mp4"], "leave out VIDEO"),
+        (["--model", "svf_nano", "--growth"], "leave out --frames"),
         (["--model", "svf_nano", "--cost", "no.yaml"], "no.yaml: cannot be read"),
         (["--model", "svf_nano", "no.mp4"], "no such file"),
     ],

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spikevideoformer.tasks.classification import ClassificationResult
 
 DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+LARGEST_COUNT = 128 * 1024**2  # pixels of a clip whose operations are counted
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,7 +83,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return one_line(f"{where}{error.strerror}; check the path, permissions and free space")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    full = "can't allocate memory" in text  # torch's own on a CPU is a RuntimeError
+    if full or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; lower --batch-size, --frames or --size, or choose a smaller model"
     if isinstance(error, ValueError):
         return text
@@ -847,7 +849,8 @@ def _energy_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=8,
         metavar="N",
-        help="count at most N clips of the videos, taken evenly (default 8)",
+        help="count N clips at most: of N videos taken evenly, or the first windows of fewer "
+        "(default 8)",
     )
     parser.add_argument(
         "--no-merge",
@@ -880,7 +883,15 @@ def _energy(arguments: Namespace) -> int:
         raise ValueError(f"--size is {arguments.size}; give a multiple of {STRIDE}")
     if arguments.html and arguments.out is None:
         raise ValueError("--html writes a page into a folder; give one with --out")
+    csv = arguments.csv
+    if csv is not None and (csv.is_dir() or not csv.parent.is_dir()):
+        raise ValueError(f"--csv {csv} cannot be written; give a file in a folder that exists")
     is_preset = arguments.model in list_models("all") and not Path(arguments.model).exists()
+    if arguments.growth:
+        for name in ("inputs", "cost", "csv", "html", "frames", "no_merge"):
+            if getattr(arguments, name):
+                option = "VIDEO" if name == "inputs" else f"--{name.replace('_', '-')}"
+                raise ValueError(f"--growth counts attention alone; leave out {option}")
     out = None if arguments.out is None else _folder_to_write(arguments.out)
     if arguments.growth:
         return _energy_growth(arguments, is_preset, out)
@@ -899,11 +910,18 @@ def _energy(arguments: Namespace) -> int:
     model = None if is_preset else SpikeVideoFormer.from_pretrained(arguments.model)
     clip = {"frames": 8, "size": 224} if model is None or model.clip is None else model.clip
     spec = ClipSpec.from_dict({**clip, **given})
+    if spec.frames * spec.size**2 > LARGEST_COUNT:
+        raise ValueError(
+            f"T={spec.frames} frames of {spec.size}x{spec.size} are more than can be counted; "
+            "lower --frames or --size"
+        )
     if model is None:
         model = lively_model(arguments.model, frames=spec.frames, size=spec.size)
         rates_from = "of UNTRAINED weights, batch norms set so that neurons fire"
     else:
         rates_from = "of this trained model"
+    if not model.config.neuron.spiking:
+        rates_from = "none, an ordinary network"
     failures = 0
     if arguments.inputs:
         clips, failures = _clips(arguments, spec)
@@ -926,8 +944,8 @@ def _energy(arguments: Namespace) -> int:
         rates_from=rates_from,
         tell=_note,
     )
-    if arguments.csv is not None:
-        _write(arguments.csv, report.to_csv())
+    if csv is not None:
+        _write(csv, report.to_csv())
     if out is not None:
         _write(out / "energy.txt", f"{report}\n")
         _write(out / "energy.json", json.dumps(report.to_dict(), allow_nan=False, indent=2) + "\n")
@@ -983,12 +1001,15 @@ def _energy_growth(arguments: Namespace, is_preset: bool, out: Path | None) -> i
     from spikevideoformer.models.config import STRIDE, preset
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 
-    config = (
-        preset(arguments.model)
-        if is_preset
-        else SpikeVideoFormer.from_pretrained(arguments.model).config
-    )
-    side = (arguments.size or 224) // STRIDE
+    model = None if is_preset else SpikeVideoFormer.from_pretrained(arguments.model)
+    config = preset(arguments.model) if model is None else model.config
+    if not config.neuron.spiking:
+        raise ValueError(
+            f"{arguments.model} is an ordinary network; --growth is of spiking attention (beside "
+            "softmax attention of the same shape): give a spiking model"
+        )
+    clip = {"size": 224} if model is None or model.clip is None else model.clip
+    side = (arguments.size or clip["size"]) // STRIDE
     points = counted_growth(config, tokens_per_frame=side * side)
     if out is not None:
         plot_growth(points, out / "growth.png")
@@ -1096,7 +1117,7 @@ VERBS = {
         run=_theory,
     ),
     "energy": Verb(
-        does="count every operation and what it costs, by three conventions",
+        does="count every operation and what it costs, by several conventions",
         example="svf energy --model svf-demo/joint/model svf-demo/clips/val",
         options=_energy_options,
         run=_energy,

@@ -81,7 +81,7 @@ def test_latency() -> None:
     ("text", "message"),
     [
         ("add_float32: 1", "unknown cost 'add_float32'; did you mean add_float32_pj?"),
-        ("add_float32_pj: -1", "add_float32_pj is -1; expected a number of at least 0"),
+        ("add_float32_pj: -1", "add_float32_pj is -1; expected a number from 0 to"),
         ("add_float32_pj: x", "add_float32_pj is 'x'; expected a number"),
         ("mul_float32_pj: .nan", "mul_float32_pj is nan"),
         ("precision: float8", "precision 'float8' is unknown; choose one of float32"),

@@ -8,7 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 import spikevideoformer as svf
 from spikevideoformer.bench.inputs import random_video
 from spikevideoformer.energy.count import count_operations
+from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops import hamming
+from spikevideoformer.ops.lif import NeuronConfig
 
 # --- Parts of ordinary networks -------------------------------------------------------------------
 
@@ -20,6 +22,26 @@ def test_recurrent_network(counted) -> None:
     counts = counted(module, x)
     assert counts.total.macs == flops.get_total_flops() / 2 == 6 * 2 * 3 * (4 * 5 + 5 * 5)
     assert counts.total.exponentials == 6 * 2 * 5 * 3  # two sigmoids and a tanh
+
+
+def test_a_norm_moves_as_much_memory_fused_as_alone(counted) -> None:
+    """So that a spiking network and its twin, whose norms are never fused, can be compared."""
+
+    class Fused(nn.Module):
+        def __init__(self, fused: bool) -> None:
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+            self.neuron, self.fused = Neuron(NeuronConfig()), fused
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.conv(x).unsqueeze(1)  # [T, 1, C, H, W]
+            if self.fused:
+                return self.neuron(y, norm=self.bn)
+            return self.neuron(self.bn(y.flatten(0, 1)).unflatten(0, y.shape[:2]))
+
+    x = torch.randn(3, 3, 6, 6)
+    fused, alone = (counted(Fused(way), x).total for way in (True, False))
+    assert fused == alone
 
 
 def test_relu_network_is_all_multiplications(counted) -> None:

@@ -200,13 +200,13 @@ def attention(options: Options) -> list[Measurement]:
     same = f"equals the quadratic order in float64 within {worst:.1e}"
     clips = {t: spikes(t) for t in (*(t for t in ATTENTION_FRAMES if t < longest), longest)}
     q, k, v = clips[max(clips)]
-    as_floats = [z.float() for z in (q, k, v)]
+    floats = q.float(), k.float(), v.float()
     options.say("timing softmax attention")
     with torch.inference_mode():
         seconds = time_in_turn(
             {
                 "ours": lambda: ours(q, k, v),
-                "sdpa": lambda: F.scaled_dot_product_attention(*as_floats),
+                "sdpa": lambda: F.scaled_dot_product_attention(*floats),
             },
             rounds=options.rounds_of(2, 5),
             device=device,

@@ -17,6 +17,7 @@ from spikevideoformer.energy.record import LAYERS, OperationCount
 
 Precision = Literal["float32", "float16", "int8", "int8_sum16"]
 Store = Literal["sram_8kb", "sram_32kb", "sram_1mb", "dram"]
+LARGEST_PJ = 1e9  # of one operation: beyond it a typing error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +86,12 @@ class CostTable:
             value = getattr(self, name)
             if hint is float:
                 number = isinstance(value, (int, float)) and not isinstance(value, bool)
-                if not (number and 0 <= value < float("inf")):
-                    raise ValueError(f"{name} is {value!r}; expected a number of at least 0")
+                if not (number and 0 <= value <= LARGEST_PJ):
+                    hint = " (YAML reads 1e3 as text; write 1000 or 1.0e+3)"
+                    raise ValueError(
+                        f"{name} is {value!r}; expected a number from 0 to {LARGEST_PJ:g}"
+                        + (hint if isinstance(value, str) else "")
+                    )
             elif hint is str:
                 if not isinstance(value, str):
                     raise ValueError(f"{name} is {value!r}; expected text")

@@ -44,7 +44,7 @@ def sum_of_two(run: Counter, call: Call) -> Tag:
     if call.name in ("sub", "rsub"):
         alpha = -alpha
     tags, n = (run.tag(a), run.tag(b)), call.out.numel()
-    work: dict[str, Any] = dict.fromkeys(("additions",), 0 if is_zero(a) or is_zero(b) else n)
+    work: dict[str, Any] = {"additions": 0 if is_zero(a) or is_zero(b) else n}
     times(work, alpha, n)
     if all(tag.source != "constant" for tag in tags) and a.shape == b.shape:
         work["kind"] = "residual"

@@ -95,7 +95,7 @@ def attention_widths(config: ModelConfig) -> list[int]:
     return [config.widths[2]] * config.depths[3] + [config.widths[3]] * config.depths[4]
 
 
-class HammingAttention(nn.Module):
+class HammingProducts(nn.Module):
     """Hamming attention alone, on values that fire where they exceed a threshold."""
 
     def __init__(self, threshold: float) -> None:
@@ -108,7 +108,7 @@ class HammingAttention(nn.Module):
         return hamming_attention(q, k, v, scale=1.0)
 
 
-class SoftmaxAttention(nn.Module):
+class SoftmaxProducts(nn.Module):
     """Softmax attention alone."""
 
     def forward(self, qkv: Tensor) -> Tensor:
@@ -139,8 +139,8 @@ def counted_growth(
         for C in sorted(set(widths)):
             blocks, shape = widths.count(C), (3, config.heads, N, C // config.heads)
             values = _with_rate(value_rate, shape, generator)
-            spiking = count_operations(HammingAttention(0.5).eval(), values)
-            softmax = count_operations(SoftmaxAttention().eval(), torch.empty(shape, device="meta"))
+            spiking = count_operations(HammingProducts(0.5).eval(), values)
+            softmax = count_operations(SoftmaxProducts().eval(), torch.empty(shape, device="meta"))
             additions += blocks * _products(spiking, "additions")
             macs += blocks * _products(softmax, "macs")
             exponentials += blocks * softmax.total.exponentials

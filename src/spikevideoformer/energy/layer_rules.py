@@ -302,8 +302,9 @@ def neuron(run: Counter, call: Call, residual: Tensor | None, norm: str) -> tupl
             "multiplications": n,
             "additions": n,
             "weights_read": 2 * scale.numel(),
+            "bits_out": n * stream.bits,  # as for a norm that is not fused
         }
-        run.add(call, "norm", [], source, place=norm, **affine)
+        run.add(call, "norm", [x], source, place=norm, **affine)
     if residual is not None:
         run.add(call, "residual", [residual], "real", additions=n, bits_out=n * stream.bits)
     work: dict[str, Any] = {name: count * n for name, count in neuron_step(neuron).items()}

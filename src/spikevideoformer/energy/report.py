@@ -323,6 +323,9 @@ def energy_report(
         ValueError: a network in training mode, an operation that is not known, or a video that
             the network refuses.
     """
+    if video.ndim != 5:
+        raise ValueError(f"got shape {tuple(video.shape)}; expected clips [B, T, C, H, W]")
+    ordinary = isinstance(model, SpikeVideoFormer) and not model.config.neuron.spiking
     networks: dict[Form, Callable[[], nn.Module]] = {"executed": lambda: model}
     if merge and _can_be_folded(model):
         spiking = cast(SpikeVideoFormer, model)
@@ -334,13 +337,14 @@ def energy_report(
     for i, (form, network) in enumerate(networks.items(), 1):
         tell(f"counting operations {i}/{len(networks)}: {form}")
         forms[form] = _count(network(), video)
-    totals = [_paper(forms["executed"].operations, cost, throughput)]
+    totals = [] if ordinary else [_paper(forms["executed"].operations, cost, throughput)]
     if "merged" in forms:
         totals.append(_paper(forms["merged"].operations, cost, throughput, "paper, merged"))
     totals += [_all(form, counts.operations, cost, throughput) for form, counts in forms.items()]
-    ann = ann_of_same_shape(model, forms["executed"])
-    totals.append(_paper(ann, cost, throughput, "ANN, paper"))
-    totals.append(_all("ANN", ann, cost, throughput, memory=False))
+    if not ordinary:
+        ann = ann_of_same_shape(model, forms["executed"])
+        totals.append(_paper(ann, cost, throughput, "ANN, paper"))
+        totals.append(_all("ANN", ann, cost, throughput, memory=False))
     B, T, C, H, W = video.shape
     return EnergyReport(
         model=type(model).__name__,

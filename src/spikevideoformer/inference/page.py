@@ -29,6 +29,7 @@ from spikevideoformer.models.config import STRIDE
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SHOWN_FRAMES = 16  # pictures in a row; more are left out evenly
@@ -270,6 +271,14 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def _legend(panel: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
+    """A legend of class names, which may hold dollar signs or begin with an underscore."""
+    legend = panel.legend(handles, [str(i) for i in range(len(handles))], fontsize=8)
+    for text, name in zip(legend.get_texts(), names, strict=False):
+        text.set_parse_math(False)
+        text.set_text(name)
+
+
 def _prediction_curve(
     evidence: Tensor, classes: Sequence[str], timestamps_s: Sequence[float]
 ) -> str:
@@ -279,11 +288,10 @@ def _prediction_curve(
     best = (-probabilities[-1]).argsort()[:5]
     figure = _figure(7, 3.4)
     panel = figure.subplots()
-    for i in best:
-        panel.plot(timestamps_s, probabilities[:, i], marker=".", label=classes[i])
+    lines = [panel.plot(timestamps_s, probabilities[:, i], marker=".")[0] for i in best]
     panel.set(xlabel="time in the video (s)", ylabel="probability", ylim=(0, 1.02))
     panel.grid(alpha=0.3)
-    panel.legend(fontsize=8)
+    _legend(panel, lines, [classes[i] for i in best])
     return drawing(
         figure,
         "The classifier averages over frames: what it would answer with the frames up to each. "
@@ -300,9 +308,9 @@ def _window_bars(windows: Sequence[tuple[float, float, str, float]]) -> str:
         panel.bar(
             start_s, probability, end_s - start_s, align="edge", color=colours[name], alpha=0.85
         )
-    handles = [panel.bar(0, 0, 0, color=colours[name], label=name) for name in names[:10]]
+    bars = [panel.bar(0, 0, 0, color=colours[name]) for name in names[:10]]
     panel.set(xlabel="time in the video (s)", ylabel="probability", ylim=(0, 1.02))
-    panel.legend(handles=handles, fontsize=8)
+    _legend(panel, bars, names)
     return drawing(figure, "The best label of each window of the video, and its probability.")
 
 

@@ -109,6 +109,8 @@ def measure_files(
         ValueError: no usable model, or one that does not say how clips are made.
     """
     model = SpikeVideoFormer.from_pretrained(folder)
+    if not model.config.neuron.spiking:
+        raise ValueError(f"{folder} is an ordinary network without spikes; give a spiking one")
     if model.clip is None:
         raise ValueError(
             f"{folder} does not say how clips are made; train it with svf train, or give "

@@ -37,13 +37,22 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Args:
         path: the final name; its folder exists.
         write: called with the open binary file.
+
+    Raises:
+        OSError: that names `path`; nothing is left behind.
     """
     temporary = path.with_name(path.name + _TEMPORARY)
-    with temporary.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
