@@ -25,7 +25,7 @@ from spikevideoformer.deploy.fold import (
     merge_repconv,
     merge_sepconv,
 )
-from spikevideoformer.models.config import PRESETS
+from spikevideoformer.models.config import list_models
 from spikevideoformer.nn.attention import Attention
 from spikevideoformer.nn.conv import RepConv, SepConv, StochasticDepth
 from spikevideoformer.nn.neuron import Neuron
@@ -221,7 +221,7 @@ def test_small_presets(preset):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("preset", [name for name in PRESETS if name.endswith("m")])
+@pytest.mark.parametrize("preset", [name for name in list_models() if name.endswith("m")])
 def test_published_sizes(preset):
     _check_preset(preset)
 
