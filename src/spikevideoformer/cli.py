@@ -26,8 +26,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from spikevideoformer.files import write_text
-
 if TYPE_CHECKING:
     from spikevideoformer.data.clip import Clip, ClipSpec
     from spikevideoformer.data.video import DecodeLimits, VideoError
@@ -478,10 +476,11 @@ def _eval(arguments: Namespace) -> int:
     except VideoError as error:
         raise ValueError(f"{error}; leave such files out with --skip-bad") from error
     if out is not None:
+        from spikevideoformer.training.checkpoint import write_atomically
         from spikevideoformer.training.plots import plot_confusion
 
         text = json.dumps(result.to_dict(), indent=2) + "\n"
-        write_text(out / "evaluation.json", text)
+        write_atomically(out / "evaluation.json", lambda file: file.write(text.encode()))
         plot_confusion(result, out / "confusion.png")
     if arguments.json:
         _print_json(result.to_dict())
@@ -605,7 +604,7 @@ def _predict(arguments: Namespace) -> int:
             extra = {"annotated": str(target)}
             if arguments.html:
                 page = target.with_suffix(".html")
-                write_text(
+                _write(
                     page,
                     prediction_page(
                         predictor, result, window_s=arguments.window_s, tell=_note, **reading
@@ -946,13 +945,11 @@ def _energy(arguments: Namespace) -> int:
         tell=_note,
     )
     if csv is not None:
-        write_text(csv, report.to_csv())
+        _write(csv, report.to_csv())
     if out is not None:
-        write_text(out / "energy.txt", f"{report}\n")
-        write_text(
-            out / "energy.json", json.dumps(report.to_dict(), allow_nan=False, indent=2) + "\n"
-        )
-        write_text(out / "energy.csv", report.to_csv())
+        _write(out / "energy.txt", f"{report}\n")
+        _write(out / "energy.json", json.dumps(report.to_dict(), allow_nan=False, indent=2) + "\n")
+        _write(out / "energy.csv", report.to_csv())
         if arguments.html:
             from spikevideoformer.inference.page import clip_page
 
@@ -965,7 +962,7 @@ def _energy(arguments: Namespace) -> int:
                 classes=model.classes or tuple(map(str, range(model.num_classes))),
                 energy=report,
             )
-            write_text(out / "energy.html", page)
+            _write(out / "energy.html", page)
     if arguments.json:
         _print_json(report.to_dict())
     else:
@@ -1022,6 +1019,12 @@ def _energy_growth(arguments: Namespace, is_preset: bool, out: Path | None) -> i
         print(f"attention of {arguments.model}, joint, {side}x{side} tokens a frame, V fires 0.2")
         print(format_growth(points))
     return DONE
+
+
+def _write(path: Path, text: str) -> None:
+    from spikevideoformer.training.checkpoint import write_atomically
+
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 # --- svf models ----------------------------------------------------------------------------------

@@ -52,13 +52,13 @@ DRAWN: dict[str, Callable[[Path], None]] = {
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that is saved."""
     saved: list[Figure] = []
-    save = plots.save_figure
+    save = plots._save
 
     def note(figure: Figure, path: Path) -> None:
         saved.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "save_figure", note)
+    monkeypatch.setattr(plots, "_save", note)
     return saved
 
 
