@@ -31,9 +31,10 @@ from spikevideoformer.data.index import ClipIndex, read_index
 from spikevideoformer.data.synthetic import write_interaction_clips
 from spikevideoformer.data.transforms import Augmentation
 from spikevideoformer.data.video import read_clip
+from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.training import TrainConfig, evaluate, train
-from spikevideoformer.training.checkpoint import load_checkpoint, write_atomically
+from spikevideoformer.training.checkpoint import load_checkpoint
 
 matplotlib.use("Agg")
 
@@ -59,7 +60,7 @@ def pretrain(out: Path, clips: int, epochs: int) -> Path:
     if not (out / "puppets.done").exists():
         print(f"making {clips} puppet clips in {puppets}", flush=True)
         write_interaction_clips(puppets, train=clips, val=240)
-        write_atomically(out / "puppets.done", lambda file: file.write(b"whole\n"))
+        write_text(out / "puppets.done", "whole\n")
     result = train(
         TrainConfig(
             **INPUT,
@@ -110,7 +111,7 @@ def run_fold(arm: str, fold: int, data: Path, out: Path, start: Path, epochs: in
         validation = ClipDataset(index.select("val"), config.clip_spec, clips_per_video=EVAL_CLIPS)
         last = evaluate(model, validation, batch_size=12)
         entry = {"confusion": last.to_dict()["confusion"], "minutes": seconds / 60}
-        write_atomically(done, lambda file: file.write(json.dumps(entry).encode()))
+        write_text(done, json.dumps(entry))
     return json.loads(done.read_text())
 
 
@@ -231,7 +232,7 @@ def main() -> None:
         results[name] = {"mean": mean, "half_width_95": half, "folds": scores}
         print(f"{name:26s} {mean:.3f} +- {half:.3f}   folds {[round(s, 2) for s in scores]}")
     text = json.dumps(results, indent=2) + "\n"
-    write_atomically(args.out / "results.json", lambda file: file.write(text.encode()))
+    write_text(args.out / "results.json", text)
 
 
 if __name__ == "__main__":

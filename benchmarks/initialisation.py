@@ -24,10 +24,10 @@ from torch import Tensor
 from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.synthetic import DIRECTIONS, render_direction, write_direction_clips
 from spikevideoformer.data.transforms import Augmentation, eval_transform
+from spikevideoformer.files import write_text
 from spikevideoformer.models.config import ModelConfig, list_models
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.training import TrainConfig, train
-from spikevideoformer.training.checkpoint import write_atomically
 
 matplotlib.use("Agg")
 
@@ -102,7 +102,7 @@ def learn(rule: str, out: Path, epochs: int) -> list[dict[str, float]]:
     clips = out.parent / "clips"
     if not (out.parent / "clips.done").exists():
         write_direction_clips(clips, train=1200, val=240)
-        write_atomically(out.parent / "clips.done", lambda file: file.write(b"whole\n"))
+        write_text(out.parent / "clips.done", "whole\n")
     config = TrainConfig(
         data=clips,
         out=out,
@@ -180,7 +180,7 @@ def main() -> None:
         result["curves"][rule] = learn(rule, args.runs / rule, args.epochs)
         print(rule, [round(row["val_top1"], 3) for row in result["curves"][rule]], flush=True)
     text = json.dumps(result) + "\n"
-    write_atomically(args.out / "results.json", lambda file: file.write(text.encode()))
+    write_text(args.out / "results.json", text)
     plot(result, args.out / "study.png")
 
 

@@ -21,10 +21,10 @@ from typing import Any
 
 from spikevideoformer.data.synthetic import write_direction_clips
 from spikevideoformer.demo import Recipe
+from spikevideoformer.files import write_text
 from spikevideoformer.models.config import list_models
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.training import TrainConfig, train
-from spikevideoformer.training.checkpoint import write_atomically
 
 FAMILIES = {
     "svf": "spiking, Hamming attention",
@@ -42,7 +42,7 @@ def demo_clips(out: Path, recipe: Recipe) -> Path:
         write_direction_clips(
             clips, train=recipe.train_clips, val=recipe.val_clips, seed=recipe.seed
         )
-        write_atomically(out / "clips.done", lambda file: file.write(b"whole\n"))
+        write_text(out / "clips.done", "whole\n")
     return clips
 
 
@@ -69,7 +69,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
         "clips_per_second": statistics.median(r["clips_per_second"] for r in rows[1:] or rows),
         "top1_of_epochs": [r["val_top1"] for r in rows],
     }
-    write_atomically(done, lambda file: file.write(json.dumps(entry).encode()))
+    write_text(done, json.dumps(entry))
     return entry
 
 
@@ -177,9 +177,9 @@ def main() -> None:
     rows = summary(runs)
     text = table(rows, base)
     print(f"\n{text}")
-    write_atomically(args.out / "table.md", lambda file: file.write(text.encode()))
+    write_text(args.out / "table.md", text)
     results = json.dumps({"rows": rows, "config": base.to_dict()}, indent=2) + "\n"
-    write_atomically(args.out / "results.json", lambda file: file.write(results.encode()))
+    write_text(args.out / "results.json", results)
 
 
 if __name__ == "__main__":

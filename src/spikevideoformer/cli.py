@@ -26,6 +26,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
+from spikevideoformer.files import write_text
+
 if TYPE_CHECKING:
     from spikevideoformer.data.clip import Clip, ClipSpec
     from spikevideoformer.data.video import DecodeLimits, VideoError
@@ -476,11 +478,10 @@ def _eval(arguments: Namespace) -> int:
     except VideoError as error:
         raise ValueError(f"{error}; leave such files out with --skip-bad") from error
     if out is not None:
-        from spikevideoformer.training.checkpoint import write_atomically
         from spikevideoformer.training.plots import plot_confusion
 
         text = json.dumps(result.to_dict(), indent=2) + "\n"
-        write_atomically(out / "evaluation.json", lambda file: file.write(text.encode()))
+        write_text(out / "evaluation.json", text)
         plot_confusion(result, out / "confusion.png")
     if arguments.json:
         _print_json(result.to_dict())
@@ -604,7 +605,7 @@ def _predict(arguments: Namespace) -> int:
             extra = {"annotated": str(target)}
             if arguments.html:
                 page = target.with_suffix(".html")
-                _write(
+                write_text(
                     page,
                     prediction_page(
                         predictor, result, window_s=arguments.window_s, tell=_note, **reading
@@ -945,11 +946,13 @@ def _energy(arguments: Namespace) -> int:
         tell=_note,
     )
     if csv is not None:
-        _write(csv, report.to_csv())
+        write_text(csv, report.to_csv())
     if out is not None:
-        _write(out / "energy.txt", f"{report}\n")
-        _write(out / "energy.json", json.dumps(report.to_dict(), allow_nan=False, indent=2) + "\n")
-        _write(out / "energy.csv", report.to_csv())
+        write_text(out / "energy.txt", f"{report}\n")
+        write_text(
+            out / "energy.json", json.dumps(report.to_dict(), allow_nan=False, indent=2) + "\n"
+        )
+        write_text(out / "energy.csv", report.to_csv())
         if arguments.html:
             from spikevideoformer.inference.page import clip_page
 
@@ -962,7 +965,7 @@ def _energy(arguments: Namespace) -> int:
                 classes=model.classes or tuple(map(str, range(model.num_classes))),
                 energy=report,
             )
-            _write(out / "energy.html", page)
+            write_text(out / "energy.html", page)
     if arguments.json:
         _print_json(report.to_dict())
     else:
@@ -1019,12 +1022,6 @@ def _energy_growth(arguments: Namespace, is_preset: bool, out: Path | None) -> i
         print(f"attention of {arguments.model}, joint, {side}x{side} tokens a frame, V fires 0.2")
         print(format_growth(points))
     return DONE
-
-
-def _write(path: Path, text: str) -> None:
-    from spikevideoformer.training.checkpoint import write_atomically
-
-    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 # --- svf models ----------------------------------------------------------------------------------

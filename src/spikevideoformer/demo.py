@@ -18,12 +18,12 @@ from typing import Literal
 from spikevideoformer.data.index import read_index
 from spikevideoformer.data.synthetic import FRAMES, SIZE, write_direction_clips
 from spikevideoformer.data.transforms import Augmentation
+from spikevideoformer.files import write_text
 from spikevideoformer.inference.annotate import write_annotated
 from spikevideoformer.inference.page import STYLE, inline
 from spikevideoformer.inference.predictor import PredictionResult, VideoPredictor
 from spikevideoformer.tasks.classification import ClassificationResult
 from spikevideoformer.training import TrainConfig, train
-from spikevideoformer.training.checkpoint import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ def run_demo(out: Path, *, recipe: Recipe = Recipe(), tell: Callable[[str], None
             write_direction_clips(
                 clips, train=recipe.train_clips, val=recipe.val_clips, seed=recipe.seed
             )
-            write_atomically(made, lambda file: file.write(b"all clips are whole\n"))
+            write_text(made, "all clips are whole\n")
     with _stage(tell, "2/5 training the joint space-time design"):
         joint = _train(recipe.training, clips, out, "joint")
     with _stage(tell, "3/5 training the spatial-only design, for comparison"):
@@ -110,7 +110,7 @@ def run_demo(out: Path, *, recipe: Recipe = Recipe(), tell: Callable[[str], None
         report = out / "report.html"
         minutes = (time.monotonic() - begin_s) / 60
         text = _report(out, joint, spatial, used, minutes)
-        write_atomically(report, lambda file: file.write(text.encode()))
+        write_text(report, text)
     chance = 1 / len(joint.classes)
     example = used[0]
     return "\n".join(

@@ -10,6 +10,7 @@ from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.transforms import (
     Augmentation,
     eval_transform,
+    to_pictures,
     train_transform,
 )
 
@@ -173,3 +174,9 @@ def test_wrong_frames_are_refused() -> None:
     for frames in (torch.zeros(2, 8, 8, 3), torch.zeros(2, 3, 8, 8, dtype=torch.uint8)):
         with pytest.raises(Exception, match=r"uint8 RGB \[T, H, W, 3\]|UInt8\[Tensor"):
             transform(frames, SPEC)
+
+
+def test_pictures_come_back_from_what_the_network_sees() -> None:
+    spec = ClipSpec(frames=2, size=16)
+    pictures = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)
+    assert torch.equal(to_pictures(eval_transform(pictures, spec), spec), pictures)

@@ -52,13 +52,13 @@ DRAWN: dict[str, Callable[[Path], None]] = {
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Every figure that is saved."""
     saved: list[Figure] = []
-    save = plots._save
+    save = plots.save_figure
 
     def note(figure: Figure, path: Path) -> None:
         saved.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", note)
+    monkeypatch.setattr(plots, "save_figure", note)
     return saved
 
 

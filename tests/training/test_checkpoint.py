@@ -13,7 +13,6 @@ from spikevideoformer.training.checkpoint import (
     CheckpointFolder,
     load_checkpoint,
     save_checkpoint,
-    write_atomically,
 )
 
 STATE = {"step": 7, "model": {"w": torch.arange(1000.0)}, "history": [{"loss": 0.5}], "best": None}
@@ -108,19 +107,6 @@ def test_a_foreign_file_is_refused(tmp_path):
         load_checkpoint(tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="not a whole checkpoint"):
         load_checkpoint(tmp_path / "absent.pt")
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "a"
-    write_atomically(path, lambda file: file.write(b"old"))
-
-    def fail(file):
-        file.write(b"new")
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        write_atomically(path, fail)
-    assert path.read_bytes() == b"old"
 
 
 def test_the_folder_keeps_the_newest(tmp_path):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevideoformer.data.clip import Clip, ClipSpec
+from spikevideoformer.data.transforms import to_pictures
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.attention import SpikeAttention
 from spikevideoformer.nn.neuron import record_firing_rates
@@ -25,10 +26,8 @@ def random_video(*shape: int, seed: int = 0) -> Tensor:
 def made_clip(spec: ClipSpec, seed: int = 0) -> Clip:
     """The same as pictures, at 25 frames a second."""
     video = random_video(1, spec.frames, 3, spec.size, spec.size, seed=seed)[0]
-    mean, std = (torch.tensor(z).reshape(3, 1, 1) for z in (spec.mean, spec.std))
-    pictures = ((video * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
     return Clip(
-        frames=pictures.permute(0, 2, 3, 1).contiguous(),
+        frames=to_pictures(video, spec),
         timestamps_s=torch.arange(spec.frames, dtype=torch.float64) / 25,
         path=Path("made clip"),
         start_s=0.0,

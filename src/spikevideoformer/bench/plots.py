@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from spikevideoformer.bench.results import Measurement
+from spikevideoformer.files import save_figure
 
 
 def plot_ratios(measurements: Sequence[Measurement], path: Path) -> bool:
@@ -42,7 +42,7 @@ def plot_ratios(measurements: Sequence[Measurement], path: Path) -> bool:
     panel.set(xlabel="ratio (thick line: target; green: met)", xscale="log")
     panel.margins(x=0.25)
     panel.invert_yaxis()
-    _save(figure, path)
+    save_figure(figure, path)
     return True
 
 
@@ -80,10 +80,5 @@ def plot_growth(measurements: Sequence[Measurement], axis: str, path: Path) -> b
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
         panel.legend()
-    _save(figure, path)
+    save_figure(figure, path)
     return True
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # The Agg canvas is named rather than chosen by pyplot: no display and no global state needed.
-    FigureCanvasAgg(figure).print_png(path)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from spikevideoformer.energy.count import count_operations
 from spikevideoformer.energy.record import Counts
+from spikevideoformer.files import save_figure
 from spikevideoformer.models.config import ModelConfig
 from spikevideoformer.ops.hamming import hamming_attention
 
@@ -176,12 +177,11 @@ def plot_growth(points: Sequence[GrowthPoint], path: Path) -> None:
         points: at least one.
         path: the PNG to write.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     draw_growth(points, figure.subplots())
-    FigureCanvasAgg(figure).print_png(path)
+    save_figure(figure, path)
 
 
 def draw_growth(points: Sequence[GrowthPoint], panel: "Axes") -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from spikevideoformer.data.clip import Clip, ClipSpec
-from spikevideoformer.data.transforms import eval_transform
+from spikevideoformer.data.transforms import eval_transform, to_pictures
 from spikevideoformer.energy.growth import GrowthPoint, attention_growth, draw_growth
 from spikevideoformer.energy.report import EnergyReport, energy_report, with_prefix
 from spikevideoformer.inference.observe import Observation, observe
@@ -41,7 +41,6 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto
 h1 { margin-bottom: .2rem; } h2 { margin-top: 2.4rem; } code { font-size: .92em; }
 table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-tr.total td { border-top: 1px solid #8b929c; font-weight: 600; }
 img { max-width: 100%; } figure { margin: 0; }
 figcaption, .note { font-size: .9rem; color: #57606a; }
 .row { display: flex; flex-wrap: wrap; gap: 1.2rem; } .row > * { flex: 1 1 20rem; }
@@ -135,7 +134,7 @@ def clip_page(
         f"<h1>{html.escape(title)}</h1>",
         _table([], [[name, text] for name, text in about]),
         "<h2>What the network saw, and where it fired</h2>",
-        _maps(_pictures(video, spec), times, seen),
+        _maps(to_pictures(video, spec), times, seen),
     ]
     if seen.evidence is not None or len(windows) > 1:
         parts.append('<h2>Predictions over time</h2><div class="row">')
@@ -224,13 +223,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
     top = f"<tr>{cells('th', head)}</tr>" if head else ""
     return f"<table>{top}{body}</table>"
-
-
-def _pictures(video: Tensor, spec: ClipSpec) -> Tensor:
-    """What went into the network, ``[T, 3, H, W]``, as uint8 ``[T, H, W, 3]``."""
-    mean, std = (torch.tensor(z).reshape(3, 1, 1) for z in (spec.mean, spec.std))
-    colours = ((video * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
-    return colours.permute(0, 2, 3, 1)
 
 
 def _maps(pictures: Tensor, timestamps_s: Sequence[float], seen: Observation) -> str:
@@ -357,9 +349,6 @@ def _energy(report: EnergyReport) -> list[str]:
         for t in report.totals
     ]
     head = ["convention", "arithmetic, mJ", "memory, mJ", "multiplications", "additions"]
-    flagged = [n for n in report.neurons if n.silent or n.saturated]
-    silent, saturated = (sum(len(getattr(n, w)) for n in flagged) for w in ("silent", "saturated"))
-    channels = sum(n.channels for n in report.neurons)
     note = (
         f"One clip of {T} frames of {H}x{W}; {report.cost.name}, {report.cost.precision}: "
         f"{report.cost.mac_pj:.3g} pJ for a multiply-accumulate, {report.cost.ac_pj:.3g} pJ for an "
@@ -374,6 +363,9 @@ def _energy(report: EnergyReport) -> list[str]:
         _energy_bars(report),
     ]
     if report.neurons:
+        silent = sum(len(n.silent) for n in report.neurons)
+        saturated = sum(len(n.saturated) for n in report.neurons)
+        channels = sum(n.channels for n in report.neurons)
         found.append(
             f"<p>{silent} of {channels} channels of neurons are silent throughout, {saturated} "
             "fire at every place in every frame.</p>"

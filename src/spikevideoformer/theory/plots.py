@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from spikevideoformer.files import save_figure
 from spikevideoformer.models.config import PRESETS
 from spikevideoformer.theory.collision import Collision
 from spikevideoformer.theory.network import NetworkOrder
@@ -20,7 +20,6 @@ from spikevideoformer.theory.projections import (
     hoeffding_bound,
     paper_bound,
 )
-from spikevideoformer.training.checkpoint import write_atomically
 
 FEW = 5
 HAMMING, DOT = "tab:blue", "tab:orange"
@@ -48,7 +47,7 @@ def plot_errors(errors: Sequence[EmbeddingError], path: Path) -> None:
     panel.set(ylabel=r"$|f_H - g(\cos)|$", title="Error of Hamming similarity")
     _mark_heads(panel)
     panel.legend(fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_tail(errors: Sequence[EmbeddingError], path: Path) -> None:
@@ -94,7 +93,7 @@ def plot_tail(errors: Sequence[EmbeddingError], path: Path) -> None:
         panel.grid(alpha=0.3)
     left.legend(fontsize=8, loc="lower left")
     right.legend(fontsize=8, loc="lower left")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_orders(orders: Sequence[Order], path: Path) -> None:
@@ -129,7 +128,7 @@ def plot_orders(orders: Sequence[Order], path: Path) -> None:
     panels[0].set(ylabel="rank correlation with the cosine")
     panels[0].set_ylim(top=1.02)
     panels[-1].legend(fontsize=8, loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_collision(found: Collision, path: Path) -> None:
@@ -165,7 +164,7 @@ def plot_collision(found: Collision, path: Path) -> None:
         "Orange: spikes where it does not; they lower the Hamming similarity alone.",
         fontsize=9,
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_network(network: NetworkOrder, path: Path) -> None:
@@ -212,7 +211,7 @@ def plot_network(network: NetworkOrder, path: Path) -> None:
         places, [f"{i}: {layer.axes}\nd = {layer.width}" for i, layer in enumerate(layers, 1)]
     )
     panels[2].set_xlabel("attention module, in order of execution")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _or_nan(value: float | None) -> float:
@@ -254,9 +253,3 @@ def _row(y: int) -> float:
 
 def _square(x: float, y: float, colour: str) -> Rectangle:
     return Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="grey", linewidth=0.8)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # The Agg canvas is named rather than chosen by pyplot: no display and no global state needed.
-    canvas = FigureCanvasAgg(figure)
-    write_atomically(path, lambda file: canvas.print_png(file))

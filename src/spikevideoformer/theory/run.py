@@ -124,11 +124,11 @@ def write(result: TheoryResult, out: Path) -> list[Path]:
     Returns:
         The files written.
     """
+    from spikevideoformer.files import write_text
     from spikevideoformer.theory import plots  # matplotlib
-    from spikevideoformer.training.checkpoint import write_atomically
 
     text = json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
-    write_atomically(out / "theory.json", lambda file: file.write(text.encode()))
+    write_text(out / "theory.json", text)
     pictures: dict[str, Callable[[Path], None]] = {
         "error_vs_D.png": lambda path: plots.plot_errors(result.errors, path),
         "tail.png": lambda path: plots.plot_tail(result.errors, path),

@@ -9,55 +9,25 @@ the checksum of every record in the zip has been verified (torch itself skips th
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
+from spikevideoformer.files import TEMPORARY, write_atomically
+
 FORMAT = "spikevideoformer-training-1"
-_TEMPORARY = ".tmp"
 _STEP_FILE = re.compile(r"step-\d+\.pt")
 log = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
     """A checkpoint that must not be used; one line: the path, the reason and the remedy."""
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have `write` fill a temporary file beside `path`, then put it in place in one rename.
-
-    Args:
-        path: the final name; its folder exists.
-        write: called with the open binary file.
-
-    Raises:
-        OSError: that names `path`; nothing is left behind.
-    """
-    temporary = path.with_name(path.name + _TEMPORARY)
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -144,7 +114,7 @@ class CheckpointFolder:
         Raises:
             CheckpointError: there are checkpoints but not one can be used.
         """
-        for leftover in self.folder.glob(f"*{_TEMPORARY}"):
+        for leftover in self.folder.glob(f"*{TEMPORARY}"):
             leftover.unlink()
         refused: list[CheckpointError] = []
         for path in self.steps():

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from spikevideoformer.training.checkpoint import write_atomically
+from spikevideoformer.files import write_text
 
 Row = Mapping[str, float | int]
 
@@ -31,7 +31,7 @@ def write_metrics(history: Sequence[Row], path: Path) -> None:
         writer = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_text(path, text.getvalue())
 
 
 class TensorBoardLog:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from spikevideoformer.files import save_figure
 from spikevideoformer.tasks.classification import ClassificationResult
-from spikevideoformer.training.checkpoint import write_atomically
 
 
 def plot_learning_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -31,7 +30,7 @@ def plot_learning_curves(history: Sequence[Mapping[str, float]], path: Path) -> 
         panel.legend()
     panels[0].set_ylim(bottom=0)
     panels[1].set_ylim(0, 1.02)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_confusion(result: ClassificationResult, path: Path) -> None:
@@ -60,10 +59,4 @@ def plot_confusion(result: ClassificationResult, path: Path) -> None:
                 if n:
                     shade = "white" if shares[i][j] > 0.5 else "black"
                     panel.text(j, i, str(n), ha="center", va="center", color=shade, fontsize=8)
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    # The Agg canvas is named rather than chosen by pyplot: no display and no global state needed.
-    canvas = FigureCanvasAgg(figure)
-    write_atomically(path, lambda file: canvas.print_png(file))
+    save_figure(figure, path)

@@ -19,10 +19,11 @@ from spikevideoformer.data.clip import ClipBatch
 from spikevideoformer.data.dataset import ClipDataset
 from spikevideoformer.data.index import ClipIndex, read_index
 from spikevideoformer.data.video import DecodeLimits
+from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.tasks.classification import ClassificationResult
 from spikevideoformer.training.batches import MicroBatches, StepPlan, clip_loader
-from spikevideoformer.training.checkpoint import load_checkpoint, write_atomically
+from spikevideoformer.training.checkpoint import load_checkpoint
 from spikevideoformer.training.config import TrainConfig
 from spikevideoformer.training.devices import from_first_process, launch
 from spikevideoformer.training.evaluate import evaluate
@@ -259,7 +260,7 @@ def _write_config(config: TrainConfig, plan: StepPlan, fabric: Fabric, model: nn
     for fact in facts:
         log.info(fact)
     text = "".join(f"# {fact}\n" for fact in facts) + config.to_yaml()
-    write_atomically(config.out / "config.yaml", lambda file: file.write(text.encode()))
+    write_text(config.out / "config.yaml", text)
 
 
 def _finish(loop: Loop, validation: ClipIndex, fabric: Fabric) -> TrainResult:
@@ -280,7 +281,7 @@ def _finish(loop: Loop, validation: ClipIndex, fabric: Fabric) -> TrainResult:
     if fabric.is_global_zero:
         model.save_pretrained(folder)
         text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
-        write_atomically(config.out / "evaluation.json", lambda file: file.write(text.encode()))
+        write_text(config.out / "evaluation.json", text)
         plot_confusion(evaluation, config.out / "confusion.png")
         plot_learning_curves(history, config.out / "learning_curves.png")
     fabric.barrier()

@@ -1,0 +1,56 @@
+"""Files that are either whole or absent; imports nothing of ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPORARY = ".tmp"  # what the name of a file that is being written ends in
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Have `write` fill a temporary file beside `path`, then put it in place in one rename.
+
+    Args:
+        path: the final name; its folder exists.
+        write: called with the open binary file.
+
+    Raises:
+        OSError: that names `path`; nothing is left behind.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, as :func:`write_atomically` does."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure of matplotlib as PNG, as :func:`write_atomically` does."""
+    # The Agg canvas is named rather than chosen by pyplot: no display and no global state needed.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    write_atomically(path, lambda file: canvas.print_png(file))
