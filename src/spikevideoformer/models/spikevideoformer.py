@@ -15,11 +15,15 @@ from torch import Tensor, nn
 
 from spikevideoformer.models.backbone import Backbone
 from spikevideoformer.models.config import STRIDE, ModelConfig, preset
-from spikevideoformer.models.heads import ClassificationHead
+from spikevideoformer.models.heads import ClassificationHead, SegmentationHead
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-TASKS = ("classification",)
+HEADS: dict[str, type[ClassificationHead] | type[SegmentationHead]] = {
+    "classification": ClassificationHead,
+    "segmentation": SegmentationHead,
+}
+TASKS = tuple(HEADS)
 
 
 class SpikeVideoFormer(nn.Module):
@@ -30,12 +34,15 @@ class SpikeVideoFormer(nn.Module):
 
     Args:
         config: the architecture.
-        task: what the head is for: classification.
+        task: what the head is for: classification of a clip, or segmentation, which is the
+            classification of every pixel of every frame.
         num_classes: classes to tell apart.
 
     Attributes:
         classes: their names, where known.
-        clip: how a video becomes input (a ``ClipSpec`` as a dict), where known.
+        palette: a colour (R, G, B, each 0 to 255) for each class, where known.
+        clip: how a video becomes input (a ``ClipSpec``, or for segmentation a
+            ``SegmentationSpec``, as a dict), where known.
 
     Raises:
         ValueError: an unknown task or a wrong class count.
@@ -47,20 +54,24 @@ class SpikeVideoFormer(nn.Module):
             raise ValueError(f"task {task!r} is unknown; choose one of {', '.join(TASKS)}")
         self.config, self.task, self.num_classes = config, task, num_classes
         self.classes: tuple[str, ...] | None = None
+        self.palette: tuple[tuple[int, ...], ...] | None = None
         self.clip: dict[str, Any] | None = None
         self.backbone = Backbone(config)
-        self.head = ClassificationHead(config, num_classes)
+        self.head = HEADS[task](config, num_classes)
         # three quarters of the time of a training step on a CPU, and what tensor cores want
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, video: Tensor) -> Tensor:
-        """Logits ``[B, num_classes]`` of normalised clips ``[B, T, C, H, W]``.
+        """Logits of normalised clips ``[B, T, C, H, W]``.
 
-        No membrane outlives the call. Raises ValueError for anything but a finite,
-        floating-point video of this shape.
+        ``[B, num_classes]``, or for segmentation ``[B, T, num_classes, H, W]``. No membrane
+        outlives the call. Raises ValueError for anything but a finite, floating-point video of
+        this shape.
         """
-        video = self.checked(video)
-        logits: Tensor = self.head(self.backbone(video.transpose(0, 1)))
+        checked = self.checked(video)
+        logits: Tensor = self.head(self.backbone(checked.transpose(0, 1)))
+        if self.task == "segmentation":  # without what was padded
+            logits = logits[..., : video.shape[3], : video.shape[4]]
         return logits
 
     def checked(self, video: Tensor) -> Tensor:
@@ -119,6 +130,8 @@ class SpikeVideoFormer(nn.Module):
         clip = self.clip if clip is None else dict(clip)
         if classes is not None and len(classes) != self.num_classes:
             raise ValueError(f"got {len(classes)} class names for {self.num_classes} classes")
+        if self.palette is not None and len(self.palette) != self.num_classes:
+            raise ValueError(f"got {len(self.palette)} colours for {self.num_classes} classes")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         about = {
@@ -127,6 +140,7 @@ class SpikeVideoFormer(nn.Module):
             "num_classes": self.num_classes,
             "model": self.config.to_dict(),
             "classes": classes,
+            "palette": self.palette,
             "clip": clip,
         }
         state = {k: v.contiguous() for k, v in self.state_dict().items()}
@@ -151,6 +165,8 @@ class SpikeVideoFormer(nn.Module):
             num_classes=about["num_classes"],
         )
         model.classes = None if about["classes"] is None else tuple(about["classes"])
+        if about["palette"] is not None:
+            model.palette = tuple(map(tuple, about["palette"]))
         model.clip = about["clip"]
         weights = folder / WEIGHTS_FILE
         if not weights.is_file():
@@ -172,7 +188,7 @@ def create_model(
 
     Args:
         name: a preset, see :func:`list_models`.
-        task: classification.
+        task: classification or segmentation.
         num_classes: classes to tell apart.
         **overrides: fields of :class:`ModelConfig`, such as ``design="factorized"``,
             ``attention="dot"``, ``neuron="integer_lif"``, ``drop_path=0.1``.
@@ -230,12 +246,13 @@ def _read_config(path: Path) -> dict[str, Any]:
         about = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
-    keys = {"format_version", "task", "num_classes", "model", "classes", "clip"}
+    keys = {"format_version", "task", "num_classes", "model", "classes", "palette", "clip"}
     if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path} is not of format version {FORMAT_VERSION}; it was not written by this "
             "version of spikevideoformer"
         )
+    about.setdefault("palette", None)  # which came with segmentation
     if about.keys() != keys:
         odd = sorted(about.keys() ^ keys)[0]
         raise ValueError(f"{path}: key {odd!r} is missing or unknown; expected {sorted(keys)}")
@@ -249,6 +266,17 @@ def _read_config(path: Path) -> dict[str, Any]:
         and len(names) == about["num_classes"]
     ):
         raise ValueError(f"{path}: classes is {names!r}; expected {about['num_classes']} names")
+    palette = about["palette"]
+    if palette is not None and not (
+        isinstance(palette, list)
+        and len(palette) == about["num_classes"]
+        and all(isinstance(colour, list) and len(colour) == 3 for colour in palette)
+        and all(isinstance(v, int) and 0 <= v <= 255 for colour in palette for v in colour)
+    ):
+        raise ValueError(
+            f"{path}: palette is {palette!r}; expected a colour [R, G, B], each 0 to 255, for each "
+            f"of {about['num_classes']} classes"
+        )
     return about
 
 
