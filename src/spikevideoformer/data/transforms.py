@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from .clip import ClipSpec
+from .sequence import SegmentationSpec
 
 _CROP_ATTEMPTS = 10
 """Draws before a random crop gives up. Source: Szegedy et al. crop as in torchvision."""
@@ -90,8 +91,25 @@ def eval_transform(
     _, H, W, _ = _checked(frames).shape
     # The square is cut before it is resized: the same pixels, and fewer of them to resize.
     top, left, height, width = _middle(H, W)
-    square = _resized(frames[:, top : top + height, left : left + width], spec.size)
-    return _normalised(_scaled(square), spec)
+    square = resized(frames[:, top : top + height, left : left + width], (spec.size, spec.size))
+    return normalised(scaled(square), spec)
+
+
+def picture_input(
+    frames: UInt8[Tensor, "T H W 3"], spec: SegmentationSpec
+) -> Float[Tensor, "T 3 h w"]:
+    """Whole pictures brought to the short side `spec.short_side`, and normalised.
+
+    Args:
+        frames: RGB pictures.
+        spec: short side and normalisation.
+
+    Raises:
+        ValueError: frames of another type or shape.
+    """
+    _, H, W, _ = _checked(frames).shape
+    size = (H, W) if spec.short_side is None else short_side_size(H, W, spec.short_side)
+    return normalised(scaled(resized(frames, size)), spec)
 
 
 def train_transform(
@@ -115,7 +133,8 @@ def train_transform(
     # Always the same number of draws, so that switching one part off leaves the others as they are.
     flip, *colours = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     top, left, height, width = _random_crop(H, W, augmentation, generator)
-    video = _scaled(_resized(frames[:, top : top + height, left : left + width], spec.size))
+    square = frames[:, top : top + height, left : left + width]
+    video = scaled(resized(square, (spec.size, spec.size)))
     if flip < augmentation.flip:
         video = video.flip(-1)
     strengths = (augmentation.brightness, augmentation.contrast, augmentation.saturation)
@@ -123,8 +142,8 @@ def train_transform(
         brightness, contrast, saturation = (
             1 + strength * (2 * draw - 1) for strength, draw in zip(strengths, colours, strict=True)
         )
-        video = _coloured(video, brightness, contrast, saturation)
-    return _normalised(video, spec)
+        video = coloured(video, brightness, contrast, saturation)
+    return normalised(video, spec)
 
 
 def _checked(frames: Tensor) -> Tensor:
@@ -159,21 +178,30 @@ def _middle(H: int, W: int) -> tuple[int, int, int, int]:
     return round((H - short) * 0.5), round((W - short) * 0.5), short, short
 
 
-def _resized(frames: UInt8[Tensor, "T h w 3"], size: int) -> UInt8[Tensor, "T 3 size size"]:
+def resized(frames: UInt8[Tensor, "T h w 3"], size: tuple[int, int]) -> UInt8[Tensor, "T 3 H W"]:
+    """Pictures in another height and width, channels first."""
     # [T, h, w, 3] -> [T, 3, h, w] as a view: channels last, for which torch resizes bytes directly.
     pictures = frames.permute(0, 3, 1, 2)
-    if pictures.shape[2:] == (size, size):
+    if pictures.shape[2:] == size:
         return pictures
-    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+    return F.interpolate(pictures, size, mode="bilinear", antialias=True)
 
 
-def _scaled(video: UInt8[Tensor, "T 3 H W"]) -> Float[Tensor, "T 3 H W"]:
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width of a picture of the same shape with this short side, in pixels."""
+    factor = short_side / min(height, width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
+
+
+def scaled(video: UInt8[Tensor, "T 3 H W"]) -> Float[Tensor, "T 3 H W"]:
+    """Bytes as numbers in [0, 1]."""
     return video.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-def _coloured(
+def coloured(
     video: Float[Tensor, "T 3 H W"], brightness: float, contrast: float, saturation: float
 ) -> Float[Tensor, "T 3 H W"]:
+    """Colours changed alike in all frames; each factor leaves them as they are at 1."""
     luma = video.new_tensor(_LUMA).view(1, 3, 1, 1)
     video = (video * brightness).clamp_(0, 1)
     # One mean for the whole clip: a mean per frame would make the colours flicker.
@@ -183,13 +211,18 @@ def _coloured(
     return torch.lerp(grey, video, saturation).clamp_(0, 1)
 
 
-def _normalised(video: Float[Tensor, "T 3 H W"], spec: ClipSpec) -> Float[Tensor, "T 3 H W"]:
+def normalised(
+    video: Float[Tensor, "T 3 H W"], spec: ClipSpec | SegmentationSpec
+) -> Float[Tensor, "T 3 H W"]:
+    """Numbers in [0, 1] without the mean, over the standard deviation."""
     mean = video.new_tensor(spec.mean).view(1, 3, 1, 1)
     std = video.new_tensor(spec.std).view(1, 3, 1, 1)
     return (video - mean) / std
 
 
-def to_pictures(video: Float[Tensor, "T 3 H W"], spec: ClipSpec) -> UInt8[Tensor, "T H W 3"]:
+def to_pictures(
+    video: Float[Tensor, "T 3 H W"], spec: ClipSpec | SegmentationSpec
+) -> UInt8[Tensor, "T H W 3"]:
     """Normalised frames as pictures again; colours outside of what a picture holds are clipped.
 
     Args:
