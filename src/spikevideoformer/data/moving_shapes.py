@@ -232,7 +232,7 @@ def write_scenes(
         root: made where it is missing; files of the same name are replaced.
         train: clips to train on, at least 1.
         val: clips to validate on, at least 1; none is among those to train on.
-        seed: the same seed gives the same files.
+        seed: the same seed gives the same files; at least 0.
         label_every: every n-th frame from the first on has a mask; 1: all.
 
     Raises:
@@ -240,6 +240,8 @@ def write_scenes(
     """
     if train < 1 or val < 1:
         raise ValueError(f"train is {train}, val is {val}; each split needs at least one clip")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
     if label_every < 1:
         raise ValueError(f"label_every must be at least 1, got {label_every}")
     root.mkdir(parents=True, exist_ok=True)
@@ -254,7 +256,10 @@ def write_scenes(
                 label = Image.fromarray(mask)
                 label.putpalette([channel for colour in PALETTE for channel in colour])
                 label.save(folder / "labels" / f"{n:06d}.png")
-    rows = [f"{i},{name},{r},{g},{b}" for i, (name, (r, g, b)) in enumerate(zip(CLASSES, PALETTE))]
+    rows = [
+        f"{i},{name},{r},{g},{b}"
+        for i, (name, (r, g, b)) in enumerate(zip(CLASSES, PALETTE, strict=True))
+    ]
     write_text(root / "classes.csv", "\n".join(["id,name,r,g,b", *rows, ""]))
 
 
