@@ -203,6 +203,7 @@ class SegmentationDataset(Dataset[SegmentationClip]):
         augmentation: flip and colours of training clips; None: evaluation, which shows whole
             pictures, and masks as they are on disk.
         masks: scale and crop of training clips.
+        passes: how often the items of an epoch go over the clips.
         seed: of the augmentation.
         cache: keep pictures and masks in memory, shrunk to what the transforms need (each loader
             worker has its own). Only for training; the items are the same, bit for bit.
@@ -218,6 +219,7 @@ class SegmentationDataset(Dataset[SegmentationClip]):
         *,
         augmentation: Augmentation | None = None,
         masks: MaskAugmentation = MaskAugmentation(),
+        passes: int = 1,
         seed: int = 0,
         cache: bool = False,
     ) -> None:
@@ -234,10 +236,11 @@ class SegmentationDataset(Dataset[SegmentationClip]):
             )
         self.index, self.spec = index, spec
         self.augmentation, self.masks, self.seed = augmentation, masks, seed
+        self._passes = passes
         self._kept: dict[SequenceFrame, tuple[Tensor, Tensor | None]] | None = {} if cache else None
 
     def __len__(self) -> int:
-        return len(self.cuts)
+        return len(self.cuts) * self._passes
 
     def __getitem__(self, key: int | tuple[int, int]) -> SegmentationClip:
         """One clip, decoded and transformed.
@@ -251,7 +254,7 @@ class SegmentationDataset(Dataset[SegmentationClip]):
         epoch, i = (0, key) if isinstance(key, int) else key
         if not 0 <= i < len(self):
             raise IndexError(f"item {i} of {len(self)}")
-        cut = self.cuts[i]
+        cut = self.cuts[i % len(self.cuts)]
         sequence = self.index.sequences[cut.sequence]
         if self.augmentation is None:
             frames = [self._read(sequence.frames[p]) for p in cut.positions]
@@ -307,7 +310,8 @@ class SegmentationDataset(Dataset[SegmentationClip]):
         if self.spec.short_side is not None:
             largest = round(self.spec.short_side * self.masks.scale[1])
             if min(picture.shape[:2]) > largest:
-                size = short_side_size(*picture.shape[:2], largest)
+                H, W = picture.shape[:2]
+                size = short_side_size(H, W, largest)
                 picture = resized(picture[None], size)[0].permute(1, 2, 0).contiguous()
                 mask = None if mask is None else nearest(mask[None], size)[0]
         if self._kept is not None:

@@ -1,14 +1,21 @@
 """Training and evaluation: the only part that imports lightning."""
 
-from spikevideoformer.training.config import TrainConfig
+from spikevideoformer.training.config import SegmentationOptions, TrainConfig
 from spikevideoformer.training.evaluate import evaluate, evaluate_folder
+from spikevideoformer.training.segmentation import (
+    evaluate_segmentation,
+    evaluate_segmentation_folder,
+)
 from spikevideoformer.training.train import TrainResult, start_from, train
 
 __all__ = [
+    "SegmentationOptions",
     "TrainConfig",
     "TrainResult",
     "evaluate",
     "evaluate_folder",
+    "evaluate_segmentation",
+    "evaluate_segmentation_folder",
     "start_from",
     "train",
 ]

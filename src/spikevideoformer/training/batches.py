@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from spikevideoformer.data.clip import LabelledClip, collate_clips
-from spikevideoformer.data.dataset import ClipDataset
+from spikevideoformer.data.clip import collate_clips
 
 
 def mixed_seed(*parts: int | str) -> int:
@@ -95,24 +95,26 @@ def ignore_interrupts(_worker: int) -> None:
 
 
 def clip_loader(
-    dataset: ClipDataset,
+    dataset: Dataset[Any],
     batches: Iterable[list[int]] | Iterable[list[tuple[int, int]]],
     *,
     workers: int,
     device: torch.device,
-) -> DataLoader[LabelledClip]:
+    collate: Callable[[Sequence[Any]], Any] = collate_clips,
+) -> DataLoader[Any]:
     """A loader of given batches.
 
     Args:
         dataset: gives an item for each key.
         batches: the keys of each batch, `(epoch, i)` or i.
+        collate: makes a batch of the items.
         workers: loader processes; 0 loads in this one.
         device: where the batches will go; for CUDA they wait in page-locked memory.
     """
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=collate_clips,
+        collate_fn=collate,
         num_workers=workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=ignore_interrupts,

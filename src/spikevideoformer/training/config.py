@@ -14,10 +14,13 @@ import yaml
 
 from spikevideoformer.data.check import Decode
 from spikevideoformer.data.clip import ClipSpec
+from spikevideoformer.data.segmentation import MaskAugmentation
+from spikevideoformer.data.sequence import SegmentationSpec
 from spikevideoformer.data.transforms import Augmentation
 from spikevideoformer.models.backbone import SpikeMemory, check_spike_memory
-from spikevideoformer.models.config import Readout, preset
+from spikevideoformer.models.config import STRIDE, Readout, preset
 from spikevideoformer.shapes import AttentionKind, Design
+from spikevideoformer.tasks.segmentation import Weighting
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _T = TypeVar("_T")
@@ -35,14 +38,64 @@ _FREE_ON_RESUME = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
+class SegmentationOptions:
+    """What only a segmentation run decides.
+
+    Args:
+        crop_height: of training crops and sliding windows, in pixels, a multiple of 16; None: the
+            size, rounded up to one.
+        crop_width: the same for the width.
+        scale: range of the factor by which pictures are resized before a crop is cut.
+        one_class: a crop is drawn again while one class has more than this share of it.
+        step: frames of the sequence from one frame of a clip to the next.
+        passes: times that an epoch goes over the training clips; more, for a small data set, means
+            fewer validations.
+        class_weights: of the cross entropy: none, inverse_log or median_frequency, from the pixels
+            of each class in the training masks.
+        dice_weight: weight of the Dice loss beside the cross entropy.
+        lovasz_weight: weight of the Lovasz softmax loss beside the cross entropy.
+        sliding_window: validate with windows of the size of a crop; false takes whole pictures.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    crop_height: int | None = None
+    crop_width: int | None = None
+    scale: tuple[float, float] = (0.75, 1.5)
+    one_class: float = 0.75
+    step: int = 1
+    passes: int = 1
+    class_weights: Weighting = "none"
+    dice_weight: float = 0.0
+    lovasz_weight: float = 0.0
+    sliding_window: bool = False
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for f in fields(self):
+            object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), hints[f.name]))
+        for name in ("step", "passes"):
+            _require(self, name, at_least=1)
+        for name in ("dice_weight", "lovasz_weight"):
+            _require(self, name, at_least=0)
+        self.augmentation  # noqa: B018 - it knows its own ranges
+
+    @property
+    def augmentation(self) -> MaskAugmentation:
+        """How crops are drawn."""
+        return MaskAugmentation(scale=self.scale, one_class=self.one_class)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A training run.
 
     Args:
         out: the run folder to write; made where it is missing.
         data: root folder of the data set; not needed where `train` is given an index.
-        task: classification.
-        layout: how the data set lies on disk, see `LAYOUTS`; None recognises it.
+        task: classification, or segmentation of every frame.
+        layout: how the data set lies on disk (docs/data.md); None recognises it.
         fold: which of the official folds, for data sets that have them.
         train_split: the split to train on.
         val_split: the split to validate on and to choose the best epoch by. Where it is "val" and
@@ -54,13 +107,16 @@ class TrainConfig:
         drop_path: stochastic depth of the last block, in [0, 1); None for the preset's.
         readout: what the classifier reads: membrane; spike as published, which starts silent and
             does not train from scratch (docs/initialisation.md); or gru, of an ordinary network.
-            None: gru for the presets that have it, else membrane.
+            None: gru for the presets that have it, else membrane. Segmentation reads spikes.
         residual_gain: initial weight of each residual branch, in [0, 1]; None for the preset's.
         init_from: a released model folder whose weights to start from, where they fit.
         frames: T, frames per clip.
-        size: height and width of the model input in pixels, a multiple of 16.
+        size: height and width of the model input in pixels, a multiple of 16; for segmentation the
+            short side to which pictures are brought, any number.
         frame_rate_hz: sampling rate of the frames; None spreads them over the whole clip.
-        augmentation: what is varied at random in training clips.
+        augmentation: what is varied at random in training clips (for segmentation flip and
+            colours; the rest is in `segmentation`).
+        segmentation: what only a segmentation run decides.
         epochs: passes over the training split.
         batch_size: clips per process and forward pass.
         accumulate: forward passes per optimiser step; the effective batch is
@@ -96,7 +152,7 @@ class TrainConfig:
 
     out: Path
     data: Path | None = None
-    task: Literal["classification"] = "classification"
+    task: Literal["classification", "segmentation"] = "classification"
     layout: str | None = None
     fold: int = 1
     train_split: str = "train"
@@ -115,6 +171,7 @@ class TrainConfig:
     size: int = 64
     frame_rate_hz: float | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
+    segmentation: SegmentationOptions = field(default_factory=SegmentationOptions)
 
     epochs: int = 20
     batch_size: int = 16
@@ -145,48 +202,49 @@ class TrainConfig:
         for f in fields(self):
             object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), hints[f.name]))
         for name in ("epochs", "batch_size", "accumulate", "devices", "keep", "eval_clips", "fold"):
-            self._require(name, at_least=1)
+            _require(self, name, at_least=1)
         for name in ("workers", "seed", "weight_decay", "warmup_epochs"):
-            self._require(name, at_least=0)
-        self._require("learning_rate", above=0)
-        self._require("label_smoothing", at_least=0, below=1)
+            _require(self, name, at_least=0)
+        _require(self, "learning_rate", above=0)
+        _require(self, "label_smoothing", at_least=0, below=1)
         if self.clip_grad_norm is not None:
-            self._require("clip_grad_norm", above=0)
+            _require(self, "clip_grad_norm", above=0)
         if self.checkpoint_every_steps is not None:
-            self._require("checkpoint_every_steps", at_least=1)
+            _require(self, "checkpoint_every_steps", at_least=1)
         if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0:
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs} epochs; "
                 "give a smaller number, 0 for no warm-up"
             )
-        if self.size % 16:
-            near = max(self.size // 16, 1) * 16
-            raise ValueError(f"size is {self.size}; give a multiple of 16, such as {near}")
-        # These know their own ranges.
-        self.clip_spec  # noqa: B018
+        self._check_task()
         model = preset(self.model).with_overrides(self.model_options)
         check_spike_memory(self.spike_memory, model)
 
-    def _require(
-        self,
-        name: str,
-        *,
-        at_least: float = -math.inf,
-        above: float = -math.inf,
-        below: float = math.inf,
-    ) -> None:
-        value = getattr(self, name)
-        if not (math.isfinite(value) and at_least <= value and above < value < below):
-            bounds = [f"at least {at_least:g}"] if at_least > -math.inf else [f"above {above:g}"]
-            if below < math.inf:
-                bounds.append(f"below {below:g}")
-            raise ValueError(f"{name} is {value!r}; give a number {' and '.join(bounds)}")
+    def _check_task(self) -> None:
+        """Refuse what belongs to another task, and values that only a task's own type refuses."""
+        if self.task == "segmentation":
+            for name, unset in (("frame_rate_hz", None), ("readout", None), ("eval_clips", 1)):
+                if getattr(self, name) != unset:
+                    raise ValueError(
+                        f"{name} is {getattr(self, name)!r}, and it belongs to classification; "
+                        "leave it out"
+                    )
+            self.segmentation_spec  # noqa: B018
+            return
+        if self.segmentation != SegmentationOptions():
+            raise ValueError("settings of segmentation are given; set task to segmentation")
+        if self.size % STRIDE:
+            near = max(self.size // STRIDE, 1) * STRIDE
+            raise ValueError(f"size is {self.size}; give a multiple of 16, such as {near}")
+        self.clip_spec  # noqa: B018
 
     @property
     def model_options(self) -> dict[str, Any]:
         """What is set of the architecture, for `create_model`."""
         values = {name: getattr(self, name) for name in _MODEL_OPTIONS}
-        if self.readout is None and preset(self.model).readout != "gru":
+        if self.task == "segmentation":
+            values["pad_input"] = True  # pictures have any height and width
+        elif self.readout is None and preset(self.model).readout != "gru":
             values["readout"] = "membrane"  # the published one does not train from scratch
         return {name: value for name, value in values.items() if value is not None}
 
@@ -194,6 +252,18 @@ class TrainConfig:
     def clip_spec(self) -> ClipSpec:
         """How a video becomes model input."""
         return ClipSpec(frames=self.frames, size=self.size, frame_rate_hz=self.frame_rate_hz)
+
+    @property
+    def segmentation_spec(self) -> SegmentationSpec:
+        """How frames become model input, for segmentation."""
+        side = -(-self.size // STRIDE) * STRIDE
+        options = self.segmentation
+        return SegmentationSpec(
+            frames=self.frames,
+            short_side=self.size,
+            crop=(options.crop_height or side, options.crop_width or side),
+            step=options.step,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for YAML and checkpoints; `from_dict` reads them back."""
@@ -236,12 +306,30 @@ class TrainConfig:
             One text for each difference, such as "epochs: 10 then, 20 now".
         """
         now = self.to_dict()
+        # A run that was begun before there was a setting has its default.
+        earlier = {**type(self)(out=self.out).to_dict(), **earlier}
         names = [name for name in {**now, **earlier} if name not in _FREE_ON_RESUME]
         return [
             f"{name}: {earlier.get(name)!r} then, {now.get(name)!r} now"
             for name in names
             if earlier.get(name) != now.get(name)
         ]
+
+
+def _require(
+    config: Any,
+    name: str,
+    *,
+    at_least: float = -math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+) -> None:
+    value = getattr(config, name)
+    if not (math.isfinite(value) and at_least <= value and above < value < below):
+        bounds = [f"at least {at_least:g}"] if at_least > -math.inf else [f"above {above:g}"]
+        if below < math.inf:
+            bounds.append(f"below {below:g}")
+        raise ValueError(f"{name} is {value!r}; give a number {' and '.join(bounds)}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

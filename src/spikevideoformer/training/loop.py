@@ -13,7 +13,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,22 +22,17 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
-from spikevideoformer.data.clip import ClipBatch
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
-from spikevideoformer.tasks.classification import (
-    ClassificationResult,
-    classification_loss,
-    count_correct,
-)
-from spikevideoformer.training.batches import StepPlan, mixed_seed
+from spikevideoformer.training.batches import MicroBatches, StepPlan, mixed_seed
 from spikevideoformer.training.checkpoint import CheckpointFolder, save_checkpoint
-from spikevideoformer.training.config import TrainConfig
 from spikevideoformer.training.devices import over_processes
 from spikevideoformer.training.logs import Progress, TensorBoardLog, shortened, write_metrics
 from spikevideoformer.training.optim import build_optimizer, learning_rate_at
+from spikevideoformer.training.plots import SPOKEN
+from spikevideoformer.training.task import Batch, Task
 
 SILENT, SATURATED = 0.001, 0.95
 """Share of its possible spikes under (over) which a layer of neurons is worth a warning."""
@@ -53,8 +48,9 @@ class RunState:
     Attributes:
         step: optimiser steps done.
         history: a row of metrics.csv for each epoch that was validated.
-        sums: since the last row: loss, correct clips, clips, gradient norm, steps it is finite in.
-        best: the row with the highest val_top1 (the lowest val_loss among equals).
+        sums: since the last row: loss, labels that are met, labels (clips, or pixels), gradient
+            norm, steps it is finite in.
+        best: the row with the highest validation metric (the lowest val_loss among equals).
     """
 
     step: int = 0
@@ -98,33 +94,27 @@ class Loop:
     """Runs the steps of one training, from whatever step its state is at.
 
     Args:
-        config: the run.
+        task: the run: its data, loss and metrics.
         fabric: launched.
         model: on the CPU, with its initial (or resumed) weights.
         plan: how epochs are cut into steps.
-        batches: opens the stream of this process's micro-batches from a step on.
-        validate: gives the metrics of the model as it is.
-        data: fingerprint of the clips; a run is resumed on the same ones only.
     """
 
     def __init__(
         self,
-        config: TrainConfig,
+        task: Task,
         fabric: Fabric,
         model: SpikeVideoFormer,
         *,
         plan: StepPlan,
-        batches: Callable[[range], Iterator[ClipBatch]],
-        validate: Callable[[nn.Module, Callable[[], None]], ClassificationResult],
-        data: str,
     ) -> None:
-        self.config, self.fabric, self.plan, self.data = config, fabric, plan, data
+        self.task, self.config, self.fabric, self.plan = task, task.config, fabric, plan
         self.model = model
+        config = self.config
         self.optimizer = build_optimizer(
             model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
         self._wrapped, self._stepper = fabric.setup(model, self.optimizer)
-        self._open_batches, self._validate = batches, validate
         self._statistics = [
             buffer
             for name, buffer in model.named_buffers()
@@ -152,7 +142,7 @@ class Loop:
             ValueError: it belongs to a run that would end with other weights.
         """
         changed = self.config.differences(saved["config"])
-        if saved["data"] != self.data:
+        if saved["data"] != self.task.data:
             changed.append("the clips (files, labels or splits)")
         if saved["processes"] != self.fabric.world_size:
             changed.append(f"processes: {saved['processes']} then, {self.fabric.world_size} now")
@@ -188,7 +178,7 @@ class Loop:
                 state.step,
                 {
                     "config": self.config.to_dict(),
-                    "data": self.data,
+                    "data": self.task.data,
                     "processes": self.fabric.world_size,
                     "threads": torch.get_num_threads(),
                     "step": state.step,
@@ -231,7 +221,7 @@ class Loop:
         if fabric.is_global_zero:
             write_metrics(state.history, self.config.out / "metrics.csv")
             self._board = TensorBoardLog(self.config.out, first_step=state.step)
-        batches = self._open_batches(remaining)
+        batches = self._batches(remaining)
         self._start_clock()
         try:
             with Interrupt() as self._interrupt, deterministic(fabric.device):
@@ -254,6 +244,12 @@ class Loop:
             if self._board is not None:
                 self._board.close()
 
+    def _batches(self, steps: range) -> Iterator[Batch]:
+        """This process's micro-batches of these steps."""
+        fabric = self.fabric
+        keys = MicroBatches(self.plan, steps, rank=fabric.global_rank, world_size=fabric.world_size)
+        return self.task.batches(keys, fabric.device)
+
     def _epoch_is_over(self) -> bool:
         """Whether there is an epoch that was trained and not yet validated."""
         return self.state.step == (len(self.state.history) + 1) * self.plan.steps_per_epoch
@@ -266,7 +262,7 @@ class Loop:
             total_steps=self.total_steps,
         )
 
-    def _step(self, batches: Iterator[ClipBatch]) -> None:
+    def _step(self, batches: Iterator[Batch]) -> None:
         """One optimiser step."""
         config, fabric, state = self.config, self.fabric, self.state
         for group in self.optimizer.param_groups:
@@ -284,15 +280,13 @@ class Loop:
                 self._watch_firing() if is_last else nullcontext(),
                 statistics.micro_batch(),
             ):
-                logits = self._wrapped(batch.video)
-                loss = classification_loss(
-                    logits, batch.labels, label_smoothing=config.label_smoothing
-                )
+                output = self._wrapped(batch.video)
+                loss = self.task.loss(output, batch)
                 fabric.backward(loss / config.accumulate)
-            correct = count_correct(logits.detach(), batch.labels)
-            state.sums[0] += loss.detach().double() * len(batch)
-            state.sums[1] += correct
-            state.sums[2] += len(batch)
+            right, labels = self.task.count(output.detach(), batch)
+            state.sums[0] += loss.detach().double() * labels
+            state.sums[1] += right
+            state.sums[2] += labels
         statistics.apply(fabric)
         norm = fabric.clip_gradients(
             self._wrapped,
@@ -326,27 +320,22 @@ class Loop:
         # Processes do not end a validation together, so they leave together, after it.
         interruptible = self._interrupt.check if self.fabric.world_size == 1 else (lambda: None)
         # Of a run that diverged, the training loss tells first.
-        loss, correct, clips, norm, finite_steps = self._join_sums().tolist()
-        result = self._validate(self.model, interruptible)
+        loss, right, labels, norm, finite_steps = self._join_sums().tolist()
+        result = self.task.validate(self.model, self.fabric, interruptible)
         row = {
             "epoch": len(state.history) + 1,
             "step": state.step,
             "learning_rate": self._learning_rate(state.step - 1),
-            "train_loss": loss / clips,
-            "train_top1": correct / clips,
+            "train_loss": loss / labels,
+            f"train_{self.task.measure}": right / labels,
             "gradient_norm": norm / max(finite_steps, 1.0),
-            "val_loss": result.loss,
-            "val_top1": result.top1,
-            "val_top5": result.top5,
+            **self.task.row(result),
             "clips_per_second": self._clips / seconds,
         }
         state.history.append(row)
         state.sums = torch.zeros_like(state.sums)
-        best = state.best
-        if best is None or (row["val_top1"], -row["val_loss"]) > (
-            best["val_top1"],
-            -best["val_loss"],
-        ):
+        best, metric = state.best, f"val_{self.task.watched[0]}"
+        if best is None or (row[metric], -row["val_loss"]) > (best[metric], -best["val_loss"]):
             state.best = row
             if self.fabric.is_global_zero:
                 save_checkpoint(
@@ -379,14 +368,16 @@ class Loop:
         self._board.add(values, step=self.state.step, prefix="epoch")
         self._progress.clear()
         log.info(
-            "epoch %d/%d  train loss %.3f top-1 %.1f %%  val loss %.3f top-1 %.1f %%  "
+            "epoch %d/%d  train loss %.3f %s %.1f %%  val loss %.3f %s %.1f %%  "
             "%.1f clips/s  ETA %s",
             row["epoch"],
             self.config.epochs,
             row["train_loss"],
-            100 * row["train_top1"],
+            SPOKEN[self.task.measure],
+            100 * row[f"train_{self.task.measure}"],
             row["val_loss"],
-            100 * row["val_top1"],
+            SPOKEN[self.task.watched[0]],
+            100 * row[f"val_{self.task.watched[0]}"],
             row["clips_per_second"],
             self._progress.left(self.state.step),
         )

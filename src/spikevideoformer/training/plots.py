@@ -10,26 +10,45 @@ from matplotlib.figure import Figure
 from spikevideoformer.files import save_figure
 from spikevideoformer.tasks.classification import ClassificationResult
 
+SPOKEN = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+}
+"""Metrics as people write them."""
 
-def plot_learning_curves(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw loss and top-1 over the epochs.
+
+def plot_learning_curves(
+    history: Sequence[Mapping[str, float]], measure: str, watched: Sequence[str], path: Path
+) -> None:
+    """Draw the loss and the metrics over the epochs.
 
     Args:
         history: the rows of metrics.csv.
+        measure: the metric that is counted in training.
+        watched: the metrics of validation, of which the first is drawn, and those that are counted
+            in training too.
         path: the PNG to write.
     """
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for panel, metric, unit in zip(panels, ("loss", "top1"), ("loss (nats)", "top-1"), strict=True):
-        for split, colour in (("train", "tab:blue"), ("val", "tab:orange")):
-            values = [row[f"{split}_{metric}"] for row in history]
-            panel.plot(epochs, values, marker=".", color=colour, label=split)
-        panel.set(xlabel="epoch", ylabel=unit)
+    losses, shares = figure.subplots(1, 2)
+    for split, colour in (("train", "tab:blue"), ("val", "tab:orange")):
+        values = [row[f"{split}_loss"] for row in history]
+        losses.plot(epochs, values, marker=".", color=colour, label=split)
+    curves = [("train", measure, "tab:blue"), ("val", watched[0], "tab:orange")]
+    if measure in watched[1:]:
+        curves.insert(1, ("val", measure, "tab:green"))
+    for split, metric, colour in curves:
+        values = [row[f"{split}_{metric}"] for row in history]
+        label = split if metric == measure == watched[0] else f"{split} {SPOKEN[metric]}"
+        shares.plot(epochs, values, marker=".", color=colour, label=label)
+    losses.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
+    shares.set(xlabel="epoch", ylabel=SPOKEN[watched[0]], ylim=(0, 1.02))
+    for panel in (losses, shares):
         panel.grid(alpha=0.3)
         panel.legend()
-    panels[0].set_ylim(bottom=0)
-    panels[1].set_ylim(0, 1.02)
     save_figure(figure, path)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,22 +12,22 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from spikevideoformer.data.check import check_index
-from spikevideoformer.data.clip import ClipBatch
-from spikevideoformer.data.dataset import ClipDataset
-from spikevideoformer.data.index import ClipIndex, read_index
-from spikevideoformer.data.video import DecodeLimits
+from spikevideoformer.data.index import ClipIndex
+from spikevideoformer.data.sequence import SequenceIndex
 from spikevideoformer.files import write_text
-from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.classification import ClassificationResult
-from spikevideoformer.training.batches import MicroBatches, StepPlan, clip_loader
+from spikevideoformer.tasks.segmentation import SegmentationResult
+from spikevideoformer.training.batches import StepPlan
 from spikevideoformer.training.checkpoint import load_checkpoint
+from spikevideoformer.training.classification import ClassificationTask
 from spikevideoformer.training.config import TrainConfig
 from spikevideoformer.training.devices import from_first_process, launch
-from spikevideoformer.training.evaluate import evaluate
-from spikevideoformer.training.logs import progress_on_stderr, shortened
+from spikevideoformer.training.logs import shortened
 from spikevideoformer.training.loop import Loop
-from spikevideoformer.training.plots import plot_confusion, plot_learning_curves
+from spikevideoformer.training.plots import plot_learning_curves
+from spikevideoformer.training.segmentation import SegmentationTask
+from spikevideoformer.training.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -50,22 +48,28 @@ class TrainResult:
     out: Path
     model: Path
     best_epoch: int
-    evaluation: ClassificationResult
+    evaluation: ClassificationResult | SegmentationResult
     history: tuple[dict[str, float | int], ...]
     is_main_process: bool
 
 
 def train(
-    config: TrainConfig, *, index: ClipIndex | None = None, resume: bool = False
+    config: TrainConfig,
+    *,
+    index: ClipIndex | SequenceIndex | None = None,
+    resume: bool = False,
 ) -> TrainResult:
     """Train a model and write the run folder.
 
     The folder gets config.yaml, metrics.csv, TensorBoard events, checkpoints/, model/ (the released
-    form of the best epoch), evaluation.json, confusion.png and learning_curves.png.
+    form of the best epoch), evaluation.json, learning_curves.png and, by task, confusion.png, or
+    iou.png and contact_sheet.png. With `config.init_from`, init_from.csv says where each tensor's
+    first values are from.
 
     Args:
         config: the run.
-        index: the clips, such as a fold of `ClipIndex.folds`; None: read from `config.data`.
+        index: the clips, such as a fold of `ClipIndex.folds`, or the sequences of a segmentation
+            run; None: read from `config.data`.
         resume: go on from the newest checkpoint in `config.out`; without one, begin.
 
     Raises:
@@ -81,67 +85,39 @@ def train(
     fabric = launch(device=config.device, devices=config.devices, precision=config.precision)
     if not fabric.is_global_zero:  # what the first process tells need not be told again
         logging.getLogger("spikevideoformer").setLevel(logging.ERROR)
-    training, validation = from_first_process(fabric, lambda: _splits(config, index))
-    limits = DecodeLimits.unlimited() if config.unlimited_decoding else None
-    spec = config.clip_spec
-    train_set = ClipDataset(
-        training,
-        spec,
-        augmentation=config.augmentation,
-        seed=config.seed,
-        cache=config.cache,
-        limits=limits,
-    )
-    val_set = ClipDataset(validation, spec, cache=config.cache, limits=limits)
-    plan = _plan(config, len(train_set), fabric.world_size)
+    task = _task(config, index, fabric)
+    plan = _plan(config, task.clips, fabric.world_size)
 
     torch.manual_seed(config.seed)
-    model = create_model(
-        config.model,
-        task=config.task,
-        num_classes=len(training.classes),
-        **config.model_options,
-    )
+    model = task.create_model()
     model.backbone.spike_memory = config.spike_memory
     model.backbone.gradient_checkpointing = config.gradient_checkpointing
-    model.classes, model.clip = training.classes, spec.to_dict()
-
-    def batches(steps: range) -> Iterator[ClipBatch]:
-        keys = MicroBatches(plan, steps, rank=fabric.global_rank, world_size=fabric.world_size)
-        return iter(clip_loader(train_set, keys, workers=config.workers, device=fabric.device))
-
-    def validate(model: nn.Module, after_batch: Callable[[], None]) -> ClassificationResult:
-        return evaluate(
-            model,
-            val_set,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            fabric=fabric,
-            after_batch=after_batch,
-        )
-
-    loop = Loop(
-        config,
-        fabric,
-        model,
-        plan=plan,
-        batches=batches,
-        validate=validate,
-        data=_fingerprint(training, validation),
-    )
+    loop = Loop(task, fabric, model, plan=plan)
     if not (resume and _resume(loop, fabric)) and config.init_from is not None:
-        start_from(model, config.init_from)
+        taken, left = start_from(model, config.init_from)
+        if fabric.is_global_zero:
+            _write_origins(config.out / "init_from.csv", model, taken, left)
     if fabric.is_global_zero:
         _write_config(config, plan, fabric, model)
     loop.run()
-    return _finish(loop, validation, fabric)
+    return _finish(loop, fabric)
+
+
+def _task(config: TrainConfig, index: ClipIndex | SequenceIndex | None, fabric: Fabric) -> Task:
+    if config.task == "segmentation":
+        if isinstance(index, ClipIndex):
+            raise ValueError("the index is of labelled clips; segmentation needs a SequenceIndex")
+        return SegmentationTask(config, index, fabric)
+    if isinstance(index, SequenceIndex):
+        raise ValueError("the index is of masks; classification needs a ClipIndex")
+    return ClassificationTask(config, index, fabric)
 
 
 def start_from(model: SpikeVideoFormer, folder: Path) -> tuple[list[str], list[str]]:
     """Take weights from a released model where name and shape agree.
 
-    The head is taken only where both models name the same classes in the same order: of another
-    list it would be the answer to another question.
+    The head is taken only where both models do the same task and name the same classes in the same
+    order: of another list it would be the answer to another question.
 
     Args:
         model: changed in place.
@@ -155,7 +131,9 @@ def start_from(model: SpikeVideoFormer, folder: Path) -> tuple[list[str], list[s
     """
     source = SpikeVideoFormer.from_pretrained(folder)
     offered, own = source.state_dict(), model.state_dict()
-    with_head = source.classes is not None and source.classes == model.classes
+    with_head = (
+        source.task == model.task and source.classes is not None and source.classes == model.classes
+    )
     taken = [
         name
         for name, value in own.items()
@@ -181,30 +159,6 @@ def start_from(model: SpikeVideoFormer, folder: Path) -> tuple[list[str], list[s
     return taken, left
 
 
-def _splits(config: TrainConfig, index: ClipIndex | None) -> tuple[ClipIndex, ClipIndex]:
-    """The checked clips to train and to validate on."""
-    if index is None:
-        if config.data is None:
-            raise ValueError("no data is given; set --data to the folder of the data set")
-        index = read_index(config.data, layout=config.layout, fold=config.fold)
-    for split in (config.train_split, config.val_split):
-        if split != "val" or split in index.splits:
-            index.select(split)  # complains of a name that is not there before the long check
-    with progress_on_stderr("checked file") as progress:
-        report = check_index(
-            index,
-            required_splits=[config.train_split],
-            decode=config.check,
-            limits=DecodeLimits.unlimited() if config.unlimited_decoding else None,
-            progress=progress,
-        )
-    index = report.settle(skip_bad=config.skip_bad, folder=config.out)
-    if config.val_split == "val" and "val" not in index.splits:
-        index = index.with_validation(seed=config.seed)
-        log.info("the data set has no split val: a fifth of its training clips is set aside")
-    return index.select(config.train_split), index.select(config.val_split)
-
-
 def _plan(config: TrainConfig, clips: int, processes: int) -> StepPlan:
     plan = StepPlan(
         clips=clips,
@@ -219,17 +173,6 @@ def _plan(config: TrainConfig, clips: int, processes: int) -> StepPlan:
             f"{processes} processes); lower batch_size"
         )
     return plan
-
-
-def _fingerprint(*indices: ClipIndex) -> str:
-    """What a run learns from: files by name, not by where the data set lies."""
-    digest = hashlib.blake2b(digest_size=16)
-    for index in indices:
-        digest.update(repr(index.classes).encode())
-        for s in index.samples:
-            path = s.path.relative_to(index.root) if s.path.is_relative_to(index.root) else s.path
-            digest.update(repr((str(path), s.label, s.start_s, s.end_s)).encode())
-    return digest.hexdigest()
 
 
 def _resume(loop: Loop, fabric: Fabric) -> bool:
@@ -263,27 +206,29 @@ def _write_config(config: TrainConfig, plan: StepPlan, fabric: Fabric, model: nn
     write_text(config.out / "config.yaml", text)
 
 
-def _finish(loop: Loop, validation: ClipIndex, fabric: Fabric) -> TrainResult:
+def _write_origins(path: Path, model: nn.Module, taken: list[str], left: list[str]) -> None:
+    rows = [f"{name},taken" for name in taken] + [f"{name},new" for name in left]
+    order = {name: i for i, name in enumerate(model.state_dict())}
+    rows.sort(key=lambda row: order[row.partition(",")[0]])
+    write_text(path, "\n".join(["tensor,origin", *rows]) + "\n")
+
+
+def _finish(loop: Loop, fabric: Fabric) -> TrainResult:
     """Release the best weights, evaluate them, draw the plots."""
-    config, model, history = loop.config, loop.model, loop.state.history
+    task, config, model, history = loop.task, loop.config, loop.model, loop.state.history
     best: dict[str, Any] = load_checkpoint(loop.checkpoints.best)
     model.load_state_dict(best["model"])
-    dataset = ClipDataset(
-        validation,
-        config.clip_spec,
-        clips_per_video=config.eval_clips,
-        limits=DecodeLimits.unlimited() if config.unlimited_decoding else None,
-    )
-    evaluation = evaluate(
-        model, dataset, batch_size=config.batch_size, workers=config.workers, fabric=fabric
-    )
+    evaluation = task.finish(model, fabric)
     folder = config.out / "model"
     if fabric.is_global_zero:
         model.save_pretrained(folder)
-        text = json.dumps(evaluation.to_dict(), indent=2) + "\n"
-        write_text(config.out / "evaluation.json", text)
-        plot_confusion(evaluation, config.out / "confusion.png")
-        plot_learning_curves(history, config.out / "learning_curves.png")
+        write_text(
+            config.out / "evaluation.json", json.dumps(evaluation.to_dict(), indent=2) + "\n"
+        )
+        task.report(evaluation, history, config.out)
+        plot_learning_curves(
+            history, task.measure, task.watched, config.out / "learning_curves.png"
+        )
     fabric.barrier()
     return TrainResult(
         out=config.out,

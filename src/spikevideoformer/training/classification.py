@@ -1,0 +1,154 @@
+"""Training a network for classification of clips."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from spikevideoformer.data.check import check_index
+from spikevideoformer.data.clip import ClipBatch
+from spikevideoformer.data.dataset import ClipDataset
+from spikevideoformer.data.index import ClipIndex, read_index
+from spikevideoformer.data.video import DecodeLimits
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.tasks.classification import (
+    ClassificationResult,
+    classification_loss,
+    count_correct,
+)
+from spikevideoformer.training.batches import clip_loader
+from spikevideoformer.training.config import TrainConfig
+from spikevideoformer.training.devices import from_first_process
+from spikevideoformer.training.evaluate import evaluate
+from spikevideoformer.training.logs import progress_on_stderr
+from spikevideoformer.training.plots import plot_confusion
+from spikevideoformer.training.task import Row, Task
+
+log = logging.getLogger(__name__)
+
+
+class ClassificationTask(Task):
+    """Clips with one label each.
+
+    Args:
+        config: the run.
+        index: the clips; None: read from `config.data`.
+        fabric: launched.
+
+    Raises:
+        ValueError: data that cannot be used.
+    """
+
+    measure = "top1"
+    watched = ("top1", "top5")
+
+    def __init__(self, config: TrainConfig, index: ClipIndex | None, fabric: Fabric) -> None:
+        self.config = config
+        training, self._validation = from_first_process(fabric, lambda: _splits(config, index))
+        self._limits = DecodeLimits.unlimited() if config.unlimited_decoding else None
+        self._train_set = ClipDataset(
+            training,
+            config.clip_spec,
+            augmentation=config.augmentation,
+            seed=config.seed,
+            cache=config.cache,
+            limits=self._limits,
+        )
+        self._val_set = ClipDataset(
+            self._validation, config.clip_spec, cache=config.cache, limits=self._limits
+        )
+        self.classes, self.clips = training.classes, len(self._train_set)
+        self.data = _fingerprint(training, self._validation)
+
+    def create_model(self) -> SpikeVideoFormer:
+        model = super().create_model()
+        model.clip = self.config.clip_spec.to_dict()
+        return model
+
+    def batches(
+        self, keys: Iterable[list[tuple[int, int]]], device: torch.device
+    ) -> Iterator[ClipBatch]:
+        loader = clip_loader(self._train_set, keys, workers=self.config.workers, device=device)
+        return iter(loader)  # type: ignore[arg-type]  # of collated batches
+
+    def loss(self, output: Tensor, batch: ClipBatch) -> Tensor:
+        return classification_loss(
+            output, batch.labels, label_smoothing=self.config.label_smoothing
+        )
+
+    def count(self, output: Tensor, batch: ClipBatch) -> tuple[Tensor, int]:
+        return count_correct(output, batch.labels), len(batch)
+
+    def validate(
+        self, model: nn.Module, fabric: Fabric, after_batch: Callable[[], None]
+    ) -> ClassificationResult:
+        return evaluate(
+            model,
+            self._val_set,
+            batch_size=self.config.batch_size,
+            workers=self.config.workers,
+            fabric=fabric,
+            after_batch=after_batch,
+        )
+
+    def row(self, result: ClassificationResult) -> dict[str, float | int]:
+        return {"val_loss": result.loss, "val_top1": result.top1, "val_top5": result.top5}
+
+    def finish(self, model: SpikeVideoFormer, fabric: Fabric) -> ClassificationResult:
+        dataset = ClipDataset(
+            self._validation,
+            self.config.clip_spec,
+            clips_per_video=self.config.eval_clips,
+            limits=self._limits,
+        )
+        return evaluate(
+            model,
+            dataset,
+            batch_size=self.config.batch_size,
+            workers=self.config.workers,
+            fabric=fabric,
+        )
+
+    def report(self, result: ClassificationResult, history: Sequence[Row], out: Path) -> None:
+        plot_confusion(result, out / "confusion.png")
+
+
+def _splits(config: TrainConfig, index: ClipIndex | None) -> tuple[ClipIndex, ClipIndex]:
+    """The checked clips to train and to validate on."""
+    if index is None:
+        if config.data is None:
+            raise ValueError("no data is given; set --data to the folder of the data set")
+        index = read_index(config.data, layout=config.layout, fold=config.fold)
+    for split in (config.train_split, config.val_split):
+        if split != "val" or split in index.splits:
+            index.select(split)  # complains of a name that is not there before the long check
+    with progress_on_stderr("checked file") as progress:
+        report = check_index(
+            index,
+            required_splits=[config.train_split],
+            decode=config.check,
+            limits=DecodeLimits.unlimited() if config.unlimited_decoding else None,
+            progress=progress,
+        )
+    index = report.settle(skip_bad=config.skip_bad, folder=config.out)
+    if config.val_split == "val" and "val" not in index.splits:
+        index = index.with_validation(seed=config.seed)
+        log.info("the data set has no split val: a fifth of its training clips is set aside")
+    return index.select(config.train_split), index.select(config.val_split)
+
+
+def _fingerprint(*indices: ClipIndex) -> str:
+    """What a run learns from: files by name, not by where the data set lies."""
+    digest = hashlib.blake2b(digest_size=16)
+    for index in indices:
+        digest.update(repr(index.classes).encode())
+        for s in index.samples:
+            path = s.path.relative_to(index.root) if s.path.is_relative_to(index.root) else s.path
+            digest.update(repr((str(path), s.label, s.start_s, s.end_s)).encode())
+    return digest.hexdigest()
