@@ -144,7 +144,9 @@ def read_mask_table(root: Path) -> SequenceIndex:
             frames = number_by_position(by_name)
         else:
             problems += [
-                malformed(f.source, "no frame, but others of its sequence have one", "fill it in", split)
+                malformed(
+                    f.source, "no frame, but others of its sequence have one", "fill it in", split
+                )
                 for number, f in entries
                 if number is None
             ]

@@ -200,7 +200,9 @@ def _opened(
         kinds = ", ".join(formats)
         raise error_type(path, f"not an image that is read here ({kinds})") from None
     except _DAMAGE as error:
-        raise error_type(path, f"damaged or unreadable ({error or type(error).__name__})") from error
+        raise error_type(
+            path, f"damaged or unreadable ({error or type(error).__name__})"
+        ) from error
 
 
 def _kind(mode: str) -> str:
