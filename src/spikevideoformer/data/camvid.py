@@ -16,11 +16,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 from spikevideoformer.data.lists import empty_split, find_lists, malformed, numbered_lines
 from spikevideoformer.data.mask_folders import pair, pictures_in
-from spikevideoformer.data.sample import Problem, relative
+from spikevideoformer.data.sample import Problem
 from spikevideoformer.data.sequence import (
     IGNORED,
     Colour,
@@ -148,7 +149,7 @@ def read_camvid(root: Path, *, layout: str = "camvid") -> SequenceIndex:
         problems += repeated
         sequences += [
             FrameSequence(
-                name=f"{recording}_{piece[0].number:06d}_{split}", split=split, frames=piece
+                name=f"{split}/{recording}_{piece[0].number:06d}", split=split, frames=piece
             )
             for piece in _even_pieces(frames)
         ]
@@ -164,7 +165,7 @@ def read_camvid(root: Path, *, layout: str = "camvid") -> SequenceIndex:
 
 
 def _even_pieces(frames: list[SequenceFrame]) -> list[tuple[SequenceFrame, ...]]:
-    steps = [b.number - a.number for a, b in zip(frames, frames[1:], strict=False)]
+    steps = [b.number - a.number for a, b in pairwise(frames)]
 
     def before(position: int) -> bool:
         beside = steps[max(position - 2, 0) : position + 1]  # with the step itself in the middle

@@ -10,6 +10,7 @@ The frames of a sequence follow each other in natural order of their names: 2 be
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 from spikevideoformer.data.folders import split_folders, subfolders
@@ -105,7 +106,7 @@ def read_mask_folders(root: Path) -> SequenceIndex:
                     path=second,
                     split=split,
                 )
-                for first, second in zip(images, images[1:], strict=False)
+                for first, second in pairwise(images)
                 if first.stem == second.stem
             ]
             if not images:

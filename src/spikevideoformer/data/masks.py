@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from spikevideoformer.data.sample import one_line
 from spikevideoformer.data.sequence import IGNORED, Colour, MaskCode
@@ -176,7 +176,7 @@ def _opened(
     formats: tuple[str, ...],
     *,
     whole: bool = True,
-) -> Iterator[Image.Image]:
+) -> Iterator[ImageFile.ImageFile]:
     """An image file whose header is sound; whatever Pillow finds wrong names the file."""
     try:
         with path.open("rb") as file:
@@ -196,7 +196,7 @@ def _opened(
         raise
     except FileNotFoundError:
         raise error_type(path, "no such file") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         kinds = ", ".join(formats)
         raise error_type(path, f"not an image that is read here ({kinds})") from None
     except _DAMAGE as error:
@@ -217,7 +217,7 @@ def _rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _values(image: Image.Image) -> np.ndarray:
+def _values(image: ImageFile.ImageFile) -> np.ndarray:
     """The stored numbers of a one-channel image, uint8 or uint16."""
     stored = image.tile[0].args if image.tile else None
     raw = np.array(image)
@@ -228,7 +228,7 @@ def _values(image: Image.Image) -> np.ndarray:
     return raw.astype(np.uint16) if raw.dtype.itemsize == 2 else raw
 
 
-def _class_of_value(code: MaskCode, dtype: np.dtype) -> UInt8[np.ndarray, "V"]:
+def _class_of_value(code: MaskCode, dtype: np.dtype) -> UInt8[np.ndarray, " V"]:
     """The class of each value that a pixel can have; colours are packed into 24 bits."""
     table = np.full(2 ** min(8 * dtype.itemsize, 24), _UNLISTED, np.uint8)
     for value, label in code.values.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def cut(
         before: whether there is a gap right before the frame at this position, from 1.
     """
     starts = [0, *(i for i in range(1, len(frames)) if before(i)), len(frames)]
-    return [tuple(frames[a:b]) for a, b in zip(starts, starts[1:], strict=False) if a < b]
+    return [tuple(frames[a:b]) for a, b in pairwise(starts) if a < b]
 
 
 @dataclass(frozen=True, kw_only=True)

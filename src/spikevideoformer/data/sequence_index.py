@@ -1,4 +1,4 @@
-"""`read_sequences`: recognises a folder of frames with masks and has it read by its family's reader.
+"""`read_sequences`: recognises the layout of frames with masks and has them read.
 
 The types it answers with are defined in `sequence`.
 """

@@ -3,8 +3,9 @@
     root/train.txt, val.txt, test.txt           names of videos, one a line
     root/data/<video>/origin/<frame>.jpg        or .png
     root/data/<video>/mask/<frame>.png          1 to 124 are classes; 0 and 255 are ignored
-    root/label_num_dic_final.json               optional: {"wall": 1, ...}; else class_1, class_2, ...
+    root/label_num_dic_final.json               optional: {"wall": 1, ...}
 
+Without the last file the classes are called class_1 to class_124.
 The masks of the official test split are not public.
 """
 
