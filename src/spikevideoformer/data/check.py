@@ -12,7 +12,7 @@ import logging
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 Decode = Literal["full", "open", "none"]
 
-_KEPT_FIRST = ("test", "val", "train")
+KEPT_FIRST = ("test", "val", "train")
 """Of a clip that is in several splits the one in the first of these is kept: a duplicate costs a
 little training, but it would make an evaluation worthless."""
 
@@ -60,12 +60,7 @@ class CheckReport:
 
     def summary(self) -> str:
         """How many problems there are of each kind, and the first of them, in one line."""
-        if not self.problems:
-            return f"no problem in {len(self.index)} clips of {self.index.root}"
-        kinds = Counter(problem.kind for problem in self.problems)
-        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        total = f"{len(self.problems)} problem" + "s" * (len(self.problems) > 1)
-        return one_line(f"{total} in {self.index.root} ({counts}); first: {self.problems[0]}")
+        return summary_of(self.problems, f"{len(self.index)} clips", self.index.root)
 
     def settle(self, *, skip_bad: bool = False, folder: Path | None = None) -> ClipIndex:
         """Go on with the data set, or stop.
@@ -89,26 +84,15 @@ class CheckReport:
         emptied = [split for split in self.index.splits if split not in cleaned.splits]
         stop = not skip_bad or bool(emptied) or not cleaned.samples
         problems = self.problems if stop else (*self.problems, *self._classes_lost(cleaned))
-        where = ""
-        if folder is not None:
-            file = folder / ("problems.csv" if stop else "skipped.csv")
-            _write_problems(file, problems, self.index.root)
-            where = f"; all are listed in {file}"
-        if not skip_bad:
-            raise DatasetError(
-                f"{self.summary()}{where}; correct them, or leave them out with --skip-bad",
-                problems,
-            )
-        if stop:
-            lost = f"split {' and '.join(emptied)}" if emptied else "data set"
-            raise DatasetError(
-                f"without its bad clips the {lost} is empty: {self.summary()}{where}", problems
-            )
-        if folder is None:
-            for problem in problems:
-                log.warning("left out: %s", problem)
-        else:
-            log.warning("left out what has problems: %s%s", self.summary(), where)
+        lost = f"split {' and '.join(emptied)}" if emptied else "data set"
+        stop_or_skip(
+            problems,
+            self.index.root,
+            summary=self.summary(),
+            skip_bad=skip_bad,
+            lost=f"without its bad clips the {lost} is empty" if stop else None,
+            folder=folder,
+        )
         return cleaned
 
     def _classes_lost(self, cleaned: ClipIndex) -> Iterator[Problem]:
@@ -174,6 +158,67 @@ def check_index(
                 )
             )
     return CheckReport(index=index, problems=tuple(problems))
+
+
+# --- What is done with problems ------------------------------------------------------------------
+
+
+def summary_of(problems: Sequence[Problem], what: str, root: Path) -> str:
+    """How many problems there are of each kind, and the first of them, in one line.
+
+    Args:
+        problems: of the data set.
+        what: was looked at, as in "12 clips".
+        root: of the data set.
+    """
+    if not problems:
+        return f"no problem in {what} of {root}"
+    kinds = Counter(problem.kind for problem in problems)
+    counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    total = f"{len(problems)} problem" + "s" * (len(problems) > 1)
+    return one_line(f"{total} in {root} ({counts}); first: {problems[0]}")
+
+
+def stop_or_skip(
+    problems: Sequence[Problem],
+    root: Path,
+    *,
+    summary: str,
+    skip_bad: bool,
+    lost: str | None,
+    folder: Path | None,
+) -> None:
+    """Record problems and, unless they can be and shall be skipped, stop.
+
+    Args:
+        problems: at least one.
+        root: of the data set.
+        summary: of the problems, in one line.
+        skip_bad: whether what has problems shall be left out.
+        lost: what would be missing without it, so that nobody can go on; None: enough is left.
+        folder: where `skipped.csv`, or `problems.csv` where the run stops here, is written; None:
+            what is left out goes to the log, a line each.
+
+    Raises:
+        DatasetError: the run stops here.
+    """
+    stop = not skip_bad or lost is not None
+    where = ""
+    if folder is not None:
+        file = folder / ("problems.csv" if stop else "skipped.csv")
+        _write_problems(file, problems, root)
+        where = f"; all are listed in {file}"
+    if not skip_bad:
+        raise DatasetError(
+            f"{summary}{where}; correct them, or leave them out with --skip-bad", problems
+        )
+    if lost is not None:
+        raise DatasetError(f"{lost}: {summary}{where}", problems)
+    if folder is None:
+        for problem in problems:
+            log.warning("left out: %s", problem)
+    else:
+        log.warning("left out what has problems: %s%s", summary, where)
 
 
 # --- Files ---------------------------------------------------------------------------------------
@@ -291,7 +336,10 @@ def _repeated_lines(index: ClipIndex) -> Iterator[Problem]:
 
 def _in_several_splits(index: ClipIndex, sound: list[Path]) -> Iterator[Problem]:
     """Clips of one split that are in another too: the same file, or one with the same content."""
-    content = _shared_content(index, sound)
+    splits_of_path: defaultdict[Path, set[str]] = defaultdict(set)
+    for sample in index.samples:
+        splits_of_path[sample.path].add(sample.split)
+    content = shared_content({path: splits_of_path[path] for path in sound})
     alike: defaultdict[Hashable, list[ClipSample]] = defaultdict(list)
     for sample in index.samples:
         alike[content.get(sample.path) or os.path.normpath(sample.path)].append(sample)
@@ -299,12 +347,12 @@ def _in_several_splits(index: ClipIndex, sound: list[Path]) -> Iterator[Problem]
         if len({sample.split for sample in samples}) < 2:
             continue
         for sample in samples:
-            rank = _KEPT_FIRST.index(sample.split)
+            rank = KEPT_FIRST.index(sample.split)
             kept = next(
                 (
                     other
                     for other in samples
-                    if _KEPT_FIRST.index(other.split) < rank and _overlap(sample, other)
+                    if KEPT_FIRST.index(other.split) < rank and _overlap(sample, other)
                 ),
                 None,
             )
@@ -323,16 +371,16 @@ def _in_several_splits(index: ClipIndex, sound: list[Path]) -> Iterator[Problem]
             )
 
 
-def _shared_content(index: ClipIndex, sound: list[Path]) -> dict[Path, bytes]:
+def shared_content(splits_of_path: Mapping[Path, set[str]]) -> dict[Path, bytes]:
     """The digest of each file that could have a twin in another split.
 
     Only files of equal size can be equal, so of a large data set few files are read.
+
+    Args:
+        splits_of_path: the splits that each readable file or folder of images is in.
     """
-    splits_of_path: defaultdict[Path, set[str]] = defaultdict(set)
-    for sample in index.samples:
-        splits_of_path[sample.path].add(sample.split)
     paths_of_size: defaultdict[int, list[Path]] = defaultdict(list)
-    for path in sound:
+    for path in splits_of_path:
         paths_of_size[_content_bytes(path)].append(path)
     return {
         path: _digest(path)

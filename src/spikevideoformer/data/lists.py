@@ -59,6 +59,35 @@ def csv_fields(line: str, delimiter: str = ",") -> list[str] | None:
         return None
 
 
+def csv_records(
+    path: Path, required: tuple[str, ...]
+) -> Iterator[tuple[str, dict[str, str] | Problem]]:
+    """The lines of a csv file with a header: where each stands, and its fields by column name.
+
+    Names of columns are in lower case. A line that cannot be read comes as its problem; after a
+    header without one of the `required` columns nothing more comes.
+    """
+    header: list[str] | None = None
+    for number, line in numbered_lines(path):
+        source = f"{path.name}:{number}"
+        fields = csv_fields(line)
+        if fields is None:
+            yield source, malformed(source, "a quote is not closed", "close the quote")
+        elif header is None:
+            header = [name.lower() for name in fields]
+            if missing := [name for name in required if name not in header]:
+                reason = f"the header has no column {', '.join(missing)}"
+                remedy = f"begin the file with: {','.join(required)}"
+                yield source, malformed(source, reason, remedy)
+                return
+        elif len(fields) != len(header):
+            reason = f"{len(fields)} fields where the header has {len(header)}"
+            remedy = "give each column one field, quoted where it contains a comma"
+            yield source, malformed(source, reason, remedy)
+        else:
+            yield source, dict(zip(header, fields, strict=True))
+
+
 def malformed(source: str, reason: str, remedy: str, split: str | None = None) -> Problem:
     """The problem of a line that cannot be read."""
     return Problem(kind="malformed line", source=source, reason=reason, remedy=remedy, split=split)
@@ -164,41 +193,14 @@ def read_splits(root: Path) -> ClipIndex:
     Columns that are optional: `subject` or `group` (cross-validation keeps its clips together) and
     `start_s`, `end_s` (the labelled part of the file). Other columns are not read.
     """
-    path = root / "splits.csv"
     classes, problems = _optional_class_list(root)
     rows: list[Row] = []
-    header: list[str] | None = None
-    for number, line in numbered_lines(path):
-        source = f"{path.name}:{number}"
-        fields = csv_fields(line)
-        if fields is None:
-            problems.append(malformed(source, "a quote is not closed", "close the quote"))
-        elif header is None:
-            header = [name.lower() for name in fields]
-            missing = [name for name in ("path", "label", "split") if name not in header]
-            if missing:
-                problems.append(
-                    malformed(
-                        source,
-                        f"the header has no column {', '.join(missing)}",
-                        "begin the file with: path,label,split",
-                    )
-                )
-                break
-        elif len(fields) != len(header):
-            problems.append(
-                malformed(
-                    source,
-                    f"{len(fields)} fields where the header has {len(header)}",
-                    "give each column one field, quoted where it contains a comma",
-                )
-            )
+    for source, record in csv_records(root / "splits.csv", ("path", "label", "split")):
+        row = record if isinstance(record, Problem) else _row_of_record(root, source, record)
+        if isinstance(row, Problem):
+            problems.append(row)
         else:
-            row = _row_of_record(root, source, dict(zip(header, fields, strict=True)))
-            if isinstance(row, Problem):
-                problems.append(row)
-            else:
-                rows.append(row)
+            rows.append(row)
     return _index(root, "splits", rows, classes, problems)
 
 

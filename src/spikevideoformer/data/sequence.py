@@ -8,8 +8,9 @@ a frame's mask may be absent: such a frame is context, for the membranes and for
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,52 @@ class FrameSequence:
     def labelled(self) -> int:
         """How many frames have a mask."""
         return sum(frame.label is not None for frame in self.frames)
+
+
+def in_order(
+    frames: Iterable[SequenceFrame], split: str
+) -> tuple[list[SequenceFrame], list[Problem]]:
+    """Frames of one video by their numbers; of a number that comes twice the first frame stays.
+
+    Returns:
+        The frames, and a problem for each one that was left out.
+    """
+    kept: list[SequenceFrame] = []
+    problems: list[Problem] = []
+    for frame in sorted(frames, key=lambda frame: frame.number):
+        if kept and kept[-1].number == frame.number:
+            problems.append(
+                Problem(
+                    kind="repeated frame",
+                    source=frame.source,
+                    reason=f"{frame.image.name} has number {frame.number}, as {kept[-1].image.name}"
+                    f" ({kept[-1].source}) has",
+                    remedy="keep one of the two",
+                    path=frame.image,
+                    split=split,
+                )
+            )
+        else:
+            kept.append(frame)
+    return kept, problems
+
+
+def number_by_position(frames: Iterable[SequenceFrame]) -> list[SequenceFrame]:
+    """The frames, in this order, numbered from 0."""
+    return [replace(frame, number=number) for number, frame in enumerate(frames)]
+
+
+def cut(
+    frames: Sequence[SequenceFrame], before: Callable[[int], bool]
+) -> list[tuple[SequenceFrame, ...]]:
+    """Cut frames into pieces that do not span a gap.
+
+    Args:
+        frames: in order.
+        before: whether there is a gap right before the frame at this position, from 1.
+    """
+    starts = [0, *(i for i in range(1, len(frames)) if before(i)), len(frames)]
+    return [tuple(frames[a:b]) for a, b in pairwise(starts) if a < b]
 
 
 @dataclass(frozen=True, kw_only=True)

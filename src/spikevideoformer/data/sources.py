@@ -593,7 +593,7 @@ class ImageFolder:
             files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]
         except OSError as error:
             raise VideoError(path, f"cannot be listed: {_os_reason(error)}") from error
-        self.images = sorted((f for f in files if not f.name.startswith(".")), key=_natural_key)
+        self.images = sorted((f for f in files if not f.name.startswith(".")), key=natural_key)
         if not self.images:
             endings = " ".join(sorted(IMAGE_SUFFIXES))
             raise VideoError(
@@ -667,7 +667,7 @@ class ImageFolder:
         return Picture(frame, index / self.frame_rate_hz, 1 / self.frame_rate_hz)
 
 
-def _natural_key(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
+def natural_key(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
     """Sorts frame_2 before frame_10; the plain name decides between 01 and 1."""
     parts = [p for p in re.split(r"(\d+)", path.name) if p]
     return [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts], path.name
