@@ -46,7 +46,8 @@ def test_plots_are_png_files(tmp_path):
     metrics = ClassificationMetrics("ab")
     metrics.sums[2:] += 3
     plot_confusion(metrics.compute(), tmp_path / "confusion.png")
-    plot_learning_curves([{"epoch": 1, **ROW}, {"epoch": 2, **ROW}], tmp_path / "curves.png")
+    history = [{"epoch": 1, **ROW}, {"epoch": 2, **ROW}]
+    plot_learning_curves(history, "top1", ("top1", "top5"), tmp_path / "curves.png")
     for path in tmp_path.iterdir():
         assert path.read_bytes().startswith(b"\x89PNG")
 

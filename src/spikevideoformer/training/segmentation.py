@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from spikevideoformer.data.segmentation import (
     collate_segmentation,
 )
 from spikevideoformer.data.sequence import IGNORED, SegmentationSpec, SequenceIndex
-from spikevideoformer.data.sequence_check import check_sequences, count_pixels
+from spikevideoformer.data.sequence_check import SequenceReport, check_sequences, count_pixels
 from spikevideoformer.data.sequence_index import read_sequences
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.models.tiling import class_scores
@@ -376,7 +376,7 @@ def evaluate_segmentation_folder(
     return result
 
 
-def _checked(index: SequenceIndex, decode: Decode, required_splits: list[str]) -> Any:
+def _checked(index: SequenceIndex, decode: Decode, required_splits: list[str]) -> SequenceReport:
     with progress_on_stderr("checked file") as progress:
         return check_sequences(
             index, required_splits=required_splits, decode=decode, progress=progress
@@ -400,9 +400,12 @@ def _splits(
     training = index.select(config.train_split)
     weights = None
     if config.segmentation.class_weights != "none":
-        with progress_on_stderr("counted mask") as progress:
-            pixels = count_pixels(training, progress)
-        weights = class_weights_from_pixels(pixels.tolist(), config.segmentation.class_weights)
+        if report.class_pixels is None:  # nobody has looked at the masks yet
+            with progress_on_stderr("counted mask") as progress:
+                pixels = count_pixels(training, progress=progress).tolist()
+        else:
+            pixels = report.class_pixels[config.train_split]
+        weights = class_weights_from_pixels(pixels, config.segmentation.class_weights)
         assert weights is not None
         shown = zip(training.classes, weights.tolist(), strict=True)
         log.info("class weights: %s", ", ".join(f"{name} {w:.2f}" for name, w in shown))

@@ -20,20 +20,15 @@ Row = Mapping[str, float | int]
 class Batch(Protocol):
     """Clips of one forward pass."""
 
-    video: Tensor  # [B, T, C, H, W]
+    @property
+    def video(self) -> Tensor:
+        """Normalised clips [B, T, C, H, W]."""
+        ...
 
     def __len__(self) -> int: ...
 
     def to(self, device: torch.device | str) -> Self:
         """The batch on `device`."""
-        ...
-
-
-class Result(Protocol):
-    """Metrics of one evaluation."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
         ...
 
 
