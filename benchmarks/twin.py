@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from spikevideoformer.data.synthetic import write_direction_clips
-from spikevideoformer.demo import Recipe
+from spikevideoformer.demo.classification import Recipe
 from spikevideoformer.files import write_text
 from spikevideoformer.models.config import list_models
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer

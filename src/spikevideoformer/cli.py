@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spikevideoformer.data.video import DecodeLimits, VideoError
     from spikevideoformer.inference.predictor import FailedPrediction, PredictionResult
     from spikevideoformer.tasks.classification import ClassificationResult
+    from spikevideoformer.tasks.segmentation import SegmentationResult
 
 DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 LARGEST_COUNT = 128 * 1024**2  # pixels of a clip whose operations are counted
@@ -239,6 +240,61 @@ def _json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
 
+def _task_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--task",
+        choices=("classification", "segmentation"),
+        help="what the model is for; it knows itself, and another one is refused",
+    )
+
+
+_TILING = ("sliding_window", "scales", "flip")
+
+
+def _tiling_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sliding-window",
+        action="store_true",
+        help="segmentation: slide windows of the size of a training crop over large pictures",
+    )
+    parser.add_argument(
+        "--scales",
+        type=_numbers,
+        metavar="X,X,...",
+        help="segmentation: average over these scales of the picture, such as 0.75,1,1.25",
+    )
+    parser.add_argument(
+        "--flip", action="store_true", help="segmentation: average over the mirrored picture, too"
+    )
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _tiling(arguments: Namespace) -> dict[str, Any]:
+    given = {name: getattr(arguments, name) for name in _TILING}
+    return {name: value for name, value in given.items() if value}
+
+
+def _refuse_options(arguments: Namespace, names: Sequence[str], task: str) -> None:
+    for name in names:
+        if getattr(arguments, name):
+            raise ValueError(f"--{name.replace('_', '-')} is for {task}; leave it out")
+
+
+def _task_of(arguments: Namespace) -> str:
+    """What the model of --model is for, which --task may not contradict."""
+    from spikevideoformer.models.spikevideoformer import read_about
+
+    task: str = read_about(arguments.model)["task"]
+    if arguments.task not in (None, task):
+        raise ValueError(
+            f"{arguments.model} is a model for {task}; leave out --task {arguments.task}"
+        )
+    return task
+
+
 def _limits(arguments: Namespace) -> DecodeLimits:
     from spikevideoformer.data.video import DecodeLimits
 
@@ -263,13 +319,24 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for clips, runs and the report (default svf-demo)",
     )
+    parser.add_argument(
+        "--task",
+        choices=("classification", "segmentation"),
+        default="classification",
+        help="what the network learns (default classification)",
+    )
 
 
 def _demo(arguments: Namespace) -> int:
     out = _folder_to_write(arguments.out)
-    from spikevideoformer.demo import run_demo
+    if arguments.task == "segmentation":
+        from spikevideoformer.demo.segmentation import run_segmentation_demo
 
-    print(run_demo(out, tell=_note))
+        print(run_segmentation_demo(out, tell=_note))
+    else:
+        from spikevideoformer.demo.classification import run_demo
+
+        print(run_demo(out, tell=_note))
     return DONE
 
 
@@ -423,16 +490,17 @@ def _eval_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--split", default="val", help="train, val or test (default val)")
     parser.add_argument("--layout", metavar="NAME", help="how the data lies (default: recognised)")
+    _task_option(parser)
     parser.add_argument(
-        "--fold", type=int, default=1, metavar="N", help="official fold, where there are some"
+        "--fold", type=int, metavar="N", help="classification: official fold, where there are some"
     )
     parser.add_argument(
         "--clips",
         type=int,
-        default=1,
         metavar="N",
-        help="clips to average a video over (default 1)",
+        help="classification: clips to average a video over (default 1)",
     )
+    _tiling_options(parser)
     parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="processes that decode (default 2)"
     )
@@ -443,29 +511,46 @@ def _eval_options(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="also write evaluation.json and confusion.png (and skipped.csv) into this folder",
+        help="also write evaluation.json, plots (and skipped.csv) into this folder",
     )
     _limits_option(parser)
     _json_option(parser)
 
 
 def _eval(arguments: Namespace) -> int:
-    from spikevideoformer.data.index import read_index
-    from spikevideoformer.data.video import VideoError
-    from spikevideoformer.training import evaluate_folder
-
     for name, least in (("clips", 1), ("workers", 0), ("batch_size", 1)):
         if (value := getattr(arguments, name)) is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; give at least {least}")
-    index = read_index(
-        arguments.data, split=arguments.split, layout=arguments.layout, fold=arguments.fold
-    )
+    task = _task_of(arguments)
     out = None if arguments.out is None else _folder_to_write(arguments.out)
+    evaluated = _evaluated_masks if task == "segmentation" else _evaluated
+    result: ClassificationResult | SegmentationResult = evaluated(arguments, out)
+    if out is not None:
+        from spikevideoformer.files import write_text
+
+        write_text(out / "evaluation.json", json.dumps(result.to_dict(), indent=2) + "\n")
+    if arguments.json:
+        _print_json(result.to_dict())
+    else:
+        print("\n".join(_evaluation_lines(result)))
+    return DONE
+
+
+def _evaluated(arguments: Namespace, out: Path | None) -> ClassificationResult:
+    from spikevideoformer.data.index import read_index
+    from spikevideoformer.data.video import VideoError
+    from spikevideoformer.training import evaluate_folder
+    from spikevideoformer.training.plots import plot_confusion
+
+    _refuse_options(arguments, _TILING, "segmentation")
+    index = read_index(
+        arguments.data, split=arguments.split, layout=arguments.layout, fold=arguments.fold or 1
+    )
     try:
         result = evaluate_folder(
             Path(arguments.model),
             index,
-            clips_per_video=arguments.clips,
+            clips_per_video=arguments.clips or 1,
             batch_size=arguments.batch_size or 8,
             workers=arguments.workers,
             device=arguments.device,
@@ -478,21 +563,36 @@ def _eval(arguments: Namespace) -> int:
     except VideoError as error:
         raise ValueError(f"{error}; leave such files out with --skip-bad") from error
     if out is not None:
-        from spikevideoformer.training.plots import plot_confusion
-
-        text = json.dumps(result.to_dict(), indent=2) + "\n"
-        write_text(out / "evaluation.json", text)
         plot_confusion(result, out / "confusion.png")
-    if arguments.json:
-        _print_json(result.to_dict())
-    else:
-        print("\n".join(_evaluation_lines(result)))
-    return DONE
+    return result
 
 
-def _evaluation_lines(result: ClassificationResult) -> Iterator[str]:
+def _evaluated_masks(arguments: Namespace, out: Path | None) -> SegmentationResult:
+    from spikevideoformer.data.sequence_index import read_sequences
+    from spikevideoformer.training import evaluate_segmentation_folder
+
+    _refuse_options(arguments, ("fold", "clips", "batch_size"), "classification")
+    index = read_sequences(arguments.data, split=arguments.split, layout=arguments.layout)
+    return evaluate_segmentation_folder(
+        Path(arguments.model),
+        index,
+        workers=arguments.workers,
+        device=arguments.device,
+        precision=arguments.precision,
+        check="full" if arguments.skip_bad else "open",
+        skip_bad=arguments.skip_bad,
+        out=out,
+        **_tiling(arguments),
+    )
+
+
+def _evaluation_lines(result: ClassificationResult | SegmentationResult) -> Iterator[str]:
     from spikevideoformer.data.sample import one_line
+    from spikevideoformer.tasks.segmentation import SegmentationResult
 
+    if isinstance(result, SegmentationResult):
+        yield from map(one_line, _mask_lines(result))
+        return
     yield f"top-1 {result.top1:.1%}, top-5 {result.top5:.1%} of {result.clips} videos"
     yield f"mean over classes {result.mean_class_accuracy:.1%}, loss {result.loss:.3f} nats"
     width = max(map(len, result.classes))
@@ -501,6 +601,26 @@ def _evaluation_lines(result: ClassificationResult) -> Iterator[str]:
     ):
         if share is not None:
             yield one_line(f"  {name:<{width}}  {share:6.1%} of {sum(row)}")
+
+
+def _mask_lines(result: SegmentationResult) -> Iterator[str]:
+    yield (
+        f"mIoU {result.miou:.1%}, pixel accuracy {result.pixel_accuracy:.1%} of "
+        f"{result.frames} frames"
+    )
+    held = [
+        f"mVC{n} {share:.1%}"
+        for n, share in ((8, result.mvc8), (16, result.mvc16))
+        if share is not None
+    ]
+    loss = "" if result.loss is None else f", loss {result.loss:.3f} nats"
+    yield ", ".join([f"mean over classes {result.mean_class_accuracy:.1%}{loss}", *held])
+    width = max(map(len, result.classes))
+    for name, iou, pixels in zip(
+        result.classes, result.class_iou, result.class_pixels, strict=True
+    ):
+        if iou is not None:
+            yield f"  {name:<{width}}  IoU {iou:6.1%}  ({pixels / result.pixels:.1%} of pixels)"
 
 
 # --- svf predict ---------------------------------------------------------------------------------

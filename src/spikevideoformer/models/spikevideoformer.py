@@ -200,6 +200,15 @@ def create_model(
     return SpikeVideoFormer(config, task=task, num_classes=num_classes)
 
 
+def read_about(folder_or_hub_id: str | os.PathLike[str]) -> dict[str, Any]:
+    """What ``config.json`` of a model says (task, classes, ...), without loading its weights.
+
+    Raises:
+        ValueError: as :meth:`SpikeVideoFormer.from_pretrained`.
+    """
+    return _read_config(_local_folder(folder_or_hub_id) / CONFIG_FILE)
+
+
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
     """Load every tensor, or raise a ValueError of one line that names the first misfit."""
     own = model.state_dict()

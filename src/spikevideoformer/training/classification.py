@@ -75,7 +75,7 @@ class ClassificationTask(Task):
         self, keys: Iterable[list[tuple[int, int]]], device: torch.device
     ) -> Iterator[ClipBatch]:
         loader = clip_loader(self._train_set, keys, workers=self.config.workers, device=device)
-        return iter(loader)  # type: ignore[arg-type]  # of collated batches
+        return iter(loader)
 
     def loss(self, output: Tensor, batch: ClipBatch) -> Tensor:
         return classification_loss(

@@ -1,4 +1,4 @@
-"""``svf demo``: the whole way on clips that it makes itself, with a report to look at.
+"""``svf demo``: classification of clips that it makes itself, with a report to look at.
 
 Clips are made whose class lies in the motion alone. The same small network learns them twice: in
 the joint space-time design, and in the spatial-only design whose neurons forget every frame before
@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,7 @@ from typing import Literal
 from spikevideoformer.data.index import read_index
 from spikevideoformer.data.synthetic import FRAMES, SIZE, write_direction_clips
 from spikevideoformer.data.transforms import Augmentation
+from spikevideoformer.demo.report import picture, share, stage
 from spikevideoformer.files import write_text
 from spikevideoformer.inference.annotate import write_annotated
 from spikevideoformer.inference.page import STYLE, inline
@@ -93,20 +93,20 @@ def run_demo(out: Path, *, recipe: Recipe = Recipe(), tell: Callable[[str], None
     begin_s = time.monotonic()
     clips = out / "clips"
     made = out / "clips.done"
-    with _stage(tell, "1/5 making clips"):
+    with stage(tell, "1/5 making clips"):
         if not made.exists():
             write_direction_clips(
                 clips, train=recipe.train_clips, val=recipe.val_clips, seed=recipe.seed
             )
             write_text(made, "all clips are whole\n")
-    with _stage(tell, "2/5 training the joint space-time design"):
+    with stage(tell, "2/5 training the joint space-time design"):
         joint = _train(recipe.training, clips, out, "joint")
-    with _stage(tell, "3/5 training the spatial-only design, for comparison"):
+    with stage(tell, "3/5 training the spatial-only design, for comparison"):
         shorter = replace(recipe.training, epochs=recipe.spatial_epochs)
         spatial = _train(shorter, clips, out, "spatial_only")
-    with _stage(tell, "4/5 predicting on video files"):
+    with stage(tell, "4/5 predicting on video files"):
         used = _predict(clips, out)
-    with _stage(tell, "5/5 writing the report"):
+    with stage(tell, "5/5 writing the report"):
         report = out / "report.html"
         minutes = (time.monotonic() - begin_s) / 60
         text = _report(out, joint, spatial, used, minutes)
@@ -127,19 +127,13 @@ def run_demo(out: Path, *, recipe: Recipe = Recipe(), tell: Callable[[str], None
     )
 
 
-@contextmanager
-def _stage(tell: Callable[[str], None], name: str) -> Iterator[None]:
-    tell(f"[{name}]")
-    begin_s = time.monotonic()
-    yield
-    tell(f"[{name}: {time.monotonic() - begin_s:.1f} s]")
-
-
 def _train(
     recipe: TrainConfig, clips: Path, out: Path, design: Literal["joint", "spatial_only"]
 ) -> ClassificationResult:
     config = replace(recipe, data=clips, out=out / design, design=design)
-    return train(config, resume=True).evaluation
+    evaluation = train(config, resume=True).evaluation
+    assert isinstance(evaluation, ClassificationResult)
+    return evaluation
 
 
 def _predict(clips: Path, out: Path) -> list[Used]:
@@ -167,17 +161,17 @@ def _report(
 ) -> str:
     """One HTML page with pictures and videos inside it."""
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td>{_share(a)}{_share(b)}</tr>"
+        f"<tr><td>{html.escape(name)}</td>{share(a)}{share(b)}</tr>"
         for name, a, b in zip(
             joint.classes, joint.class_accuracy, spatial.class_accuracy, strict=True
         )
     )
     curves = "".join(
-        _picture(out / design / "learning_curves.png", f"{title}: learning curves")
+        picture(out / design / "learning_curves.png", f"{title}: learning curves")
         for design, title in (("joint", "Joint"), ("spatial_only", "Spatial only"))
     )
     matrices = "".join(
-        _picture(out / design / "confusion.png", f"{title}: confusion matrix")
+        picture(out / design / "confusion.png", f"{title}: confusion matrix")
         for design, title in (("joint", "Joint"), ("spatial_only", "Spatial only"))
     )
     videos = "".join(_video(one) for one in used)
@@ -195,8 +189,8 @@ for this demo. The class of a clip lies in its motion alone, so a network that f
 before the next cannot tell it: that is the spatial-only design.</p>
 <table>
 <tr><th>validation, {joint.clips} clips</th><th>joint space-time</th><th>spatial only</th></tr>
-<tr><td><b>top-1</b></td>{_share(joint.top1)}{_share(spatial.top1)}</tr>
-<tr><td>chance</td>{_share(1 / len(joint.classes))}{_share(1 / len(joint.classes))}</tr>
+<tr><td><b>top-1</b></td>{share(joint.top1)}{share(spatial.top1)}</tr>
+<tr><td>chance</td>{share(1 / len(joint.classes))}{share(1 / len(joint.classes))}</tr>
 {rows}</table>
 <h2>Training</h2><div class="row">{curves}</div><div class="row">{matrices}</div>
 <h2>Predictions of the joint network on video files</h2><div class="row">{videos}</div>
@@ -204,15 +198,6 @@ before the next cannot tell it: that is the spatial-only design.</p>
 <p>Made in {minutes:.1f} minutes. The trained model is the folder
 <code>{html.escape(str(out / "joint" / "model"))}</code>.</p></html>
 """
-
-
-def _share(value: float | None) -> str:
-    return f'<td class="number">{"" if value is None else f"{value:.1%}"}</td>'
-
-
-def _picture(path: Path, caption: str) -> str:
-    source = inline(path.read_bytes(), "image/png")
-    return f'<figure><img src="{source}" alt=""><figcaption>{caption}</figcaption></figure>'
 
 
 def _video(one: Used) -> str:

@@ -1,0 +1,1 @@
+"""``svf demo``: the whole way, of one task, on data that it makes itself."""
