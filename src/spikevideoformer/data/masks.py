@@ -25,8 +25,8 @@ MAX_PIXELS = DecodeLimits().max_frame_pixels or 0
 """Largest picture that is unpacked: a file of some kilobytes can announce gigabytes."""
 
 # Only lossless formats: the edges that JPEG blurs would become classes that nobody drew.
-_MASK_FORMATS = ("PNG", "BMP", "TIFF")
-_PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
+_MASK_FORMATS = ("PNG", "BMP")
+_PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 
 # What Pillow raises for files that are damaged, depending on where the damage is.
 _DAMAGE = (
@@ -69,7 +69,7 @@ def read_mask(path: Path, code: MaskCode) -> UInt8[np.ndarray, "H W"]:
     """Read the classes of a mask file.
 
     Args:
-        path: PNG, BMP or TIFF. Where the code is of values, the file has one channel of 1 to 16
+        path: PNG or BMP. Where the code is of values, the file has one channel of 1 to 16
             bits; of a palette file the numbers count and not its colours. Where the code is of
             colours, the file is RGB, RGBA (alpha is dropped) or a palette of colours.
         code: what the values or colours mean; class indices below 254.
