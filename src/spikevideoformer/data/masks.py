@@ -249,15 +249,17 @@ def _unlisted(raw: np.ndarray, code: MaskCode) -> str:
     values, pixels = np.unique(raw, return_counts=True)
     most = int(pixels.argmax())
     value = int(values[most])
-    others = f" and {len(values) - 1} more values" if len(values) > 1 else ""
+    others = len(values) - 1
     count = f"{pixels[most]} pixel" + "s" * bool(pixels[most] != 1)
+    if others:
+        count += f" (and {others} other value" + "s" * (others > 1) + ")"
     if code.of_colours:
         colour = (value >> 16, value >> 8 & 255, value & 255)
         return (
-            f"colour {colour} in {count}{others} is not of the data set;"
+            f"colour {colour} in {count} is not of the data set;"
             f" accepted are its {len(code.values)} colours"
         )
-    return f"value {value} in {count}{others} is no class; accepted are {_ranges(code)}"
+    return f"value {value} in {count} is no class; accepted are {_ranges(code)}"
 
 
 def _ranges(code: MaskCode) -> str:

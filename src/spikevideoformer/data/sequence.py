@@ -260,4 +260,5 @@ class SegmentationSpec:
             )
         if missing := [n for n in ("frames", "short_side", "crop") if n not in values]:
             raise ValueError(f"clip setting {', '.join(missing)} is missing")
-        return cls(**values)
+        # JSON and YAML give lists.
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
