@@ -137,9 +137,7 @@ def test_what_does_not_fit_is_collected(root: Path) -> None:
         ([0], [1]),
     ],
 )
-def test_cut_where_the_step_changes(
-    tmp_path: Path, numbers: list[int], pieces: list[int]
-) -> None:
+def test_cut_where_the_step_changes(tmp_path: Path, numbers: list[int], pieces: list[int]) -> None:
     (tmp_path / LABELS).mkdir()
     for number in numbers:
         picture(tmp_path / IMAGES / f"0016E5_{number:05d}.png", 1, 1)

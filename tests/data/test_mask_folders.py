@@ -57,7 +57,11 @@ def test_without_classes(root: Path) -> None:
 
 
 def test_pictures_in(root: Path) -> None:
-    assert [p.name for p in pictures_in(root / "train/s1/images")] == ["f0.png", "f5.png", "f10.png"]
+    assert [p.name for p in pictures_in(root / "train/s1/images")] == [
+        "f0.png",
+        "f5.png",
+        "f10.png",
+    ]
     assert pictures_in(root / "train/s1/nothing") == []
 
 
