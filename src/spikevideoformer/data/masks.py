@@ -25,8 +25,8 @@ MAX_PIXELS = DecodeLimits().max_frame_pixels or 0
 """Largest picture that is unpacked: a file of some kilobytes can announce gigabytes."""
 
 # Only lossless formats: the edges that JPEG blurs would become classes that nobody drew.
-_MASK_FORMATS = ("PNG", "BMP", "TIFF")
-_PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
+_MASK_FORMATS = ("PNG", "BMP")
+_PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 
 # What Pillow raises for files that are damaged, depending on where the damage is.
 _DAMAGE = (
@@ -69,7 +69,7 @@ def read_mask(path: Path, code: MaskCode) -> UInt8[np.ndarray, "H W"]:
     """Read the classes of a mask file.
 
     Args:
-        path: PNG, BMP or TIFF. Where the code is of values, the file has one channel of 1 to 16
+        path: PNG or BMP. Where the code is of values, the file has one channel of 1 to 16
             bits; of a palette file the numbers count and not its colours. Where the code is of
             colours, the file is RGB, RGBA (alpha is dropped) or a palette of colours.
         code: what the values or colours mean; class indices below 254.
@@ -249,15 +249,17 @@ def _unlisted(raw: np.ndarray, code: MaskCode) -> str:
     values, pixels = np.unique(raw, return_counts=True)
     most = int(pixels.argmax())
     value = int(values[most])
-    others = f" and {len(values) - 1} more values" if len(values) > 1 else ""
+    others = len(values) - 1
     count = f"{pixels[most]} pixel" + "s" * bool(pixels[most] != 1)
+    if others:
+        count += f" (and {others} other value" + "s" * (others > 1) + ")"
     if code.of_colours:
         colour = (value >> 16, value >> 8 & 255, value & 255)
         return (
-            f"colour {colour} in {count}{others} is not of the data set;"
+            f"colour {colour} in {count} is not of the data set;"
             f" accepted are its {len(code.values)} colours"
         )
-    return f"value {value} in {count}{others} is no class; accepted are {_ranges(code)}"
+    return f"value {value} in {count} is no class; accepted are {_ranges(code)}"
 
 
 def _ranges(code: MaskCode) -> str:

@@ -260,4 +260,8 @@ class SegmentationSpec:
             )
         if missing := [n for n in ("frames", "short_side", "crop") if n not in values]:
             raise ValueError(f"clip setting {', '.join(missing)} is missing")
-        return cls(**values)
+        # JSON knows no tuples.
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**plain)
