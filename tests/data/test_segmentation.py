@@ -101,7 +101,7 @@ class TestCuts:
         for cut in cuts:
             gaps = np.diff(cut.positions)
             assert set(gaps) <= {0, step}
-            assert 0 <= min(cut.positions) and max(cut.positions) < length
+            assert min(cut.positions) >= 0 and max(cut.positions) < length
 
 
 def ramp(T: int = 2, H: int = 32, W: int = 48) -> tuple[torch.Tensor, torch.Tensor]:
