@@ -530,6 +530,59 @@ def test_energy_of_a_model_on_videos(
         assert {row["form"] for row in csv.DictReader(file)} >= {"executed", "merged"}
 
 
+@pytest.fixture(scope="session")
+def segmentation_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained nano network that segments crops of 32 x 48, two frames a clip."""
+    from spikevideoformer.bench.inputs import lively_model
+
+    folder = tmp_path_factory.mktemp("segmentation")
+    model = lively_model("svf_nano", task="segmentation", num_classes=3, frames=2, size=32)
+    clip = {"frames": 2, "short_side": 40, "crop": [32, 48], "step": 2}
+    model.save_pretrained(folder, clip=clip)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "clip", "says"),
+    [
+        ([], [2, 3, 32, 48], "MADE clip"),
+        (["--size", "16", "--frames", "1"], [1, 3, 16, 16], "MADE clip"),
+        (["VIDEO"], [2, 3, 32, 48], "on 2 clips of the videos given"),
+        (["VIDEO", "--size", "80"], [2, 3, 80, 80], "on 2 clips"),  # pictures of 48 x 64
+    ],
+)
+def test_energy_of_segmentation(
+    svf, segmentation_folder: Path, video_folder: Path, options: list[str], clip, says: str
+) -> None:
+    options = [str(video_folder / "one.mp4") if o == "VIDEO" else o for o in options]
+    status, out, _ = svf(
+        *("energy", "--model", segmentation_folder, *options, "--clips", "2", "--json")
+    )
+    assert status == 0
+    about = json.loads(out)
+    assert about["clip"] == clip
+    assert says in about["rates_from"]
+    energy = {t["convention"]: t["energy_mj"] for t in about["totals"]}
+    assert 0 < energy["paper"] < energy["executed"] < energy["ANN"] < energy["twin"]
+
+
+def test_growth_of_segmentation_is_of_its_crop(svf, segmentation_folder: Path) -> None:
+    status, out, _ = svf("energy", "--model", segmentation_folder, "--growth")
+    assert status == 0
+    assert "2x3 tokens a frame" in out
+
+
+def test_what_is_for_classification_only(svf, segmentation_folder: Path, tmp_path: Path) -> None:
+    status, _, err = svf(
+        "energy", "--model", segmentation_folder, "--no-merge", "--html", "--out", tmp_path
+    )
+    assert (status, err.count("\n")) == (2, 1)
+    assert "the page about a clip shows classification only; leave out --html" in err
+    status, _, err = svf("theory", "--model", segmentation_folder, "a.mp4", "--out", tmp_path)
+    assert status == 2
+    assert "is made for segmentation; give a model for classification" in err
+
+
 def test_energy_of_a_preset_says_that_it_is_untrained(svf, tmp_path: Path) -> None:
     cost = tmp_path / "cost.yaml"
     cost.write_text("add_float32_pj: 2.0\n")

@@ -20,7 +20,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -29,9 +29,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, 
 from spikevideoformer.files import write_text
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from spikevideoformer.data.clip import Clip, ClipSpec
+    from spikevideoformer.data.sequence import SegmentationSpec
     from spikevideoformer.data.video import DecodeLimits, VideoError
     from spikevideoformer.inference.predictor import FailedPrediction, PredictionResult
+    from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
     from spikevideoformer.tasks.classification import ClassificationResult
     from spikevideoformer.tasks.segmentation import SegmentationResult
 
@@ -957,7 +961,10 @@ def _energy_options(parser: argparse.ArgumentParser) -> None:
         "--frames", type=int, metavar="T", help="frames of a clip (default: the model's, or 8)"
     )
     parser.add_argument(
-        "--size", type=int, metavar="PIXELS", help="input size (default: the model's, or 224)"
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="input size (default: the model's, for segmentation its crop; or 224)",
     )
     parser.add_argument(
         "--cost",
@@ -1021,23 +1028,23 @@ def _energy(arguments: Namespace) -> int:
 
     from spikevideoformer.bench.inputs import lively_model, made_clip
     from spikevideoformer.data.clip import ClipSpec
-    from spikevideoformer.data.transforms import eval_transform
     from spikevideoformer.energy.cost import HOROWITZ_45NM, CostTable
     from spikevideoformer.energy.report import energy_report
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 
     cost = HOROWITZ_45NM if arguments.cost is None else CostTable.from_yaml(arguments.cost)
-    given = {k: v for k in ("frames", "size") if (v := getattr(arguments, k)) is not None}
     model = None if is_preset else SpikeVideoFormer.from_pretrained(arguments.model)
-    clip = {"frames": 8, "size": 224} if model is None or model.clip is None else model.clip
-    spec = ClipSpec.from_dict({**clip, **given})
-    if spec.frames * spec.size**2 > LARGEST_COUNT:
+    spec = _energy_spec(arguments, model)
+    height, width = (spec.size, spec.size) if isinstance(spec, ClipSpec) else spec.crop
+    if spec.frames * height * width > LARGEST_COUNT:
         raise ValueError(
-            f"T={spec.frames} frames of {spec.size}x{spec.size} are more than can be counted; "
+            f"T={spec.frames} frames of {height}x{width} are more than can be counted; "
             "lower --frames or --size"
         )
+    if arguments.html and not isinstance(spec, ClipSpec):
+        raise ValueError("the page about a clip shows classification only; leave out --html")
     if model is None:
-        model = lively_model(arguments.model, frames=spec.frames, size=spec.size)
+        model = lively_model(arguments.model, frames=spec.frames, size=height)
         rates_from = "of UNTRAINED weights, batch norms set so that neurons fire"
     else:
         rates_from = "of this trained model"
@@ -1058,7 +1065,7 @@ def _energy(arguments: Namespace) -> int:
         ).eval()
     report = energy_report(
         model,
-        torch.stack([eval_transform(clip.frames, spec) for clip in clips]),
+        torch.stack([_energy_input(clip, spec) for clip in clips]),
         cost=cost,
         merge=compare,
         twin=twin,
@@ -1076,6 +1083,7 @@ def _energy(arguments: Namespace) -> int:
         if arguments.html:
             from spikevideoformer.inference.page import clip_page
 
+            assert isinstance(spec, ClipSpec)  # for classification
             page = clip_page(
                 model,
                 clips[0],
@@ -1093,9 +1101,48 @@ def _energy(arguments: Namespace) -> int:
     return SOME_FAILED if failures else DONE
 
 
-def _clips(arguments: Namespace, spec: ClipSpec) -> tuple[list[Clip], int]:
+def _energy_spec(
+    arguments: Namespace, model: SpikeVideoFormer | None
+) -> ClipSpec | SegmentationSpec:
+    """How clips are made: as the model says, but for what is given."""
+    from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.data.sequence import SegmentationSpec
+
+    size, frames = arguments.size, arguments.frames
+    clip: dict[str, Any] = {"frames": 8, "size": 224}
+    given = {"frames": frames, "size": size}
+    of_frames = model is not None and model.task == "segmentation"
+    if of_frames:
+        clip = {"frames": 8, "short_side": None, "crop": (224, 224)}
+        given = {"frames": frames, "crop": size and (size, size)}
+    if model is not None and model.clip is not None:
+        clip = model.clip
+    clip = {**clip, **{name: value for name, value in given.items() if value is not None}}
+    return (SegmentationSpec if of_frames else ClipSpec).from_dict(clip)
+
+
+def _energy_input(clip: Clip, spec: ClipSpec | SegmentationSpec) -> Tensor:
+    """What the network sees, ``[T, 3, H, W]``: for segmentation the middle crop of the pictures.
+
+    Pictures that the crop does not fit into are enlarged.
+    """
+    from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.data.transforms import eval_transform, picture_input
+
+    if isinstance(spec, ClipSpec):
+        return eval_transform(clip.frames, spec)
+    (height, width), (h, w) = spec.crop, clip.frames.shape[1:3]
+    least = -(-max(height * w, width * h) // max(h, w))  # the crop fits: h/short <= h/height ...
+    short = max(spec.short_side or min(h, w), least)
+    video = picture_input(clip.frames, replace(spec, short_side=short))
+    top, left = ((a - b) // 2 for a, b in zip(video.shape[2:], spec.crop, strict=True))
+    return video[..., top : top + height, left : left + width]
+
+
+def _clips(arguments: Namespace, spec: ClipSpec | SegmentationSpec) -> tuple[list[Clip], int]:
     """Clips of the videos, evenly taken where there are too many, and how many videos failed."""
-    from spikevideoformer.data.video import VideoError, iter_windows
+    from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.data.video import VideoError, iter_windows, probe
     from spikevideoformer.inference.inputs import expand_inputs
 
     found = list(expand_inputs(arguments.inputs))
@@ -1105,11 +1152,16 @@ def _clips(arguments: Namespace, spec: ClipSpec) -> tuple[list[Clip], int]:
         _note(f"counting {arguments.clips} of {len(videos)} videos; --clips {len(videos)} for all")
         videos = [videos[i * len(videos) // arguments.clips] for i in range(arguments.clips)]
     share = -(-arguments.clips // max(1, len(videos)))  # windows of each video
+    limits = _limits(arguments)
     clips: list[Clip] = []
     for video in videos:
         try:
-            windows = iter_windows(video, spec, resize_short=spec.size, limits=_limits(arguments))
-            clips += islice(windows, share)
+            if isinstance(spec, ClipSpec):
+                cut, short = spec, spec.size
+            else:  # frames that follow each other, as in sequences
+                rate = probe(video, limits=limits).frame_rate_hz / spec.step
+                cut, short = ClipSpec(frames=spec.frames, size=1, frame_rate_hz=rate), None
+            clips += islice(iter_windows(video, cut, resize_short=short, limits=limits), share)
         except VideoError as error:
             errors.append(error)
     if not clips:
@@ -1120,6 +1172,7 @@ def _clips(arguments: Namespace, spec: ClipSpec) -> tuple[list[Clip], int]:
 
 
 def _energy_growth(arguments: Namespace, is_preset: bool, out: Path | None) -> int:
+    from spikevideoformer.data.clip import ClipSpec
     from spikevideoformer.energy.growth import counted_growth, format_growth, plot_growth
     from spikevideoformer.models.config import STRIDE, preset
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -1131,15 +1184,18 @@ def _energy_growth(arguments: Namespace, is_preset: bool, out: Path | None) -> i
             f"{arguments.model} is an ordinary network; --growth is of spiking attention (beside "
             "softmax attention of the same shape): give a spiking model"
         )
-    clip = {"size": 224} if model is None or model.clip is None else model.clip
-    side = (arguments.size or clip["size"]) // STRIDE
-    points = counted_growth(config, tokens_per_frame=side * side)
+    spec = _energy_spec(arguments, model)
+    size = (spec.size, spec.size) if isinstance(spec, ClipSpec) else spec.crop
+    rows, columns = (side // STRIDE for side in size)
+    points = counted_growth(config, tokens_per_frame=rows * columns)
     if out is not None:
         plot_growth(points, out / "growth.png")
     if arguments.json:
         _print_json({"model": arguments.model, "growth": [p.to_dict() for p in points]})
     else:
-        print(f"attention of {arguments.model}, joint, {side}x{side} tokens a frame, V fires 0.2")
+        print(
+            f"attention of {arguments.model}, joint, {rows}x{columns} tokens a frame, V fires 0.2"
+        )
         print(format_growth(points))
     return DONE
 

@@ -19,7 +19,8 @@ WHOLE, SMALL_PIECES = 8 * 2**20, 2**17
 def lively_model(name: str = "svf_nano", **overrides: Any) -> SpikeVideoFormer:
     """Batch norms as after training, so that neurons fire at every depth."""
     torch.manual_seed(0)
-    model = svf.create_model(name, task="classification", num_classes=10, **overrides).eval()
+    options = {"task": "classification", "num_classes": 10} | overrides
+    model = svf.create_model(name, **options).eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
@@ -46,6 +47,9 @@ VARIANTS = {
     "integer": {"neuron": "integer_lif"},
     "soft_reset": {"neuron": {"v_reset": None, "decay_input": False}},
     "padded": {"pad_input": True},
+    "segmentation": {"task": "segmentation", "pad_input": True},
+    "segmentation_spatial_only": {"task": "segmentation", "design": "spatial_only"},
+    "segmentation_integer": {"task": "segmentation", "neuron": "integer_lif"},
 }
 
 
@@ -56,7 +60,7 @@ def test_exact_engine_fires_the_spikes_of_the_model(
 ) -> None:
     monkeypatch.setattr(engine_module, "PIECE_BYTES", piece_bytes)
     model = lively_model(**VARIANTS[variant])
-    video = clip(size=44 if variant == "padded" else 48)
+    video = clip(size=44 if model.config.pad_input else 48)
     with torch.inference_mode(), svf.record_firing_rates(model) as expected:
         logits = model(video)
     out, rates = InferenceEngine(model).run(video)
@@ -75,6 +79,32 @@ def test_logits_are_the_same_bits_where_clips_stay_together(shape: tuple[int, ..
     video = torch.randn(shape, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         assert torch.equal(InferenceEngine(model)(video), model(video))
+
+
+def test_every_pixel_has_the_logits_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The features of all stages are those of the model, bit for bit, in whichever pieces."""
+    monkeypatch.setattr(engine_module, "PIECE_BYTES", SMALL_PIECES)
+    model = lively_model(task="segmentation", pad_input=True)
+    engine = InferenceEngine(model)
+    seen: dict[str, tuple[Tensor, ...]] = {}
+    for name, network in (("model", model), ("engine", engine.model)):
+        network.head.register_forward_pre_hook(
+            lambda _module, args, name=name: seen.update({name: args[0]})
+        )
+    video = torch.randn(1, 6, 3, 50, 70, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        assert torch.equal(engine(video), model(video))
+    for ours, own in zip(seen["engine"], seen["model"], strict=True):
+        assert torch.equal(ours, own)
+    assert not any(fire.values for fire in engine._fires.values())  # nothing is kept
+
+
+def test_classification_keeps_the_last_stage_only() -> None:
+    engine = InferenceEngine(lively_model())
+    seen: list[int] = []
+    engine.model.head.register_forward_pre_hook(lambda _module, args: seen.append(len(args[0])))
+    engine(clip())
+    assert seen == [1]
 
 
 def test_nothing_is_carried_from_clip_to_clip() -> None:
@@ -131,6 +161,26 @@ def test_int8_engine_is_close_to_the_model(neuron: str) -> None:
         assert (rates.per_frame[name] - rate).abs().max() < 0.05 * levels, name
     assert not torch.equal(out, logits)  # weights are rounded
     assert torch.corrcoef(torch.stack([out.flatten(), logits.flatten()]))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
+def test_int8_features_of_all_stages_are_close_to_the_models(neuron: str) -> None:
+    """Closer than those of another clip: what rounding flips at random weights grows in depth."""
+    model = lively_model(neuron=neuron, task="segmentation", pad_input=True)
+    engine = InferenceEngine(model, precision="int8")
+    seen: list[tuple[Tensor, ...]] = []
+    for network in (model, engine.model):
+        network.head.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    video = clip(size=44)
+    with torch.inference_mode():
+        assert model(video).shape == engine(video).shape == (2, 5, 10, 44, 44)
+        model(video.flip(-1))
+    apart = [
+        ((ours - own).norm() / (other - own).norm()).item()
+        for own, ours, other in zip(*seen, strict=True)
+    ]
+    assert 0 < apart[0] < 0.5
+    assert max(apart) < 1
 
 
 @pytest.mark.parametrize(
@@ -200,7 +250,9 @@ def test_checked_videos_run_without_records(precision: Any) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["exact", "int8"])
-@pytest.mark.parametrize("variant", ["joint", "hierarchical", "spatial_only", "dot", "integer"])
+@pytest.mark.parametrize(
+    "variant", ["joint", "hierarchical", "spatial_only", "dot", "integer", "segmentation"]
+)
 def test_on_cuda(variant: str, precision: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on the CPU but for spikes that rounding flips; the clip is in no pieces."""
     monkeypatch.setattr(engine_module, "PIECE_BYTES", SMALL_PIECES)

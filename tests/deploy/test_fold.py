@@ -219,6 +219,21 @@ def test_small_presets(preset):
     _check_preset(preset)
 
 
+@pytest.mark.parametrize(("repconv", "sepconv"), FORMS)
+@pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
+@pytest.mark.parametrize("preset", ["svf_nano", pytest.param("svf_tiny", marks=pytest.mark.slow)])
+def test_segmentation(preset, neuron, repconv, sepconv):
+    torch.manual_seed(0)
+    options = {"task": "segmentation", "num_classes": 5, "pad_input": True, "neuron": neuron}
+    model = _lively(svf.create_model(preset, **options))
+    model.palette = tuple((i, i, i) for i in range(5))
+    folded = fold_for_inference(model, repconv=repconv, sepconv=sepconv)
+    assert (folded.task, folded.palette) == ("segmentation", model.palette)
+    video = _video(2, 3, 3, 40, 44)
+    assert _assert_same(model, folded, video) > 0.9
+    assert folded(video).shape == (2, 3, 5, 40, 44)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("preset", [name for name in list_models() if name.endswith("m")])

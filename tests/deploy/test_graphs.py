@@ -1,5 +1,7 @@
 """CUDA graphs of the whole network; without a GPU only what is refused."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -8,14 +10,9 @@ from spikevideoformer.deploy.graphs import GraphedModel
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 
 
-def _model() -> SpikeVideoFormer:
-    model = create_model(
-        "svf_nano",
-        num_classes=5,
-        readout="membrane",
-        residual_gain=1.0,
-        neuron={"v_threshold": 0.1},
-    )
+def _model(**options: Any) -> SpikeVideoFormer:
+    options = {"readout": "membrane", "residual_gain": 1.0} | options
+    model = create_model("svf_nano", num_classes=5, neuron={"v_threshold": 0.1}, **options)
     torch.nn.init.normal_(model.head.fc.weight)
     return model.eval()
 
@@ -48,6 +45,22 @@ def test_replays_are_the_eager_output(precision: str) -> None:
             assert torch.equal(graphed(first), model(first))
     if precision == "int8":
         assert torch.equal(graphed(first), InferenceEngine(model, precision="int8")(first))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_segmentation_without_its_padding(precision: str) -> None:
+    model = _model(task="segmentation", readout="spike", pad_input=True).cuda()
+    video = torch.randn(2, 3, 3, 40, 44, device="cuda")
+    graphed = GraphedModel(model, video, precision)
+    logits = graphed(video)
+    assert logits.shape == (2, 3, 5, 40, 44)
+    assert torch.equal(logits, graphed.eager(video))
+    smaller = graphed(video[..., :36, :34])  # of the same size when padded
+    assert smaller.shape == (2, 3, 5, 36, 34)
+    if precision == "fp32":
+        with torch.no_grad():
+            assert torch.equal(logits, model(video))
 
 
 @pytest.mark.gpu

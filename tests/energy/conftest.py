@@ -73,6 +73,13 @@ def nano() -> tuple[SpikeVideoFormer, Tensor]:
 
 
 @pytest.fixture(scope="session")
+def segmenting() -> tuple[SpikeVideoFormer, Tensor]:
+    """The same with a segmentation head of five classes."""
+    model = lively_model("svf_nano", task="segmentation", num_classes=5, frames=2, size=32)
+    return model, random_video(1, 2, 3, 32, 32)
+
+
+@pytest.fixture(scope="session")
 def by_module() -> Callable[..., dict[str, list[OperationCount]]]:
     """Count a network; its operations by the module they belong to."""
 

@@ -134,6 +134,8 @@ def _network(model):
         ("svf_nano", {"design": "hierarchical", "neuron": "integer_lif"}),
         ("svf_nano", {"design": "spatial_only", "constant_term": True}),
         ("svf_tiny", {"readout": "membrane"}),
+        ("svf_nano", {"task": "segmentation", "neuron": "integer_lif"}),
+        ("svf_tiny", {"task": "segmentation"}),
         pytest.param("svf_15m", {}, marks=pytest.mark.slow),
         pytest.param("svf_55m", {}, marks=pytest.mark.slow),
     ],
@@ -164,6 +166,22 @@ def test_merged_network_multiplies_only_where_it_says(nano, by_module, spikes_of
     # as it is, every batch norm multiplies too
     own = by_module(model, video)
     assert sum(o.multiplications for o in own["backbone.stage4.blocks.0.mlp.bn1"]) > 0
+
+
+def test_a_merged_segmentation_head_multiplies_nothing(segmenting, by_module) -> None:
+    """All its convolutions add spikes, and its upsampling shifts."""
+    model, video = segmenting
+    merged = by_module(svf.fold_for_inference(model), video)
+    head = [o for name, found in merged.items() if name.startswith("head") for o in found]
+    assert sum(o.multiplications for o in head) == 0
+    assert sum(o.shifts for o in head if o.kind == "pooling") > 0
+    assert all(o.operand == "spikes" for o in head if o.kind == "conv")
+    own = by_module(model, video)  # as it is, its batch norms multiply
+    multiply = {name for name, found in own.items() if any(o.multiplications for o in found)}
+    names = {name for name in multiply if name.startswith("head")}
+    laterals = {f"head.lateral{i}.bn" for i in (1, 2, 3, 4)}
+    smooths = {f"head.{name}.bn" for name in ("smooth16", "smooth8", "narrow8", "smooth4")}
+    assert names == laterals | smooths
 
 
 def test_inference_mode_counts_the_same(nano) -> None:

@@ -49,6 +49,41 @@ def test_spikes_stay_spikes(counted, fires, currents, name) -> None:
     assert all(getattr(o, w) == 0 for o in moved for w in WORK if w not in ("bits_in", "bits_out"))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "options", "shifts", "multiplications", "additions"),
+    [  # for each output
+        ((8, 8), {}, 3, 0, 6),  # a quarter of each difference
+        ((16, 16), {}, 4.5, 0, 7.5),  # an eighth of half of them, three eighths of the other
+        ((16, 8), {}, 3.5, 0, 6.5),  # one of three differences is along the first axis
+        ((8, 4), {}, 1, 0, 6),
+        ((12, 12), {}, 0, 2, 6),  # a third of two in three
+        ((10, 8), {}, 2, 1, 6),  # no whole factor
+        ((8, 8), {"align_corners": True}, 0, 3, 6),
+    ],
+)
+def test_bilinear_upsampling(counted, sizes, options, shifts, multiplications, additions) -> None:
+    class Up(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.interpolate(x, sizes, mode="bilinear", **options)
+
+    total = counted(Up(), torch.randn(2, 3, 4, 4)).total
+    n = 2 * 3 * sizes[0] * sizes[1]
+    assert total.shifts == pytest.approx(shifts * n)
+    assert total.multiplications == pytest.approx(multiplications * n)
+    assert total.additions == pytest.approx(additions * n)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_weights_of_upsampling_are_the_ones_counted(factor) -> None:
+    """What a column of height 1 spreads to: its distances to the outputs, as the rule has them."""
+    x = torch.zeros(1, 1, 1, 5, dtype=torch.float64)
+    x[..., 2] = 1
+    y = F.interpolate(x, scale_factor=(1, factor), mode="bilinear")[0, 0, 0]
+    near = [abs((k + 0.5) / factor - 0.5) for k in range(factor)]
+    expected = sorted([1 - w for w in near] + near)
+    assert sorted(y[y > 0].tolist()) == expected
+
+
 def test_scaled_spikes_are_real(fires, layers) -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:

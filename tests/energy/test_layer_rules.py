@@ -279,6 +279,45 @@ def test_sepconv_as_it_is_and_merged(nano, by_module, spikes_of) -> None:
     assert dense.additions == F.conv2d(spikes, ones, padding=3).sum().item()
 
 
+def test_segmentation_head_by_hand(segmenting, by_module, spikes_of) -> None:
+    """Widths 16, 32, 64, 80 at sides 8, 4, 2, 2; F = 80, and 40 at the finest."""
+    model, video = segmenting
+    found = by_module(model, video)
+    T, K = 2, 5
+    shapes = {  # in, out, kernel, side
+        "lateral4": (80, 80, 1, 2),
+        "lateral3": (64, 80, 1, 2),
+        "smooth16": (80, 80, 3, 2),
+        "lateral2": (32, 80, 1, 4),
+        "smooth8": (80, 80, 3, 4),
+        "lateral1": (16, 40, 1, 8),
+        "narrow8": (80, 40, 1, 4),
+        "smooth4": (40, 40, 3, 8),
+    }
+    for name, (c, o, k, side) in shapes.items():
+        (conv,) = found[f"head.{name}.conv"]
+        assert conv.macs == T * side**2 * k * k * c * o, name
+        spikes = spikes_of(model, video, f"head.{name}.neuron")[:, 0]
+        ones = torch.ones(o, c, k, k, dtype=torch.float64)
+        sums = F.conv2d(spikes, ones, padding=k // 2).sum().item()
+        assert (conv.additions, conv.multiplications) == (sums, 0), name
+        assert sums > 0
+        (norm,) = found[f"head.{name}.bn"]
+        assert norm.multiplications == norm.additions == T * side**2 * o
+    fc, bias = found["head.fc"]
+    assert fc.macs == T * 8**2 * 40 * K
+    assert fc.additions == K * spikes_of(model, video, "head.neuron").sum().item()
+    assert (bias.kind, bias.additions) == ("bias", T * 8**2 * K)
+    # up2 of 80 channels to side 4 and of 40 to side 8, up4 of 5 classes to 32
+    sizes = [T * 80 * 4**2, T * 40 * 8**2, T * K * 32**2]
+    ups = [o for o in found["head"] if o.operation == "upsample_bilinear2d"]
+    assert [o.additions for o in ups] == [6 * sizes[0], 6 * sizes[1], 7.5 * sizes[2]]
+    assert [o.shifts for o in ups] == [3 * sizes[0], 3 * sizes[1], 4.5 * sizes[2]]
+    residuals = [o.additions for o in found["head"] if o.kind == "residual"]
+    expected = [80 * 4, 80 * 4, 80 * 16, 80 * 16, 40 * 64, 40 * 64]
+    assert residuals == [T * n for n in expected]
+
+
 @pytest.mark.parametrize("part", [RepConv, SepConv])
 def test_parts_alone(counted, part) -> None:
     """Outside of a network, on real input for RepConv."""

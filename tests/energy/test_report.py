@@ -190,6 +190,22 @@ def test_json_and_csv(report: EnergyReport) -> None:
     assert {row["form"] for row in rows} == {"executed", "merged", "merged, dense"}
 
 
+def test_segmentation(segmenting) -> None:
+    model, video = segmenting
+    twin = svf.SpikeVideoFormer(
+        model.config.ann_twin(), task="segmentation", num_classes=model.num_classes
+    ).eval()
+    report = energy_report(model, video, twin=twin)
+    energy = {totals.convention: totals.energy_mj for totals in report.totals}
+    assert 0 < energy["paper"] < energy["executed"] < energy["ANN"] < energy["twin"]
+    assert energy["merged"] < energy["executed"]
+    (head,) = (share for share in report.stages if share.name == "head")
+    assert 0 < head.paper_mj < energy["paper"]
+    assert "head.smooth4.conv" in str(report)
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["clip"] == [2, 3, 32, 32]
+    assert report.to_csv().count("upsample_bilinear2d") == 3 * 4  # in four forms
+
+
 def test_video_is_checked(nano) -> None:
     model, video = nano
     with pytest.raises(ValueError, match="NaN"):

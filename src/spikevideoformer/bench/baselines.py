@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevideoformer.models.config import ModelConfig
+from spikevideoformer.models.heads import ClassificationHead
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import MLP
 from spikevideoformer.nn.conv import ConvBlock, Downsample, RepConv
@@ -293,6 +294,7 @@ class PublishedStructure(nn.Module):
                 for block in ours.blocks
             )
             self.backbone.add_module(name, stage)
+        assert isinstance(model.head, ClassificationHead)
         readout, fc = model.head.neuron, model.head.fc
         self.head = nn.Module()
         self.head.neuron = make(readout.config) if isinstance(readout, Neuron) else nn.Identity()

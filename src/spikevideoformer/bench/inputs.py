@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevideoformer.data.clip import Clip, ClipSpec
+from spikevideoformer.data.sequence import SegmentationSpec
 from spikevideoformer.data.transforms import to_pictures
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.attention import SpikeAttention
@@ -23,9 +24,10 @@ def random_video(*shape: int, seed: int = 0) -> Tensor:
     return moving + 0.3 * torch.randn(shape, generator=generator)
 
 
-def made_clip(spec: ClipSpec, seed: int = 0) -> Clip:
+def made_clip(spec: ClipSpec | SegmentationSpec, seed: int = 0) -> Clip:
     """The same as pictures, at 25 frames a second."""
-    video = random_video(1, spec.frames, 3, spec.size, spec.size, seed=seed)[0]
+    size = (spec.size, spec.size) if isinstance(spec, ClipSpec) else spec.crop
+    video = random_video(1, spec.frames, 3, *size, seed=seed)[0]
     return Clip(
         frames=to_pictures(video, spec),
         timestamps_s=torch.arange(spec.frames, dtype=torch.float64) / 25,
@@ -37,7 +39,13 @@ def made_clip(spec: ClipSpec, seed: int = 0) -> Clip:
 
 
 def lively_model(
-    name: str, *, num_classes: int = 400, seed: int = 0, frames: int = 4, size: int = 64
+    name: str,
+    *,
+    task: str = "classification",
+    num_classes: int = 400,
+    seed: int = 0,
+    frames: int = 4,
+    size: int = 64,
 ) -> SpikeVideoFormer:
     """A fresh network, its batch norms set so that its neurons fire, in evaluation mode.
 
@@ -47,14 +55,15 @@ def lively_model(
 
     Args:
         name: a preset.
-        num_classes: classes of the head.
+        task: of the head.
+        num_classes: its classes.
         seed: of weights and clip.
         frames: T of the clips to come; sums of attention grow with it.
         size: their height and width, likewise.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = create_model(name, num_classes=num_classes, residual_gain=1.0)
+        model = create_model(name, task=task, num_classes=num_classes, residual_gain=1.0)
     generator = torch.Generator().manual_seed(seed)
 
     def noise(n: int) -> Tensor:

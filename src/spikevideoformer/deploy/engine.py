@@ -72,16 +72,22 @@ Conv = Callable[[Tensor], Stream]
 
 
 class Fire:
-    """A neuron that carries its membrane from piece to piece."""
+    """A neuron that carries its membrane from piece to piece.
+
+    With ``keeps_values`` it also keeps the values of the stream that it read, as the features of a
+    stage that ends there.
+    """
 
     def __init__(self, neuron: Neuron, spike_dtype: torch.dtype) -> None:
         self.config, self.spike_dtype = neuron.config, spike_dtype
         self.reset_each_frame = neuron.reset_each_frame
+        self.keeps_values = False
         self.start(record=False)
 
     def start(self, record: bool) -> None:
         """Forget the clip before."""
         self.v: Tensor | None = None
+        self.values: list[Tensor] = []  # [T, B, C, H, W] of each piece
         self.rates: list[Tensor] | None = [] if record else None  # [T, B] of each piece
 
     def __call__(self, stream: Stream) -> tuple[Tensor, Tensor]:
@@ -106,6 +112,8 @@ class Fire:
             spikes, y = (z.squeeze(0).unflatten(0, frames) for z in (spikes, y))
         else:
             self.v = out.v
+        if self.keeps_values:
+            self.values.append(y)
         if self.rates is not None:
             self.rates.append(_firing_rates(spikes, self.config.levels))
         return spikes, y
@@ -153,6 +161,12 @@ class InferenceEngine:
             _for_each(build.downsample(stages[4].downsample)),
             *map(build.transformer_block, stages[4].blocks),
         ]
+        # A segmentation head reads all stages: those before the last end where a downsample fires.
+        self._ends: list[Fire] = []
+        if self.model.task == "segmentation":
+            self._ends = [build.fires[cast(Neuron, s.downsample.neuron)] for s in stages[2:]]
+        for fire in self._ends:
+            fire.keeps_values = True
         names = {module: name for name, module in self.model.named_modules()}
         self._fires = {names[neuron]: fire for neuron, fire in build.fires.items()}
         self._lock = threading.Lock()  # the neurons hold the membranes of one clip
@@ -171,11 +185,12 @@ class InferenceEngine:
         Raises:
             ValueError: as the model does.
         """
-        return self.run_checked(self.model.checked(video), record=record)
+        logits, rates = self.run_checked(self.model.checked(video), record=record)
+        return self.model.without_padding(logits, video), rates
 
     @torch.inference_mode()
     def run_checked(self, video: Tensor, *, record: bool = True) -> tuple[Tensor, FiringRates]:
-        """:meth:`run` on what ``model.checked`` returned.
+        """:meth:`run` on what ``model.checked`` returned, with logits for the padding too.
 
         Nothing here waits for a device, so that a CUDA graph can be recorded of it. (The checks
         must know on the CPU whether all values are finite.)
@@ -214,9 +229,12 @@ class InferenceEngine:
         streams = [Stream(u[span]) for span in _split(frames, last // clips)]
         for clip_step in self._clip_steps:
             streams = clip_step(streams)
-        features = _join([stream.value() for stream in streams])
+        features = (
+            *(_join(fire.values) for fire in self._ends),
+            _join([stream.value() for stream in streams]),
+        )
         with record_firing_rates(self.model.head) if record else nullcontext() as of_head:
-            logits: Tensor = self.model.head((features,))
+            logits: Tensor = self.model.head(features)
         rates = {name: torch.cat(fire.rates) for name, fire in self._fires.items() if fire.rates}
         if of_head is not None:
             rates |= {f"head.{name}": rate for name, rate in of_head.per_frame.items()}

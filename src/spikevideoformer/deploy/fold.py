@@ -4,6 +4,7 @@ In evaluation every batch norm is a fixed affine map, so it disappears into the 
 it, or into the thresholds of the neuron behind it:
 
     Downsample, ChannelConv, MLP    BN into the weight and bias of its convolution
+    SpikeProjection                 the same, in a segmentation head
     SepConv                         the same; dw 7x7 + pw + BN optionally into one dense 7x7
     RepConv and the BN around it    one dense 3x3 with zero padding and a bias, exact at the border
     attention scale, BN, threshold  a threshold, a bias and a sign for each channel, so that the
@@ -14,7 +15,8 @@ of two (given that ``tau`` is one, as by default): additions, shifts and compari
 RepConvs keep fewer operations, but their depthwise and second pointwise convolutions read real
 values. For Integer-LIF of D levels the spikes 0..D count as D binary sub-steps
 (``unroll_integer_spikes``). The classification head is left as it is: its mean over space is no
-part of the attention path.
+part of the attention path. Of a segmentation head, only the bilinear upsampling multiplies: by
+constants that are multiples of 1/4 and 1/8, which are shifts and additions.
 
 All merges are computed in float64 and cast back.
 """
@@ -30,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # of BatchNorm2d and SyncBatchNorm
 
+from spikevideoformer.models.heads import SpikeProjection
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import (
     MLP,
@@ -73,6 +76,18 @@ class FoldedDownsample(nn.Module):
         if self.neuron is not None:
             x = self.neuron(x)
         return per_frame(self.conv, x)
+
+
+class FoldedProjection(nn.Module):
+    """SN -> Conv(bias): what a SpikeProjection becomes."""
+
+    def __init__(self, neuron: Neuron, conv: nn.Module) -> None:
+        super().__init__()
+        self.neuron = neuron
+        self.conv = conv
+
+    def forward(self, u: Tensor) -> Tensor:
+        return per_frame(self.conv, self.neuron(u))
 
 
 class FoldedBranch(nn.Module):
@@ -316,7 +331,8 @@ class FoldedSpikeVideoFormer(SpikeVideoFormer):
     def __init__(self, model: SpikeVideoFormer, repconv: Form, sepconv: Form) -> None:
         nn.Module.__init__(self)  # not the parent's, which would make a fresh network
         self.config, self.task, self.num_classes = model.config, model.task, model.num_classes
-        self.classes, self.clip = model.classes, copy.deepcopy(model.clip)
+        self.classes, self.palette = model.classes, model.palette
+        self.clip = copy.deepcopy(model.clip)
         self.backbone = copy.deepcopy(model.backbone)
         self.head = copy.deepcopy(model.head)
         self.repconv, self.sepconv = repconv, sepconv
@@ -396,6 +412,9 @@ def fold_for_inference(
         place.add_module("downsample", fold.downsample(stage.downsample, f"{where}.downsample"))
         blocks = [fold.block(block, f"{where}.blocks.{i}") for i, block in enumerate(stage.blocks)]
         place.add_module("blocks", nn.ModuleList(blocks))
+    for name, part in model.head.named_children():
+        if isinstance(part, SpikeProjection):
+            folded.head.add_module(name, fold.projection(part, f"head.{name}"))
     for name, module in folded.named_modules():
         if isinstance(module, _BatchNorm):
             raise ValueError(f"{name} is a batch norm in a place that folding does not know")
@@ -424,6 +443,10 @@ class _Fold:
     def downsample(self, part: Downsample, name: str) -> FoldedDownsample:
         neuron = None if part.neuron is None else _fresh(part.neuron)
         return FoldedDownsample(neuron, self.conv(part.conv, part.bn, neuron, name))
+
+    def projection(self, part: SpikeProjection, name: str) -> FoldedProjection:
+        neuron = _fresh(part.neuron)
+        return FoldedProjection(neuron, self.conv(part.conv, part.bn, neuron, name))
 
     def block(self, block: nn.Module, name: str) -> nn.Module:
         if isinstance(block, ConvBlock):

@@ -72,20 +72,21 @@ class GraphedModel:
         self(example_video)
 
     def __call__(self, video: Tensor) -> Tensor:
-        """Logits ``[B, K]`` of ``[B, T, C, H, W]``; the checks are those of the model."""
+        """Logits of ``[B, T, C, H, W]``, checked and shaped as by the model."""
         with torch.no_grad(), torch.cuda.device(self.device):
-            video = self._checked(video)
-            recording = self._recordings.get(video.shape)
+            checked = self._checked(video)
+            recording = self._recordings.get(checked.shape)
             if recording is None:
-                recording = self._recordings[video.shape] = self._record(video)
-            recording.video.copy_(video)
+                recording = self._recordings[checked.shape] = self._record(checked)
+            recording.video.copy_(checked)
             recording.graph.replay()
-            return recording.logits.clone()  # the next replay writes there again
+            # the next replay writes there again
+            return self.model.without_padding(recording.logits.clone(), video)
 
     def eager(self, video: Tensor) -> Tensor:
         """What the graph was recorded from, run kernel by kernel."""
         with torch.no_grad(), torch.cuda.device(self.device):
-            return self._run(self._checked(video))
+            return self.model.without_padding(self._run(self._checked(video)), video)
 
     def _checked(self, video: Tensor) -> Tensor:
         if isinstance(video, Tensor) and video.device != self.device:

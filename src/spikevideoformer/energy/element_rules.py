@@ -200,9 +200,29 @@ def average_window(run: Counter, call: Call) -> Tag:
 
 
 def interpolation(run: Counter, call: Call) -> Tag:
-    """Bilinear: of four neighbours, three differences weighted in turn."""
+    """Bilinear: of four neighbours, three differences weighted in turn, a + w (b - a).
+
+    Each output is counted, those at the edge too. The weights depend on no input. Enlarged by a
+    whole factor f, an output lies (k + 1/2) / f - 1/2 from its neighbours, k = 0..f - 1, and the
+    nearer one gets the rest: a weight of 1/4 for f = 2 is a shift; 1/8 and 3/8 for f = 4 are a
+    shift, and, as 1/2 - 1/8, two shifts and an addition. Other weights are multiplications.
+    """
     x, n = call["self"], call.out.numel()
-    work: dict[str, Any] = {"multiplications": 3 * n, "additions": 6 * n}
+    work: dict[str, Any] = {"additions": 6 * n}
+    # of the two pairs along the last axis, and of their results along the other
+    for axis, differences in ((-1, 2 * n), (-2, n)):
+        factor, rest = divmod(call.out.shape[axis], x.shape[axis])
+        if rest or call["align_corners"]:
+            times(work, math.pi, differences)  # weights of any kind
+            continue
+        for k in range(factor):
+            place = (k + 0.5) / factor - 0.5
+            weight, share = abs(place), differences / factor
+            if origin.factor(weight) == "multiply" and origin.factor(0.5 - weight) == "shift":
+                work["additions"] += share
+                times(work, 0.5, share)
+                weight = 0.5 - weight
+            times(work, weight, share)
     return element(run, call, [x], origin.real(run.tag(x)), kind="pooling", **work)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from spikevideoformer.models.heads import ClassificationHead
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import Neuron
 
@@ -40,8 +41,11 @@ def observe(model: SpikeVideoFormer, video: Tensor) -> Observation:
         video: normalised, ``[1, T, C, H, W]``, on the model's device.
 
     Raises:
-        ValueError: more than one clip, or what the model refuses.
+        ValueError: a network for another task than classification, more than one clip, or what
+            the model refuses.
     """
+    if not isinstance(model.head, ClassificationHead):
+        raise ValueError(f"the page about a clip shows classification, not {model.task}")
     if video.ndim != 5 or video.shape[0] != 1:
         raise ValueError(f"got shape {tuple(video.shape)}; expected one clip [1, T, C, H, W]")
     rates: dict[str, Tensor] = {}
@@ -61,9 +65,8 @@ def observe(model: SpikeVideoFormer, video: Tensor) -> Observation:
         for name, module in model.named_modules()
         if isinstance(module, Neuron)
     ]
-    classifier: nn.Module = model.head.fc
     handles.append(
-        classifier.register_forward_hook(lambda _module, _args, out: evidence.append(out))
+        model.head.fc.register_forward_hook(lambda _module, _args, out: evidence.append(out))
     )
     try:
         model(video)

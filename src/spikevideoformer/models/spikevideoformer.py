@@ -70,9 +70,7 @@ class SpikeVideoFormer(nn.Module):
         """
         checked = self.checked(video)
         logits: Tensor = self.head(self.backbone(checked.transpose(0, 1)))
-        if self.task == "segmentation":  # without what was padded
-            logits = logits[..., : video.shape[3], : video.shape[4]]
-        return logits
+        return self.without_padding(logits, video)
 
     def checked(self, video: Tensor) -> Tensor:
         """The video, padded where the model pads; ValueError as :meth:`forward` says."""
@@ -104,6 +102,12 @@ class SpikeVideoFormer(nn.Module):
         if not torch.compiler.is_compiling() and not bool(torch.isfinite(video).all()):
             raise ValueError("the video holds NaN or infinite values; check the normalisation")
         return video
+
+    def without_padding(self, logits: Tensor, video: Tensor) -> Tensor:
+        """The part of the head's logits that belongs to pixels of the video, not to its padding."""
+        if self.task != "segmentation":
+            return logits
+        return logits[..., : video.shape[3], : video.shape[4]]
 
     def num_parameters(self) -> int:
         """Trainable values."""

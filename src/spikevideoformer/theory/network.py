@@ -111,6 +111,8 @@ def measure_files(
     model = SpikeVideoFormer.from_pretrained(folder)
     if not model.config.neuron.spiking:
         raise ValueError(f"{folder} is an ordinary network without spikes; give a spiking one")
+    if model.task != "classification":
+        raise ValueError(f"{folder} is made for {model.task}; give a model for classification")
     if model.clip is None:
         raise ValueError(
             f"{folder} does not say how clips are made; train it with svf train, or give "
