@@ -287,7 +287,7 @@ class TestEvaluation:
         assert [frame.number for frame in seen] == list(range(32))
 
     def test_unlabelled_frames_change_predictions_on_labelled_ones(self, tmp_path):
-        """Context counts through the membranes alone (neuron_only), and through attention (joint)."""
+        """Through the membranes alone (neuron_only), and through attention as well (joint)."""
         write_scenes(tmp_path, train=1, val=1, label_every=16)
         index = read_sequences(tmp_path, split="train")
         (sequence,) = index.sequences
