@@ -158,8 +158,10 @@ def iter_frames(
         VideoError: as soon as damage shows; after the last picture where the video is too short.
     """
     with open_source(path, limits, sequence_rate_hz) as source:
+        size: tuple[int, int] | None = None
         for picture in source.pictures():
-            width, height = picture.size(resize_short)
+            # The first picture sets the size, should a stream change its own on the way.
+            width, height = size = size or picture.size(resize_short)
             yield VideoFrame(
                 timestamp_s=picture.timestamp_s,
                 duration_s=picture.duration_s,
