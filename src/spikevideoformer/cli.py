@@ -274,7 +274,10 @@ def _tiling_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers like 0.75,1") from error
 
 
 def _tiling(arguments: Namespace) -> dict[str, Any]:
@@ -705,13 +708,6 @@ def _mask_options(group: argparse._ArgumentGroup) -> None:
         help="average over these multiples of the size, such as 0.75,1,1.25 (default 1)",
     )
     group.add_argument("--flip", action="store_true", help="average with the mirrored picture")
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(map(float, text.split(",")))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers like 0.75,1") from error
 
 
 LABEL_OPTIONS = ("html", "top_k", "window_s", "batch_size")

@@ -154,6 +154,10 @@ class VideoPredictor:
                 f"choose one of {', '.join(get_args(Precision))}"
             )
         given = clip if clip is not None else self._spec.from_dict(model.clip or {})
+        if not isinstance(given, self._spec):
+            raise ValueError(
+                f"clip is a {type(given).__name__}; {self.task} takes a {self._spec.__name__}"
+            )
         self.clip = given  # type: ignore[assignment]  # of the task's own class
         names = model.classes if classes is None else tuple(classes)
         self.classes = names or tuple(str(index) for index in range(model.num_classes))

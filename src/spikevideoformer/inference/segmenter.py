@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.masks import distinct_palette
 from spikevideoformer.data.sequence import IGNORED, SegmentationSpec
 from spikevideoformer.data.transforms import picture_input
@@ -121,7 +122,7 @@ class VideoSegmenter(VideoPredictor):
 
     Args:
         model: a network for segmentation.
-        clip: how pictures become its input; None for ``model.clip``.
+        clip: how pictures become its input, a ``SegmentationSpec``; None for ``model.clip``.
         classes: their names, all different; None for ``model.classes``.
         palette: a colour for each class; None for ``model.palette``, or colours that differ.
         device: as for a :class:`VideoPredictor`.
@@ -143,7 +144,7 @@ class VideoSegmenter(VideoPredictor):
         self,
         model: SpikeVideoFormer,
         *,
-        clip: SegmentationSpec | None = None,
+        clip: ClipSpec | SegmentationSpec | None = None,
         classes: Sequence[str] | None = None,
         palette: Sequence[tuple[int, ...]] | None = None,
         device: str = "auto",
@@ -167,6 +168,45 @@ class VideoSegmenter(VideoPredictor):
             raise ValueError(f"got a palette of {len(colours)} colours; expected {K} of (R, G, B)")
         self.palette = tuple((int(r), int(g), int(b)) for r, g, b in colours)
         self.window, self.scales, self.flip = window, tuple(scales), flip
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: VideoPath,
+        *,
+        clip: ClipSpec | SegmentationSpec | None = None,
+        device: str = "auto",
+        precision: Precision = "32-true",
+        engine: Engine = "auto",
+        window: tuple[int, int] | None = None,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+    ) -> VideoSegmenter:
+        """Load a model folder, or a model of the Hugging Face hub.
+
+        Args:
+            folder: ``config.json`` and ``model.safetensors``, or a hub id (owner/name).
+            clip: as in :class:`VideoSegmenter`.
+            device: as in :class:`VideoSegmenter`.
+            precision: as in :class:`VideoSegmenter`.
+            engine: as in :class:`VideoSegmenter`.
+            window: as in :class:`VideoSegmenter`.
+            scales: as in :class:`VideoSegmenter`.
+            flip: as in :class:`VideoSegmenter`.
+
+        Raises:
+            ValueError: no usable model folder, or settings as in :class:`VideoSegmenter`.
+        """
+        return cls(
+            SpikeVideoFormer.from_pretrained(folder),
+            clip=clip,
+            device=device,
+            precision=precision,
+            engine=engine,
+            window=window,
+            scales=scales,
+            flip=flip,
+        )
 
     def segment(
         self,
