@@ -27,7 +27,7 @@ from spikevideoformer.inference.segmenter import (
 
 @pytest.fixture(scope="module")
 def segmenter(mask_model_folder: Path) -> VideoSegmenter:
-    return VideoSegmenter.from_pretrained(mask_model_folder, device="cpu")
+    return VideoSegmenter.from_pretrained(mask_model_folder, device="cpu", engine="model")
 
 
 def frame(mask: np.ndarray, classes: int) -> SegmentedFrame:

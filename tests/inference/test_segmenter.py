@@ -17,17 +17,19 @@ from spikevideoformer.data import video as video_io
 from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.transforms import picture_input
 from spikevideoformer.data.video import VideoError, iter_frames, write_video
+from spikevideoformer.deploy import engine
+from spikevideoformer.inference import predictor
 from spikevideoformer.inference import segmenter as module
 from spikevideoformer.inference.predictor import FailedPrediction, VideoPredictor
 from spikevideoformer.inference.segmenter import SegmentationPrediction, VideoSegmenter
-from spikevideoformer.models.spikevideoformer import create_model
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.models.tiling import class_scores, upsampled_classes
-from spikevideoformer.nn.neuron import record_firing_rates
+from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
 
 
 @pytest.fixture(scope="module")
 def segmenter(mask_model_folder: Path) -> VideoSegmenter:
-    return VideoSegmenter.from_pretrained(mask_model_folder, device="cpu")
+    return VideoSegmenter.from_pretrained(mask_model_folder, device="cpu", engine="model")
 
 
 def pictures(video: Path) -> np.ndarray:
@@ -78,15 +80,15 @@ def test_firing_rates_are_those_of_the_model(segmenter: VideoSegmenter, video_fo
 def test_the_predictor_of_a_folder_fits_its_task(
     mask_model_folder: Path, model_folder: Path, video_folder: Path
 ) -> None:
-    predictor = VideoPredictor.from_pretrained(mask_model_folder, device="cpu")
-    assert isinstance(predictor, VideoSegmenter)
-    assert predictor.classes[2] == "person"
-    assert predictor.palette[2] == (220, 20, 60)
-    assert predictor.predict(video_folder / "one.mp4").masks.shape == (10, 48, 64)
+    found = VideoPredictor.from_pretrained(mask_model_folder, device="cpu")
+    assert isinstance(found, VideoSegmenter)
+    assert found.classes[2] == "person"
+    assert found.palette[2] == (220, 20, 60)
+    assert found.predict(video_folder / "one.mp4").masks.shape == (10, 48, 64)
     with pytest.raises(ValueError, match="made for classification, and VideoSegmenter"):
         VideoSegmenter.from_pretrained(model_folder)
     with pytest.raises(ValueError, match="made for segmentation, and VideoPredictor"):
-        VideoPredictor(predictor.model)
+        VideoPredictor(found.model)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_looks(
     segmenter: VideoSegmenter, mask_model_folder: Path, video_folder: Path, looks: dict
 ) -> None:
     video = video_folder / "one.mp4"
-    other = VideoSegmenter.from_pretrained(mask_model_folder, device="cpu", **looks)
+    other = VideoSegmenter.from_pretrained(mask_model_folder, device="cpu", engine="model", **looks)
     masks = other.predict(video).masks
     assert np.array_equal(masks, by_hand(segmenter, pictures(video), **looks))
     assert not np.array_equal(masks, segmenter.predict(video).masks)
@@ -231,11 +233,35 @@ def test_ordinary_network_without_names_and_colours(video_folder: Path) -> None:
     assert result.masks.shape == (10, 48, 64)
 
 
+def test_the_engine_runs_what_it_can(
+    segmenter: VideoSegmenter, video_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor, "cannot_run", lambda _: "no way to run this")
+    monkeypatch.setattr(engine, "cannot_run", lambda _: "no way to run this")
+    assert VideoSegmenter(segmenter.model, device="cpu").engine == "model"
+    for name in ("exact", "int8"):
+        with pytest.raises(ValueError, match="no way to run this"):
+            VideoSegmenter(segmenter.model, device="cpu", engine=name)  # type: ignore[arg-type]
+
+    class Reversed:
+        """Logits of the last class come first."""
+
+        def __init__(self, model: SpikeVideoFormer, *, precision: str) -> None:
+            self.model = model
+
+        def run(self, video: torch.Tensor) -> tuple[torch.Tensor, FiringRates]:
+            return self.model(video).flip(2), FiringRates()
+
+    monkeypatch.setattr(predictor, "cannot_run", lambda _: None)
+    monkeypatch.setattr(predictor, "InferenceEngine", Reversed)
+    fast = VideoSegmenter(segmenter.model, device="cpu").predict(video_folder / "one.mp4")
+    assert fast.engine == "exact"
+    assert np.array_equal(4 - fast.masks, segmenter.predict(video_folder / "one.mp4").masks)
+    assert fast.firing_rate is None
+
+
 def test_wrong_settings(segmenter: VideoSegmenter, video_folder: Path) -> None:
     model = copy.deepcopy(segmenter.model)
-    for engine in ("exact", "int8"):
-        with pytest.raises(ValueError, match="engine"):
-            VideoSegmenter(model, device="cpu", engine=engine)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="two classes are named 'a'"):
         VideoSegmenter(model, device="cpu", classes=["a", "b", "a", "c", "d"])
     with pytest.raises(ValueError, match="palette of 1 colours; expected 5"):
