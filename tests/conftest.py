@@ -84,6 +84,32 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def mask_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained nano model that segments five classes, lively as well: T = 3, short side 32."""
+    from spikevideoformer.data.sequence import SegmentationSpec
+    from spikevideoformer.models.spikevideoformer import create_model
+
+    torch.manual_seed(0)
+    model = create_model(
+        "svf_nano",
+        task="segmentation",
+        num_classes=5,
+        pad_input=True,
+        residual_gain=1.0,
+        neuron={"v_threshold": 0.1},
+    )
+    torch.nn.init.normal_(model.head.fc.weight, std=3.0)
+    model.palette = ((128, 64, 128), (70, 70, 70), (220, 20, 60), (0, 0, 142), (107, 142, 35))
+    folder = tmp_path_factory.mktemp("mask-model")
+    model.save_pretrained(
+        folder,
+        classes=["road", "building", "person", "cost $5 or $6", "_vegetation of every kind"],
+        clip=SegmentationSpec(frames=3, short_side=32, crop=(32, 32)).to_dict(),
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three small sound videos, one.mp4, two.mkv and three.avi, of 1, 2 and 3 s at 10 Hz."""
     from spikevideoformer.data.video import write_video

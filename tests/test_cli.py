@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import matplotlib.image
 import numpy as np
 import pytest
@@ -312,6 +313,94 @@ def test_predict_without_any_video(svf, model_folder: Path, tmp_path: Path) -> N
     assert err.count("\n") == 1
 
 
+def test_predict_segments(svf, mask_model_folder: Path, video_folder: Path, tmp_path: Path) -> None:
+    model, video, out = mask_model_folder, video_folder / "two.mkv", tmp_path / "new" / "out"
+    common = ["predict", "--model", model, "--task", "segmentation", video]
+    status, stdout, err = svf(*common, "--json")
+    assert (status, err) == (0, "")
+    plain = json.loads(stdout)
+    assert len(plain["timestamps_s"]) == 20
+    assert sum(plain["mean_area"].values()) == pytest.approx(1.0, abs=1e-5)
+    status, stdout, err = svf(*common, "--json", "--out", out, "--masks")
+    assert (status, err) == (0, "")
+    names = ["two.svf.areas.png", "two.svf.json", "two.svf.masks", "two.svf.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == names
+    keys = ("plot", "json", "masks", "annotated")
+    written = {key: str(out / name) for key, name in zip(keys, names, strict=True)}
+    assert json.loads(stdout) == plain | written
+    assert json.loads((out / "two.svf.json").read_text()) == plain
+    assert check_decodes(out / "two.svf.mp4").decoded_frames == 20
+    assert len(list((out / "two.svf.masks").iterdir())) == 20
+
+
+def test_predict_segments_for_people(
+    svf, mask_model_folder: Path, video_folder: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    video, out = video_folder / "one.mp4", tmp_path / "out"
+    status, stdout, err = svf("predict", "--model", mask_model_folder, bad, video, "--out", out)
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.startswith(f"svf: {bad}: ")
+    first, *written = stdout.splitlines()
+    assert first.startswith(f"{video}: ")
+    assert "10 frames in 1.00 s, firing rate 0." in first
+    assert [line.split(": ")[0].strip() for line in written] == ["annotated", "json", "plot"]
+
+
+def test_predict_looks_several_times(svf, mask_model_folder: Path, video_folder: Path) -> None:
+    areas = set()
+    looks = ["--sliding-window", "--flip", "--scales=0.5,1"]
+    for options in ([], *([look] for look in looks), looks):
+        status, stdout, _ = svf(
+            *("predict", "--model", mask_model_folder, video_folder / "one.mp4", "--json"), *options
+        )
+        assert status == 0
+        areas.add(str(json.loads(stdout)["area"]))
+    assert len(areas) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--top-k", "3"], "is a model for segmentation, which has no --top-k; leave it out"),
+        (["--window-s", "1"], "which has no --window-s"),
+        (["--batch-size", "2"], "which has no --batch-size"),
+        (["--html", "--out", "{out}"], "which has no --html"),
+        (["--masks"], "--masks writes PNG files into a folder; give one with --out"),
+        (["--task", "classification"], "is a model for segmentation; leave out --task"),
+        (["--scales", "1,big"], "'1,big' is no list of numbers like 0.75,1"),
+        (["--scales", "0"], "give one or several numbers above 0"),
+    ],
+)
+def test_predict_mistakes_of_segmentation(
+    svf,
+    mask_model_folder: Path,
+    video_folder: Path,
+    tmp_path: Path,
+    options: list[str],
+    message: str,
+) -> None:
+    options = [option.format(out=tmp_path) for option in options]
+    video = video_folder / "one.mp4"
+    status, out, err = svf("predict", "--model", mask_model_folder, video, *options)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+@pytest.mark.parametrize("option", ["--masks", "--sliding-window", "--flip", "--scales=0.5,1"])
+def test_classification_has_no_options_of_segmentation(
+    svf, model_folder: Path, video_folder: Path, tmp_path: Path, option: str
+) -> None:
+    inputs = ["--model", model_folder, video_folder / "one.mp4", "--out", tmp_path]
+    status, out, err = svf("predict", *inputs, option)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert f"is a model for classification, which has no {option.split('=')[0]}" in err
+    status, _, err = svf("predict", *inputs, "--task", "segmentation")
+    assert status == 2
+    assert "is a model for classification; leave out --task" in err
+
+
 def test_every_clip_of_the_robustness_set(svf, model_folder: Path, shared_data: Path) -> None:
     """Right labels and times for the good files, one line for each bad one, status 1."""
     folder = shared_data / "clips"
@@ -454,6 +543,38 @@ def test_a_reader_that_leaves_is_no_error(model_folder: Path, video_folder: Path
     )
     assert done.stdout == "0\n"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_prediction_leaves_a_video_that_plays(
+    mask_model_folder: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
+    """Ctrl-C ends the file properly; kill -9 leaves it as it was last written."""
+    rng = np.random.default_rng(0)
+    pictures = (np.kron(rng.integers(0, 256, (6, 8, 3)), np.ones((8, 8, 1))) for _ in range(1500))
+    write_video(tmp_path / "long.mp4", (p.astype(np.uint8) for p in pictures), 10.0)
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        command("predict", "--model", mask_model_folder, tmp_path / "long.mp4", "--out", out),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    part = out / "long.svf.part.mp4"
+    deadline = time.monotonic() + 90
+    while not (part.is_file() and part.stat().st_size > 100_000) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    process.send_signal(sent)
+    stdout, err = process.communicate(timeout=60)
+    assert stdout == ""
+    if sent is signal.SIGINT:
+        assert process.returncode == 130
+        assert err == f"{part} holds what was done before the interruption\nsvf: interrupted\n"
+    assert [path.name for path in out.iterdir()] == [part.name]
+    with av.open(part) as container:
+        pictures_left = sum(1 for _ in container.decode(video=0))
+    assert 10 <= pictures_left < 1500
 
 
 def test_interrupt_exits_with_130(clip_data: Path, tmp_path: Path) -> None:

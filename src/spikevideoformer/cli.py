@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from spikevideoformer.data.sequence import SegmentationSpec
     from spikevideoformer.data.video import DecodeLimits, VideoError
     from spikevideoformer.inference.predictor import FailedPrediction, PredictionResult
+    from spikevideoformer.inference.segmenter import SegmentationPrediction
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
     from spikevideoformer.tasks.classification import ClassificationResult
     from spikevideoformer.tasks.segmentation import SegmentationResult
@@ -273,7 +274,10 @@ def _tiling_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers like 0.75,1") from error
 
 
 def _tiling(arguments: Namespace) -> dict[str, Any]:
@@ -633,6 +637,11 @@ def _mask_lines(result: SegmentationResult) -> Iterator[str]:
 def _predict_options(parser: argparse.ArgumentParser) -> None:
     _model_options(parser, batch_size="1 on a CPU, 8 on CUDA")
     parser.add_argument(
+        "--task",
+        choices=("classification", "segmentation"),
+        help="complain where the model is made for another one",
+    )
+    parser.add_argument(
         "inputs",
         nargs="+",
         metavar="INPUT",
@@ -646,22 +655,11 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
         "weights; model: the model as it is; auto (default): exact on a CPU, model on CUDA",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="also write annotated videos into this folder"
-    )
-    parser.add_argument(
-        "--html",
-        action="store_true",
-        help="with --out, also a page for each video: where and when neurons fire, what it costs",
-    )
-    parser.add_argument(
-        "--top-k", type=int, default=5, metavar="K", help="labels to report (default 5)"
-    )
-    parser.add_argument(
-        "--window-s",
-        type=float,
-        metavar="S",
-        help="judge the video in windows of S seconds (default: the whole of it as one, or the "
-        "length that the model was made for)",
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="also write annotated videos into this folder (for segmentation with a JSON file and "
+        "a plot of areas for each)",
     )
     parser.add_argument(
         "--sequence-rate-hz",
@@ -672,14 +670,57 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
     )
     _limits_option(parser)
     _json_option(parser)
+    _label_options(parser.add_argument_group("only for classification"))
+    _mask_options(parser.add_argument_group("only for segmentation"))
+
+
+def _label_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--html",
+        action="store_true",
+        help="with --out, also a page for each video: where and when neurons fire, what it costs",
+    )
+    group.add_argument("--top-k", type=int, metavar="K", help="labels to report (default 5)")
+    group.add_argument(
+        "--window-s",
+        type=float,
+        metavar="S",
+        help="judge the video in windows of S seconds (default: the whole of it as one, or the "
+        "length that the model was made for)",
+    )
+
+
+def _mask_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--masks",
+        action="store_true",
+        help="with --out, also the mask of each frame as a PNG file of class indices",
+    )
+    group.add_argument(
+        "--sliding-window",
+        action="store_true",
+        help="look at windows as large as training crops, instead of the picture as a whole",
+    )
+    group.add_argument(
+        "--scales",
+        type=_numbers,
+        metavar="X,X,...",
+        help="average over these multiples of the size, such as 0.75,1,1.25 (default 1)",
+    )
+    group.add_argument("--flip", action="store_true", help="average with the mirrored picture")
+
+
+LABEL_OPTIONS = ("html", "top_k", "window_s", "batch_size")
+MASK_OPTIONS = ("masks", "sliding_window", "scales", "flip")
 
 
 def _predict(arguments: Namespace) -> int:
     from spikevideoformer.data.video import VideoError
     from spikevideoformer.inference.inputs import expand_inputs
 
-    if arguments.html and arguments.out is None:
-        raise ValueError("--html writes pages into a folder; give one with --out")
+    for name, what in (("html", "pages"), ("masks", "PNG files")):
+        if getattr(arguments, name) and arguments.out is None:
+            raise ValueError(f"--{name} writes {what} into a folder; give one with --out")
     found = list(expand_inputs(arguments.inputs))
     videos = [video for video in found if isinstance(video, str)]
     absent = [error for error in found if isinstance(error, VideoError)]
@@ -688,26 +729,57 @@ def _predict(arguments: Namespace) -> int:
     out = None if arguments.out is None else _folder_to_write(arguments.out)
     targets = {} if out is None else annotated_names(videos, out)
 
+    from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+
+    model = SpikeVideoFormer.from_pretrained(arguments.model)
+    _check_task(arguments, model.task)
+    for error in absent:
+        _note_failure(error)
+    predict = _predict_masks if model.task == "segmentation" else _predict_labels
+    failures = len(absent) + predict(arguments, model, videos, targets)
+    return SOME_FAILED if failures else DONE
+
+
+def _check_task(arguments: Namespace, task: str) -> None:
+    """Refuse a model for another task than is asked for, and options of another task."""
+    if arguments.task not in (None, task):
+        raise ValueError(
+            f"--task is {arguments.task}, but {arguments.model} is a model for {task}; leave out "
+            "--task or give another --model"
+        )
+    for name in LABEL_OPTIONS if task == "segmentation" else MASK_OPTIONS:
+        if getattr(arguments, name) not in (None, False):
+            raise ValueError(
+                f"{arguments.model} is a model for {task}, which has no "
+                f"--{name.replace('_', '-')}; leave it out"
+            )
+
+
+def _predict_settings(arguments: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How the network runs, and how videos are read."""
+    running = {name: getattr(arguments, name) for name in ("device", "precision", "engine")}
+    reading = {"limits": _limits(arguments), "sequence_rate_hz": arguments.sequence_rate_hz}
+    return running, reading
+
+
+def _predict_labels(
+    arguments: Namespace,
+    model: SpikeVideoFormer,
+    videos: Sequence[str],
+    targets: dict[str, Path],
+) -> int:
+    """Recognise what is in videos; how many could not be read."""
+    from spikevideoformer.data.video import VideoError
     from spikevideoformer.inference.annotate import write_annotated
     from spikevideoformer.inference.page import prediction_page
     from spikevideoformer.inference.predictor import FailedPrediction, VideoPredictor
 
-    predictor = VideoPredictor.from_pretrained(
-        arguments.model,
-        device=arguments.device,
-        precision=arguments.precision,
-        engine=arguments.engine,
-    )
-    for error in absent:
-        _note_failure(error)
-    failures = len(absent)
-    reading: dict[str, Any] = {
-        "limits": _limits(arguments),
-        "sequence_rate_hz": arguments.sequence_rate_hz,
-    }
+    running, reading = _predict_settings(arguments)
+    predictor = VideoPredictor(model, **running)
+    failures = 0
     results = predictor.predict_many(
         videos,
-        top_k=arguments.top_k,
+        top_k=5 if arguments.top_k is None else arguments.top_k,
         window_s=arguments.window_s,
         batch_size=arguments.batch_size,
         **reading,
@@ -743,7 +815,60 @@ def _predict(arguments: Namespace) -> int:
                 "\n".join([*_prediction_lines(result), *(f"  {k}: {v}" for k, v in extra.items())])
             )
             sys.stdout.flush()
-    return SOME_FAILED if failures else DONE
+    return failures
+
+
+def _predict_masks(
+    arguments: Namespace,
+    model: SpikeVideoFormer,
+    videos: Sequence[str],
+    targets: dict[str, Path],
+) -> int:
+    """Segment videos; how many could not be read."""
+    from spikevideoformer.data.video import VideoError
+    from spikevideoformer.inference.overlay import write_segmentation
+    from spikevideoformer.inference.segmenter import VideoSegmenter
+    from spikevideoformer.progress import progress_on_stderr
+
+    running, reading = _predict_settings(arguments)
+    segmenter = VideoSegmenter(
+        model, scales=arguments.scales or (1.0,), flip=arguments.flip, **running
+    )
+    if arguments.sliding_window:
+        segmenter.window = segmenter.clip.crop
+    failures = 0
+    for video in videos:
+        extra = {}
+        try:
+            with progress_on_stderr("frame") as tell:
+                if video not in targets:
+                    result = segmenter.predict(video, keep_masks=False, progress=tell, **reading)
+                else:
+                    target = targets[video]
+                    masks = target.with_suffix(".masks") if arguments.masks else None
+                    result = write_segmentation(
+                        video, segmenter, target, masks=masks, progress=tell, **reading
+                    )
+                    text = json.dumps(result.to_dict(), allow_nan=False) + "\n"
+                    write_text(target.with_suffix(".json"), text)
+                    extra = {"annotated": str(target)} | {
+                        key: str(target.with_suffix(suffix))
+                        for key, suffix in (("json", ".json"), ("plot", ".areas.png"))
+                    }
+                    if masks is not None:
+                        extra["masks"] = str(masks)
+        except VideoError as error:
+            failures += 1
+            _note_failure(error)
+            continue
+        if arguments.json:
+            _print_json(result.to_dict() | extra)
+        else:
+            print(
+                "\n".join([_segmentation_line(result), *(f"  {k}: {v}" for k, v in extra.items())])
+            )
+            sys.stdout.flush()
+    return failures
 
 
 def _note_failure(failure: FailedPrediction | VideoError) -> None:
@@ -765,6 +890,18 @@ def _prediction_lines(result: PredictionResult) -> Iterator[str]:
             best = window.labels[0]
             span = f"{window.start_s:.2f}-{window.end_s:.2f} s"
             yield one_line(f"  {span}: {best.name} {best.probability:.1%}")
+
+
+def _segmentation_line(result: SegmentationPrediction) -> str:
+    from spikevideoformer.data.sample import one_line
+
+    largest = sorted(zip(result.mean_area.tolist(), result.classes, strict=True), reverse=True)[:5]
+    areas = ", ".join(f"{name} {share:.1%}" for share, name in largest if share > 0)
+    about = [f"{len(result.timestamps_s)} frames in {result.duration_s:.2f} s"]
+    about.append(f"engine {result.engine}")
+    if result.firing_rate is not None:
+        about.insert(1, f"firing rate {result.firing_rate:.3f}")
+    return one_line(f"{result.path}: {areas} ({', '.join(about)})")
 
 
 def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:
@@ -1266,7 +1403,7 @@ VERBS = {
         run=_eval,
     ),
     "predict": Verb(
-        does="recognise what happens in videos",
+        does="recognise what happens in videos, or what is where",
         example="svf predict --model svf-demo/joint/model svf-demo/clips/val --json",
         options=_predict_options,
         run=_predict,

@@ -605,3 +605,30 @@ def test_interrupted_writing_leaves_nothing(tmp_path: Path) -> None:
     assert path.read_bytes() == b"the old file"
     with pytest.raises(VideoError, match="cannot be written"):
         write_video(tmp_path / "absent" / "out.mp4", [grey(0)], 10.0)
+
+
+def test_a_part_file_becomes_an_ordinary_video(tmp_path: Path) -> None:
+    path, part = tmp_path / "out.mp4", tmp_path / "out.part.mp4"
+    part.write_bytes(b"of an earlier run")
+    write_video(path, (grey(index % 20) for index in range(40)), 10.0, part=part)
+    assert [file.name for file in tmp_path.iterdir()] == ["out.mp4"]
+    assert probe(path).declared_frames == 40  # which a file in fragments does not say
+    assert check_decodes(path).decoded_frames == 40
+
+
+def test_a_part_file_of_an_interrupted_run_can_be_played(tmp_path: Path) -> None:
+    path, part = tmp_path / "out.mp4", tmp_path / "out.part.mp4"
+    path.write_bytes(b"the old file")
+
+    def interrupted() -> Iterator[np.ndarray]:
+        yield from (grey(index % 20) for index in range(60))
+        assert 20 <= check_decodes(part).decoded_frames <= 60  # already now, while it is written
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_video(path, interrupted(), 10.0, part=part)
+    assert 30 <= check_decodes(part).decoded_frames <= 60
+    assert path.read_bytes() == b"the old file"
+    with pytest.raises(ValueError, match="one size"):
+        write_video(path, [grey(0, 32, 32), grey(1)], 10.0, part=part)
+    assert not part.exists()

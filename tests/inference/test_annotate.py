@@ -135,9 +135,9 @@ def test_constant_rate_holds_and_drops_by_time() -> None:
         return np.full((1, 1, 3), value, np.uint8)
 
     irregular = [(0.0, frame(0)), (0.1, frame(1)), (0.5, frame(2)), (0.51, frame(3))]
-    shown = [int(f[0, 0, 0]) for _, f in annotate._constant_rate(irregular, 10.0)]
+    shown = [int(f[0, 0, 0]) for _, f in annotate.constant_rate(irregular, 10.0)]
     assert shown == [0, 1, 1, 1, 1, 3]
-    assert [t for t, _ in annotate._constant_rate(irregular, 10.0)] == pytest.approx(
+    assert [t for t, _ in annotate.constant_rate(irregular, 10.0)] == pytest.approx(
         [0, 0.1, 0.2, 0.3, 0.4, 0.5]
     )
 

@@ -9,8 +9,8 @@ from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.dataset import ClipDataset
 from spikevideoformer.data.index import read_index
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
+from spikevideoformer.progress import Progress
 from spikevideoformer.training import evaluate, evaluate_folder
-from spikevideoformer.training.logs import Progress
 
 SPEC = ClipSpec(frames=2, size=16)
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from spikevideoformer.data.index import read_index
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.progress import Progress
 from spikevideoformer.training import TrainConfig, evaluate_folder, train
 from spikevideoformer.training.checkpoint import load_checkpoint
-from spikevideoformer.training.logs import Progress
 from spikevideoformer.training.loop import Loop
 
 

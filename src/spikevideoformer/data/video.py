@@ -158,8 +158,10 @@ def iter_frames(
         VideoError: as soon as damage shows; after the last picture where the video is too short.
     """
     with open_source(path, limits, sequence_rate_hz) as source:
+        size: tuple[int, int] | None = None
         for picture in source.pictures():
-            width, height = picture.size(resize_short)
+            # The first picture sets the size, should a stream change its own on the way.
+            width, height = size = size or picture.size(resize_short)
             yield VideoFrame(
                 timestamp_s=picture.timestamp_s,
                 duration_s=picture.duration_s,
@@ -550,10 +552,14 @@ def write_video(
     *,
     codec: str = "libx264",
     options: dict[str, str] | None = None,
+    part: Path | None = None,
 ) -> None:
     """Write pictures to a video file as they come; the file appears whole or not at all.
 
     The same pictures give the same bytes on every run with one version of FFmpeg.
+
+    Where `part` is given, the pictures of an interrupted run are not lost: that file can be played
+    at any time (but for the last second or two), also when the process was killed.
 
     Args:
         path: its ending names the container; an existing file is replaced. The folder must exist.
@@ -562,6 +568,9 @@ def write_video(
         frame_rate_hz: pictures per second.
         codec: FFmpeg's name of the encoder.
         options: for the encoder; None is good quality for libx264 and its own defaults for others.
+        part: MP4 file that is written to until the video is complete. An old one is overwritten;
+            it stays where the run is interrupted, and goes where it fails. None writes to a hidden
+            file, which never stays.
 
     Raises:
         VideoError: the file cannot be written.
@@ -572,7 +581,13 @@ def write_video(
         raise ValueError(f"frame_rate_hz must be above 0, got {frame_rate_hz}")
     if options is None:
         options = {"crf": "18", "preset": "veryfast"} if codec == "libx264" else {}
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    container_options = {}
+    kept = part is not None
+    if part is None:
+        part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    else:  # each second becomes a fragment, and at the end FFmpeg makes an ordinary file of them
+        container_options = {"movflags": "hybrid_fragmented+frag_keyframe", "flush_packets": "1"}
+        options = {"g": str(max(1, round(frame_rate_hz)))} | options
     try:
         _encode(
             part,
@@ -581,12 +596,15 @@ def write_video(
             Fraction(frame_rate_hz).limit_denominator(1001),
             codec,
             options,
+            container_options,
         )
         with part.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    except BaseException as error:
+        if not kept or isinstance(error, Exception):  # an interruption is none
+            part.unlink(missing_ok=True)
+        raise
 
 
 def _encode(
@@ -596,6 +614,7 @@ def _encode(
     rate: Fraction,
     codec: str,
     options: dict[str, str],
+    container_options: dict[str, str],
 ) -> None:
     first = next(frames, None)
     if first is None:
@@ -604,7 +623,8 @@ def _encode(
     ffmpeg = Ffmpeg(path)
     with ffmpeg("cannot be written"):
         # Without random identifiers, and without the library's version in the file.
-        container = av.open(f"file:{part}", "w", options={"fflags": "+bitexact"})
+        bitexact = {"fflags": "+bitexact"}
+        container = av.open(f"file:{part}", "w", options=bitexact | container_options)
     try:
         with ffmpeg("cannot be written"):
             stream = cast(VideoStream, container.add_stream(codec, rate=rate, options=options))

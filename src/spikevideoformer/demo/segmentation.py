@@ -19,8 +19,9 @@ from spikevideoformer.data.moving_shapes import SIZE, write_scene_video, write_s
 from spikevideoformer.data.transforms import Augmentation
 from spikevideoformer.demo.report import picture, share, stage
 from spikevideoformer.files import write_text
+from spikevideoformer.inference.overlay import write_segmentation
 from spikevideoformer.inference.page import STYLE, inline
-from spikevideoformer.inference.segmenter import VideoSegmenter, write_segmentation
+from spikevideoformer.inference.segmenter import VideoSegmenter
 from spikevideoformer.tasks.segmentation import SegmentationResult
 from spikevideoformer.training import SegmentationOptions, TrainConfig, train
 
@@ -130,7 +131,6 @@ def _ground_everywhere(result: SegmentationResult) -> float:
 def _predict(recipe: SegmentationRecipe, out: Path) -> list[Path]:
     """Use the joint network on video files of scenes that neither split holds."""
     segmenter = VideoSegmenter.from_pretrained(out / "joint" / "model", device="cpu")
-    assert isinstance(segmenter, VideoSegmenter)
     folder = out / "predictions"
     folder.mkdir(exist_ok=True)
     written = []

@@ -23,7 +23,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ OTHER = "#6b7280"
 CURVE = "#e8eaed"
 CURSOR = (255, 255, 255)
 COLOURS = ("#4cc38a", "#f5a524", "#5b9dff", "#e5679b", "#b48ef0", "#3fc7d4", "#e2745b", "#c3c94b")
+
+Shown = TypeVar("Shown")
 
 
 def write_annotated(
@@ -73,11 +75,10 @@ def write_annotated(
         VideoError: the video cannot be decoded.
     """
     info = video_io.probe(path, limits=limits, sequence_rate_hz=sequence_rate_hz)
-    # Browsers and players do not take just any rate, and more than 60 Hz shows nothing more.
-    rate_hz = min(max(info.frame_rate_hz, 1.0), 60.0)
+    rate_hz = playable_rate(info.frame_rate_hz)
     source = video_io.iter_frames(path, limits=limits, sequence_rate_hz=sequence_rate_hz)
     pictures = ((frame.timestamp_s, frame.image) for frame in source)
-    frames = annotate_frames(_constant_rate(pictures, rate_hz), result)
+    frames = annotate_frames(constant_rate(pictures, rate_hz), result)
     video_io.write_video(out, frames, rate_hz)
     return Path(out)
 
@@ -175,7 +176,7 @@ class _Band:
     def _draw_rows(self, window: WindowPrediction) -> np.ndarray:
         unit, row_height = self._unit, 25 * self._unit
         labels = window.labels[:LABEL_ROWS]
-        drawing = _Drawing(self._width, round(row_height * len(labels) + 12 * unit), unit)
+        drawing = Drawing(self._width, round(row_height * len(labels) + 12 * unit), unit)
         bar_left, bar_right = 0.55 * self._width, self._right - 46 * unit
         for row, label in enumerate(labels):
             y = 10 * unit + row_height * (row + 0.5)
@@ -194,7 +195,7 @@ class _Band:
         plot_height = gap + label_height
         if result.firing_rate_per_frame is not None:
             plot_height += gap + rate_height
-        drawing = _Drawing(self._width, round(plot_height + axis_height), unit)
+        drawing = Drawing(self._width, round(plot_height + axis_height), unit)
         span = self._right - self._left
 
         bottom = gap + label_height
@@ -231,7 +232,7 @@ class _Band:
         return self._colours.get(name, OTHER)
 
 
-class _Drawing:
+class Drawing:
     """A picture of exactly width x height pixels; positions in pixels from the top left corner."""
 
     def __init__(self, width: int, height: int, unit: float) -> None:
@@ -283,7 +284,7 @@ class _Drawing:
             va="center_baseline",
             parse_math=False,  # class names may hold dollar signs
         )
-        with _missing_glyphs_allowed():
+        with missing_glyphs_allowed():
             while words and text.get_window_extent(self._canvas.get_renderer()).width > room:
                 words = words[:-1].rstrip()
                 text.set_text(words + "…")
@@ -293,13 +294,13 @@ class _Drawing:
         self.text(x, y + 8 * self._unit, note, size=10, colour=MUTED)
 
     def pixels(self) -> np.ndarray:
-        with _missing_glyphs_allowed():
+        with missing_glyphs_allowed():
             self._canvas.draw()
         return np.asarray(self._canvas.buffer_rgba())[:, :, :3].copy()
 
 
 @contextmanager
-def _missing_glyphs_allowed() -> Iterator[None]:
+def missing_glyphs_allowed() -> Iterator[None]:
     """Matplotlib's font lacks some scripts; it then draws a box, which is not worth a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -312,12 +313,18 @@ def _round_up(rate: float) -> float:
     return next((step for step in steps if step >= max(rate, 0.05)), rate)
 
 
-def _constant_rate(
-    frames: Iterable[tuple[float, np.ndarray]], rate_hz: float
-) -> Iterator[tuple[float, np.ndarray]]:
+def playable_rate(rate_hz: float) -> float:
+    """Frames per second of a written video, for a source of this rate."""
+    # Browsers and players do not take just any rate, and more than 60 Hz shows nothing more.
+    return min(max(rate_hz, 1.0), 60.0)
+
+
+def constant_rate(
+    frames: Iterable[tuple[float, Shown]], rate_hz: float
+) -> Iterator[tuple[float, Shown]]:
     """Hold or drop frames so that picture k is the one on show at k / rate_hz seconds."""
     count = 0
-    held: tuple[float, np.ndarray] | None = None
+    held: tuple[float, Shown] | None = None
     for timestamp_s, frame in frames:
         while held is not None and count / rate_hz < timestamp_s - 0.5 / rate_hz:
             yield count / rate_hz, held[1]

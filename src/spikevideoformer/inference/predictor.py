@@ -1,4 +1,4 @@
-"""From a video to labels with probabilities and firing rates.
+"""From a video to labels with probabilities and firing rates (masks: `segmenter`).
 
 A video is read once, as a stream of windows; every window becomes one clip of the network, and
 windows of several videos share a batch. The answer for the video is the mean of the probabilities
@@ -15,13 +15,14 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spikevideoformer.data.clip import Clip, ClipSpec
+from spikevideoformer.data.sequence import SegmentationSpec
 from spikevideoformer.data.transforms import eval_transform
 from spikevideoformer.data.video import (
     SEQUENCE_RATE_HZ,
@@ -124,31 +125,40 @@ class VideoPredictor:
         ValueError: settings that are unknown, absent from the model, or not possible here.
     """
 
+    task: ClassVar[str] = "classification"
+    _spec: ClassVar[type[ClipSpec] | type[SegmentationSpec]] = ClipSpec
+    clip: ClipSpec
+
     def __init__(
         self,
         model: SpikeVideoFormer,
         *,
-        clip: ClipSpec | None = None,
+        clip: ClipSpec | SegmentationSpec | None = None,
         classes: Sequence[str] | None = None,
         device: str = "auto",
         precision: Precision = "32-true",
         engine: Engine = "auto",
     ) -> None:
-        if model.task != "classification":
+        if model.task != self.task:
             raise ValueError(
-                f"the model is made for {model.task}; only classification is predicted"
+                f"the model is made for {model.task}, and {type(self).__name__} for {self.task}; "
+                "VideoPredictor.from_pretrained(folder) chooses the right one"
             )
         if clip is None and model.clip is None:
             raise ValueError(
-                "the model does not say how clips are made; give "
-                "clip=ClipSpec(frames=..., size=...)"
+                f"the model does not say how clips are made; give clip={self._spec.__name__}(...)"
             )
         if precision not in get_args(Precision):
             raise ValueError(
                 f"precision {precision!r} is unknown; "
                 f"choose one of {', '.join(get_args(Precision))}"
             )
-        self.clip = clip if clip is not None else ClipSpec.from_dict(model.clip or {})
+        given = clip if clip is not None else self._spec.from_dict(model.clip or {})
+        if not isinstance(given, self._spec):
+            raise ValueError(
+                f"clip is a {type(given).__name__}; {self.task} takes a {self._spec.__name__}"
+            )
+        self.clip = given  # type: ignore[assignment]  # of the task's own class
         names = model.classes if classes is None else tuple(classes)
         self.classes = names or tuple(str(index) for index in range(model.num_classes))
         if len(self.classes) != model.num_classes:
@@ -170,12 +180,14 @@ class VideoPredictor:
         cls,
         folder: VideoPath,
         *,
-        clip: ClipSpec | None = None,
+        clip: ClipSpec | SegmentationSpec | None = None,
         device: str = "auto",
         precision: Precision = "32-true",
         engine: Engine = "auto",
     ) -> VideoPredictor:
         """Load a model folder, or a model of the Hugging Face hub.
+
+        For a model that segments this is a ``segmenter.VideoSegmenter``.
 
         Args:
             folder: ``config.json`` and ``model.safetensors``, or a hub id (owner/name).
@@ -188,6 +200,10 @@ class VideoPredictor:
             ValueError: no usable model folder, or settings as in :class:`VideoPredictor`.
         """
         model = SpikeVideoFormer.from_pretrained(folder)
+        if cls is VideoPredictor and model.task == "segmentation":
+            from spikevideoformer.inference.segmenter import VideoSegmenter
+
+            cls = VideoSegmenter
         return cls(model, clip=clip, device=device, precision=precision, engine=engine)
 
     def predict(
@@ -223,12 +239,7 @@ class VideoPredictor:
             windows = _array_windows(video, frame_rate_hz, self.clip, window_s)
             path = None
         else:
-            if frame_rate_hz is not None:
-                raise ValueError(
-                    "frame_rate_hz is for arrays; a video file knows its own times, and a folder "
-                    "of images takes sequence_rate_hz"
-                )
-            path = os.fspath(video)
+            path = path_of(video, frame_rate_hz)
             windows = self.clips(
                 path, window_s=window_s, limits=limits, sequence_rate_hz=sequence_rate_hz
             )
@@ -363,6 +374,31 @@ class VideoPredictor:
             return self.model(video), rates
 
 
+def path_of(video: VideoPath, frame_rate_hz: float | None) -> str:
+    """The path of a video that is no array; ValueError where a rate is given with it."""
+    if frame_rate_hz is not None:
+        raise ValueError(
+            "frame_rate_hz is for arrays; a video file knows its own times, and a folder of images "
+            "takes sequence_rate_hz"
+        )
+    return os.fspath(video)
+
+
+def checked_array(video: VideoArray, frame_rate_hz: float | None) -> tuple[Tensor, float]:
+    """An array as tensor ``[T, H, W, 3]``, and its rate; ValueError where it is no video."""
+    frames = torch.as_tensor(video)
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or 0 in frames.shape:
+        raise ValueError(
+            f"got an array {frames.dtype} {tuple(frames.shape)}; expected uint8 RGB frames "
+            "[T, H, W, 3] with values 0 to 255"
+        )
+    if frame_rate_hz is None or not (math.isfinite(frame_rate_hz) and frame_rate_hz > 0):
+        raise ValueError(
+            f"frame_rate_hz is {frame_rate_hz}; an array does not know its times, give the rate"
+        )
+    return frames, frame_rate_hz
+
+
 def _choose_engine(
     name: Engine, model: SpikeVideoFormer, device: torch.device, precision: Precision
 ) -> Literal["model", "exact", "int8"]:
@@ -469,17 +505,8 @@ def _array_windows(
     video: VideoArray, frame_rate_hz: float | None, spec: ClipSpec, window_s: float | None
 ) -> Iterator[Clip]:
     """Windows of an array, cut and sampled as `iter_windows` does it with a file."""
-    frames = torch.as_tensor(video)
-    T = len(frames) if frames.ndim else 0
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or 0 in frames.shape:
-        raise ValueError(
-            f"got an array {frames.dtype} {tuple(frames.shape)}; expected uint8 RGB frames "
-            "[T, H, W, 3] with values 0 to 255"
-        )
-    if frame_rate_hz is None or not (math.isfinite(frame_rate_hz) and frame_rate_hz > 0):
-        raise ValueError(
-            f"frame_rate_hz is {frame_rate_hz}; an array does not know its times, give the rate"
-        )
+    frames, frame_rate_hz = checked_array(video, frame_rate_hz)
+    T = len(frames)
     duration_s = T / frame_rate_hz
     if spec.frame_rate_hz is not None:
         if window_s is not None:

@@ -17,6 +17,7 @@ from spikevideoformer.data.dataset import ClipDataset
 from spikevideoformer.data.index import ClipIndex, read_index
 from spikevideoformer.data.video import DecodeLimits
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.tasks.classification import (
     ClassificationResult,
     classification_loss,
@@ -26,7 +27,6 @@ from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.config import TrainConfig
 from spikevideoformer.training.devices import from_first_process
 from spikevideoformer.training.evaluate import evaluate
-from spikevideoformer.training.logs import progress_on_stderr
 from spikevideoformer.training.plots import plot_confusion
 from spikevideoformer.training.task import Row, Task
 

@@ -16,11 +16,11 @@ from spikevideoformer.data.dataset import ClipDataset
 from spikevideoformer.data.index import ClipIndex
 from spikevideoformer.data.video import DecodeLimits
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.tasks.classification import ClassificationMetrics, ClassificationResult
 from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.config import Precision
 from spikevideoformer.training.devices import Device, launch, over_processes
-from spikevideoformer.training.logs import progress_on_stderr
 
 
 @torch.no_grad()

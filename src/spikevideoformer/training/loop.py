@@ -26,10 +26,11 @@ from torch import Tensor
 
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
+from spikevideoformer.progress import Progress
 from spikevideoformer.training.batches import MicroBatches, StepPlan, mixed_seed
 from spikevideoformer.training.checkpoint import CheckpointFolder, save_checkpoint
 from spikevideoformer.training.devices import over_processes
-from spikevideoformer.training.logs import Progress, TensorBoardLog, shortened, write_metrics
+from spikevideoformer.training.logs import TensorBoardLog, shortened, write_metrics
 from spikevideoformer.training.optim import build_optimizer, learning_rate_at
 from spikevideoformer.training.plots import SPOKEN
 from spikevideoformer.training.task import Batch, Task

@@ -28,6 +28,7 @@ from spikevideoformer.data.sequence_check import SequenceReport, check_sequences
 from spikevideoformer.data.sequence_index import read_sequences
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.models.tiling import class_scores
+from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.tasks.segmentation import (
     SegmentationMetrics,
     SegmentationResult,
@@ -37,7 +38,6 @@ from spikevideoformer.tasks.segmentation import (
 from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.config import Precision, TrainConfig
 from spikevideoformer.training.devices import Device, from_first_process, launch, over_processes
-from spikevideoformer.training.logs import progress_on_stderr
 from spikevideoformer.training.segmentation_plots import ContactSheet, plot_iou
 from spikevideoformer.training.task import Row, Task
 

@@ -1,0 +1,99 @@
+"""Progress on stderr with the time left; imports nothing of ours."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+
+class Progress:
+    """One line on stderr with how far a run is, its loss and the time left.
+
+    On a terminal the line is redrawn in place; in a file or a pipe it is printed now and then.
+    """
+
+    def __init__(
+        self,
+        *,
+        total_steps: int | None,
+        first_step: int,
+        step_name: str = "step",
+        stream: TextIO | None = None,
+    ) -> None:
+        """Start the clock.
+
+        Args:
+            total_steps: steps of the whole run; None where nobody knows.
+            first_step: steps done by earlier processes; they took none of this one's time.
+            step_name: what a step is called.
+            stream: where to write; stderr if None.
+        """
+        self._stream = stream if stream is not None else sys.stderr
+        self._live = self._stream.isatty()
+        self._interval_s = 0.5 if self._live else 30.0
+        self._total, self._first, self._name = total_steps, first_step, step_name
+        self._start_s = self._shown_s = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time for another line."""
+        return time.monotonic() - self._shown_s >= self._interval_s
+
+    def left(self, step: int) -> str:
+        """The time left after `step`, as `h:mm:ss`, at the mean pace so far."""
+        assert self._total is not None
+        rate = (time.monotonic() - self._start_s) / max(step - self._first, 1)
+        return format_duration(rate * max(self._total - step, 0))
+
+    def show(self, step: int, text: str = "") -> None:
+        """Write the line of `step`, with what else there is to tell."""
+        self._shown_s = time.monotonic()
+        parts: tuple[str, ...] = (f"{self._name} {step}", text)
+        if self._total is not None:
+            parts = (f"{self._name} {step}/{self._total}", text, f"ETA {self.left(step)}")
+        line = "  ".join(part for part in parts if part)
+        self._stream.write(f"\r\x1b[2K{line}" if self._live else f"{line}\n")
+        self._stream.flush()
+
+    def clear(self) -> None:
+        """Make room for other output on a terminal."""
+        if self._live:
+            self._stream.write("\r\x1b[2K")
+            self._stream.flush()
+
+
+@contextmanager
+def progress_on_stderr(step_name: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A function to be told (done, total), which now and then shows them with the time left.
+
+    A total of None is unknown, and no time left is shown.
+
+    Args:
+        step_name: what is counted.
+    """
+    progress: Progress | None = None
+
+    def tell(done: int, total: int | None) -> None:
+        nonlocal progress
+        if progress is None:
+            progress = Progress(total_steps=total, first_step=done, step_name=step_name)
+        elif progress.due():
+            progress.show(done)
+
+    try:
+        yield tell
+    finally:
+        if progress is not None:
+            progress.clear()
+
+
+def format_duration(seconds: float) -> str:
+    """`h:mm:ss`, rounded up.
+
+    Args:
+        seconds: at least 0.
+    """
+    whole = int(-(-seconds // 1))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
