@@ -493,7 +493,7 @@ def test_theory_of_a_model(
 def test_demo_goes_the_whole_way(
     model: str, svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spikevideoformer import demo
+    from spikevideoformer.demo import classification as demo
 
     small = demo.Recipe(
         train_clips=16,
@@ -525,6 +525,79 @@ def test_demo_goes_the_whole_way(
     again, _, err = svf("demo", "--out", tmp_path / "demo")
     assert again == 0
     assert "resuming" in err
+
+
+def test_demo_of_segmentation_goes_the_whole_way(
+    svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spikevideoformer.demo import segmentation as demo
+
+    small = demo.SegmentationRecipe(
+        train_clips=4,
+        val_clips=2,
+        videos=1,
+        training=replace(
+            demo.SegmentationRecipe().training, epochs=1, frames=2, size=32, warmup_epochs=0.0
+        ),
+    )
+    monkeypatch.setattr(demo.run_segmentation_demo, "__kwdefaults__", {"recipe": small})
+    status, out, err = svf("demo", "--task", "segmentation", "--out", tmp_path / "demo")
+    assert status == 0
+    for words in ("joint space-time design:  mIoU", "spatial-only design:", "ground everywhere:"):
+        assert words in out
+    for stage in range(1, 6):
+        assert f"[{stage}/5" in err
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.count("data:video/mp4;base64,") == page.count("<video") == 1
+    assert page.count("data:image/png;base64,") == 3
+    assert "://" not in page
+    again, _, err = svf("demo", "--task", "segmentation", "--out", tmp_path / "demo")
+    assert again == 0
+    assert "resuming" in err
+
+
+# --- svf train and eval of segmentation ----------------------------------------------------------
+
+
+def test_segmentation_from_training_to_evaluation(svf, tmp_path: Path) -> None:
+    from spikevideoformer.data.moving_shapes import write_scenes
+
+    write_scenes(tmp_path / "scenes", train=4, val=1)
+    run = tmp_path / "run"
+    settings = "--task segmentation --frames 2 --size 32 --epochs 1 --batch-size 8 --workers 0"
+    status, out, _ = svf(
+        "train", "--data", tmp_path / "scenes", "--out", run, *settings.split(),
+        "--segmentation.class-weights", "inverse_log", "--augmentation.flip", "0",
+    )  # fmt: skip
+    assert status == 0
+    assert "mIoU" in out and "pixel accuracy" in out
+    assert "ground" in out
+    evaluate = ("eval", "--model", run / "model", "--data", tmp_path / "scenes", "--workers", "0")
+    status, out, _ = svf(*evaluate, "--task", "segmentation", "--json", "--out", tmp_path / "seen")
+    assert status == 0
+    measured = json.loads(out)
+    assert measured == json.loads((run / "evaluation.json").read_text())
+    assert measured == json.loads((tmp_path / "seen" / "evaluation.json").read_text())
+    assert {path.name for path in (tmp_path / "seen").iterdir()} == {
+        "evaluation.json", "iou.png", "contact_sheet.png",
+    }  # fmt: skip
+    status, out, _ = svf(*evaluate, "--json", "--scales", "0.5,1", "--flip", "--sliding-window")
+    assert status == 0
+    assert json.loads(out)["pixels"] == measured["pixels"]
+    for option, message in (
+        (("--clips", "2"), "is a model for segmentation, which has no --clips"),
+        (("--task", "classification"), "is a model for segmentation; leave out --task"),
+        (("--scales", "1,x"), "'1,x' is no list of numbers"),
+    ):
+        status, _, err = svf(*evaluate, *option)
+        assert status == 2
+        assert message in err
+
+
+def test_masks_on_a_classification_model(svf, model_folder: Path, tmp_path: Path) -> None:
+    status, _, err = svf("eval", "--model", model_folder, "--data", tmp_path, "--flip")
+    assert status == 2
+    assert "is a model for classification, which has no --flip" in err
 
 
 # --- Processes -----------------------------------------------------------------------------------

@@ -233,7 +233,7 @@ def _model_options(parser: argparse.ArgumentParser, *, batch_size: str) -> None:
     )
 
 
-def _limits_option(parser: argparse.ArgumentParser) -> None:
+def _limits_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--no-decode-limits",
         action="store_true",
@@ -249,28 +249,26 @@ def _task_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task",
         choices=("classification", "segmentation"),
-        help="what the model is for; it knows itself, and another one is refused",
+        help="complain where the model is made for another one",
     )
 
 
-_TILING = ("sliding_window", "scales", "flip")
+TILING = ("sliding_window", "scales", "flip")
 
 
-def _tiling_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def _tiling_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--sliding-window",
         action="store_true",
-        help="segmentation: slide windows of the size of a training crop over large pictures",
+        help="look at windows as large as training crops, instead of the picture as a whole",
     )
-    parser.add_argument(
+    group.add_argument(
         "--scales",
         type=_numbers,
         metavar="X,X,...",
-        help="segmentation: average over these scales of the picture, such as 0.75,1,1.25",
+        help="average over these multiples of the size, such as 0.75,1,1.25 (default 1)",
     )
-    parser.add_argument(
-        "--flip", action="store_true", help="segmentation: average over the mirrored picture, too"
-    )
+    group.add_argument("--flip", action="store_true", help="average with the mirrored picture")
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -280,27 +278,19 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers like 0.75,1") from error
 
 
-def _tiling(arguments: Namespace) -> dict[str, Any]:
-    given = {name: getattr(arguments, name) for name in _TILING}
-    return {name: value for name, value in given.items() if value}
-
-
-def _refuse_options(arguments: Namespace, names: Sequence[str], task: str) -> None:
-    for name in names:
-        if getattr(arguments, name):
-            raise ValueError(f"--{name.replace('_', '-')} is for {task}; leave it out")
-
-
-def _task_of(arguments: Namespace) -> str:
-    """What the model of --model is for, which --task may not contradict."""
-    from spikevideoformer.models.spikevideoformer import read_about
-
-    task: str = read_about(arguments.model)["task"]
+def _check_task(arguments: Namespace, task: str, others: Sequence[str]) -> None:
+    """Refuse a model for another task than is asked for, and the options of other tasks."""
     if arguments.task not in (None, task):
         raise ValueError(
-            f"{arguments.model} is a model for {task}; leave out --task {arguments.task}"
+            f"--task is {arguments.task}, but {arguments.model} is a model for {task}; leave out "
+            "--task or give another --model"
         )
-    return task
+    for name in others:
+        if getattr(arguments, name) not in (None, False):
+            raise ValueError(
+                f"{arguments.model} is a model for {task}, which has no "
+                f"--{name.replace('_', '-')}; leave it out"
+            )
 
 
 def _limits(arguments: Namespace) -> DecodeLimits:
@@ -500,16 +490,6 @@ def _eval_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", metavar="NAME", help="how the data lies (default: recognised)")
     _task_option(parser)
     parser.add_argument(
-        "--fold", type=int, metavar="N", help="classification: official fold, where there are some"
-    )
-    parser.add_argument(
-        "--clips",
-        type=int,
-        metavar="N",
-        help="classification: clips to average a video over (default 1)",
-    )
-    _tiling_options(parser)
-    parser.add_argument(
         "--workers", type=int, default=2, metavar="N", help="processes that decode (default 2)"
     )
     parser.add_argument(
@@ -521,17 +501,28 @@ def _eval_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="also write evaluation.json, plots (and skipped.csv) into this folder",
     )
-    _limits_option(parser)
     _json_option(parser)
+    group = parser.add_argument_group("only for classification")
+    group.add_argument("--fold", type=int, metavar="N", help="official fold, where there are some")
+    group.add_argument(
+        "--clips", type=int, metavar="N", help="clips to average a video over (default 1)"
+    )
+    _limits_option(group)
+    _tiling_options(parser.add_argument_group("only for segmentation"))
 
 
 def _eval(arguments: Namespace) -> int:
     for name, least in (("clips", 1), ("workers", 0), ("batch_size", 1)):
         if (value := getattr(arguments, name)) is not None and value < least:
             raise ValueError(f"--{name.replace('_', '-')} is {value}; give at least {least}")
-    task = _task_of(arguments)
+    from spikevideoformer.models.spikevideoformer import read_about
+
+    task = read_about(arguments.model)["task"]
+    masks = task == "segmentation"
+    others = ("fold", "clips", "batch_size", "no_decode_limits") if masks else TILING
+    _check_task(arguments, task, others)
     out = None if arguments.out is None else _folder_to_write(arguments.out)
-    evaluated = _evaluated_masks if task == "segmentation" else _evaluated
+    evaluated = _evaluated_masks if masks else _evaluated
     result: ClassificationResult | SegmentationResult = evaluated(arguments, out)
     if out is not None:
         from spikevideoformer.files import write_text
@@ -550,7 +541,6 @@ def _evaluated(arguments: Namespace, out: Path | None) -> ClassificationResult:
     from spikevideoformer.training import evaluate_folder
     from spikevideoformer.training.plots import plot_confusion
 
-    _refuse_options(arguments, _TILING, "segmentation")
     index = read_index(
         arguments.data, split=arguments.split, layout=arguments.layout, fold=arguments.fold or 1
     )
@@ -579,7 +569,6 @@ def _evaluated_masks(arguments: Namespace, out: Path | None) -> SegmentationResu
     from spikevideoformer.data.sequence_index import read_sequences
     from spikevideoformer.training import evaluate_segmentation_folder
 
-    _refuse_options(arguments, ("fold", "clips", "batch_size"), "classification")
     index = read_sequences(arguments.data, split=arguments.split, layout=arguments.layout)
     return evaluate_segmentation_folder(
         Path(arguments.model),
@@ -590,7 +579,9 @@ def _evaluated_masks(arguments: Namespace, out: Path | None) -> SegmentationResu
         check="full" if arguments.skip_bad else "open",
         skip_bad=arguments.skip_bad,
         out=out,
-        **_tiling(arguments),
+        sliding_window=arguments.sliding_window,
+        scales=arguments.scales or (1.0,),
+        flip=arguments.flip,
     )
 
 
@@ -636,11 +627,7 @@ def _mask_lines(result: SegmentationResult) -> Iterator[str]:
 
 def _predict_options(parser: argparse.ArgumentParser) -> None:
     _model_options(parser, batch_size="1 on a CPU, 8 on CUDA")
-    parser.add_argument(
-        "--task",
-        choices=("classification", "segmentation"),
-        help="complain where the model is made for another one",
-    )
+    _task_option(parser)
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -696,18 +683,7 @@ def _mask_options(group: argparse._ArgumentGroup) -> None:
         action="store_true",
         help="with --out, also the mask of each frame as a PNG file of class indices",
     )
-    group.add_argument(
-        "--sliding-window",
-        action="store_true",
-        help="look at windows as large as training crops, instead of the picture as a whole",
-    )
-    group.add_argument(
-        "--scales",
-        type=_numbers,
-        metavar="X,X,...",
-        help="average over these multiples of the size, such as 0.75,1,1.25 (default 1)",
-    )
-    group.add_argument("--flip", action="store_true", help="average with the mirrored picture")
+    _tiling_options(group)
 
 
 LABEL_OPTIONS = ("html", "top_k", "window_s", "batch_size")
@@ -732,27 +708,13 @@ def _predict(arguments: Namespace) -> int:
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 
     model = SpikeVideoFormer.from_pretrained(arguments.model)
-    _check_task(arguments, model.task)
+    masks = model.task == "segmentation"
+    _check_task(arguments, model.task, LABEL_OPTIONS if masks else MASK_OPTIONS)
     for error in absent:
         _note_failure(error)
-    predict = _predict_masks if model.task == "segmentation" else _predict_labels
+    predict = _predict_masks if masks else _predict_labels
     failures = len(absent) + predict(arguments, model, videos, targets)
     return SOME_FAILED if failures else DONE
-
-
-def _check_task(arguments: Namespace, task: str) -> None:
-    """Refuse a model for another task than is asked for, and options of another task."""
-    if arguments.task not in (None, task):
-        raise ValueError(
-            f"--task is {arguments.task}, but {arguments.model} is a model for {task}; leave out "
-            "--task or give another --model"
-        )
-    for name in LABEL_OPTIONS if task == "segmentation" else MASK_OPTIONS:
-        if getattr(arguments, name) not in (None, False):
-            raise ValueError(
-                f"{arguments.model} is a model for {task}, which has no "
-                f"--{name.replace('_', '-')}; leave it out"
-            )
 
 
 def _predict_settings(arguments: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
