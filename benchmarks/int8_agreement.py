@@ -3,14 +3,17 @@
     python benchmarks/int8_agreement.py --model demo/joint/model demo/clips/val
 
 Clips lie in folders of their class. Prints the share of equal labels, both accuracies, and every
-clip whose label changed with the two best probabilities of each engine.
+clip whose label changed with the two best probabilities of each engine. With a segmentation model
+it prints the share of pixels that get the same class in each video (or folder of pictures) there.
 """
 
 import argparse
 from pathlib import Path
 
 import spikevideoformer as svf
+from spikevideoformer.inference.inputs import expand_inputs
 from spikevideoformer.inference.predictor import PredictionResult
+from spikevideoformer.inference.segmenter import VideoSegmenter
 
 
 def main() -> None:
@@ -18,11 +21,32 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="model folder")
     parser.add_argument("data", type=Path, help="folder of class folders of clips")
     arguments = parser.parse_args()
+    if svf.SpikeVideoFormer.from_pretrained(arguments.model).task == "segmentation":
+        compare_masks(arguments.model, arguments.data)
+    else:
+        compare_labels(arguments.model, arguments.data)
+
+
+def compare_masks(model: str, data: Path) -> None:
+    exact, int8 = (
+        VideoSegmenter.from_pretrained(model, device="cpu", engine=engine)
+        for engine in ("exact", "int8")
+    )
+    for video in expand_inputs([data]):
+        if not isinstance(video, str):
+            raise SystemExit(str(video))
+        same = pixels = 0
+        for a, b in zip(exact.segment(video), int8.segment(video), strict=True):
+            same, pixels = same + int((a.mask == b.mask).sum()), pixels + a.mask.size
+        print(f"{video}: the same class for {same / pixels:.1%} of {pixels} pixels")
+
+
+def compare_labels(model: str, data: Path) -> None:
     found = {}
     for engine in ("exact", "int8"):
-        predictor = svf.VideoPredictor.from_pretrained(arguments.model, device="cpu", engine=engine)
+        predictor = svf.VideoPredictor.from_pretrained(model, device="cpu", engine=engine)
         found[engine] = {}
-        for result in predictor.predict_many(arguments.data, top_k=2):
+        for result in predictor.predict_many(data, top_k=2):
             if not isinstance(result, PredictionResult):
                 raise SystemExit(f"{result.path}: {result.reason}")
             found[engine][result.path] = result

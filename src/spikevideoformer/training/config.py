@@ -223,8 +223,9 @@ class TrainConfig:
     def _check_task(self) -> None:
         """Refuse what belongs to another task, and values that only a task's own type refuses."""
         if self.task == "segmentation":
-            for name, unset in (("frame_rate_hz", None), ("readout", None), ("eval_clips", 1)):
-                if getattr(self, name) != unset:
+            unset = {"frame_rate_hz": None, "readout": None, "eval_clips": 1, "fold": 1}
+            for name, value in {**unset, "unlimited_decoding": False}.items():
+                if getattr(self, name) != value:
                     raise ValueError(
                         f"{name} is {getattr(self, name)!r}, and it belongs to classification; "
                         "leave it out"
