@@ -344,7 +344,7 @@ def _demo(arguments: Namespace) -> int:
 def _train_options(parser: argparse.ArgumentParser) -> None:
     from spikevideoformer.training.config import TrainConfig
 
-    parser.usage = "svf train --task TASK --data DIR --model NAME --out DIR [--config FILE.yaml] [--resume] ..."
+    parser.usage = "svf train --data DIR --model NAME --out DIR [--task TASK] [--resume] ..."
     parser.add_argument(
         "--config", type=Path, metavar="FILE.yaml", help="settings; options given here override it"
     )
