@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from spikevideoformer.energy.cost import CostTable
     from spikevideoformer.energy.report import energy_report
     from spikevideoformer.inference.predictor import VideoPredictor
+    from spikevideoformer.inference.segmenter import VideoSegmenter
     from spikevideoformer.models.config import ModelConfig, list_models
     from spikevideoformer.models.published import load_published, published_names
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
@@ -27,6 +28,7 @@ _HOME = {
     "NeuronConfig": "ops.lif",
     "SpikeVideoFormer": "models.spikevideoformer",
     "VideoPredictor": "inference.predictor",
+    "VideoSegmenter": "inference.segmenter",
     "create_model": "models.spikevideoformer",
     "energy_report": "energy.report",
     "fold_for_inference": "deploy.fold",
@@ -43,6 +45,7 @@ __all__ = [
     "NeuronConfig",
     "SpikeVideoFormer",
     "VideoPredictor",
+    "VideoSegmenter",
     "create_model",
     "energy_report",
     "fold_for_inference",
