@@ -174,6 +174,14 @@ class TestTraining:
         assert torch.allclose(own.weight, old.downsample.conv.weight, atol=1e-8)
         assert "new: head.lateral4" in caplog.text
 
+    def test_starting_from_other_masks_leaves_out_the_last_layer_only(self, tiny, tmp_path):
+        other = create_model("svf_nano", task="segmentation", num_classes=9, pad_input=True)
+        other.save_pretrained(tmp_path / "other", classes=list("abcdefghi"))
+        result = train(tiny(epochs=1, learning_rate=1e-12, init_from=tmp_path / "other"))
+        with (result.out / "init_from.csv").open() as file:
+            new = [r["tensor"] for r in csv.DictReader(file) if r["origin"] == "new"]
+        assert new == ["head.fc.weight", "head.fc.bias"]
+
     def test_few_labels_are_enough(self, tiny, tmp_path):
         write_scenes(tmp_path / "few", train=4, val=2, label_every=5)
         result = train(tiny(data=tmp_path / "few", epochs=1, batch_size=4))

@@ -45,15 +45,17 @@ class SegmentationRecipe:
             out=Path("run"),
             task="segmentation",
             model="svf_nano",
-            frames=8,
+            frames=4,
             size=SIZE,
-            epochs=6,
+            epochs=7,
             batch_size=8,
             learning_rate=4e-3,
             warmup_epochs=0.5,
             label_smoothing=0.0,
             augmentation=Augmentation(flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2),
-            segmentation=SegmentationOptions(scale=(1.0, 1.0), one_class=1.0),
+            segmentation=SegmentationOptions(
+                scale=(1.0, 1.0), one_class=1.0, class_weights="inverse_log"
+            ),
             check="none",  # the clips were written a moment ago
             cache=True,
             workers=0,

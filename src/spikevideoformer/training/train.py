@@ -116,8 +116,8 @@ def _task(config: TrainConfig, index: ClipIndex | SequenceIndex | None, fabric: 
 def start_from(model: SpikeVideoFormer, folder: Path) -> tuple[list[str], list[str]]:
     """Take weights from a released model where name and shape agree.
 
-    The head is taken only where both models do the same task and name the same classes in the same
-    order: of another list it would be the answer to another question.
+    The head is taken only where both models do the same task, and its last layer only where they
+    name the same classes in the same order: of another list it would answer another question.
 
     Args:
         model: changed in place.
@@ -131,15 +131,15 @@ def start_from(model: SpikeVideoFormer, folder: Path) -> tuple[list[str], list[s
     """
     source = SpikeVideoFormer.from_pretrained(folder)
     offered, own = source.state_dict(), model.state_dict()
-    with_head = (
-        source.task == model.task and source.classes is not None and source.classes == model.classes
-    )
+    same_classes = source.classes is not None and source.classes == model.classes
+    last_layer = "" if same_classes else "head.fc."
+    apart = last_layer if source.task == model.task else "head."
     taken = [
         name
         for name, value in own.items()
         if name in offered
         and offered[name].shape == value.shape
-        and (with_head or not name.startswith("head."))
+        and not (apart and name.startswith(apart))
     ]
     # Scales, shifts and counters fit many models by chance; kernels do not.
     if not any(name.startswith("backbone.") and own[name].ndim > 1 for name in taken):
