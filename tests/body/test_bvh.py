@@ -121,11 +121,13 @@ def independent_joints(path: Path) -> tuple[list[str], list[int], NDArray[np.flo
     return names, parents, np.stack(places, 1)
 
 
-def some(shared_data: Path, count: int) -> list[Path]:
+@pytest.fixture(scope="module")
+def real(shared_data: Path) -> dict[Path, Motion]:
+    """Twenty motions, of all contents and styles."""
     files = sorted((shared_data / "mocap").glob("*.bvh.gz"))
     if not files:
         pytest.skip("needs the motions in ../shared/data/mocap, which are absent")
-    return files[:: max(1, len(files) // count)][:count]
+    return {path: read_bvh(path) for path in files[:: len(files) // 20][:20]}
 
 
 # --- Reading -------------------------------------------------------------------------------------
@@ -188,11 +190,11 @@ def test_unknown_options(small: Path) -> None:
         read(small, position_channels="both")
 
 
-def test_real_files_against_the_independent_reader(shared_data: Path) -> None:
-    files = some(shared_data, 20)
-    assert len(files) == 20
-    for path in files:
-        motion = read_bvh(path)
+def test_real_files_against_the_independent_reader(
+    shared_data: Path, real: dict[Path, Motion]
+) -> None:
+    assert len(real) == 20
+    for path, motion in real.items():
         names, parents, expected = independent_joints(path)
         assert list(motion.skeleton.joint_names) == names
         assert list(motion.skeleton.parents) == parents
@@ -211,9 +213,9 @@ def test_real_files_against_the_independent_reader(shared_data: Path) -> None:
             assert (error < 1e-4 * length).all()
 
 
-def test_real_bones_keep_their_length(shared_data: Path) -> None:
-    for path in some(shared_data, 20):
-        motion = drop_root(read_bvh(path))
+def test_real_bones_keep_their_length(shared_data: Path, real: dict[Path, Motion]) -> None:
+    for whole in real.values():
+        motion = drop_root(whole)
         joints = motion.joints()
         length = (joints[:, 1:] - joints[:, motion.skeleton.parents[1:]]).norm(dim=-1)
         assert (length.amax(0) - length.amin(0) < 1e-4 * length[0]).all()
@@ -226,12 +228,14 @@ def test_real_bones_keep_their_length(shared_data: Path) -> None:
 
 
 def test_drop_root_leaves_joints_where_they_are() -> None:
-    skeleton = Skeleton(["World", "Hips", "Spine"], [-1, 0, 1], [[0.0] * 3, [0, 1, 0], [0, 0.5, 0]])
+    skeleton = Skeleton(
+        ["World", "Hips", "Spine"], [-1, 0, 1], [[0.0] * 3, [0.0, 1.0, 0.0], [0.0, 0.5, 0.0]]
+    )
     motion = Motion(
         skeleton=skeleton,
         rotations=matrix_from_6d(torch.randn(4, 3, 6, dtype=torch.float64)),
         translation=torch.randn(4, 3, dtype=torch.float64),
-        frame_rate_hz=30,
+        frame_rate_hz=30.0,
         orders=("XYZ", "ZXY", "ZYX"),
     )
     for positions in ({}, {1: torch.randn(4, 3).double()}, {2: torch.randn(4, 3).double()}):
@@ -262,6 +266,7 @@ def test_there_and_back(small: Path, tmp_path: Path) -> None:
 
 
 def test_the_written_text(small: Path, tmp_path: Path) -> None:
+    small.write_text(edited("10 20 30 -10 20 30", "10 0 0 -10 0 0"))
     motion = replace(read_bvh(small), positions={}, orders=None)
     write_bvh(tmp_path / "back.bvh", motion)
     assert (
@@ -294,16 +299,17 @@ ROOT Hips
 MOTION
 Frames: 2
 Frame Time: 0.05
-1 2 3 90 0 0 28.024321 22.521289 3.693818 20.283484 -9.391281 33.498961
+1 2 3 90 0 0 0 0 10 0 -10 0
 4 5 6 0 90 0 0 0 0 0 0 0
 """
     )
 
 
-def test_real_files_there_and_back(shared_data: Path, tmp_path: Path) -> None:
-    compared = 0
-    for path in some(shared_data, 20):
-        motion = read_bvh(path)
+def test_real_files_there_and_back(
+    shared_data: Path, real: dict[Path, Motion], tmp_path: Path
+) -> None:
+    compared = []
+    for path, motion in list(real.items())[::3]:
         write_bvh(tmp_path / "back.bvh", motion)
         back = read_bvh(tmp_path / "back.bvh")
         apart = geodesic_distance(motion.rotations, back.rotations).rad2deg()
@@ -317,8 +323,8 @@ def test_real_files_there_and_back(shared_data: Path, tmp_path: Path) -> None:
         angles = there[:, :, 1]
         plain = (np.abs(angles) < 180).all(-1) & (np.abs(angles[..., 1]) < 89)
         np.testing.assert_allclose(here[:, :, 1][plain], angles[plain], atol=1e-3)
-        compared += plain.mean() / 20
-    assert compared > 0.9
+        compared.append(plain.mean())
+    assert min(compared) > 0.8
 
 
 @pytest.mark.parametrize("order", EULER_ORDERS)
@@ -354,7 +360,7 @@ def test_deep_skeletons_need_no_stack(tmp_path: Path) -> None:
         skeleton=skeleton,
         rotations=torch.eye(3).double().repeat(1, 1000, 1, 1),
         translation=torch.zeros(1, 3).double(),
-        frame_rate_hz=1,
+        frame_rate_hz=1.0,
     )
     write_bvh(tmp_path / "deep.bvh", motion)
     assert read_bvh(tmp_path / "deep.bvh").joints()[0, -1].tolist() == pytest.approx([999] * 3)
@@ -375,11 +381,11 @@ MALFORMED: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", ":0: the file ends where HIERARCHY should come; get it whole"),
     "other text": ("solid cube\n", ":1: 'solid' stands where HIERARCHY should"),
     "no root": (edited("ROOT", "JOINT"), ":2: 'JOINT' stands where ROOT should"),
-    "two roots": (edited("MOTION", "ROOT b\n{"), ":22: 'ROOT' stands where MOTION should"),
+    "two roots": (edited("MOTION", "ROOT b\n{"), ":25: 'ROOT' stands where MOTION should"),
     "name of two words": (edited("Spine", "My Spine"), ":6: 'Spine' stands where { should; join"),
     "no name": (edited("JOINT Spine", "JOINT"), ":7: joint name '{' is a brace"),
     "same name": (edited("Leg_L", "Spine"), ":15: joint name 'Spine' is .* there twice; rename"),
-    "no offset": (edited("    OFFSET 0 20 0\n", ""), ":9: joint Spine has no OFFSET before"),
+    "no offset": (edited("    OFFSET 0 20 0\n", ""), ":13: joint Spine has no OFFSET before"),
     "short offset": (edited("OFFSET 0 20 0", "OFFSET 0 20"), ":9: 'CHANNELS' is no finite number"),
     "no channels": (
         edited("    CHANNELS 3 Yrotation Xrotation Zrotation\n", ""),
@@ -422,38 +428,38 @@ MALFORMED: dict[str, tuple[str | bytes, str]] = {
         edited("End Site", "End Effector"),
         ":10: 'Effector' stands where Site should",
     ),
-    "end not closed": (edited("    }\n  }", "  }"), ":14: 'JOINT' stands where|:14: .* unknown"),
-    "braces not closed": (edited("}\nMOTION", "MOTION"), ":21: 'MOTION' is unknown or there twice"),
-    "brace too many": (edited("}\nMOTION", "}\n}\nMOTION"), ":22: '}' stands where MOTION should"),
-    "cut in the joints": (SMALL[:120], ": the file ends where .* should come; get it whole"),
-    "no motion": (SMALL.partition("MOTION")[0], ":21: the file ends where MOTION should come"),
-    "no frames": (edited("Frames: 2", "Frames: 0"), ":23: '0' is no number of frames"),
-    "frames in words": (edited("Frames: 2", "Frames: two"), ":23: 'two' is no number of frames"),
-    "fewer lines": (SMALL.removesuffix(LAST), ":25: the file ends where frame 2 of 2 should come"),
+    "end not closed": (edited("    }\n  }", "  }"), ":24: 'MOTION' is unknown"),
+    "braces not closed": (edited("}\nMOTION", "MOTION"), ":24: 'MOTION' is unknown or there twice"),
+    "brace too many": (edited("}\nMOTION", "}\n}\nMOTION"), ":25: '}' stands where MOTION should"),
+    "cut in the joints": (SMALL[:120], ":6: the file ends where { should come; get it whole"),
+    "no motion": (SMALL.partition("MOTION")[0], ":24: the file ends where MOTION should come"),
+    "no frames": (edited("Frames: 2", "Frames: 0"), ":26: '0' is no number of frames"),
+    "frames in words": (edited("Frames: 2", "Frames: two"), ":26: 'two' is no number of frames"),
+    "fewer lines": (SMALL.removesuffix(LAST), ":28: the file ends where frame 2 of 2 should come"),
     "many frames": (
         edited("Frames: 2", "Frames: 999999999"),
-        ":26: the file ends where frame 3 of",
+        ":29: the file ends where frame 3 of",
     ),
-    "more lines": (SMALL + "\n" + LAST, ":28: more lines than the 2 frames announced; correct"),
-    "zero frame time": (edited("Time: 0.05", "Time: 0"), r":24: a frame takes 0.0 s; give the sec"),
-    "negative frame time": (edited("Time: 0.05", "Time: -1"), r":24: a frame takes -1.0 s"),
+    "more lines": (SMALL + "\n" + LAST, ":31: more lines than the 2 frames announced; correct"),
+    "zero frame time": (edited("Time: 0.05", "Time: 0"), r":27: a frame takes 0.0 s; give the sec"),
+    "negative frame time": (edited("Time: 0.05", "Time: -1"), r":27: a frame takes -1.0 s"),
     "two frame times": (
         edited("Time: 0.05", "Time: 0.05 0"),
-        ":24: '0' stands where the line should",
+        ":27: '0' stands where the line should",
     ),
-    "short frame": (edited(LAST, LAST[2:]), ":26: frame 2 has 14 numbers; give 15, one for each"),
-    "long frame": (edited(LAST, "0 " + LAST), ":26: frame 2 has 16 numbers; give 15"),
-    "nan": (edited("4 5 6 0 90", "4 5 6 nan 90"), ":26: 'nan' is no finite number; correct it"),
-    "infinity": (edited("4 5 6 0 90", "4 5 6 -inf 90"), ":26: '-inf' is no finite number"),
-    "overflow": (edited("4 5 6 0 90", "4 5 6 1e999 90"), ":26: '1e999' is beyond 1000000; correct"),
-    "comma": (edited("4 5 6 0 90", "4 5 6 0,5 90"), ":26: '0,5' is no finite number"),
-    "underscore": (edited("4 5 6 0 90", "4 5 6 1_0 90"), ":26: '1_0' is no finite number"),
+    "short frame": (edited(LAST, LAST[2:]), ":29: frame 2 has 14 numbers; give 15, one for each"),
+    "long frame": (edited(LAST, "0 " + LAST), ":29: frame 2 has 16 numbers; give 15"),
+    "nan": (edited("4 5 6 0 90", "4 5 6 nan 90"), ":29: 'nan' is no finite number; correct it"),
+    "infinity": (edited("4 5 6 0 90", "4 5 6 -inf 90"), ":29: '-inf' is no finite number"),
+    "overflow": (edited("4 5 6 0 90", "4 5 6 1e999 90"), ":29: '1e999' is beyond 1000000; correct"),
+    "comma": (edited("4 5 6 0 90", "4 5 6 0,5 90"), ":29: '0,5' is no finite number"),
+    "underscore": (edited("4 5 6 0 90", "4 5 6 1_0 90"), ":29: '1_0' is no finite number"),
     "nan offset": (edited("OFFSET 0 20 0", "OFFSET 0 NaN 0"), ":8: 'NaN' is no finite number"),
     "long word": (
         edited("4 5 6 0 90", f"4 5 6 {'x' * 9999} 90"),
-        r":26: 'x{40}\.\.\.' is no finite",
+        r":29: 'x{40}\.\.\.' is no finite",
     ),
-    "long line": (SMALL + " " * 10 + "0 " * 200_000, ":27: more lines than the 2 frames"),
+    "long line": (SMALL + " " * 10 + "0 " * 200_000, ":30: more lines than the 2 frames"),
     "one line": (b"HIERARCHY " * 50_000, ":1: more than 262144 letters in a line; give a BVH file"),
     "many joints": (
         "HIERARCHY ROOT r {"
@@ -498,9 +504,9 @@ def test_motions_check_themselves(small: Path) -> None:
     with pytest.raises(ValueError, match=r"rotations must be finite and \(2, 3, 3, 3\)"):
         replace(motion, rotations=rotations)
     with pytest.raises(
-        ValueError, match=r"rotations must be finite and \(1, 3, 3, 3\) for 1 frames"
+        ValueError, match=r"rotations must be .*2 frames and 3 joints, got \(2, 2, "
     ):
-        replace(motion, translation=motion.translation[:1], positions={})
+        replace(motion, rotations=motion.rotations[:, :2])
     with pytest.raises(ValueError, match=r"positions are of joints 1 to 2, got \[0\]"):
         replace(motion, positions={0: motion.translation})
     with pytest.raises(ValueError, match="orders must be 3 of XYZ"):

@@ -31,7 +31,7 @@ import math
 import re
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NoReturn, cast
@@ -54,6 +54,7 @@ Unit = Literal["m", "cm", "mm", "inch"]
 METRES: dict[Unit, float] = {"m": 1.0, "cm": 0.01, "mm": 0.001, "inch": 0.0254}
 """How long each unit is."""
 
+_USUAL_ORDER: EulerOrder = "ZXY"
 _MOST_BYTES = 64 * 2**20  # unpacked: half an hour of 22 joints with positions at 30 Hz
 _MOST_JOINTS = 1000
 _LONGEST_LINE = 2**18  # six channels of as many joints
@@ -441,7 +442,7 @@ def write_bvh(path: Path, motion: Motion) -> None:
     """
     skeleton = motion.skeleton
     per_metre = 1 / METRES[motion.unit]
-    orders: Sequence[EulerOrder] = motion.orders or ("ZXY",) * len(skeleton.parents)
+    orders = motion.orders or (_USUAL_ORDER,) * len(skeleton.parents)
     positions = {0: motion.translation, **motion.positions}
     children: list[list[int]] = [[] for _ in orders]
     for joint, parent in enumerate(skeleton.parents[1:], start=1):
@@ -471,7 +472,7 @@ def write_bvh(path: Path, motion: Motion) -> None:
             f"{inside}CHANNELS {len(channels)} {' '.join(channels)}",
         ]
         if name in skeleton.end_offsets or not children[joint]:
-            end = offset(skeleton.end_offsets.get(name, (0, 0, 0)))
+            end = offset(skeleton.end_offsets.get(name, (0.0, 0.0, 0.0)))
             lines += [f"{inside}End Site", f"{inside}{{", f"{inside}  {end}", f"{inside}}}"]
         waiting.append((-1, depth))
         waiting += [(child, depth + 1) for child in reversed(children[joint])]
@@ -485,6 +486,6 @@ def write_bvh(path: Path, motion: Motion) -> None:
 
 
 def _decimal(value: float) -> str:
-    """Six digits after the point: a ten-thousandth of what can be measured, in any of the units."""
+    """Six digits after the point: a millionth of a degree, and at most a micrometre."""
     text = f"{value:.6f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
