@@ -197,14 +197,12 @@ def read_bvh(
     joints = _read_hierarchy(words)
     frame_time_s, values = _read_frames(words, sum(len(joint.channels) for joint in joints))
 
-    rotations, positions, orders = [], {}, []
-    column = 0
+    angles, orders, positions = [], [], {}
+    columns = iter(values.unbind(1))
     for number, joint in enumerate(joints):
-        channels = dict(zip(joint.channels, values[:, column:].unbind(1), strict=False))
-        column += len(channels)
+        channels = {channel: next(columns) for channel in joint.channels}
         order = cast(EulerOrder, "".join(a for a, kind in joint.channels if kind == "rotation"))
-        angles = torch.stack([channels[axis, "rotation"] for axis in order], 1)
-        rotations.append(matrix_from_euler(angles.deg2rad(), order))
+        angles.append(torch.stack([channels[axis, "rotation"] for axis in order], 1))
         orders.append(order)
         offset = torch.tensor(joint.offset, dtype=torch.float64)
         if ("X", "position") in channels:
@@ -212,6 +210,10 @@ def read_bvh(
             positions[number] = position + offset if position_channels == "add" else position
         elif number == 0:
             positions[0] = offset.expand(len(values), 3)
+    degrees = torch.stack(angles, 1)  # [T, J, 3]
+    rotations = torch.empty(*degrees.shape, 3, dtype=torch.float64)
+    for order, of in _by_order(orders).items():
+        rotations[:, of] = matrix_from_euler(degrees[:, of].deg2rad(), order)
     metres = METRES[unit]
     offsets = metres * torch.tensor([joint.offset for joint in joints], dtype=torch.float64)
     ends = {j.name: [metres * x for x in j.end] for j in joints if j.end is not None}
@@ -219,13 +221,21 @@ def read_bvh(
         skeleton=Skeleton(
             [joint.name for joint in joints], [joint.parent for joint in joints], offsets, ends
         ),
-        rotations=torch.stack(rotations, 1),
+        rotations=rotations,
         translation=metres * positions.pop(0),
         frame_rate_hz=1 / frame_time_s,
         positions={number: metres * position for number, position in positions.items()},
         orders=tuple(orders),
         unit=unit,
     )
+
+
+def _by_order(orders: Iterable[EulerOrder]) -> dict[EulerOrder, list[int]]:
+    """The joints of each Euler order, which are computed together."""
+    joints: dict[EulerOrder, list[int]] = {}
+    for joint, order in enumerate(orders):
+        joints.setdefault(order, []).append(joint)
+    return joints
 
 
 @dataclass
@@ -444,6 +454,9 @@ def write_bvh(path: Path, motion: Motion) -> None:
     per_metre = 1 / METRES[motion.unit]
     orders = motion.orders or (_USUAL_ORDER,) * len(skeleton.parents)
     positions = {0: motion.translation, **motion.positions}
+    degrees = torch.empty(motion.rotations.shape[:-1], dtype=torch.float64)  # [T, J, 3]
+    for order, of in _by_order(orders).items():
+        degrees[:, of] = euler_from_matrix(motion.rotations[:, of], order).rad2deg()
     children: list[list[int]] = [[] for _ in orders]
     for joint, parent in enumerate(skeleton.parents[1:], start=1):
         children[parent].append(joint)
@@ -459,9 +472,9 @@ def write_bvh(path: Path, motion: Motion) -> None:
         if joint < 0:
             lines.append(f"{outside}}}")
             continue
-        name, order = skeleton.joint_names[joint], orders[joint]
-        channels = [f"{axis}rotation" for axis in order]
-        columns.append(euler_from_matrix(motion.rotations[:, joint], order).rad2deg())
+        name = skeleton.joint_names[joint]
+        channels = [f"{axis}rotation" for axis in orders[joint]]
+        columns.append(degrees[:, joint])
         if joint in positions:
             channels = [f"{axis}position" for axis in "XYZ"] + channels
             columns.insert(-1, per_metre * positions[joint])
