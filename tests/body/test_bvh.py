@@ -442,6 +442,7 @@ MALFORMED: dict[str, tuple[str | bytes, str]] = {
     ),
     "more lines": (SMALL + "\n" + LAST, ":31: more lines than the 2 frames announced; correct"),
     "zero frame time": (edited("Time: 0.05", "Time: 0"), r":27: a frame takes 0.0 s; give the sec"),
+    "no frame time": (edited("Time: 0.05", "Time: 1e-320"), r":27: a frame takes 1e-320 s"),
     "negative frame time": (edited("Time: 0.05", "Time: -1"), r":27: a frame takes -1.0 s"),
     "two frame times": (
         edited("Time: 0.05", "Time: 0.05 0"),

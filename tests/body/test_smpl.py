@@ -276,7 +276,8 @@ def test_other_names_are_refused(program: bytes, tmp_path: Path) -> None:
             {"v_template": np.zeros((VERTICES, 2))},
             r"do not go together \(J_regressor \(24, 40\), v_",
         ),
-        ({"v_template": np.full((VERTICES, 3), np.nan)}, "numbers that are not finite"),
+        ({"v_template": np.full((VERTICES, 3), np.nan)}, "joints that are nowhere on a body"),
+        ({"shapedirs": np.full((VERTICES, 3, 10), 1e300)}, "joints that are nowhere on a body"),
         ({"shapedirs": np.zeros((VERTICES, 3, 9))}, r"do not go together .*shapedirs \(40, 3, 9\)"),
         ({"shapedirs": "none"}, "has no numbers as shapedirs"),
         (

@@ -418,8 +418,8 @@ def _read_frames(words: _Words, width: int) -> tuple[float, Tensor]:
     words.end_line()
     words.expect("Frame", "Time:")
     (frame_time_s,) = words.numbers([words.next("the time of a frame")])
-    if not frame_time_s > 0:
-        words.fail(f"a frame takes {frame_time_s} s; give the seconds from frame to frame, above 0")
+    if frame_time_s < 1e-6:
+        words.fail(f"a frame takes {frame_time_s} s; give the seconds from frame to frame")
     words.end_line()
 
     values = array("d")

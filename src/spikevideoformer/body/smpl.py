@@ -46,6 +46,7 @@ NUM_BETAS = 10
 
 _FORMAT = "spikevideoformer.smpl.1"
 _MOST_BYTES = 2**30  # the official files have 40 to 250 MB
+_FARTHEST = 1000.0  # metres; no NaN is nearer
 _MOST_VERTICES = 100_000  # SMPL has 6890
 _WHERE = (
     "SMPL is licensed to each user and not part of this package: register at"
@@ -212,8 +213,8 @@ def _joint_model(
         raise ValueError(f"{source} has another kintree_table than SMPL's; give an SMPL file")
     template = regressor @ vertices
     moved = np.einsum("jv,vck->jck", regressor, directions[:, :, :NUM_BETAS])
-    if not (np.isfinite(template).all() and np.isfinite(moved).all()):
-        raise ValueError(f"{source} has numbers that are not finite; download it again")
+    if not all((np.abs(metres) < _FARTHEST).all() for metres in (template, moved)):
+        raise ValueError(f"{source} has joints that are nowhere on a body; download it again")
     return template.astype(np.float32), np.ascontiguousarray(moved, np.float32)
 
 
