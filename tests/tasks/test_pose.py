@@ -481,10 +481,11 @@ def test_procrustes_takes_float32_and_computes_in_float64():
 
 def test_a_point_comes_to_the_mean_of_the_target():
     target = poses()
-    # 0.1 + 0.7 has no exact mean: the joints differ from it by rounding.
-    for source in (torch.zeros(5, 3), torch.full((5, 3), 0.1 + 0.7).double()):
-        aligned = procrustes_align(source, target, EVERY)
-        torch.testing.assert_close(aligned, target.mean(0).expand(5, 3))
+    # Five times a number, over five, is not always that number: some differ from their mean.
+    points = torch.linspace(0, 0.7, 30, dtype=torch.float64)[:, None, None].expand(30, 5, 3)
+    assert not (points.sum(1) / 5).equal(points[:, 0])
+    aligned = procrustes_align(points, target.expand(30, 5, 3), EVERY.expand(30, 5))
+    torch.testing.assert_close(aligned, target.mean(0).expand(30, 5, 3))
     at = torch.full((5, 3), 3.0).double()
     torch.testing.assert_close(procrustes_align(poses(), at, EVERY), at)
     torch.testing.assert_close(procrustes_align(at, at, EVERY), at)

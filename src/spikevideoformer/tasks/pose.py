@@ -368,8 +368,8 @@ class PoseMetrics:
     over joints (`keypoint_pck_accuracy`), and to be found is to be strictly nearer than the
     threshold. The differences: Procrustes alignment sees labelled joints only; and PCKh takes the
     segment between two joints for the size of the head, where MPII has 0.6 of the diagonal of an
-    annotated box and leaves out pelvis and thorax. Acceleration is that of VIBE (from memory),
-    relative to the root.
+    annotated box and leaves out pelvis and thorax. Acceleration is as in VIBE (from memory), but
+    relative to the root, where VIBE takes the midpoint of the hips.
     """
 
     def __init__(
