@@ -239,6 +239,7 @@ def _rotation_angle(a: Tensor, b: Tensor) -> Tensor:
 
     Equation: ``atan2(|R - R^T|_F / (2 sqrt 2), (tr R - 1) / 2)``, that is atan2(sin, cos). Unlike
     acos of the trace it is exact, and its gradient bounded, near 0 and near pi.
+    `body.rotations.geodesic_distance` is the same equation, but a product of matrices is in it.
     """
     # Not `a.mT @ b`, which autocast would compute in half precision.
     relative = (a[..., :, None] * b[..., None, :]).sum(-3)
@@ -294,8 +295,8 @@ def procrustes_align(
     signs = torch.ones_like(s)
     signs[..., 2] = torch.linalg.det(u @ vh).sign()
     spread = (weight * x.square()).sum((-2, -1))
-    # Joints in one point differ from their mean by rounding, which is no shape to be scaled up.
-    shapeless = spread <= 1e-20 * (weight * source.square()).sum((-2, -1))
+    # A millionth of the distance from the origin is rounding of float32, no shape to be scaled up.
+    shapeless = spread <= 1e-12 * (weight * source.square()).sum((-2, -1))
     scale = ((s * signs).sum(-1) / spread.where(~shapeless, 1)).where(~shapeless, 0)
     rotation = (u * signs[..., None, :]) @ vh  # R^T, as poses are rows
     return scale[..., None, None] * (x @ rotation) + target_mean
