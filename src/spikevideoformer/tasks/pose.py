@@ -1,0 +1,627 @@
+"""3-D pose in every frame: projection, the loss, and metrics as sums that processes can add.
+
+Plain tensors throughout, no body model: whoever calls computes the joints from the rotations. J is
+the number of joints. Metres and radians inside; millimetres where a name says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+MIN_DEPTH_M = 0.1
+"""Points nearer to the plane of the camera than this, or behind it, have no image."""
+
+PCKH_SHARE = 0.5
+"""Share of the head segment within which PCKh counts a point as found."""
+
+
+# --- Projection ----------------------------------------------------------------------------------
+
+
+def in_front(joints: Float[Tensor, "*batch J 3"]) -> Bool[Tensor, "*batch J"]:
+    """Which joints have an image: those at least `MIN_DEPTH_M` before the camera.
+
+    Args:
+        joints: in metres, camera coordinates (x right, y down, z forward).
+    """
+    return joints[..., 2] >= MIN_DEPTH_M
+
+
+def project_perspective(
+    joints: Float[Tensor, "*batch J 3"],
+    focal: Float[Tensor, "*#batch 2"],
+    centre: Float[Tensor, "*#batch 2"],
+) -> Float[Tensor, "*batch J 2"]:
+    """Where a pinhole camera sees joints.
+
+    Equation: ``(u, v) = focal * (x, y) / z + centre``.
+
+    A joint that is not `in_front` has no image: its point is NaN, and no gradient goes through it.
+    A point clamped to some depth would look like any other, and a loss would drag it sideways.
+
+    Args:
+        joints: in metres, camera coordinates (x right, y down, z forward).
+        focal: focal lengths in x and y, in pixels.
+        centre: principal point (x, y), in pixels.
+
+    Returns:
+        Points (x, y) in pixels.
+    """
+    seen = in_front(joints)[..., None]
+    # The depth is replaced before the division: a gradient of 0 times infinity would be NaN.
+    depth = joints[..., 2:].where(seen, 1)
+    points = focal[..., None, :] * joints[..., :2] / depth + centre[..., None, :]
+    return points.where(seen, math.nan)
+
+
+def project_weak(
+    joints: Float[Tensor, "*batch J 3"],
+    scale: Float[Tensor, "*#batch"],
+    shift: Float[Tensor, "*#batch 2"],
+) -> Float[Tensor, "*batch J 2"]:
+    """Scaled orthographic projection, for a body that is thin beside its distance.
+
+    Equation: ``(u, v) = scale * (x, y) + shift``.
+
+    Args:
+        joints: in metres (x right, y down); their depth does not matter.
+        scale: pixels per metre.
+        shift: where the origin is seen (x, y), in pixels.
+
+    Returns:
+        Points (x, y) in pixels.
+    """
+    return scale[..., None, None] * joints[..., :2] + shift[..., None, :]
+
+
+# --- Loss ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseLossWeights:
+    """Weights of the terms of `pose_loss`; a term of weight 0 is not computed.
+
+    The defaults bring the errors of an untrained network to the same order of magnitude; they are
+    a start, and have not been tuned.
+
+    Args:
+        rotation: of the mean angle, in 1 / rad.
+        joints3d: of the distance of the joints relative to the root, in 1 / m.
+        joints2d: of the distance in the picture, as a share of its longer side.
+        shape: of the squared error of the shape values.
+        translation: of the error of the translation, in 1 / m.
+        smoothness: of the error of the acceleration, in frame^2 / m.
+
+    Raises:
+        ValueError: a weight below 0, infinite or NaN, or no weight above 0.
+    """
+
+    rotation: float = 1.0
+    joints3d: float = 5.0
+    joints2d: float = 5.0
+    shape: float = 0.1
+    translation: float = 1.0
+    smoothness: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, weight in asdict(self).items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"the loss weight {name} must be a number from 0 up, got {weight}")
+        if not any(asdict(self).values()):
+            raise ValueError("all weights of the pose loss are 0; set at least one above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseTensors:
+    """Poses of clips, predicted or true. What is None, NaN or masked out is not compared.
+
+    Args:
+        rotations: of each joint against its parent, as matrices; R joints.
+        joints: in metres; camera coordinates, or any others that prediction and truth share.
+        joints_mask: joints that count; None: all.
+        points: joints in the picture (x, y), in pixels.
+        points_mask: points that count, for visibility in the truth and `in_front` in the
+            prediction; None: all.
+        shape: shape values of the body in each frame.
+        translation: of the body, in metres.
+    """
+
+    rotations: Float[Tensor, "B T R 3 3"] | None = None
+    joints: Float[Tensor, "B T J 3"] | None = None
+    joints_mask: Bool[Tensor, "B T J"] | None = None
+    points: Float[Tensor, "B T J 2"] | None = None
+    points_mask: Bool[Tensor, "B T J"] | None = None
+    shape: Float[Tensor, "B T S"] | None = None
+    translation: Float[Tensor, "B T 3"] | None = None
+
+
+def pose_loss(
+    predicted: PoseTensors,
+    truth: PoseTensors,
+    *,
+    root: int,
+    image_size: tuple[int, int],
+    weights: PoseLossWeights,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum of the errors of poses, each a mean over what is labelled in the batch.
+
+    - rotation: angle of the rotation from one to the other, in rad.
+    - joints3d: |error| of a coordinate relative to the root joint, in m.
+    - joints2d: |error| of a coordinate in the picture, over its longer side.
+    - shape: squared error of a value.
+    - translation: |error| of a coordinate, in m.
+    - smoothness: |error| of a coordinate of the acceleration of the joints relative to the root,
+      ``x[t-1] - 2 x[t] + x[t+1]``, in m / frame^2. It is the difference to the true acceleration
+      that costs: a penalty on the acceleration itself is lowest for a body that does not move, and
+      rounds off jumps and blows that the labels show. It needs three labelled frames in a row.
+
+    Half precision is computed in float32. A NaN predicted where there is a label gives NaN, so
+    that divergence is seen.
+
+    Args:
+        predicted: with a value for every term whose weight is above 0.
+        truth: labels; where a clip, a frame or a joint has none, NaN, or None for the batch.
+        root: index of the root joint among the joints. Frames where it is not labelled have no
+            joints3d and no smoothness.
+        image_size: height and width in pixels.
+        weights: of the terms.
+
+    Returns:
+        The weighted sum, and by name the terms without their weights, all scalars. Terms without a
+        label in the batch are zero, with zero gradient.
+
+    Raises:
+        ValueError: a term has a weight and no prediction, or prediction and truth differ in size.
+    """
+    parts: dict[str, Tensor] = {}
+    if weights.rotation:
+        p, t, known = _compare(predicted, truth, "rotations", "rotation", axes=2)
+        parts["rotation"] = _mean(_rotation_angle(p, t), known)
+    for name in ("joints3d", "smoothness"):
+        if getattr(weights, name):
+            p, t, known = _compare(predicted, truth, "joints", name)
+            known = known & known[..., [root]]
+            error = (p - p[..., [root], :]) - (t - t[..., [root], :])
+            if name == "smoothness":
+                # Both are linear: the error of the acceleration is the acceleration of the error.
+                error, known = _acceleration(error, known)
+            parts[name] = _mean(error.abs().mean(-1), known)
+    if weights.joints2d:
+        p, t, known = _compare(predicted, truth, "points", "joints2d")
+        parts["joints2d"] = _mean((p - t).abs().mean(-1) / max(image_size), known)
+    if weights.shape:
+        p, t, known = _compare(predicted, truth, "shape", "shape")
+        parts["shape"] = _mean((p - t).square().mean(-1), known)
+    if weights.translation:
+        p, t, known = _compare(predicted, truth, "translation", "translation")
+        parts["translation"] = _mean((p - t).abs().mean(-1), known)
+    total = torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum()
+    return total, parts
+
+
+def _compare(
+    predicted: PoseTensors, truth: PoseTensors, field: str, term: str, *, axes: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values of one field and which are known, without their last axes; zero where unknown."""
+    p, t = getattr(predicted, field), getattr(truth, field)
+    if p is None:
+        raise ValueError(
+            f"the loss weight {term} is above 0, but nothing predicts {field}; set it to 0"
+        )
+    p = p.to(torch.promote_types(p.dtype, torch.float32))
+    t = torch.full_like(p, math.nan) if t is None else t.to(p)
+    if p.shape != t.shape:
+        raise ValueError(
+            f"predicted {field} are {list(p.shape)} and true ones {list(t.shape)}; they must have "
+            "the same size"
+        )
+    known = t.isfinite().flatten(-axes).all(-1)
+    for masks in (predicted, truth):
+        if (mask := getattr(masks, f"{field}_mask", None)) is not None:
+            known = known & mask
+    filled = known[(..., *[None] * axes)]
+    return p.where(filled, 0), t.where(filled, 0), known
+
+
+def _mean(errors: Tensor, known: Tensor) -> Tensor:
+    return errors.where(known, 0).sum() / known.sum().clamp_min(1)
+
+
+def _rotation_angle(a: Tensor, b: Tensor) -> Tensor:
+    """Angle of ``R = a^T b``, in [0, pi], for matrices [..., 3, 3].
+
+    Equation: ``atan2(|R - R^T|_F / (2 sqrt 2), (tr R - 1) / 2)``, that is atan2(sin, cos). Unlike
+    acos of the trace it is exact, and its gradient bounded, near 0 and near pi.
+    `body.rotations.geodesic_distance` is the same equation, but a product of matrices is in it.
+    """
+    # Not `a.mT @ b`, which autocast would compute in half precision.
+    relative = (a[..., :, None] * b[..., None, :]).sum(-3)
+    sine = torch.linalg.matrix_norm(relative - relative.mT) / math.sqrt(8)
+    cosine = (relative.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    return torch.atan2(sine, cosine)
+
+
+def _acceleration(positions: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Second differences of positions [..., T, J, 3], and which are known, [..., T - 2, J]."""
+    before, now, after = (
+        positions[..., :-2, :, :],
+        positions[..., 1:-1, :, :],
+        positions[..., 2:, :, :],
+    )
+    return before - 2 * now + after, known[..., :-2, :] & known[..., 1:-1, :] & known[..., 2:, :]
+
+
+# --- Metrics -------------------------------------------------------------------------------------
+
+
+def procrustes_align(
+    source: Float[Tensor, "*batch J 3"],
+    target: Float[Tensor, "*batch J 3"],
+    known: Bool[Tensor, "*batch J"],
+) -> Float[Tensor, "*batch J 3"]:
+    """Bring each pose onto another by the rotation, scale and translation of least squares.
+
+    Equation: ``s R x + t`` with s, R, t that minimise ``sum_j |s R x_j + t - y_j|^2`` over the
+    known joints, det R = 1: a mirrored pose is not mirrored back. Computed in float64.
+
+    A source with all joints in one point comes to the mean of the target. Where joints lie on a
+    line R is not unique, but the distances to the target are.
+
+    Args:
+        source: x, finite, also where not known.
+        target: y, likewise.
+        known: joints that decide about the alignment. Without any, the source becomes zero.
+
+    Returns:
+        All joints of the source, aligned, float64.
+
+    Source: Umeyama, "Least-squares estimation of transformation parameters" (1991), equations 40 to
+        42; `compute_similarity_transform` in mmpose (from memory), which takes all joints.
+    """
+    weight = known[..., None].double()
+    source, target = source.double(), target.double()
+    count = weight.sum(-2, keepdim=True).clamp_min(1)
+    source_mean = (weight * source).sum(-2, keepdim=True) / count
+    target_mean = (weight * target).sum(-2, keepdim=True) / count
+    x, y = source - source_mean, target - target_mean
+    u, s, vh = torch.linalg.svd((weight * x).mT @ y)
+    signs = torch.ones_like(s)
+    signs[..., 2] = torch.linalg.det(u @ vh).sign()
+    spread = (weight * x.square()).sum((-2, -1))
+    # A millionth of the distance from the origin is rounding of float32, no shape to be scaled up.
+    shapeless = spread <= 1e-12 * (weight * source.square()).sum((-2, -1))
+    scale = ((s * signs).sum(-1) / spread.where(~shapeless, 1)).where(~shapeless, 0)
+    rotation = (u * signs[..., None, :]) @ vh  # R^T, as poses are rows
+    return scale[..., None, None] * (x @ rotation) + target_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseScores:
+    """Metrics of all joints, of one joint or of one action; None where nothing was compared.
+
+    Attributes:
+        mpjpe_mm: mean distance of joints, after both roots are brought to the origin. The root
+            itself counts with 0, as in mmpose.
+        pa_mpjpe_mm: mean distance of joints after `procrustes_align`, frame by frame.
+        pel_mpjpe_mm: mean distance of joints, after the midpoints of the hips are brought to the
+            origin.
+        pck_3d: share of joints within the threshold in space, after the alignment of mpjpe_mm.
+        acceleration_error_mm_per_frame2: mean length of the difference of the accelerations of
+            joints relative to the root.
+        acceleration_error_mm_per_s2: the same, times the square of the frame rate.
+        pck_2d: share of points within the threshold in the picture.
+        pckh: share of points within `PCKH_SHARE` of the length of the head segment.
+    """
+
+    mpjpe_mm: float | None
+    pa_mpjpe_mm: float | None
+    pel_mpjpe_mm: float | None
+    pck_3d: float | None
+    acceleration_error_mm_per_frame2: float | None
+    acceleration_error_mm_per_s2: float | None
+    pck_2d: float | None
+    pckh: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseResult:
+    """Metrics of one evaluation.
+
+    Attributes:
+        frames: number of frames with a labelled joint in space.
+        action_frames: the same of each action.
+        overall: metrics over all.
+        joints: metrics of each joint.
+        actions: metrics of each action.
+    """
+
+    frames: int
+    action_frames: dict[str, int]
+    overall: PoseScores
+    joints: dict[str, PoseScores]
+    actions: dict[str, PoseScores]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dicts and numbers, ready for JSON."""
+        return asdict(self)
+
+
+# Rows of the sums: each measures some joints of a frame.
+_MPJPE, _PA, _PEL, _PCK_3D, _ACCELERATION, _PCK_2D, _PCKH = range(7)
+
+
+class PoseMetrics:
+    """Running sums over frames; `sums` is one tensor, so processes agree by adding theirs.
+
+    Sequences are walked whole and in order, each by one process: `start_sequence`, then the frames
+    with `add_frame` or `add_frames`, those without labels too, as acceleration needs to know which
+    frames follow each other. `add_points` compares joints in the picture.
+
+    Conventions are those of mmpose, from memory: errors in space are averaged over all labelled
+    joints of all frames (`keypoint_mpjpe`), points in the picture over each joint first and then
+    over joints (`keypoint_pck_accuracy`), and to be found is to be strictly nearer than the
+    threshold. The differences: Procrustes alignment sees labelled joints only; and PCKh takes the
+    segment between two joints for the size of the head, where MPII has 0.6 of the diagonal of an
+    annotated box and leaves out pelvis and thorax. Acceleration is as in VIBE (from memory), but
+    relative to the root, where VIBE takes the midpoint of the hips.
+    """
+
+    def __init__(
+        self,
+        joint_names: Sequence[str],
+        *,
+        root: str,
+        hips: tuple[str, str],
+        actions: Sequence[str],
+        frame_rate_hz: float,
+        head: tuple[str, str] | None = None,
+        torso: tuple[str, str] | None = None,
+        pck_mm: float = 150.0,
+        pck_share: float = 0.2,
+    ) -> None:
+        """Start at zero, in no sequence.
+
+        Args:
+            joint_names: in index order, each once.
+            root: joint that MPJPE aligns (the pelvis).
+            hips: joints whose midpoint PEL-MPJPE aligns.
+            actions: names of all actions, each once; the same in all processes.
+            frame_rate_hz: of the sequences.
+            head: ends of the head segment, for PCKh; None: no PCKh.
+            torso: joints whose distance is the size of a person in the picture, for PCK there;
+                None: the longer side of the box around the labelled points.
+            pck_mm: threshold of PCK in space.
+            pck_share: threshold of PCK in the picture, as a share of the size of the person.
+
+        Raises:
+            ValueError: a name that is not there or there twice, or a number that is not above 0.
+        """
+        self.joint_names, self.actions = tuple(joint_names), tuple(actions)
+        for what, names in (("joints", self.joint_names), ("actions", self.actions)):
+            if not names or len(set(names)) < len(names):
+                raise ValueError(f"{what} must be one or more different names, got {list(names)}")
+        for what, number in (
+            ("frame_rate_hz", frame_rate_hz),
+            ("pck_mm", pck_mm),
+            ("pck_share", pck_share),
+        ):
+            if not 0 < number < math.inf:
+                raise ValueError(f"{what} must be a number above 0, got {number}")
+        self.frame_rate_hz, self.pck_mm, self.pck_share = frame_rate_hz, pck_mm, pck_share
+        self._root = self._index(root)
+        self._hips = [self._index(name) for name in hips]
+        self._head = None if head is None else [self._index(name) for name in head]
+        self._torso = None if torso is None else [self._index(name) for name in torso]
+        # Of each action: frames, then for each row the sum and number of each joint. float64 holds
+        # counts up to 2^53 exactly.
+        self.sums = torch.zeros(
+            len(self.actions), 1 + 7 * 2 * len(self.joint_names), dtype=torch.float64
+        )
+        self._action: int | None = None
+
+    @property
+    def finite(self) -> bool:
+        """Whether every prediction was a number; after one that was not, there are no metrics."""
+        return bool(self.sums.isfinite().all())
+
+    def start_sequence(self, action: str) -> None:
+        """Say that the next frame does not follow the last one.
+
+        Args:
+            action: what the sequence shows, one of `actions`.
+
+        Raises:
+            ValueError: an unknown action.
+        """
+        if action not in self.actions:
+            raise ValueError(f"action {action!r} is none of {', '.join(self.actions)}")
+        self._action = self.actions.index(action)
+        # Errors of the last two frames relative to the root, and which joints are known.
+        joints = len(self.joint_names)
+        self._last = torch.zeros(0, joints, 3).double(), torch.zeros(0, joints).bool()
+
+    def add_frame(
+        self,
+        predicted: Float[Tensor, "J 3"],
+        truth: Float[Tensor, "J 3"],
+        mask: Bool[Tensor, " J"] | None = None,
+    ) -> None:
+        """Count the next frame of the sequence: `add_frames` with one frame."""
+        self.add_frames(predicted[None], truth[None], None if mask is None else mask[None])
+
+    def add_frames(
+        self,
+        predicted: Float[Tensor, "T J 3"],
+        truth: Float[Tensor, "T J 3"],
+        mask: Bool[Tensor, "T J"] | None = None,
+    ) -> None:
+        """Count the next frames of the sequence, in space.
+
+        MPJPE, PCK and acceleration need the root, PEL-MPJPE both hips, PA-MPJPE three joints (two
+        can always be brought to fit), acceleration the joint in three frames in a row.
+
+        Args:
+            predicted: in metres; anything at joints that are not labelled. NaN elsewhere spoils the
+                sums: `finite`.
+            truth: in metres, NaN at joints that are not labelled.
+            mask: joints that are labelled; None: those that are not NaN.
+
+        Raises:
+            ValueError: other sizes, or no sequence was started.
+        """
+        row, p, t, known = self._take(predicted, truth, mask, axes=3)
+        row[0] += known.any(-1).sum()
+        errors, rooted = _errors_from(p, t, known, [self._root])
+        distance_mm = 1000 * errors.norm(dim=-1)
+        self._count(_MPJPE, distance_mm, rooted)
+        self._count(_PCK_3D, distance_mm < self.pck_mm, rooted)
+        from_hips, on_hips = _errors_from(p, t, known, self._hips)
+        self._count(_PEL, 1000 * from_hips.norm(dim=-1), on_hips)
+        shaped = known & (known.sum(-1, keepdim=True) >= 3)
+        self._count(_PA, 1000 * (procrustes_align(p, t, known) - t).norm(dim=-1), shaped)
+        # Both are linear: the error of the acceleration is the acceleration of the error.
+        errors, rooted = torch.cat([self._last[0], errors]), torch.cat([self._last[1], rooted])
+        acceleration, steady = _acceleration(errors, rooted)
+        self._count(_ACCELERATION, 1000 * acceleration.norm(dim=-1), steady)
+        self._last = errors[-2:], rooted[-2:]
+
+    def add_points(
+        self,
+        predicted: Float[Tensor, "T J 2"],
+        truth: Float[Tensor, "T J 2"],
+        mask: Bool[Tensor, "T J"] | None = None,
+    ) -> None:
+        """Count joints in pictures of the sequence, in any order.
+
+        Pictures where the size of the person is 0, or a joint that measures it is not labelled, do
+        not count.
+
+        Args:
+            predicted: in pixels; anything at joints that are not labelled. NaN elsewhere spoils the
+                sums: `finite`.
+            truth: in pixels, NaN at joints that are not labelled.
+            mask: joints that are labelled; None: those that are not NaN.
+
+        Raises:
+            ValueError: other sizes, or no sequence was started.
+        """
+        _, p, t, known = self._take(predicted, truth, mask, axes=2)
+        distance = (p - t).norm(dim=-1)
+        if self._torso is None:
+            corners = t.where(known[..., None], -math.inf), t.where(known[..., None], math.inf)
+            size = (corners[0].amax(-2) - corners[1].amin(-2)).amax(-1)
+        else:
+            size = _segment_length(t, known, self._torso)
+        sized = known & (size > 0)[:, None]
+        self._count(_PCK_2D, distance < self.pck_share * size[:, None], sized)
+        if self._head is not None:
+            size = _segment_length(t, known, self._head)
+            sized = known & (size > 0)[:, None]
+            self._count(_PCKH, distance < PCKH_SHARE * size[:, None], sized)
+
+    def compute(self) -> PoseResult:
+        """Turn the sums into metrics.
+
+        Raises:
+            ValueError: nothing has been compared, or predictions were NaN.
+        """
+        if not self.finite:
+            raise ValueError(
+                "the outputs of the model are NaN or infinite; use precision 32-true, or other "
+                "weights: where training diverged, train with a lower learning_rate"
+            )
+        table = self.sums[:, 1:].reshape(len(self.actions), 7, 2, -1)
+        if not table[:, :, 1].any():
+            raise ValueError(
+                "no labelled joint was compared; give a split with labelled poses, roots included"
+            )
+        total, frames = table.sum(0), [int(n) for n in self.sums[:, 0].tolist()]
+        return PoseResult(
+            frames=sum(frames),
+            action_frames=dict(zip(self.actions, frames, strict=True)),
+            overall=self._scores(total),
+            joints={name: self._scores(total[..., [j]]) for j, name in enumerate(self.joint_names)},
+            actions={name: self._scores(table[a]) for a, name in enumerate(self.actions)},
+        )
+
+    def _scores(self, table: Tensor) -> PoseScores:
+        """Metrics from the sums and numbers of some joints, [rows, 2, joints]."""
+        sums, counts = table.unbind(1)
+        pooled = (sums.sum(-1) / counts.sum(-1)).tolist()  # NaN where nothing was counted
+        by_joint = (sums / counts).nanmean(-1).tolist()
+        mpjpe, pa, pel, pck_3d, acceleration = (_or_none(value) for value in pooled[:_PCK_2D])
+        return PoseScores(
+            mpjpe_mm=mpjpe,
+            pa_mpjpe_mm=pa,
+            pel_mpjpe_mm=pel,
+            pck_3d=pck_3d,
+            acceleration_error_mm_per_frame2=acceleration,
+            acceleration_error_mm_per_s2=(
+                None if acceleration is None else acceleration * self.frame_rate_hz**2
+            ),
+            pck_2d=_or_none(by_joint[_PCK_2D]),
+            pckh=_or_none(by_joint[_PCKH]),
+        )
+
+    def _index(self, name: str) -> int:
+        if name not in self.joint_names:
+            raise ValueError(f"joint {name!r} is none of {', '.join(self.joint_names)}")
+        return self.joint_names.index(name)
+
+    def _take(
+        self, predicted: Tensor, truth: Tensor, mask: Tensor | None, *, axes: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Row of the sums for this action, both poses and what is known; zero where unknown."""
+        if self._action is None:
+            raise ValueError("frames belong to a sequence; call start_sequence(action) first")
+        expected = [len(truth), len(self.joint_names), axes]
+        sizes = [list(predicted.shape), list(truth.shape)]
+        if sizes != [expected, expected] or (mask is not None and list(mask.shape) != expected[:2]):
+            raise ValueError(
+                f"poses must be [frames, {len(self.joint_names)}, {axes}] and masks [frames, "
+                f"{len(self.joint_names)}], got predicted {sizes[0]}, truth {sizes[1]} and mask "
+                f"{None if mask is None else list(mask.shape)}"
+            )
+        predicted, truth = predicted.detach().cpu().double(), truth.detach().cpu().double()
+        known = truth.isfinite().all(-1)
+        if mask is not None:
+            known &= mask.cpu()
+        predicted, truth = predicted.where(known[..., None], 0), truth.where(known[..., None], 0)
+        row = self.sums[self._action]
+        if not (numbers := predicted.isfinite()).all():
+            row.fill_(math.nan)
+            predicted = predicted.where(numbers, 0)  # the decomposition of `_PA` refuses NaN
+        return row, predicted, truth, known
+
+    def _count(self, metric: int, values: Tensor, known: Tensor) -> None:
+        """Add the known of values [T, J] to a row of the sums."""
+        assert self._action is not None
+        table = self.sums[self._action, 1:].view(7, 2, -1)
+        table[metric, 0] += values.where(known, 0).sum(0)
+        table[metric, 1] += known.sum(0)
+
+
+def _errors_from(
+    predicted: Tensor, truth: Tensor, known: Tensor, origin: list[int]
+) -> tuple[Tensor, Tensor]:
+    """Errors [T, J, 3] after the mean of the origin joints is brought to 0, and which are known."""
+    errors = predicted - truth
+    errors = errors - errors[:, origin].mean(1, keepdim=True)
+    return errors, known & known[:, origin].all(1, keepdim=True)
+
+
+def _segment_length(points: Tensor, known: Tensor, ends: list[int]) -> Tensor:
+    """Distance [T] between two of the points [T, J, 2]; 0 where one is not known."""
+    a, b = ends
+    return (points[:, a] - points[:, b]).norm(dim=-1) * (known[:, a] & known[:, b])
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
