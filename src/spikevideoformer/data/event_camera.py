@@ -128,6 +128,10 @@ class EventSimulator:
         Raises:
             ValueError: a time that falls, or a picture of another size.
         """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(
+                f"pictures must be uint8 RGB [H, W, 3], got {image.dtype} {list(image.shape)}"
+            )
         H, W = image.shape[:2]
         log = log_light(image, self.camera.log_eps).reshape(-1)  # [H, W] -> [H*W]
         if not math.isfinite(timestamp_s):
@@ -135,7 +139,7 @@ class EventSimulator:
         if self._shape is None:
             self._switch_on(H, W, log, timestamp_s)
         if self._shape != (H, W):
-            raise ValueError(f"pictures must have one size: got {[H, W]} after {self._shape}")
+            raise ValueError(f"pictures must have one size: got {(H, W)} after {self._shape}")
         if timestamp_s < self._time_s:
             raise ValueError(
                 f"times of pictures must not fall: got {timestamp_s} s after {self._time_s} s"
@@ -143,7 +147,8 @@ class EventSimulator:
         change = log - self._level
         rises = change > 0
         threshold = np.asarray(np.where(rises, *self._thresholds))
-        crossings = np.floor(np.abs(change) / threshold).astype(np.int64)
+        # Of a pixel that did not change, rounding alone could say that it is a threshold away.
+        crossings = (np.abs(change) / threshold).astype(np.int64) * (log != self._log)
         step = np.where(rises, threshold, -threshold)
         times, pixels = self._fire(log, timestamp_s, crossings, step)
         self._level += crossings * step

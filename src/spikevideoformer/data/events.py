@@ -19,15 +19,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int16
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from spikevideoformer.data.sample import one_line
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
-Polarity = Literal["both", "positive", "negative", "signed", "merged"]
-Mode = Literal["binary", "count", "voxel"]
+POLARITIES = ("both", "positive", "negative", "signed", "merged")
+MODES = ("binary", "count", "voxel")
 
 _PER_SECOND: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _MOST_PIXELS = 2**15 - 1  # along a side: coordinates are kept in 16 bits
@@ -72,11 +72,13 @@ class EventError(ValueError):
 class EventStream:
     """Events in order of time. There may be none: nothing moved.
 
+    Arrays of other number types are taken, checked and converted to those named here.
+
     Args:
-        t_s: time in seconds, on any clock; never falls.
-        x: column, 0 at the left, below `width`.
-        y: row, 0 at the top, below `height`.
-        polarity: whether the light rose; also taken as numbers 1 and 0, or 1 and -1.
+        t_s: time in seconds, on any clock; never falls. float64 [N].
+        x: column, 0 at the left, below `width`. int16 [N].
+        y: row, 0 at the top, below `height`. int16 [N].
+        polarity: whether the light rose; as numbers 1 and 0, or 1 and -1. bool [N].
         height: rows of the sensor, 1 to 32767.
         width: its columns, 1 to 32767.
         path: the file that they come from, for messages.
@@ -85,10 +87,10 @@ class EventStream:
         EventError: arrays that are no events of such a sensor, or not in order.
     """
 
-    t_s: Float64[np.ndarray, " N"]
-    x: Int16[np.ndarray, " N"]
-    y: Int16[np.ndarray, " N"]
-    polarity: Bool[np.ndarray, " N"]
+    t_s: NDArray[Any]
+    x: NDArray[Any]
+    y: NDArray[Any]
+    polarity: NDArray[Any]
     height: int
     width: int
     path: Path | None = None
@@ -140,7 +142,7 @@ def _numbers(path: Path | None, name: str, values: Any) -> NDArray[Any]:
         raise EventError(
             path, f"{name} is {column.dtype} {list(column.shape)}; give a row of numbers [N]"
         )
-    return column
+    return column.astype(np.int8) if column.dtype.kind == "b" else column
 
 
 def _refuse(path: Path | None, wrong: NDArray[np.bool_], column: NDArray[Any], what: str) -> None:
@@ -385,15 +387,12 @@ class EventChannels:
         apart unless "signed", and the time scaled by the stretch rather than by its events.
     """
 
-    polarity: Polarity = "both"
-    mode: Mode = "count"
+    polarity: str = "both"
+    mode: str = "count"
     bins: int = 1
 
     def __post_init__(self) -> None:
-        for name, accepted in (
-            ("polarity", ("both", "positive", "negative", "signed", "merged")),
-            ("mode", ("binary", "count", "voxel")),
-        ):
+        for name, accepted in (("polarity", POLARITIES), ("mode", MODES)):
             if (value := getattr(self, name)) not in accepted:
                 raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")
         if self.bins < 1:
