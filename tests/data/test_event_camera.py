@@ -152,14 +152,14 @@ class TestProperties:
         picture = np.random.default_rng(0).integers(0, 256, (6, 7, 3), np.uint8)
         assert len(simulate_events([picture] * 20, times(np.zeros(20)), EventCamera())) == 0
 
-    def test_light_of_many_thresholds_exactly(self) -> None:
-        """Where rounding decides whether the last level is met, a still pixel stays silent."""
-        camera = EventCamera(threshold_noise=0.0, threshold=float(log_of(200) - log_of(50)) / 5)
-        frames = grey([[[50]], [[200]], [[200]], [[50]], [[50]], [[200]], [[200]]])
-        events = simulate_events(frames, times(frames), camera)
-        for start in (0.1, 0.3, 0.5):
-            assert not ((events.t_s > start) & (events.t_s <= start + 0.1 - 1e-9)).any()
-        assert len(events) in range(12, 16)
+    @pytest.mark.parametrize("bright", [16, 38, 41, 73, 74, 200])
+    def test_a_pixel_that_stays_a_threshold_away_is_silent(self, bright: int) -> None:
+        """Rounding decides whether the last level is met at once; it is not met later."""
+        levels = log_light(grey([[0, bright]]), 0.01)[0]
+        camera = EventCamera(threshold_noise=0.0, threshold=float(levels[1] - levels[0]) / 13)
+        events = simulate_events(grey([[[0]], [[bright]], [[bright]]]), [0.0, 1.0, 2.0], camera)
+        assert len(events) in (12, 13)
+        assert (events.t_s <= 1).all()
 
     @given(
         arrays.arrays(np.uint8, st.tuples(st.integers(1, 6), st.just(2), st.just(3), st.just(3))),
@@ -246,6 +246,17 @@ class TestClips:
         moments = window_times(spec, 0.0, 2.0)
         want = event_frames(events, [moments[0] - 2 / 3, *moments], channels)
         torch.testing.assert_close(read_event_clip(video, spec, channels), want)
+
+    def test_a_stretch_begins_with_the_picture_before_it(self, video: Path) -> None:
+        spec = ClipSpec(frames=2, size=48, frame_rate_hz=10.0)
+        pictures = list(iter_frames(video))[24:]  # from 1.2 s on, the last one before 1.23 s
+        events = simulate_events(
+            [p.image[:, 8:56] for p in pictures], [p.timestamp_s for p in pictures]
+        )
+        # The moments of 1.28 to 1.48 s are the middles of its slices; frame 0 begins at 1.23 s.
+        want = event_frames(events, [1.23, 1.33, 1.43])
+        got = read_event_clip(video, spec, start_s=1.28, end_s=1.48)
+        torch.testing.assert_close(got, want)
 
     def test_a_stretch_knows_nothing_of_what_lies_outside(
         self, video: Path, tmp_path: Path
