@@ -88,11 +88,7 @@ def eval_transform(
     Raises:
         ValueError: frames of another type or shape.
     """
-    _, H, W, _ = _checked(frames).shape
-    # The square is cut before it is resized: the same pixels, and fewer of them to resize.
-    top, left, height, width = _middle(H, W)
-    square = resized(frames[:, top : top + height, left : left + width], (spec.size, spec.size))
-    return normalised(scaled(square), spec)
+    return normalised(scaled(middle_square(frames, spec.size)), spec)
 
 
 def picture_input(
@@ -176,6 +172,14 @@ def _middle(H: int, W: int) -> tuple[int, int, int, int]:
     """Top, left, height and width of the largest square in the middle."""
     short = min(H, W)
     return round((H - short) * 0.5), round((W - short) * 0.5), short, short
+
+
+def middle_square(frames: UInt8[Tensor, "T H W 3"], size: int) -> UInt8[Tensor, "T 3 size size"]:
+    """The largest square in the middle of pictures, brought to `size` pixels, channels first."""
+    _, H, W, _ = _checked(frames).shape
+    # The square is cut before it is resized: the same pixels, and fewer of them to resize.
+    top, left, height, width = _middle(H, W)
+    return resized(frames[:, top : top + height, left : left + width], (size, size))
 
 
 def resized(frames: UInt8[Tensor, "T h w 3"], size: tuple[int, int]) -> UInt8[Tensor, "T 3 H W"]:
