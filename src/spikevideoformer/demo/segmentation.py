@@ -170,7 +170,7 @@ def _report(
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style>
 <h1>SpikeVideoFormer demo: segmentation</h1>
 <p>A small spiking network learned to name the shape at every pixel of every frame, from clips that
-were made for this demo. Colours and textures say nothing of the shape, and one frame in ten is
+were made for this demo. Colours and textures say nothing of the shape, and one frame in four is
 hidden: what is there then must be remembered. The spatial-only design sees each frame alone.</p>
 <table>
 <tr><th>IoU, {joint.frames} validation frames</th><th>joint space-time</th><th>spatial only</th>
