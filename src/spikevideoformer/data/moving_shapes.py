@@ -33,7 +33,7 @@ FRAMES = 16
 FRAME_RATE_HZ = 8.0
 SIZE = 64  # pixels
 RADIUS = (12.0, 17.0)  # pixels, in a picture of SIZE
-DROPOUT = 0.25  # the part of frames that is hidden
+DROPOUT = 0.1  # the part of frames that is hidden
 DIM = 0.35  # brightness of the ground, of what shapes have
 
 

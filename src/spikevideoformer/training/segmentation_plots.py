@@ -69,7 +69,8 @@ class ContactSheet:
             labels, predicted = frame.labels.numpy(), frame.predicted.numpy()
             right = float((labels == predicted)[labels != IGNORED].mean())
             row[0].imshow(read_picture(frame.image))
-            row[0].set_title(frame.image.stem, fontsize=9)
+            # The folder above that of the pictures is the sequence in most layouts.
+            row[0].set_title("/".join((*frame.image.parts[-3:-2], frame.image.stem)), fontsize=9)
             row[1].imshow(self._colours[labels])
             row[1].set_title("labels", fontsize=9)
             row[2].imshow(self._colours[predicted])
