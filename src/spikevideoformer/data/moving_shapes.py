@@ -226,7 +226,13 @@ def render_scene(
 
 
 def write_scenes(
-    root: Path, *, train: int = 400, val: int = 80, seed: int = 0, label_every: int = 1
+    root: Path,
+    *,
+    train: int = 400,
+    val: int = 80,
+    seed: int = 0,
+    label_every: int = 1,
+    dropout: float = DROPOUT,
 ) -> None:
     """Write the data set as folders of PNG files, lossless.
 
@@ -239,6 +245,7 @@ def write_scenes(
         val: clips to validate on, at least 1; none is among those to train on.
         seed: the same seed gives the same files; at least 0.
         label_every: every n-th frame from the first on has a mask; 1: all.
+        dropout: as in :func:`render_scene`.
 
     Raises:
         ValueError: a value outside these ranges.
@@ -254,7 +261,7 @@ def write_scenes(
         folder = root / ("val" if i < val else "train") / f"{i:06d}"
         for kind in ("images", "labels"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
-        images, masks = render_scene(seed * 1_000_000 + i)
+        images, masks = render_scene(seed * 1_000_000 + i, dropout=dropout)
         for n, (image, mask) in enumerate(zip(images, masks, strict=True)):
             Image.fromarray(image).save(folder / "images" / f"{n:06d}.png")
             if n % label_every == 0:
