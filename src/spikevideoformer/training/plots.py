@@ -42,10 +42,11 @@ def plot_learning_curves(
         curves.insert(1, ("val", measure, "tab:green"))
     for split, metric, colour in curves:
         values = [row[f"{split}_{metric}"] for row in history]
-        label = split if metric == measure == watched[0] else f"{split} {SPOKEN[metric]}"
+        label = split if measure == watched[0] else f"{split} {SPOKEN[metric]}"
         shares.plot(epochs, values, marker=".", color=colour, label=label)
     losses.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
-    shares.set(xlabel="epoch", ylabel=SPOKEN[watched[0]], ylim=(0, 1.02))
+    alone = measure == watched[0]
+    shares.set(xlabel="epoch", ylabel=SPOKEN[measure] if alone else "share", ylim=(0, 1.02))
     for panel in (losses, shares):
         panel.grid(alpha=0.3)
         panel.legend()
