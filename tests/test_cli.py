@@ -556,6 +556,14 @@ def test_demo_of_segmentation_goes_the_whole_way(
     assert "resuming" in err
 
 
+def test_no_video_is_written_onto_an_input_even_for_a_while(tmp_path: Path) -> None:
+    from spikevideoformer.cli import annotated_names
+
+    left_over = str(tmp_path / "a.svf.part.mp4")  # of a run that was interrupted
+    targets = annotated_names([str(tmp_path / "a.mp4"), left_over], tmp_path)
+    assert targets[str(tmp_path / "a.mp4")] == tmp_path / "a-2.svf.mp4"
+
+
 # --- svf train and eval of segmentation ----------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from spikevideoformer.files import write_text
+from spikevideoformer.files import part_of, write_atomically, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -313,9 +313,8 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        default=Path("svf-demo"),
         metavar="DIR",
-        help="folder for clips, runs and the report (default svf-demo)",
+        help="folder for clips, runs and the report (default svf-demo, svf-demo-segmentation)",
     )
     parser.add_argument(
         "--task",
@@ -326,8 +325,10 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(arguments: Namespace) -> int:
-    out = _folder_to_write(arguments.out)
-    if arguments.task == "segmentation":
+    masks = arguments.task == "segmentation"
+    default = Path("svf-demo-segmentation" if masks else "svf-demo")
+    out = _folder_to_write(arguments.out or default)
+    if masks:
         from spikevideoformer.demo.segmentation import run_segmentation_demo
 
         print(run_segmentation_demo(out, tell=_note))
@@ -525,8 +526,6 @@ def _eval(arguments: Namespace) -> int:
     evaluated = _evaluated_masks if masks else _evaluated
     result: ClassificationResult | SegmentationResult = evaluated(arguments, out)
     if out is not None:
-        from spikevideoformer.files import write_text
-
         write_text(out / "evaluation.json", json.dumps(result.to_dict(), indent=2) + "\n")
     if arguments.json:
         _print_json(result.to_dict())
@@ -811,8 +810,7 @@ def _predict_masks(
                     result = write_segmentation(
                         video, segmenter, target, masks=masks, progress=tell, **reading
                     )
-                    text = json.dumps(result.to_dict(), allow_nan=False) + "\n"
-                    write_text(target.with_suffix(".json"), text)
+                    write_atomically(target.with_suffix(".json"), result.write_json)
                     extra = {"annotated": str(target)} | {
                         key: str(target.with_suffix(suffix))
                         for key, suffix in (("json", ".json"), ("plot", ".areas.png"))
@@ -867,7 +865,10 @@ def _segmentation_line(result: SegmentationPrediction) -> str:
 
 
 def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:
-    """Where the annotated form of each video goes: no two to one file, none onto an input."""
+    """Where the annotated form of each video goes: no two to one file, none onto an input.
+
+    Nor does the file go onto an input that holds a video until it is complete.
+    """
     taken = {os.path.realpath(video).casefold() for video in videos}
     targets = {}
     for video in videos:
@@ -876,11 +877,11 @@ def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:
         while True:
             target = out / (f"{stem}.svf.mp4" if number == 1 else f"{stem}-{number}.svf.mp4")
             # Some file systems take names that differ in case only for the same.
-            key = os.path.realpath(target).casefold()
-            if key not in taken:
+            keys = {os.path.realpath(path).casefold() for path in (target, part_of(target))}
+            if not keys & taken:
                 break
             number += 1
-        taken.add(key)
+        taken |= keys
         targets[video] = target
     return targets
 

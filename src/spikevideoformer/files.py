@@ -42,6 +42,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.close(folder)
 
 
+def part_of(path: Path) -> Path:
+    """Where a video is while it is written in pieces that can be played: ``NAME.part.mp4``."""
+    return path.with_name(f"{path.stem}.part{path.suffix}")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, as :func:`write_atomically` does."""
     write_atomically(path, lambda file: file.write(text.encode()))

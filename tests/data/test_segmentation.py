@@ -298,3 +298,13 @@ class TestDataset:
         index = read_sequences(tmp_path, split="train")
         with pytest.raises(DatasetError, match=r"000002.png is 8x8 and its picture 64x64"):
             SegmentationDataset(index, spec())[0]
+
+    def test_pictures_of_different_size_in_a_sequence(self, tmp_path):
+        write_scenes(tmp_path, train=1, val=1)
+        picture = next((tmp_path / "train").glob("*/images/000002.png"))
+        for path in (picture, picture.parent.parent / "labels" / picture.name):
+            with Image.open(path) as image:
+                image.crop((0, 0, 32, 48)).save(path)
+        index = read_sequences(tmp_path, split="train")
+        with pytest.raises(DatasetError, match=r"000002.png is 48x32 and other frames .* 64x64"):
+            SegmentationDataset(index, spec())[0]

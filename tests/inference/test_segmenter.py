@@ -1,6 +1,7 @@
 """Masks as a stream: those of the model itself, whatever the length, the rate and the input."""
 
 import copy
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -212,7 +213,7 @@ def test_json_has_all_but_the_masks(segmenter: VideoSegmenter, video_folder: Pat
     result = segmenter.predict(video_folder / "one.mp4")
     about = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert list(about) == (
-        "path duration_s engine firing_rate classes timestamps_s area mean_area".split()
+        "path duration_s engine firing_rate classes timestamps_s mean_area area".split()
     )
     assert about["classes"] == list(segmenter.classes)
     assert list(about["area"]) == list(about["mean_area"]) == about["classes"]
@@ -220,6 +221,11 @@ def test_json_has_all_but_the_masks(segmenter: VideoSegmenter, video_folder: Pat
     for index, name in enumerate(about["classes"]):
         assert about["area"][name] == pytest.approx(result.area[:, index].tolist(), abs=1e-6)
     assert sum(about["mean_area"].values()) == pytest.approx(1.0, abs=1e-5)
+    # the same, written one class at a time
+    written = io.BytesIO()
+    result.write_json(written)
+    assert written.getvalue().endswith(b"\n")
+    assert json.loads(written.getvalue()) == about
 
 
 def test_ordinary_network_without_names_and_colours(video_folder: Path) -> None:

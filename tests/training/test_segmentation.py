@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,26 @@ class TestTraining:
             losses.add(train(config).history[0]["train_loss"])
         assert len(losses) == 7
 
+    def test_class_weights_are_of_what_is_trained_on(self, tiny, tmp_path, caplog):
+        """The same for every way of checking, though a scene of val lies in train as well."""
+        write_scenes(tmp_path / "twice", train=3, val=1)
+        shutil.copytree(tmp_path / "twice/val/000000", tmp_path / "twice/train/000000")
+        told = []
+        for check in ("full", "none"):
+            caplog.clear()
+            caplog.set_level(logging.INFO)
+            options = SegmentationOptions(class_weights="inverse_log")
+            config = tiny(data=tmp_path / "twice", out=tmp_path / check, check=check, epochs=1)
+            if check == "none":  # as the full check leaves it
+                shutil.rmtree(tmp_path / "twice/train/000000")
+            train(replace(config, skip_bad=True, segmentation=options))
+            told += [line for line in caplog.messages if line.startswith("class weights")]
+        assert len(told) == 2 and told[0] == told[1]
+
+    def test_splits_by_their_other_names(self, tiny, scenes):
+        result = train(tiny(epochs=1, train_split="training", val_split="validation"))
+        assert result.evaluation.frames == 32
+
     def test_class_weights_are_told(self, tiny, caplog):
         caplog.set_level(logging.INFO)
         train(tiny(epochs=1, segmentation=SegmentationOptions(class_weights="median_frequency")))
@@ -204,6 +225,11 @@ class TestTraining:
         [
             ({"readout": "membrane"}, "readout is 'membrane', and it belongs to classification"),
             ({"eval_clips": 3}, "eval_clips is 3, and it belongs to classification"),
+            ({"fold": 2}, "fold is 2, and it belongs to classification"),
+            (
+                {"augmentation": {"crop_scale": [0.1, 0.2]}},
+                r"augmentation.crop_scale is \(0.1, 0.2\), and it belongs to classification",
+            ),
             ({"frame_rate_hz": 5.0}, "frame_rate_hz is 5.0, and it belongs to classification"),
             (
                 {"task": "classification", "segmentation": SegmentationOptions(step=2)},
@@ -341,8 +367,9 @@ class TestEvaluation:
         assert len({result.loss for result in results}) == 4
         assert {result.pixels for result in results} == {32 * 64 * 64}
 
-    def test_a_model_that_gives_nan(self, scenes):
-        model, dataset = model_and_data(scenes)
+    @pytest.mark.parametrize("step", [1, 2])
+    def test_a_model_that_gives_nan(self, scenes, step):
+        model, dataset = model_and_data(scenes, step=step)
         torch.nn.init.constant_(model.head.fc.bias, torch.nan)
         with pytest.raises(ValueError, match="outputs of the model are NaN or infinite"):
             evaluate_segmentation(model, dataset)

@@ -258,14 +258,14 @@ class SegmentationDataset(Dataset[SegmentationClip]):
         sequence = self.index.sequences[cut.sequence]
         if self.augmentation is None:
             frames = [self._read(sequence.frames[p]) for p in cut.positions]
-            pictures = torch.stack([picture for picture, _ in frames])
+            pictures = self._stacked(frames, cut, sequence)
             video = picture_input(pictures, self.spec)
             labels = _stacked_masks(frames)
         else:
             generator = _generator(self.seed, epoch, i)
             cut = self._moved(cut, sequence, generator)
             frames = [self._shrunk(sequence.frames[p]) for p in cut.positions]
-            pictures = torch.stack([picture for picture, _ in frames])
+            pictures = self._stacked(frames, cut, sequence)
             video, labels = train_crop(
                 pictures, _stacked_masks(frames), self.spec, self.augmentation, self.masks,
                 generator,
@@ -273,6 +273,20 @@ class SegmentationDataset(Dataset[SegmentationClip]):
         # Of a sequence that is too short, the last frame counts once.
         labels[[k for k, p in enumerate(cut.positions) if p in cut.positions[:k]]] = IGNORED
         return SegmentationClip(video=video, labels=labels, index=i, cut=cut)
+
+    @staticmethod
+    def _stacked(
+        frames: Sequence[tuple[Tensor, Tensor | None]], cut: ClipCut, sequence: FrameSequence
+    ) -> UInt8[Tensor, "T H W 3"]:
+        sizes = [picture.shape[:2] for picture, _ in frames]
+        for p, size in zip(cut.positions, sizes, strict=True):
+            if size != sizes[0]:
+                raise DatasetError(
+                    f"{sequence.frames[p].image} is {size[0]}x{size[1]} and other frames of its "
+                    f"sequence {sizes[0][0]}x{sizes[0][1]}; give the pictures of a sequence one "
+                    "size, or leave it out with --skip-bad and check full"
+                )
+        return torch.stack([picture for picture, _ in frames])
 
     def _moved(self, cut: ClipCut, sequence: FrameSequence, generator: torch.Generator) -> ClipCut:
         """A clip that begins at random and still holds the first fresh frame of `cut`."""

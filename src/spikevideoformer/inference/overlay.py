@@ -26,7 +26,7 @@ import numpy as np
 from spikevideoformer.data import video as video_io
 from spikevideoformer.data.masks import write_mask
 from spikevideoformer.data.sequence import Colour
-from spikevideoformer.files import save_figure
+from spikevideoformer.files import part_of, save_figure
 from spikevideoformer.inference.annotate import (
     MUTED,
     OTHER,
@@ -102,7 +102,7 @@ def write_segmentation(
 
     rate_hz = playable_rate(info.frame_rate_hz)
     pictures = (overlay.draw(frame) for _, frame in constant_rate(segmented(), rate_hz))
-    part = out.with_name(f"{out.stem}.part{out.suffix}")
+    part = part_of(out)
     try:
         video_io.write_video(out, pictures, rate_hz, part=part)
     except KeyboardInterrupt:

@@ -7,13 +7,14 @@ At the end of the video clips are shorter, for membranes and attention take any 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
@@ -103,9 +104,14 @@ class SegmentationPrediction:
     firing_rate_per_frame: tuple[float, ...] | None = field(repr=False)
     engine: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON: all but the masks, areas by class name to six digits."""
+    def to_dict(self, *, areas: bool = True) -> dict[str, Any]:
+        """Plain values for JSON: all but the masks, areas by class name to six digits.
+
+        Args:
+            areas: whether to give the area of each class in each frame.
+        """
         columns = zip(self.classes, self.area.T, strict=True)
+        area = {"area": {name: _rounded(column) for name, column in columns}} if areas else {}
         return {
             "path": self.path,
             "duration_s": self.duration_s,
@@ -113,9 +119,22 @@ class SegmentationPrediction:
             "firing_rate": self.firing_rate,
             "classes": list(self.classes),
             "timestamps_s": list(self.timestamps_s),
-            "area": {name: _rounded(column) for name, column in columns},
             "mean_area": dict(zip(self.classes, _rounded(self.mean_area), strict=True)),
+            **area,
         }
+
+    def write_json(self, file: BinaryIO) -> None:
+        """Write `to_dict` as one line of JSON, one class after the other.
+
+        All areas as Python numbers would take many times the memory of the array.
+        """
+        about = self.to_dict(areas=False)
+        file.write(json.dumps(about, allow_nan=False)[:-1].encode())
+        file.write(b', "area": {')
+        for k, name in enumerate(self.classes):
+            shares = json.dumps(_rounded(self.area[:, k]), allow_nan=False)
+            file.write(f"{', ' if k else ''}{json.dumps(name)}: {shares}".encode())
+        file.write(b"}}\n")
 
 
 class VideoSegmenter(VideoPredictor):
@@ -397,7 +416,7 @@ class SegmentationTally:
         self, segmenter: VideoSegmenter, path: str | None, masks: np.ndarray | None
     ) -> SegmentationPrediction:
         """The prediction, when all frames have passed."""
-        area = np.array(self._areas, dtype=np.float32).reshape(len(self._timestamps_s), -1)
+        area = np.frombuffer(self._areas, dtype=np.float32).reshape(len(self._timestamps_s), -1)
         return SegmentationPrediction(
             path=path,
             duration_s=self._end_s,

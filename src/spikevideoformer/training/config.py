@@ -28,6 +28,9 @@ _T = TypeVar("_T")
 # Fields of ModelConfig that a run may set; None leaves the preset's value.
 _MODEL_OPTIONS = ("design", "attention", "neuron", "drop_path", "readout", "residual_gain")
 
+# What these settings of an augmentation are in `Augmentation.off`, which any task may use.
+_OFF = vars(Augmentation.off())
+
 # Fields that change where, how fast or how often, but not which weights come out, and which may
 # therefore differ when a run is resumed.
 _FREE_ON_RESUME = frozenset(
@@ -229,6 +232,13 @@ class TrainConfig:
                     raise ValueError(
                         f"{name} is {getattr(self, name)!r}, and it belongs to classification; "
                         "leave it out"
+                    )
+            usual = Augmentation()
+            for name in ("crop_scale", "crop_ratio", "temporal_jitter"):
+                if getattr(self.augmentation, name) not in (getattr(usual, name), _OFF[name]):
+                    raise ValueError(
+                        f"augmentation.{name} is {getattr(self.augmentation, name)!r}, and it "
+                        "belongs to classification; leave it out, and set segmentation.scale"
                     )
             self.segmentation_spec  # noqa: B018
             return

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -152,8 +152,8 @@ class JudgedFrame:
     """One labelled frame of an evaluation, with what the network makes of it.
 
     Args:
-        number: how many labelled frames came before it in the evaluation.
-        total: how many there are.
+        number: how many labelled frames came before it in this process.
+        total: how many this process judges.
         image: the picture file.
         labels: class index of each pixel, or `IGNORED`.
         predicted: class index of each pixel.
@@ -207,7 +207,8 @@ def evaluate_segmentation(
     rank, world_size = fabric.global_rank, fabric.world_size
     keys = [i for i, cut in enumerate(dataset.cuts) if cut.sequence % world_size == rank]
     window = dataset.spec.crop if sliding_window else None
-    judge = _Judge(dataset, metrics, after_frame)
+    total = sum(sum(dataset.cuts[i].fresh) for i in keys)
+    judge = _Judge(dataset, metrics, total, after_frame)
     was_training = model.training
     model.eval()
     try:
@@ -223,7 +224,8 @@ def evaluate_segmentation(
             after_clip()
             if not metrics.finite:
                 break  # the other processes learn of it from the sums
-        judge.finish()
+        else:
+            judge.finish()
     finally:
         model.train(was_training)
     metrics.sums = over_processes(fabric, metrics.sums.to(device), "sum").cpu()
@@ -237,10 +239,11 @@ class _Judge:
         self,
         dataset: SegmentationDataset,
         metrics: SegmentationMetrics,
+        total: int,
         after_frame: Callable[[JudgedFrame], None],
     ) -> None:
         self._dataset, self._metrics, self._after_frame = dataset, metrics, after_frame
-        self._sequence, self._number = -1, 0
+        self._sequence, self._number, self._total = -1, 0, total
         self._waiting: dict[int, tuple[Tensor, Tensor]] = {}
 
     def take(self, clip: SegmentationClip, scores: Tensor) -> None:
@@ -278,7 +281,7 @@ class _Judge:
                 self._after_frame(
                     JudgedFrame(
                         number=self._number,
-                        total=self._dataset.index.labelled,
+                        total=self._total,
                         image=frames[position].image,
                         labels=labels,
                         predicted=predicted,
@@ -393,23 +396,19 @@ def _splits(
         index = read_sequences(config.data, layout=config.layout)
     for split in (config.train_split, config.val_split):
         index.select(split)  # complains of a name that is not there before the long check
-    wanted = {config.train_split, config.val_split}
-    index = replace(index, sequences=tuple(s for s in index.sequences if s.split in wanted))
     report = _checked(index, config.check, [config.train_split, config.val_split])
     index = report.settle(skip_bad=config.skip_bad, folder=config.out)
-    training = index.select(config.train_split)
+    training, validation = index.select(config.train_split), index.select(config.val_split)
     weights = None
     if config.segmentation.class_weights != "none":
-        if report.class_pixels is None:  # nobody has looked at the masks yet
-            with progress_on_stderr("counted mask") as progress:
-                pixels = count_pixels(training, progress=progress).tolist()
-        else:
-            pixels = report.class_pixels[config.train_split]
-        weights = class_weights_from_pixels(pixels, config.segmentation.class_weights)
+        # Of all that is trained on and of nothing else, whatever was checked and left out.
+        with progress_on_stderr("counted mask") as progress:
+            pixels = count_pixels(training, progress=progress)
+        weights = class_weights_from_pixels(pixels.tolist(), config.segmentation.class_weights)
         assert weights is not None
         shown = zip(training.classes, weights.tolist(), strict=True)
         log.info("class weights: %s", ", ".join(f"{name} {w:.2f}" for name, w in shown))
-    return training, index.select(config.val_split), weights
+    return training, validation, weights
 
 
 def _fingerprint(*indices: SequenceIndex) -> str:

@@ -61,13 +61,16 @@ class ContactSheet:
             self._frames.append(frame)
 
     def write(self, path: Path) -> None:
-        """Draw the sheet as PNG."""
+        """Draw the sheet as PNG; of no frame there is none (another process has them all)."""
+        if not self._frames:
+            return
         rows = len(self._frames)
         figure = Figure(figsize=(10.5, 2.6 * rows + 0.8), layout="constrained")
         panels = figure.subplots(rows, 3, squeeze=False)
         for row, frame in zip(panels, self._frames, strict=True):
             labels, predicted = frame.labels.numpy(), frame.predicted.numpy()
-            right = float((labels == predicted)[labels != IGNORED].mean())
+            known = labels != IGNORED
+            right = float((labels == predicted)[known].sum() / max(known.sum(), 1))
             row[0].imshow(read_picture(frame.image))
             # The folder above that of the pictures is the sequence in most layouts.
             row[0].set_title("/".join((*frame.image.parts[-3:-2], frame.image.stem)), fontsize=9)
