@@ -2,11 +2,11 @@
 
     python benchmarks/segment_memory.py --work /tmp/segment-memory
 
-Makes an untrained network (svf_nano, short side 96, T = 8, 19 classes) and two videos of 480x360 pixels, 10 s
-and 10 min long, and runs `svf predict --out` on each in a process of its own: decoding, network,
-masks drawn over the video, legend, JSON and the plot of areas. The peak is the highest resident
-memory of the process, by the kernel's count. What grows with the video by rights is four bytes for
-each frame and class (their areas) and some dozens for each frame.
+Makes an untrained network (svf_nano, short side 96, T = 8, 19 classes) and two videos of 480x360
+pixels, 10 s and 10 min long, and runs `svf predict --out` on each in a process of its own:
+decoding, network, masks drawn over the video, legend, JSON and the plot of areas. The peak is the
+highest resident memory of the process, by the kernel's count. What grows with the video by rights
+is four bytes for each frame and class (their areas) and some dozens for each frame.
 """
 
 import argparse
