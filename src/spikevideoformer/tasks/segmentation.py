@@ -173,9 +173,10 @@ class VideoConsistency:
     among those with one label (not `IGNORED`) in all n. Windows without such pixels are left out,
     and a frame without labels breaks every window that it is in.
 
-    This is what the published evaluation counts: predictions that are constant, not necessarily
-    right. The paper's formula may also be read as intersecting the predictions with the labels,
-    which would mix accuracy in.
+    Predictions must be constant, not right: that is how the published script counts, as we remember
+    it (it also leaves out the last window of a video and counts pixels without a label, which is
+    not done here). The paper's formula may also be read as intersecting the predictions with the
+    labels, which would mix accuracy in.
 
     Memory does not grow with the video: for each pixel two counters say for how many frames, this
     one included, its label and its prediction have been what they are.
