@@ -12,6 +12,7 @@ have the names of the Bandai-Namco motion-capture files.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,11 +54,13 @@ class LabelledMotion:
     style: str = ""
 
     def __post_init__(self) -> None:
-        for what, text in (("name", self.name), ("label", self.label)):
-            if not text or text.startswith(".") or set(text) & set('/\\,"\n\r\0'):
+        for what, text in (("name", self.name), ("label", self.label), ("style", self.style)):
+            if (what != "style" and not text) or not re.fullmatch(
+                r"(?![. ])[^/\\,\"\x00-\x1f]*", text
+            ):
                 raise ValueError(
-                    f"{what} {text!r} cannot name a file or folder; leave out slashes, commas,"
-                    " quotes and a dot at the start"
+                    f"{what} {text!r} cannot stand in file names and lists; use letters, digits,"
+                    " - and _"
                 )
         if self.split not in ("train", "val", "test"):
             raise ValueError(f"split must be train, val or test, got {self.split!r}")

@@ -13,8 +13,9 @@ are x to the right, y down, z forward, in metres; a point (x, y, z) is seen at
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,7 @@ class RenderSpec:
 
     def __post_init__(self) -> None:
         if self.size < 16 or self.size % 16:
-            raise ValueError(
-                f"size must be a multiple of 16 pixels, at least 16, got {self.size}"
-            )
+            raise ValueError(f"size must be a multiple of 16 pixels, at least 16, got {self.size}")
         if self.frames < 1:
             raise ValueError(f"frames must be at least 1, got {self.frames}")
         if not 0 < self.frame_rate_hz < math.inf:
@@ -145,9 +144,7 @@ def render_motion(
             f" {len(motion.translation) / motion.frame_rate_hz:.3f} s; start inside it"
         )
     rng = np.random.default_rng(seed)
-    part = resampled(
-        motion, start_s=start_s, frames=spec.frames, frame_rate_hz=spec.frame_rate_hz
-    )
+    part = resampled(motion, start_s=start_s, frames=spec.frames, frame_rate_hz=spec.frame_rate_hz)
     shape = _proportions(part.skeleton, rng)
     skeleton = part.skeleton.scaled(shape.exp())
     translation = part.translation * _leg_factor(part, shape)
@@ -156,8 +153,8 @@ def render_motion(
     places, turns = (
         values.numpy() for values in forward_kinematics(skeleton.parents, part.rotations, offsets)
     )
-    camera = _random_camera(places, spec.size, rng)
     body = _body(skeleton, places, turns, rng)
+    camera = _random_camera(body, spec.size, rng)
     pictures, depth = _draw(body, camera, spec, rng)
 
     joints = places @ camera.rotation.T + camera.translation
@@ -249,9 +246,7 @@ class _Body:
     floor: float  # height of the ground
 
 
-def _body(
-    skeleton: Skeleton, places: Array, turns: Array, rng: np.random.Generator
-) -> _Body:
+def _body(skeleton: Skeleton, places: Array, turns: Array, rng: np.random.Generator) -> _Body:
     names = skeleton.joint_names
     offsets = skeleton.offsets.numpy()
     points = {name: places[:, j] for j, name in enumerate(names)}
@@ -315,12 +310,12 @@ def _face_and_crown(points: dict[str, Array], head: Array) -> dict[str, Array]:
 def _colour(rng: np.random.Generator) -> Array:
     """A colour of cloth: any hue, from pale to strong."""
     hue = rng.random() - np.arange(3) / 3
-    strength, light = rng.uniform(0.1, 0.85), rng.uniform(0.25, 0.95)
+    strength, light = rng.uniform(0.1, 0.85), rng.uniform(0.3, 1.0)
     return np.asarray(light * (1 - strength * (0.5 - 0.5 * np.cos(2 * np.pi * hue))))
 
 
 def _clothes(rng: np.random.Generator) -> dict[str, Array]:
-    skin = np.array([0.92, 0.70, 0.56]) * rng.uniform(0.35, 1.0) ** np.array([0.8, 1.0, 1.15])
+    skin = np.array([0.92, 0.70, 0.56]) * rng.uniform(0.3, 1.0) ** np.array([0.6, 0.9, 1.1])
     shirt, trousers = _colour(rng), _colour(rng) * rng.uniform(0.4, 1.0)
     return {
         "skin": skin,
@@ -336,27 +331,25 @@ def _clothes(rng: np.random.Generator) -> dict[str, Array]:
 # --- The camera ---------------------------------------------------------------------------------
 
 
-def _random_camera(places: Array, size: int, rng: np.random.Generator) -> Camera:
-    """Looks at the middle of where the joints are during the clip, [T, J, 3], and fits them in."""
-    azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.03, 0.55)
+def _random_camera(body: _Body, size: int, rng: np.random.Generator) -> Camera:
+    """Looks at the middle of where the body is during the clip, and has all of it in the picture.
+
+    Of a few directions it takes the one that lets it come nearest, or else a body that runs past
+    would be tiny.
+    """
+    points = np.concatenate((body.starts, body.ends), 1)  # [T, 2K, 3]
+    radii = body.radii.T.reshape(-1)
     focal_px = size * rng.uniform(0.9, 1.8)
-    fill = rng.uniform(0.72, 0.95)  # the part of the picture that the motion takes
-    roll = rng.normal(0, 0.03)
-    forward = -np.array([
-        np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth)
-    ])  # fmt: skip
-    right = np.array([-forward[2], 0.0, forward[0]]) / np.cos(elevation)
-    down = np.cross(forward, right)
-    rotation = np.stack([
-        np.cos(roll) * right + np.sin(roll) * down,
-        np.cos(roll) * down - np.sin(roll) * right,
-        forward,
-    ])  # fmt: skip
-    low, high = places.min((0, 1)), places.max((0, 1))
-    target = (low + high) / 2 + rng.normal(0, 0.04, 3)
-    x, y, z = np.moveaxis((places - target) @ rotation.T, -1, 0)
-    reach = np.maximum(np.abs(x), np.abs(y)) + 0.1  # joints have flesh around them
-    distance = float((reach * 2 * focal_px / (fill * size) - z).max())
+    fill = rng.uniform(0.75, 0.97)  # the part of the picture that the motion takes
+    target = (points.min((0, 1)) + points.max((0, 1))) / 2 + rng.normal(0, 0.04, 3)
+    views = []
+    for _ in range(3):
+        rotation = _towards(rng.uniform(0, 2 * np.pi), rng.uniform(0.03, 0.5), rng.normal(0, 0.03))
+        x, y, z = np.moveaxis((points - target) @ rotation.T, -1, 0)
+        reach = np.maximum(np.abs(x), np.abs(y)) + radii
+        distance = float((reach * 2 * focal_px / (fill * size) - z + radii).max())
+        views.append((distance, rotation))
+    distance, rotation = min(views, key=lambda view: view[0])
     return Camera(
         focal_px=focal_px,
         centre_px=(size / 2, size / 2),
@@ -365,9 +358,25 @@ def _random_camera(places: Array, size: int, rng: np.random.Generator) -> Camera
     )
 
 
+def _towards(azimuth: float, elevation: float, roll: float) -> Array:
+    """Rotation of a camera that stands in this direction and looks back to the origin; radians."""
+    forward = -_direction(azimuth, elevation)
+    right = np.array([-forward[2], 0.0, forward[0]]) / np.cos(elevation)
+    down = np.cross(forward, right)
+    c, s = np.cos(roll), np.sin(roll)
+    return np.stack((c * right + s * down, c * down - s * right, forward))
+
+
+def _direction(azimuth: float, elevation: float) -> Array:
+    """Unit vector, y up; azimuth 0 is z."""
+    flat = np.cos(elevation)
+    return np.array([flat * np.sin(azimuth), np.sin(elevation), flat * np.cos(azimuth)])
+
+
 # --- Drawing ------------------------------------------------------------------------------------
 
 _FRAMES_AT_ONCE = 16  # bounds the memory, and keeps it in the caches
+_PENUMBRA = np.float32(0.05)  # metres over which the rim of a shadow fades
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -390,15 +399,14 @@ def _draw(
 ) -> tuple[UInt8[np.ndarray, "T H W 3"], Float32[np.ndarray, "T S S"]]:
     """The pictures, and for each ray how far forward what it meets is, in metres."""
     side, frames = spec.size * spec.supersampling, len(body.starts)
-    azimuth, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1.3)
-    ambient = rng.uniform(0.35, 0.6)
+    # From the side of the camera rather than from behind the body, or else nothing is lit.
+    azimuth = math.atan2(-camera.rotation[2, 0], -camera.rotation[2, 2]) + rng.normal(0, 0.9)
+    ambient = rng.uniform(0.4, 0.65)
     light = _Light(
-        direction=np.array([
-            np.cos(height) * np.sin(azimuth), np.sin(height), np.cos(height) * np.cos(azimuth)
-        ]),
-        strength=rng.uniform(1.0, 1.15) - ambient,
+        direction=_direction(azimuth, rng.uniform(0.6, 1.2)),
+        strength=rng.uniform(1.15, 1.4) - ambient,
         ambient=ambient,
-    )  # fmt: skip
+    )
     column = (np.arange(side) + 0.5) / spec.supersampling - camera.centre_px[0]
     row = (np.arange(side) + 0.5) / spec.supersampling - camera.centre_px[1]
     rays = np.stack(np.broadcast_arrays(column, row[:, None], camera.focal_px), -1)
@@ -465,7 +473,7 @@ def _background(
 
 def _pale(rng: np.random.Generator) -> Array:
     """A colour of walls and floors."""
-    return np.asarray(rng.uniform(0.45, 0.85) * (1 + rng.normal(0, 0.08, 3)))
+    return np.asarray(rng.uniform(0.5, 0.95) * (1 + rng.normal(0, 0.1, 3)))
 
 
 def _cast_shadow(
@@ -499,9 +507,6 @@ def _cast_shadow(
         np.maximum(cover, edge + np.float32(0.5), out=cover)
     full = light.strength * light.direction[1]
     image[:, near] *= 1 - (full / (light.ambient + full)) * cover.clip(0, 1)[..., None]
-
-
-_PENUMBRA = np.float32(0.05)  # metres over which the rim of a shadow fades
 
 
 def _draw_cones(
@@ -617,3 +622,93 @@ def _meet_cone(
     normal = point - share[:, None] * axis
     normal /= np.sqrt(dot(normal, normal))[:, None] + np.float32(1e-9)
     return t + begin, normal
+
+
+# --- Files --------------------------------------------------------------------------------------
+
+
+def write_motion_clips(
+    motions: Iterable[LabelledMotion],
+    root: Path,
+    *,
+    spec: RenderSpec | None = None,
+    seed: int = 0,
+    clips_per_motion: int | None = None,
+) -> int:
+    """Render motions to a data set of clips with exact joints, which also serves classification.
+
+    ``root/splits.csv`` lists the clips (layout `splits`: path, label, group, split; and the style);
+    it is written last. Clips of one motion are one group. Beside ``<split>/<label>/<clip>.mp4``
+    lies ``<clip>.npz`` with the truth about T frames of J joints, in metres and camera coordinates
+    unless said otherwise:
+
+        joints3d [T, J, 3], joints2d [T, J, 2] in pixels, visible [T, J]
+        rotations [T, J, 3, 3] local to the parents, translation [T, 3] of the root
+        shape [J]: logarithms of lengths of bones relative to those of the motion's skeleton
+        joint_names [J], parents [J], offsets [J, 3]: the skeleton that was drawn
+        focal_px, centre_px [2], camera_rotation [3, 3], camera_translation [3]: from the world
+        times_s [T]: from the start of the motion
+
+    Args:
+        motions: what to render; may be read on the way.
+        root: made where it is missing; files of the same name are replaced.
+        spec: size and length of clips; None: the defaults.
+        seed: the same seed gives the same files, whatever other motions there are; at least 0.
+        clips_per_motion: as `clips` of :func:`clip_starts_s`; each clip has its own body, camera
+            and light. None: as many as fit without overlap.
+
+    Returns:
+        How many clips were written.
+
+    Raises:
+        ValueError: a value outside these ranges, no motion, or two motions of one name.
+    """
+    spec = spec or RenderSpec()
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    if clips_per_motion is not None and clips_per_motion < 1:
+        raise ValueError(
+            f"clips_per_motion must be at least 1, or None for all that fit, got {clips_per_motion}"
+        )
+    rows: list[str] = []
+    names: set[str] = set()
+    for item in motions:
+        folder = f"{item.split}/{item.label}"
+        if f"{folder}/{item.name}" in names:
+            raise ValueError(f"two motions of {folder} are named {item.name}; rename one of them")
+        names.add(f"{folder}/{item.name}")
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        starts = clip_starts_s(item.motion, spec.duration_s, clips_per_motion)
+        for number, start_s in enumerate(starts):
+            name = f"{folder}/{item.name}_{number:02d}"
+            clip_seed = seed * 2**32 + zlib.crc32(name.encode())
+            clip = render_motion(item.motion, seed=clip_seed, spec=spec, start_s=start_s)
+            write_video(root / f"{name}.mp4", iter(clip.pictures), spec.frame_rate_hz)
+            _write_truth(root / f"{name}.npz", clip)
+            rows.append(f"{name}.mp4,{item.label},{item.name},{item.split},{item.style}")
+    if not rows:
+        raise ValueError(f"no motion to render into {root}; give at least one")
+    write_text(root / "splits.csv", "\n".join(["path,label,group,split,style", *rows, ""]))
+    return len(rows)
+
+
+def _write_truth(path: Path, clip: RenderedClip) -> None:
+    skeleton, camera = clip.skeleton, clip.camera
+    real = {
+        "joints3d": clip.joints_camera,
+        "joints2d": clip.joints_2d,
+        "rotations": clip.rotations,
+        "translation": clip.translation,
+        "shape": clip.shape,
+        "offsets": skeleton.offsets.numpy(),
+        "focal_px": camera.focal_px,
+        "centre_px": camera.centre_px,
+        "camera_rotation": camera.rotation,
+        "camera_translation": camera.translation,
+    }
+    arrays = {key: np.asarray(values, np.float32) for key, values in real.items()}
+    arrays["visible"] = clip.visible
+    arrays["times_s"] = clip.times_s
+    arrays["parents"] = np.array(skeleton.parents)
+    arrays["joint_names"] = np.array(skeleton.joint_names)
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
