@@ -211,8 +211,10 @@ def _leg_factor(motion: Motion, shape: torch.Tensor) -> float:
 
 
 Point = tuple[str, str, float]
-"""On the line from the first to the second joint, at this part of it. `Head>` is as far beyond the
-head as that is from its parent, turned as the head is; `Face` and `Crown` are points of the head."""
+"""On the line from the first to the second joint, at this part of it.
+
+`Head>` is as far beyond the head as that is from its parent, turned as the head is; `Face` and
+`Crown` are points of the head."""
 
 # Where it begins and ends, radii there in metres, and what it is dressed in. _L stands for either
 # side. Set by eye on recorded motions.
@@ -266,20 +268,18 @@ def _body(skeleton: Skeleton, places: Array, turns: Array, rng: np.random.Genera
         radii.append(radius)
         colours.append(colour)
 
-    for start, end, *radius, dress in _PARTS:
+    for start, end, first, second, dress in _PARTS:
         for side in ("_L", "_R") if "_L" in start[1] + end[1] else ("",):
-            a, b = (
-                (first.replace("_L", side), second.replace("_L", side), share)
-                for first, second, share in (start, end)
-            )
-            if not {*a[:2], *b[:2]} <= points.keys():
+            between = [name.replace("_L", side) for name in (*start[:2], *end[:2])]
+            if not points.keys() >= set(between):
                 continue
+            p, q, r, s = (points[name] for name in between)
             spread = 1.0 if dress in ("skin", "hair", "shoes") else girth
-            r = (spread * radius[0], spread * radius[1])
-            add(*(points[p] + s * (points[q] - points[p]) for p, q, s in (a, b)), r, clothes[dress])
-            for joint in {*a[:2], *b[:2]} & set(names):
+            wide = (spread * first, spread * second)
+            add(p + start[2] * (q - p), r + end[2] * (s - r), wide, clothes[dress])
+            for joint in set(between) & set(names):
                 j = names.index(joint)
-                thickness[j] = max(thickness[j], *r)
+                thickness[j] = max(thickness[j], *wide)
     for j, parent in enumerate(skeleton.parents):
         if thickness[j] == 0:
             thickness[j] = 0.04
@@ -423,7 +423,7 @@ def _draw(
         _draw_cones(image, depth[some], body, some, camera, rays.astype(np.float32), light)
         # [t, S, S, 3] -> [t, H, W, 3]: the mean of the rays of a pixel
         n = spec.supersampling
-        image = sum(image[:, i::n, k::n] for i in range(n) for k in range(n)) / n**2
+        image = np.mean([image[:, i::n, k::n] for i in range(n) for k in range(n)], 0)
         image = gain * image + grain * rng.standard_normal(image.shape, np.float32)
         pictures[some] = (image.clip(0, 1) * 255).round()
     return pictures, depth
