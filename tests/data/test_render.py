@@ -30,7 +30,7 @@ def bone_lengths(clip):
 
 
 def alone(starts, ends, radii, colours):
-    """A body of one frame in camera coordinates turned so that y is up: (x, -y, -z)."""
+    """A body of one frame."""
     return render._Body(
         starts=np.array([starts], float),
         ends=np.array([ends], float),
@@ -61,7 +61,7 @@ def painted(body, size=64):
 # --- Truth --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_joints_are_inside_the_body_that_is_seen(seed, monkeypatch):
     motion = procedural_motion("walk-in-place", seed)
     monkeypatch.setattr(render, "_cast_shadow", lambda *_: None)
@@ -80,8 +80,8 @@ def test_joints_are_inside_the_body_that_is_seen(seed, monkeypatch):
     assert np.array_equal(clip.pictures[far], empty.pictures[far])
 
 
-def test_depth_is_nearest_at_visible_joints_and_hidden_joints_are_behind_other_parts():
-    """From the side one arm hides behind the trunk at some time, the other never."""
+def test_joints_behind_other_parts_are_not_visible():
+    """Of two limbs that lie over each other, only the nearer one is visible."""
     motion = procedural_motion("walk-in-place", 1)
     counts = []
     for seed in range(6):
@@ -120,7 +120,7 @@ def test_joints_in_pixels_are_projected_by_the_camera():
 
 
 def test_the_camera_takes_the_world_to_its_coordinates():
-    """Heights above the ground: the toes of the lower foot stand on one plane of the world."""
+    """There y is up: the body stands upright, and the camera is not below the floor."""
     clip = render_motion(procedural_motion("walk-in-place", 0), seed=2, spec=SMALL)
     world = (clip.joints_camera - clip.camera.translation) @ clip.camera.rotation
     names = clip.skeleton.joint_names
@@ -149,7 +149,7 @@ def test_proportions_differ_between_bodies_are_symmetric_and_constant_in_time():
     motion = procedural_motion("walk-in-place", 0)
     own = np.linalg.norm(motion.skeleton.offsets[1:].numpy(), axis=-1)
     ratios = []
-    for seed in range(8):
+    for seed in range(6):
         clip = render_motion(motion, seed=seed, spec=RenderSpec(size=16, frames=5))
         lengths = bone_lengths(clip)
         np.testing.assert_allclose(lengths, lengths[:1].repeat(5, 0), rtol=1e-10)

@@ -334,8 +334,9 @@ def _clothes(rng: np.random.Generator) -> dict[str, Array]:
 def _random_camera(body: _Body, size: int, rng: np.random.Generator) -> Camera:
     """Looks at the middle of where the body is during the clip, and has all of it in the picture.
 
-    Of a few directions it takes the one that lets it come nearest, or else a body that runs past
-    would be tiny.
+    Of three directions it takes the first from which it need not stand much farther away than from
+    the best one, or else a body that runs past would be tiny. Which way a body that stays in its
+    place is seen is hardly changed by that.
     """
     points = np.concatenate((body.starts, body.ends), 1)  # [T, 2K, 3]
     radii = body.radii.T.reshape(-1)
@@ -349,7 +350,8 @@ def _random_camera(body: _Body, size: int, rng: np.random.Generator) -> Camera:
         reach = np.maximum(np.abs(x), np.abs(y)) + radii
         distance = float((reach * 2 * focal_px / (fill * size) - z + radii).max())
         views.append((distance, rotation))
-    distance, rotation = min(views, key=lambda view: view[0])
+    nearest = min(distance for distance, _ in views)
+    distance, rotation = next(view for view in views if view[0] <= 1.3 * nearest)
     return Camera(
         focal_px=focal_px,
         centre_px=(size / 2, size / 2),
