@@ -167,7 +167,8 @@ def geodesic_distance(
         a: rotations.
         b: rotations.
     """
-    d = a.mT @ b
+    # Not `a.mT @ b`, which autocast would compute in half precision.
+    d = (a[..., :, None] * b[..., None, :]).sum(-3)
     vector = torch.stack(
         (
             d[..., 2, 1] - d[..., 1, 2],

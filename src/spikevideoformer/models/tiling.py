@@ -56,13 +56,23 @@ def class_scores(
     return total / (len(scales) * (1 + flip))
 
 
+def upsampled(scores_t: Float[Tensor, "K h w"], size: tuple[int, int]) -> Float[Tensor, "K H W"]:
+    """Scores of one frame at the size of the picture itself.
+
+    Args:
+        scores_t: of one frame: all classes of many large pictures would not fit into memory.
+        size: height and width of the picture.
+    """
+    return F.interpolate(scores_t[None], size, mode="bilinear", align_corners=False)[0]
+
+
 def upsampled_classes(
     scores_t: Float[Tensor, "K h w"], size: tuple[int, int]
 ) -> UInt8[Tensor, "H W"]:
     """The most probable class of each pixel, at the size of the picture itself.
 
     Args:
-        scores_t: of one frame: all classes of many large pictures would not fit into memory.
+        scores_t: of one frame.
         size: height and width of the mask.
 
     Raises:
@@ -70,8 +80,7 @@ def upsampled_classes(
     """
     if len(scores_t) > MOST_CLASSES:
         raise ValueError(f"got {len(scores_t)} classes; a mask can hold {MOST_CLASSES}")
-    full = F.interpolate(scores_t[None], size, mode="bilinear", align_corners=False)
-    return full[0].argmax(0).to(torch.uint8)
+    return upsampled(scores_t, size).argmax(0).to(torch.uint8)
 
 
 def _mean_over_windows(

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from spikevideoformer.body.rotations import geodesic_distance
+
 MIN_DEPTH_M = 0.1
 """Points nearer to the plane of the camera than this, or behind it, have no image."""
 
@@ -183,7 +185,7 @@ def pose_loss(
     parts: dict[str, Tensor] = {}
     if weights.rotation:
         p, t, known = _compare(predicted, truth, "rotations", "rotation", axes=2)
-        parts["rotation"] = _mean(_rotation_angle(p, t), known)
+        parts["rotation"] = _mean(geodesic_distance(p, t), known)
     for name in ("joints3d", "smoothness"):
         if getattr(weights, name):
             p, t, known = _compare(predicted, truth, "joints", name)
@@ -232,20 +234,6 @@ def _compare(
 
 def _mean(errors: Tensor, known: Tensor) -> Tensor:
     return errors.where(known, 0).sum() / known.sum().clamp_min(1)
-
-
-def _rotation_angle(a: Tensor, b: Tensor) -> Tensor:
-    """Angle of ``R = a^T b``, in [0, pi], for matrices [..., 3, 3].
-
-    Equation: ``atan2(|R - R^T|_F / (2 sqrt 2), (tr R - 1) / 2)``, that is atan2(sin, cos). Unlike
-    acos of the trace it is exact, and its gradient bounded, near 0 and near pi.
-    `body.rotations.geodesic_distance` is the same equation, but a product of matrices is in it.
-    """
-    # Not `a.mT @ b`, which autocast would compute in half precision.
-    relative = (a[..., :, None] * b[..., None, :]).sum(-3)
-    sine = torch.linalg.matrix_norm(relative - relative.mT) / math.sqrt(8)
-    cosine = (relative.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
-    return torch.atan2(sine, cosine)
 
 
 def _acceleration(positions: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import UInt8
 from lightning.fabric import Fabric
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from spikevideoformer.data.sequence import IGNORED, SegmentationSpec, SequenceIn
 from spikevideoformer.data.sequence_check import SequenceReport, check_sequences, count_pixels
 from spikevideoformer.data.sequence_index import read_sequences
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.models.tiling import class_scores
+from spikevideoformer.models.tiling import class_scores, upsampled
 from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.tasks.segmentation import (
     SegmentationMetrics,
@@ -260,9 +259,8 @@ class _Judge:
 
     def _judged(self, scores: Tensor, labels: Tensor) -> Tensor:
         """The class map of one frame ``[K, h, w]`` at the size of its mask; its loss is counted."""
-        large = F.interpolate(scores[None], labels.shape, mode="bilinear", align_corners=False)[
-            0
-        ]  # [K, H, W]
+        H, W = labels.shape
+        large = upsampled(scores, (H, W))  # [K, H, W]
         labelled = labels != IGNORED
         own = large.gather(0, labels.where(labelled, 0)[None].long())[0][labelled]
         # An infinite logit can have a finite softmax; as NaN it shows in the sums.
