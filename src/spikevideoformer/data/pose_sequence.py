@@ -1,0 +1,383 @@
+"""Videos with a labelled body in every frame: what pose data sets are read into.
+
+Coordinates are those of the camera: x to the right, y down, z forward, in metres. What is not
+labelled is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from spikevideoformer.body.skeleton import BodyModel, Skeleton, forward_kinematics
+from spikevideoformer.data.clip import IMAGENET_MEAN, IMAGENET_STD
+from spikevideoformer.data.event_camera import EventCamera
+from spikevideoformer.data.events import EventChannels
+from spikevideoformer.data.sample import SPLITS, DatasetError, Problem, split_of_name
+
+INPUTS = ("rgb", "grey", "events")
+CROPS = ("picture", "person")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PoseTruth:
+    """What is known of the body in F frames of a video with J joints.
+
+    Args:
+        joints: in metres, camera coordinates. The first joint is the root.
+        points: the joints in the picture (x, y), in pixels, where pixel i covers i to i + 1.
+        rotations: of each joint against its parent, the first against the camera; None where the
+            data set has none.
+        shape: shape values of an SMPL body; None where there are none.
+        focal_px: focal lengths in x and y.
+        centre_px: principal point (x, y).
+
+    Raises:
+        ValueError: sizes that do not fit each other, an infinite value, or focal lengths that are
+            not above 0.
+    """
+
+    joints: Float32[np.ndarray, "F J 3"]
+    points: Float32[np.ndarray, "F J 2"]
+    rotations: Float32[np.ndarray, "F J 3 3"] | None = None
+    shape: Float32[np.ndarray, " S"] | None = None
+    focal_px: tuple[float, float]
+    centre_px: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        F, J = self.joints.shape[:2]
+        sizes = {"joints": (F, J, 3), "points": (F, J, 2), "rotations": (F, J, 3, 3)}
+        for name, size in sizes.items():
+            values = getattr(self, name)
+            if values is None:
+                continue
+            if values.shape != size:
+                raise ValueError(f"{name} are {list(values.shape)}; expected {list(size)}")
+            if np.isinf(values).any():
+                raise ValueError(f"{name} hold infinite values; give NaN where nothing is known")
+        if not all(0 < f < math.inf for f in self.focal_px):
+            raise ValueError(f"focal lengths are {self.focal_px}; they must be above 0")
+        if not all(map(math.isfinite, self.centre_px)):
+            raise ValueError(f"the principal point is {self.centre_px}; it must be finite")
+
+    def __repr__(self) -> str:
+        F, J = self.joints.shape[:2]
+        return f"PoseTruth(frames {F}, joints {J})"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PoseSequence:
+    """One video and the body in it.
+
+    Args:
+        name: unique within the data set.
+        action: what is done; metrics are given for each action, too.
+        split: train, val or test.
+        pictures: a video file, whose picture i is frame i, or a picture file for each frame.
+        events: event frames: a packed file for each frame, see `events.read_packed_frames`; empty
+            where there are none, and they are simulated from the pictures.
+        frame_rate_hz: frames per second.
+        truth: the body in each frame.
+
+    Raises:
+        ValueError: no frame, or lists of files that do not have a file for each frame.
+    """
+
+    name: str
+    action: str
+    split: str
+    pictures: Path | tuple[Path, ...]
+    events: tuple[Path, ...] = ()
+    frame_rate_hz: float
+    truth: PoseTruth = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for what, files in (("pictures", self.pictures), ("event frames", self.events)):
+            if isinstance(files, tuple) and files and len(files) != len(self):
+                raise ValueError(f"{self.name} has {len(files)} {what} and {len(self)} poses")
+        if not len(self) or self.pictures == ():
+            raise ValueError(f"{self.name} has no frame")
+
+    def __len__(self) -> int:
+        return len(self.truth.joints)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PoseIndex:
+    """The sequences of a data set, all of bodies with the same joints.
+
+    Args:
+        root: the folder that was read.
+        layout: how it was read ("rendered", "mmhpsd", ...).
+        joint_names: J of them; the first is the root of the tree.
+        parents: index of each joint's parent, -1 for the first.
+        sequences: in a fixed order.
+        problems: what is wrong with those that could not be read.
+    """
+
+    root: Path
+    layout: str
+    joint_names: tuple[str, ...]
+    parents: tuple[int, ...]
+    sequences: tuple[PoseSequence, ...]
+    problems: tuple[Problem, ...] = field(default=(), repr=False)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have sequences: train, val, test in this order."""
+        present = {sequence.split for sequence in self.sequences}
+        return tuple(split for split in SPLITS if split in present)
+
+    @property
+    def frames(self) -> int:
+        """Frames in all."""
+        return sum(map(len, self.sequences))
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What is done in the sequences, sorted."""
+        return tuple(sorted({sequence.action for sequence in self.sequences}))
+
+    def select(self, split: str) -> PoseIndex:
+        """The part of one split, with the problems that concern it.
+
+        Raises:
+            DatasetError: the data set has no such split.
+        """
+        wanted = split_of_name(split)
+        sequences = tuple(s for s in self.sequences if s.split == wanted)
+        problems = tuple(p for p in self.problems if p.split in (None, wanted))
+        if wanted is None or not (sequences or any(p.split == wanted for p in problems)):
+            have = ", ".join(self.splits) or "none"
+            raise DatasetError(
+                f"{self.root} has no split {split!r} (it has: {have}); ask for one of these"
+            )
+        return replace(self, sequences=sequences, problems=problems)
+
+
+# --- The body of a data set -----------------------------------------------------------------------
+
+_FRAMES_FOR_BONES = 8  # of a sequence; bones do not change their lengths
+
+
+def fit_skeleton(index: PoseIndex) -> Skeleton:
+    """The mean body of a data set, as a skeleton.
+
+    With rotations a bone in the frame of its parent is ``G_p^T (x_j - x_p)``, the same in every
+    frame; the mean over sequences is taken. Without them the first whole pose is the one in which
+    nothing is turned, with the mean length of each bone.
+
+    Raises:
+        ValueError: no frame in which all joints are labelled, or a bone that has another direction
+            in some sequences (bodies that rest in another pose cannot share rotations).
+    """
+    offsets = [found for s in index.sequences if (found := _bones(s, index.parents)) is not None]
+    if not offsets:
+        raise ValueError(
+            f"no frame of {index.root} has all joints labelled; such a frame is needed to know the"
+            " body"
+        )
+    turned = [bones for bones, rotations in offsets if rotations]
+    lengths = torch.stack([bones.norm(dim=-1) for bones, _ in offsets]).mean(0)
+    if turned:
+        mean = torch.stack(turned).mean(0)
+        apart = [_apart(bones, mean) for bones in turned]
+        if max(apart) > 0.2:
+            names = [s.name for s in index.sequences]
+            raise ValueError(
+                f"{names[apart.index(max(apart))]} of {index.root} has a body that rests in another"
+                " pose than the others; give it a data set of its own"
+            )
+    else:
+        mean = offsets[0][0]
+    return Skeleton(index.joint_names, index.parents, _directions(mean) * lengths[:, None])
+
+
+def shape_values(sequence: PoseSequence, body: BodyModel) -> Float[Tensor, " S"]:
+    """The truth about the proportions of the body in a sequence, as `body` counts them.
+
+    For a skeleton the logarithms of the lengths of bones over its own; for SMPL the labelled shape
+    values. NaN where nothing is known.
+    """
+    unknown = torch.full((body.num_shape,), math.nan)
+    if not isinstance(body, Skeleton):
+        shape = sequence.truth.shape
+        return unknown if shape is None else torch.from_numpy(shape[: body.num_shape])
+    found = _bones(sequence, body.parents)
+    if found is None:
+        return unknown
+    own, usual = found[0].norm(dim=-1), body.offsets.norm(dim=-1)
+    exists = (own > 1e-6) & (usual > 1e-6)
+    return (own.where(exists, 1) / usual.where(exists, 1)).log().float()
+
+
+def _bones(sequence: PoseSequence, parents: Sequence[int]) -> tuple[Tensor, bool] | None:
+    """Bones ``[J, 3]`` in the frames of their parents (or of the camera), and which of the two."""
+    truth = sequence.truth
+    whole = np.flatnonzero(np.isfinite(truth.joints).all((1, 2)))
+    some = whole[:: max(1, len(whole) // _FRAMES_FOR_BONES)][:_FRAMES_FOR_BONES]
+    if not len(some):
+        return None
+    joints = torch.from_numpy(truth.joints[some]).double()
+    parent = [max(p, 0) for p in parents]
+    bones = joints - joints[:, parent]  # of the root zero
+    rotations = truth.rotations
+    if rotations is not None and np.isfinite(rotations[some]).all():
+        local = torch.from_numpy(rotations[some]).double()
+        turns = forward_kinematics(parents, local, torch.zeros(len(parents), 3).double())[1]
+        own = (turns[:, parent].mT @ bones[..., None])[..., 0]  # [f, J, 3]
+        return own.mean(0), True
+    length = bones.norm(dim=-1).mean(0)
+    return _directions(bones[0]) * length[:, None], False
+
+
+def _apart(bones: Tensor, mean: Tensor) -> float:
+    """The largest difference of the directions of two bones, 2 for opposite ones."""
+    return float((_directions(bones) - _directions(mean)).norm(dim=-1).max())
+
+
+def _directions(bones: Tensor) -> Tensor:
+    return bones / bones.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+
+
+# --- How frames become input ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseSpec:
+    """How frames become model input; saved with a model so that prediction repeats it.
+
+    Args:
+        frames: T, frames of a clip, at least 1.
+        size: height and width of the square model input, in pixels, a multiple of 16.
+        frame_rate_hz: frames per second of video time that the network sees; None takes every
+            frame of a video.
+        input: rgb; grey, the same in three channels; or events.
+        crop: what the square shows: the whole picture, with margins where it is not square; or the
+            person, with a quarter of margin, which needs to be told where the person is.
+        channels: what event frames hold; unused for others.
+        camera: the event camera that is simulated where a data set has no event frames.
+        mean: RGB mean that normalisation subtracts, pictures scaled to [0, 1]; not for events.
+        std: RGB standard deviation that normalisation divides by, above 0; not for events.
+
+    Raises:
+        ValueError: a value outside these ranges.
+    """
+
+    frames: int
+    size: int
+    frame_rate_hz: float | None = None
+    input: str = "rgb"
+    crop: str = "picture"
+    channels: EventChannels = EventChannels()
+    camera: EventCamera = EventCamera()
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.frames, int) or isinstance(self.frames, bool) or self.frames < 1:
+            raise ValueError(f"frames must be a whole number of at least 1, got {self.frames!r}")
+        if not isinstance(self.size, int) or self.size < 16 or self.size % 16:
+            raise ValueError(
+                f"size must be a multiple of 16 pixels, at least 16, got {self.size!r}"
+            )
+        rate = self.frame_rate_hz
+        if rate is not None and not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
+            raise ValueError(f"frame_rate_hz must be above 0, got {rate!r}; None takes every frame")
+        for name, accepted in (("input", INPUTS), ("crop", CROPS)):
+            if getattr(self, name) not in accepted:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(accepted)}, got {getattr(self, name)!r}"
+                )
+        for name in ("mean", "std"):
+            values = tuple(float(v) for v in getattr(self, name))
+            if len(values) != 3 or not all(
+                math.isfinite(v) and (name == "mean" or v > 0) for v in values
+            ):
+                raise ValueError(f"{name} must be three finite numbers, std above 0, got {values}")
+            object.__setattr__(self, name, values)
+
+    @property
+    def in_channels(self) -> int:
+        """C, the channels of a frame."""
+        return self.channels.count if self.input == "events" else 3
+
+    def step(self, frame_rate_hz: float) -> int:
+        """Frames of a video from one frame of a clip to the next, at least 1."""
+        if self.frame_rate_hz is None:
+            return 1
+        return max(1, round(frame_rate_hz / self.frame_rate_hz))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spec as plain JSON values; `from_dict` reads it back."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["channels"], values["camera"] = vars(self.channels).copy(), vars(self.camera).copy()
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PoseSpec:
+        """Read a spec from plain values.
+
+        Raises:
+            ValueError: an unknown or missing key, or a value out of range.
+        """
+        known = [f.name for f in fields(cls)]
+        if unknown := sorted(str(key) for key in values if key not in known):
+            raise ValueError(
+                f"unknown clip setting {', '.join(unknown)}; accepted are {', '.join(known)}"
+            )
+        if missing := [n for n in ("frames", "size") if n not in values]:
+            raise ValueError(f"clip setting {', '.join(missing)} is missing")
+        plain = dict(values)
+        for name, kind in (("channels", EventChannels), ("camera", EventCamera)):
+            if isinstance(plain.get(name), Mapping):
+                try:
+                    plain[name] = kind(**plain[name])
+                except TypeError as error:
+                    raise ValueError(f"clip setting {name}: {error}") from error
+        return cls(**plain)
+
+
+def window_positions(length: int, spec: PoseSpec, step: int) -> list[tuple[list[int], list[bool]]]:
+    """Windows of T frames that cover every ``step``-th frame of a sequence, in order.
+
+    Where the last one would reach over the end it begins earlier; of a sequence that is too short
+    the last frame is repeated.
+
+    Args:
+        length: frames of the sequence, at least 1.
+        spec: T.
+        step: from one frame of a window to the next.
+
+    Returns:
+        Positions of the frames of each window, and which of them no earlier window (and no earlier
+        frame of this one) shows.
+    """
+    positions, T = list(range(0, length, step)), spec.frames
+    if len(positions) <= T:
+        padded = positions + positions[-1:] * (T - len(positions))
+        return [(padded, [k < len(positions) for k in range(T)])]
+    starts = [min(start, len(positions) - T) for start in range(0, len(positions), T)]
+    return [
+        (positions[start : start + T], [start + k >= i * T for k in range(T)])
+        for i, start in enumerate(starts)
+    ]
+
+
+def unique_names(sequences: Iterable[PoseSequence]) -> tuple[PoseSequence, ...]:
+    """The sequences; ValueError for a name that comes twice."""
+    seen: set[str] = set()
+    kept = tuple(sequences)
+    for sequence in kept:
+        if sequence.name in seen:
+            raise DatasetError(f"two sequences are named {sequence.name}; rename one of them")
+        seen.add(sequence.name)
+    return kept
