@@ -277,8 +277,8 @@ class PoseSpec:
     frame_rate_hz: float | None = None
     input: str = "rgb"
     crop: str = "picture"
-    channels: EventChannels = EventChannels()
-    camera: EventCamera = EventCamera()
+    channels: EventChannels = EventChannels()  # noqa: RUF009 - frozen
+    camera: EventCamera = EventCamera()  # noqa: RUF009 - frozen
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
