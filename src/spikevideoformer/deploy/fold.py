@@ -331,7 +331,7 @@ class FoldedSpikeVideoFormer(SpikeVideoFormer):
     def __init__(self, model: SpikeVideoFormer, repconv: Form, sepconv: Form) -> None:
         nn.Module.__init__(self)  # not the parent's, which would make a fresh network
         self.config, self.task, self.num_classes = model.config, model.task, model.num_classes
-        self.classes, self.palette = model.classes, model.palette
+        self.classes, self.palette, self.body = model.classes, model.palette, model.body
         self.clip = copy.deepcopy(model.clip)
         self.backbone = copy.deepcopy(model.backbone)
         self.head = copy.deepcopy(model.head)

@@ -13,17 +13,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.models.backbone import Backbone
 from spikevideoformer.models.config import STRIDE, ModelConfig, preset
 from spikevideoformer.models.heads import ClassificationHead, SegmentationHead
+from spikevideoformer.models.pose import PoseHead, body_from_dict, body_to_dict
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-HEADS: dict[str, type[ClassificationHead] | type[SegmentationHead]] = {
-    "classification": ClassificationHead,
-    "segmentation": SegmentationHead,
-}
-TASKS = tuple(HEADS)
+TASKS = ("classification", "segmentation", "pose")
+Head = ClassificationHead | SegmentationHead | PoseHead
 
 
 class SpikeVideoFormer(nn.Module):
@@ -34,21 +33,32 @@ class SpikeVideoFormer(nn.Module):
 
     Args:
         config: the architecture.
-        task: what the head is for: classification of a clip, or segmentation, which is the
-            classification of every pixel of every frame.
-        num_classes: classes to tell apart.
+        task: what the head is for: classification of a clip; segmentation, which is the
+            classification of every pixel of every frame; or the pose of a human body in every
+            frame.
+        num_classes: classes to tell apart; for pose, joints to find.
+        body: for pose, the body whose joints they are.
 
     Attributes:
         classes: their names, where known.
         palette: a colour (R, G, B, each 0 to 255) for each class, where known.
-        clip: how a video becomes input (a ``ClipSpec``, or for segmentation a
-            ``SegmentationSpec``, as a dict), where known.
+        clip: how a video becomes input (a ``ClipSpec``, for segmentation a
+            ``SegmentationSpec``, or for pose a ``PoseSpec``, as a dict), where known.
 
     Raises:
-        ValueError: an unknown task or a wrong class count.
+        ValueError: an unknown task, a wrong class count, no body for pose or one for others.
     """
 
-    def __init__(self, config: ModelConfig, *, task: str, num_classes: int) -> None:
+    body: BodyModel | None
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        task: str,
+        num_classes: int,
+        body: BodyModel | None = None,
+    ) -> None:
         super().__init__()
         if task not in TASKS:
             raise ValueError(f"task {task!r} is unknown; choose one of {', '.join(TASKS)}")
@@ -57,16 +67,20 @@ class SpikeVideoFormer(nn.Module):
         self.palette: tuple[tuple[int, ...], ...] | None = None
         self.clip: dict[str, Any] | None = None
         self.backbone = Backbone(config)
-        self.head = HEADS[task](config, num_classes)
+        self.head = _head(config, task, num_classes, body)
+        self.body = body  # without weights of its own
+        if body is not None:
+            self.classes = body.joint_names
         # three quarters of the time of a training step on a CPU, and what tensor cores want
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, video: Tensor) -> Tensor:
         """Logits of normalised clips ``[B, T, C, H, W]``.
 
-        ``[B, num_classes]``, or for segmentation ``[B, T, num_classes, H, W]``. No membrane
-        outlives the call. Raises ValueError for anything but a finite, floating-point video of
-        this shape.
+        ``[B, num_classes]``; for segmentation ``[B, T, num_classes, H, W]``; for pose
+        ``[B, T, 6 J + S + 3]``, see :func:`~spikevideoformer.models.pose.pose_from_output`. No
+        membrane outlives the call. Raises ValueError for anything but a finite, floating-point
+        video of this shape.
         """
         checked = self.checked(video)
         logits: Tensor = self.head(self.backbone(checked.transpose(0, 1)))
@@ -145,6 +159,7 @@ class SpikeVideoFormer(nn.Module):
             "model": self.config.to_dict(),
             "classes": classes,
             "palette": self.palette,
+            "body": None if self.body is None else body_to_dict(self.body),
             "clip": clip,
         }
         state = {k: v.contiguous() for k, v in self.state_dict().items()}
@@ -163,10 +178,12 @@ class SpikeVideoFormer(nn.Module):
         """
         folder = _local_folder(folder_or_hub_id)
         about = _read_config(folder / CONFIG_FILE)
+        body = about["body"]
         model = cls(
             ModelConfig.from_dict(about["model"]),
             task=about["task"],
             num_classes=about["num_classes"],
+            body=None if body is None else body_from_dict(body),
         )
         model.classes = None if about["classes"] is None else tuple(about["classes"])
         if about["palette"] is not None:
@@ -186,14 +203,20 @@ class SpikeVideoFormer(nn.Module):
 
 
 def create_model(
-    name: str, task: str = "classification", num_classes: int = 400, **overrides: Any
+    name: str,
+    task: str = "classification",
+    num_classes: int = 400,
+    *,
+    body: BodyModel | None = None,
+    **overrides: Any,
 ) -> SpikeVideoFormer:
     """A fresh network.
 
     Args:
         name: a preset, see :func:`list_models`.
-        task: classification or segmentation.
-        num_classes: classes to tell apart.
+        task: classification, segmentation or pose.
+        num_classes: classes to tell apart; for pose it is the number of joints of the body.
+        body: for pose, whose joints are to be found.
         **overrides: fields of :class:`ModelConfig`, such as ``design="factorized"``,
             ``attention="dot"``, ``neuron="integer_lif"``, ``drop_path=0.1``.
 
@@ -201,7 +224,25 @@ def create_model(
         ValueError: an unknown name, task or option, or a value outside its range.
     """
     config = preset(name).with_overrides(overrides)
-    return SpikeVideoFormer(config, task=task, num_classes=num_classes)
+    if body is not None:
+        num_classes = len(body.joint_names)
+    return SpikeVideoFormer(config, task=task, num_classes=num_classes, body=body)
+
+
+def _head(config: ModelConfig, task: str, num_classes: int, body: BodyModel | None) -> Head:
+    if (body is not None) != (task == "pose"):
+        raise ValueError(
+            "a network for pose needs a body, such as fit_skeleton(index) or standing_skeleton()"
+            if body is None
+            else f"a body is given, and the task is {task}; set task='pose'"
+        )
+    if body is None:
+        if task == "segmentation":
+            return SegmentationHead(config, num_classes)
+        return ClassificationHead(config, num_classes)
+    if num_classes != len(body.joint_names):
+        raise ValueError(f"num_classes is {num_classes}; the body has {len(body.joint_names)}")
+    return PoseHead(config, body)
 
 
 def read_about(folder_or_hub_id: str | os.PathLike[str]) -> dict[str, Any]:
@@ -259,17 +300,19 @@ def _read_config(path: Path) -> dict[str, Any]:
         about = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
-    keys = {"format_version", "task", "num_classes", "model", "classes", "palette", "clip"}
+    keys = {"format_version", "task", "num_classes", "model", "classes", "palette", "body", "clip"}
     if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path} is not of format version {FORMAT_VERSION}; it was not written by this "
             "version of spikevideoformer"
         )
     about.setdefault("palette", None)  # which came with segmentation
+    about.setdefault("body", None)  # which came with pose
     if about.keys() != keys:
         odd = sorted(about.keys() ^ keys)[0]
         raise ValueError(f"{path}: key {odd!r} is missing or unknown; expected {sorted(keys)}")
-    for key, accepted in (("num_classes", int), ("model", dict), ("clip", dict | None)):
+    accepted_kinds = {"num_classes": int, "model": dict, "clip": dict | None, "body": dict | None}
+    for key, accepted in accepted_kinds.items():
         if not isinstance(about[key], accepted):
             raise ValueError(f"{path}: {key} is {about[key]!r}, of another kind than was saved")
     names = about["classes"]
