@@ -1,0 +1,195 @@
+"""Human pose in every frame: the head, and what its numbers mean.
+
+The head gives ``6 J + S + 3`` numbers a frame: a rotation for each of J joints in the 6-D
+representation, S shape values, and a weak-perspective camera of which :func:`pose_from_output`
+makes a translation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spikevideoformer.body.rotations import matrix_from_6d, sixd_from_matrix
+from spikevideoformer.body.skeleton import BodyModel, Skeleton
+from spikevideoformer.body.smpl import NUM_BETAS, SMPL_JOINTS, SMPL_PARENTS
+from spikevideoformer.models.config import ModelConfig
+from spikevideoformer.nn.neuron import make_neuron
+
+GRID = 4
+"""Height and width in cells of the map that the head reads."""
+
+USUAL_WIDTH_M = 2.5
+"""What the picture's width spans at the body's distance where the head says 0."""
+
+_MOST = 3.0  # of the logarithm of that width over the usual one: 12 cm to 50 m
+
+
+class PoseHead(nn.Module):
+    """Mean over the cells of a 4 x 4 grid, Linear: each frame for itself, time is the backbone's.
+
+    Where a joint is in the picture matters, so space is not averaged away, as it is for classes. A
+    last neuron before the mean (``readout="spike"``) lets Linear read spikes; without it
+    (``"membrane"``) it reads the mean membranes.
+
+    Args:
+        config: the architecture.
+        body: whose joints and shape values are to be found.
+    """
+
+    def __init__(self, config: ModelConfig, body: BodyModel) -> None:
+        super().__init__()
+        if config.readout == "gru":
+            raise ValueError(
+                "readout 'gru' is for classification; pose reads every frame: choose membrane or"
+                " spike"
+            )
+        self.neuron = (
+            make_neuron(config.neuron, config.design == "spatial_only")
+            if config.readout == "spike"
+            else nn.Identity()
+        )
+        joints = len(body.joint_names)
+        self.fc = nn.Linear(config.widths[-1] * GRID * GRID, 6 * joints + body.num_shape + 3)
+        nn.init.trunc_normal_(self.fc.weight, std=0.01)
+        self.start_at(torch.eye(3).expand(joints, 3, 3))
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Numbers ``[B, T, 6 J + S + 3]`` of each frame from the last ``[T, B, C, H, W]``."""
+        x = self.neuron(features[-1])
+        cells = F.adaptive_avg_pool2d(x.flatten(0, 1), GRID).flatten(1)  # [T B, C * 16]
+        output: Tensor = self.fc(cells.unflatten(0, x.shape[:2]))
+        return output.transpose(0, 1)
+
+    @torch.no_grad()
+    def start_at(self, rotations: Float[Tensor, "J 3 3"]) -> None:
+        """Let the head begin with this pose, of the usual shape, in the middle of the picture.
+
+        Args:
+            rotations: of each joint against its parent, such as the mean of the training poses.
+        """
+        bias: Tensor = self.fc.bias
+        bias.zero_()
+        bias[: 6 * len(rotations)] = sixd_from_matrix(rotations).flatten().to(bias)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pose:
+    """Bodies in frames, in camera coordinates, in metres.
+
+    Attributes:
+        rotations: of each joint against its parent, the first against the camera.
+        shape: shape values.
+        translation: as the body model takes it.
+        joints: where the joints are.
+    """
+
+    rotations: Float[Tensor, "*batch J 3 3"]
+    shape: Float[Tensor, "*batch S"]
+    translation: Float[Tensor, "*batch 3"]
+    joints: Float[Tensor, "*batch J 3"]
+
+
+def pose_from_output(
+    output: Float[Tensor, "*batch D"],
+    body: BodyModel,
+    *,
+    size: int,
+    focal_px: Float[Tensor, "*#batch 2"],
+    centre_px: Float[Tensor, "*#batch 2"],
+) -> Pose:
+    """What the numbers of a :class:`PoseHead` mean.
+
+    The last three, (u, v, w), say where the root is seen, in picture widths right of and below the
+    middle of the input, and how wide the picture is at its distance, as a logarithm over
+    `USUAL_WIDTH_M`. A network cannot see its focal length f; that turns the width into a depth.
+
+    Equation: ``z = f_x / size * 2.5 exp(w)`` and ``x = ((u + 1/2) size - c_x) z / f_x``, and y
+    alike.
+
+    Args:
+        output: D = 6 J + S + 3 numbers of each frame; computed in float32 at least.
+        body: the body model that the head was made for.
+        size: height and width of the model input, in pixels.
+        focal_px: focal lengths in x and y, in pixels of the model input.
+        centre_px: principal point (x, y), likewise.
+    """
+    with torch.autocast(output.device.type, enabled=False):
+        output = output.to(torch.promote_types(output.dtype, torch.float32))
+        J = len(body.joint_names)
+        sixd, shape, camera = output.split([6 * J, body.num_shape, 3], -1)
+        rotations = matrix_from_6d(sixd.unflatten(-1, (J, 6)))
+        focal, centre = focal_px.to(output), centre_px.to(output)
+        width_m = USUAL_WIDTH_M * camera[..., 2:].clamp(-_MOST, _MOST).exp()
+        depth = focal[..., :1] / size * width_m
+        place = ((camera[..., :2] + 0.5) * size - centre) * depth / focal
+        root = torch.cat((place, depth), -1)
+        # At translation 0 a body need not have its root at the origin (SMPL has not).
+        at_zero = body.joints(rotations, torch.zeros_like(root), shape)
+        translation = root - at_zero[..., 0, :]
+        joints = at_zero + translation[..., None, :]
+    return Pose(rotations=rotations, shape=shape, translation=translation, joints=joints)
+
+
+# --- The body in config.json ----------------------------------------------------------------------
+
+
+class AbsentSmpl(BodyModel):
+    """SMPL without its file, which its licence does not let a model folder carry."""
+
+    num_shape = NUM_BETAS
+
+    def __init__(self) -> None:
+        super().__init__(SMPL_JOINTS, SMPL_PARENTS)
+
+    def joints(
+        self,
+        rotations: Float[Tensor, "*batch J 3 3"],
+        translation: Float[Tensor, "*#batch 3"],
+        shape: Float[Tensor, "*#batch S"] | None = None,
+    ) -> Float[Tensor, "*batch J 3"]:
+        """Refused: ValueError that says how to give the file."""
+        raise ValueError(
+            "the model was trained with SMPL, whose file is not part of it; give your own with"
+            " --body smpl.safetensors, or set model.body = load_body(path)"
+        )
+
+
+def body_to_dict(body: BodyModel) -> dict[str, Any]:
+    """A body as plain JSON values. Of SMPL there is only its name."""
+    if isinstance(body, Skeleton):
+        return {"kind": "skeleton", **body.to_dict()}
+    return {"kind": "smpl"}
+
+
+def body_from_dict(values: Mapping[str, Any]) -> BodyModel:
+    """Inverse of :func:`body_to_dict`; ValueError for what it does not write."""
+    kind = values.get("kind")
+    if kind == "smpl" and len(values) == 1:
+        return AbsentSmpl()
+    if kind == "skeleton":
+        return Skeleton.from_dict({k: v for k, v in values.items() if k != "kind"})
+    raise ValueError(f"body of kind {kind!r} is unknown; expected skeleton or smpl")
+
+
+def mean_rotations(rotations: Float[Tensor, "N J 3 3"]) -> Float[Tensor, "J 3 3"]:
+    """The rotation of each joint that is nearest to all (least squares of matrices).
+
+    Equation: ``U diag(1, 1, det(U V^T)) V^T`` of the singular value decomposition of the mean.
+    """
+    u, s, vh = torch.linalg.svd(rotations.double().mean(0))
+    signs = torch.ones_like(s)
+    signs[..., 2] = torch.linalg.det(u @ vh).sign()
+    return u @ (signs[..., None] * vh)
+
+
+def focal_of_view(size: int, field_of_view_deg: float) -> float:
+    """Focal length in pixels of a picture of this size that spans such an angle."""
+    return size / 2 / math.tan(math.radians(field_of_view_deg) / 2)
