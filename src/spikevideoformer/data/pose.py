@@ -440,7 +440,10 @@ class PoseDataset(Dataset[PoseClip]):
         # In the middle of the time at which each is shown, wherever a container rounds to.
         times = [(p + 0.5) / sequence.frame_rate_hz for p in positions]
         spec = ClipSpec(frames=len(times), size=self.spec.size)
-        return read_clip(files, spec, times_s=times, limits=self._limits).frames
+        end_s = (positions[-1] + 1) / sequence.frame_rate_hz
+        return read_clip(
+            files, spec, times_s=times, start_s=times[0], end_s=end_s, limits=self._limits
+        ).frames
 
 
 def _generator(seed: int, epoch: int, item: int) -> torch.Generator:
