@@ -18,7 +18,7 @@ import sys
 import traceback
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
@@ -32,13 +32,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from spikevideoformer.data.clip import Clip, ClipSpec
+    from spikevideoformer.data.motions import LabelledMotion
     from spikevideoformer.data.sequence import SegmentationSpec
     from spikevideoformer.data.video import DecodeLimits, VideoError
     from spikevideoformer.inference.predictor import FailedPrediction, PredictionResult
     from spikevideoformer.inference.segmenter import SegmentationPrediction
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
     from spikevideoformer.tasks.classification import ClassificationResult
+    from spikevideoformer.tasks.pose import PoseResult
     from spikevideoformer.tasks.segmentation import SegmentationResult
+    from spikevideoformer.training.pose import PoseEvaluation
+
+    Evaluation = ClassificationResult | SegmentationResult | PoseEvaluation
 
 DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 LARGEST_COUNT = 128 * 1024**2  # pixels of a clip whose operations are counted
@@ -248,12 +253,9 @@ def _json_option(parser: argparse.ArgumentParser) -> None:
 def _task_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task",
-        choices=("classification", "segmentation"),
+        choices=("classification", "segmentation", "pose"),
         help="complain where the model is made for another one",
     )
-
-
-TILING = ("sliding_window", "scales", "flip")
 
 
 def _tiling_options(group: argparse._ArgumentGroup) -> None:
@@ -278,15 +280,21 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers like 0.75,1") from error
 
 
-def _check_task(arguments: Namespace, task: str, others: Sequence[str]) -> None:
-    """Refuse a model for another task than is asked for, and the options of other tasks."""
+def _check_task(arguments: Namespace, task: str, tasks_of: Mapping[str, Collection[str]]) -> None:
+    """Refuse a model for another task than is asked for, and the options of other tasks.
+
+    Args:
+        arguments: of the verb.
+        task: of the model.
+        tasks_of: for each option that not every task has, those that have it.
+    """
     if arguments.task not in (None, task):
         raise ValueError(
             f"--task is {arguments.task}, but {arguments.model} is a model for {task}; leave out "
             "--task or give another --model"
         )
-    for name in others:
-        if getattr(arguments, name) not in (None, False):
+    for name, tasks in tasks_of.items():
+        if task not in tasks and getattr(arguments, name) not in (None, False):
             raise ValueError(
                 f"{arguments.model} is a model for {task}, which has no "
                 f"--{name.replace('_', '-')}; leave it out"
@@ -510,6 +518,25 @@ def _eval_options(parser: argparse.ArgumentParser) -> None:
     )
     _limits_option(group)
     _tiling_options(parser.add_argument_group("only for segmentation"))
+    _body_option(parser.add_argument_group("only for pose"))
+
+
+_LABELS, _MASKS, _POSE = ("classification",), ("segmentation",), ("pose",)
+EVAL_OPTIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("fold", "clips", "no_decode_limits"), _LABELS),
+    **dict.fromkeys(("sliding_window", "scales", "flip"), _MASKS),
+    "body": _POSE,
+    "batch_size": (*_LABELS, *_POSE),
+}
+
+
+def _body_option(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--body",
+        type=Path,
+        metavar="FILE",
+        help="SMPL as convert_smpl wrote it, for a model that was trained with it",
+    )
 
 
 def _eval(arguments: Namespace) -> int:
@@ -519,12 +546,14 @@ def _eval(arguments: Namespace) -> int:
     from spikevideoformer.models.spikevideoformer import read_about
 
     task = read_about(arguments.model)["task"]
-    masks = task == "segmentation"
-    others = ("fold", "clips", "batch_size", "no_decode_limits") if masks else TILING
-    _check_task(arguments, task, others)
+    _check_task(arguments, task, EVAL_OPTIONS)
     out = None if arguments.out is None else _folder_to_write(arguments.out)
-    evaluated = _evaluated_masks if masks else _evaluated
-    result: ClassificationResult | SegmentationResult = evaluated(arguments, out)
+    evaluated: dict[str, Callable[[Namespace, Path | None], Evaluation]] = {
+        "classification": _evaluated,
+        "segmentation": _evaluated_masks,
+        "pose": _evaluated_poses,
+    }
+    result = evaluated[task](arguments, out)
     if out is not None:
         write_text(out / "evaluation.json", json.dumps(result.to_dict(), indent=2) + "\n")
     if arguments.json:
@@ -584,10 +613,32 @@ def _evaluated_masks(arguments: Namespace, out: Path | None) -> SegmentationResu
     )
 
 
-def _evaluation_lines(result: ClassificationResult | SegmentationResult) -> Iterator[str]:
+def _evaluated_poses(arguments: Namespace, out: Path | None) -> PoseEvaluation:
+    from spikevideoformer.data.pose_index import read_poses
+    from spikevideoformer.training import evaluate_pose_folder
+
+    return evaluate_pose_folder(
+        Path(arguments.model),
+        read_poses(arguments.data, split=arguments.split, layout=arguments.layout),
+        body=arguments.body,
+        batch_size=arguments.batch_size or 8,
+        workers=arguments.workers,
+        device=arguments.device,
+        precision=arguments.precision,
+        check="full" if arguments.skip_bad else "open",
+        skip_bad=arguments.skip_bad,
+        out=out,
+    )
+
+
+def _evaluation_lines(result: Evaluation) -> Iterator[str]:
     from spikevideoformer.data.sample import one_line
     from spikevideoformer.tasks.segmentation import SegmentationResult
+    from spikevideoformer.training.pose import PoseEvaluation
 
+    if isinstance(result, PoseEvaluation):
+        yield from map(one_line, _pose_lines(result.result))
+        return
     if isinstance(result, SegmentationResult):
         yield from map(one_line, _mask_lines(result))
         return
@@ -621,6 +672,30 @@ def _mask_lines(result: SegmentationResult) -> Iterator[str]:
             yield f"  {name:<{width}}  IoU {iou:6.1%}  ({pixels / result.pixels:.1%} of pixels)"
 
 
+def _pose_lines(result: PoseResult) -> Iterator[str]:
+    def text(value: float | None, unit: str = " mm") -> str:
+        shown = "unknown" if value is None else f"{value:.1f}{unit}"
+        return shown if unit else ("unknown" if value is None else f"{value:.1%}")
+
+    all_ = result.overall
+    yield (
+        f"MPJPE {text(all_.mpjpe_mm)}, PA-MPJPE {text(all_.pa_mpjpe_mm)}, "
+        f"PEL-MPJPE {text(all_.pel_mpjpe_mm)} of {result.frames} frames"
+    )
+    yield (
+        f"acceleration error {text(all_.acceleration_error_mm_per_s2, ' mm/s^2')}, joints found: "
+        f"in space {text(all_.pck_3d, '')}, in the picture {text(all_.pck_2d, '')}, "
+        f"PCKh {text(all_.pckh, '')}"
+    )
+    for table in (result.joints, result.actions):
+        width = max(map(len, table))
+        for name, scores in table.items():
+            yield (
+                f"  {name:<{width}}  MPJPE {text(scores.mpjpe_mm):>9}  "
+                f"PA-MPJPE {text(scores.pa_mpjpe_mm):>9}"
+            )
+
+
 # --- svf predict ---------------------------------------------------------------------------------
 
 
@@ -645,7 +720,7 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="also write annotated videos into this folder (for segmentation with a JSON file and "
-        "a plot of areas for each)",
+        "a plot of areas for each; for pose with a side view, a BVH and a JSON file)",
     )
     parser.add_argument(
         "--sequence-rate-hz",
@@ -658,6 +733,7 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
     _json_option(parser)
     _label_options(parser.add_argument_group("only for classification"))
     _mask_options(parser.add_argument_group("only for segmentation"))
+    _pose_options(parser.add_argument_group("only for pose"))
 
 
 def _label_options(group: argparse._ArgumentGroup) -> None:
@@ -685,8 +761,37 @@ def _mask_options(group: argparse._ArgumentGroup) -> None:
     _tiling_options(group)
 
 
-LABEL_OPTIONS = ("html", "top_k", "window_s", "batch_size")
-MASK_OPTIONS = ("masks", "sliding_window", "scales", "flip")
+def _pose_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--box",
+        type=_box,
+        metavar="LEFT,TOP,SIDE",
+        help="square around the person, in pixels (default: the whole picture)",
+    )
+    group.add_argument(
+        "--field-of-view-deg",
+        type=float,
+        metavar="DEG",
+        help="angle that the longer side of the picture spans (default 55); it sets the distance",
+    )
+    group.add_argument(
+        "--focal-px", type=float, metavar="PIXELS", help="focal length, where it is known"
+    )
+    _body_option(group)
+
+
+def _box(text: str) -> tuple[int, int, int]:
+    if not re.fullmatch(r"-?\d+,-?\d+,\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no box like 120,40,300")
+    left, top, side = map(int, text.split(","))
+    return left, top, side
+
+
+PREDICT_OPTIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("html", "top_k", "window_s", "batch_size"), _LABELS),
+    **dict.fromkeys(("masks", "sliding_window", "scales", "flip"), _MASKS),
+    **dict.fromkeys(("box", "field_of_view_deg", "focal_px", "body"), _POSE),
+}
 
 
 def _predict(arguments: Namespace) -> int:
@@ -707,11 +812,14 @@ def _predict(arguments: Namespace) -> int:
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 
     model = SpikeVideoFormer.from_pretrained(arguments.model)
-    masks = model.task == "segmentation"
-    _check_task(arguments, model.task, LABEL_OPTIONS if masks else MASK_OPTIONS)
+    _check_task(arguments, model.task, PREDICT_OPTIONS)
     for error in absent:
         _note_failure(error)
-    predict = _predict_masks if masks else _predict_labels
+    predict = {
+        "classification": _predict_labels,
+        "segmentation": _predict_masks,
+        "pose": _predict_poses,
+    }[model.task]
     failures = len(absent) + predict(arguments, model, videos, targets)
     return SOME_FAILED if failures else DONE
 
@@ -1300,6 +1408,81 @@ def _energy_growth(arguments: Namespace, is_preset: bool, out: Path | None) -> i
     return DONE
 
 
+# --- svf render ----------------------------------------------------------------------------------
+
+
+def _render_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the data set")
+    parser.add_argument(
+        "--mocap",
+        type=Path,
+        metavar="DIR",
+        help="folder of BVH files with splits.csv (path,content,style,split); default: motions "
+        "that are computed",
+    )
+    parser.add_argument(
+        "--motions",
+        type=int,
+        default=20,
+        metavar="N",
+        help="computed motions of each kind, a fifth of them for validation (default 20)",
+    )
+    parser.add_argument(
+        "--clips-per-motion",
+        type=int,
+        metavar="N",
+        help="clips of each motion, each with its own body, camera and light (default: as many as "
+        "fit without overlap)",
+    )
+    for name, kind, default, what in (
+        ("size", int, 64, "height and width in pixels, a multiple of 16"),
+        ("frames", int, 32, "pictures of a clip"),
+        ("frame-rate-hz", float, 20.0, "pictures per second"),
+        ("seed", int, 0, "the same seed gives the same files"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"{what} ({default})")
+    _json_option(parser)
+
+
+def _render(arguments: Namespace) -> int:
+    from spikevideoformer.data.motions import ACTIONS, procedural_motions, read_mocap_table
+    from spikevideoformer.data.render import RenderSpec, write_motion_clips
+    from spikevideoformer.progress import progress_on_stderr
+
+    if arguments.motions < 5:
+        raise ValueError(f"--motions is {arguments.motions}; give at least 5, one for validation")
+    spec = RenderSpec(
+        size=arguments.size, frames=arguments.frames, frame_rate_hz=arguments.frame_rate_hz
+    )
+    out = _folder_to_write(arguments.out)
+    if arguments.mocap is None:
+        motions, total = procedural_motions(arguments.motions), arguments.motions * len(ACTIONS)
+    else:
+        rows = read_mocap_table(arguments.mocap)
+        motions, total = (row.load() for row in rows), len(rows)
+    with progress_on_stderr("motion") as tell:
+        clips = write_motion_clips(
+            _told(motions, total, tell),
+            out,
+            spec=spec,
+            seed=arguments.seed,
+            clips_per_motion=arguments.clips_per_motion,
+        )
+    if arguments.json:
+        _print_json({"out": str(out), "motions": total, "clips": clips})
+    else:
+        print(f"{clips} clips of {total} motions, with exact joints: {out}")
+    return DONE
+
+
+def _told(
+    motions: Iterator[LabelledMotion], total: int, tell: Callable[[int, int | None], None]
+) -> Iterator[LabelledMotion]:
+    for number, motion in enumerate(motions):
+        tell(number, total)
+        yield motion
+
+
 # --- svf models ----------------------------------------------------------------------------------
 
 
@@ -1366,7 +1549,7 @@ VERBS = {
         run=_eval,
     ),
     "predict": Verb(
-        does="recognise what happens in videos, or what is where",
+        does="recognise what happens in videos, what is where, or the pose of a body",
         example="svf predict --model svf-demo/joint/model svf-demo/clips/val --json",
         options=_predict_options,
         run=_predict,
@@ -1394,6 +1577,12 @@ VERBS = {
         example="svf energy --model svf-demo/joint/model svf-demo/clips/val",
         options=_energy_options,
         run=_energy,
+    ),
+    "render": Verb(
+        does="turn motions into videos with exact joints, to learn pose or actions from",
+        example="svf render --mocap my_bvh_files --out svf-motions --clips-per-motion 4",
+        options=_render_options,
+        run=_render,
     ),
     "models": Verb(
         does="list the models that can be trained",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -343,3 +343,19 @@ def procedural_motion(
         translation=translation,
         frame_rate_hz=float(frame_rate_hz),
     )
+
+
+def procedural_motions(count: int) -> Iterator[LabelledMotion]:
+    """Motions of every kind, each with its own speed, phase and reach.
+
+    Args:
+        count: of each kind; the last fifth of them is for validation.
+    """
+    for action in ACTIONS:
+        for seed in range(count):
+            yield LabelledMotion(
+                motion=procedural_motion(action, seed),
+                name=f"{action}_{seed:03d}",
+                label=action,
+                split="val" if seed >= count - count // 5 else "train",
+            )

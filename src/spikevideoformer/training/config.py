@@ -14,12 +14,15 @@ import yaml
 
 from spikevideoformer.data.check import Decode
 from spikevideoformer.data.clip import ClipSpec
+from spikevideoformer.data.events import EventChannels
+from spikevideoformer.data.pose_sequence import PoseSpec
 from spikevideoformer.data.segmentation import MaskAugmentation
 from spikevideoformer.data.sequence import SegmentationSpec
 from spikevideoformer.data.transforms import Augmentation
 from spikevideoformer.models.backbone import SpikeMemory, check_spike_memory
 from spikevideoformer.models.config import STRIDE, Readout, preset
 from spikevideoformer.shapes import AttentionKind, Design
+from spikevideoformer.tasks.pose import PoseLossWeights
 from spikevideoformer.tasks.segmentation import Weighting
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -91,13 +94,79 @@ class SegmentationOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PoseOptions:
+    """What only a run of pose tracking decides.
+
+    Args:
+        input: rgb; grey, the same in three channels; or events, those of the data set or, where it
+            has none, simulated from its pictures.
+        crop: what the square input shows: the whole picture, or the person (with the labelled
+            joints in training; whoever predicts says where).
+        zoom: range of the factor on the side of that square, in training.
+        shift: how far its middle moves at most, as part of its side, in training.
+        polarity: of events: both, in channels of their own; positive, negative, signed or merged.
+        event_mode: what event frames hold: count, binary or voxel.
+        bins: parts of time that an event frame tells apart, at least 1.
+        body: an SMPL file that `convert_smpl` wrote; None: the skeleton of the data set.
+        rotation_weight: of the angle of rotations, in 1 / rad.
+        joints3d_weight: of the distance of joints from the root, in 1 / m.
+        joints2d_weight: of the distance in the picture, as a share of its side.
+        shape_weight: of the squared error of shape values.
+        translation_weight: of the error of the place of the root, in 1 / m.
+        smoothness_weight: of the error of the acceleration, in frame^2 / m.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    input: Literal["rgb", "grey", "events"] = "rgb"
+    crop: Literal["picture", "person"] = "picture"
+    zoom: tuple[float, float] = (0.85, 1.1)
+    shift: float = 0.05
+    polarity: str = "both"
+    event_mode: str = "count"
+    bins: int = 1
+    body: Path | None = None
+    rotation_weight: float = 1.0
+    joints3d_weight: float = 5.0
+    joints2d_weight: float = 5.0
+    shape_weight: float = 0.1
+    translation_weight: float = 1.0
+    smoothness_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for f in fields(self):
+            object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), hints[f.name]))
+        if not (
+            len(self.zoom) == 2
+            and all(_is_number(v) for v in self.zoom)
+            and 0 < self.zoom[0] <= self.zoom[1] < math.inf
+        ):
+            raise ValueError(f"zoom must be two numbers 0 < low <= high, got {self.zoom!r}")
+        _require(self, "shift", at_least=0, below=1)
+        self.weights, self.channels  # noqa: B018 - they know their own ranges
+
+    @property
+    def weights(self) -> PoseLossWeights:
+        """Of the terms of the loss."""
+        names = [f.name for f in fields(PoseLossWeights)]
+        return PoseLossWeights(**{name: getattr(self, f"{name}_weight") for name in names})
+
+    @property
+    def channels(self) -> EventChannels:
+        """What event frames hold."""
+        return EventChannels(polarity=self.polarity, mode=self.event_mode, bins=self.bins)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A training run.
 
     Args:
         out: the run folder to write; made where it is missing.
         data: root folder of the data set; not needed where `train` is given an index.
-        task: classification, or segmentation of every frame.
+        task: classification; segmentation of every frame; or pose, of the body in every frame.
         layout: how the data set lies on disk (docs/data.md); None recognises it.
         fold: which of the official folds, for data sets that have them.
         train_split: the split to train on.
@@ -110,16 +179,19 @@ class TrainConfig:
         drop_path: stochastic depth of the last block, in [0, 1); None for the preset's.
         readout: what the classifier reads: membrane; spike as published, which starts silent and
             does not train from scratch (docs/initialisation.md); or gru, of an ordinary network.
-            None: gru for the presets that have it, else membrane. Segmentation reads spikes.
+            None: gru for the presets that have it, else membrane. Segmentation reads spikes, pose
+            spikes or membranes.
         residual_gain: initial weight of each residual branch, in [0, 1]; None for the preset's.
         init_from: a released model folder whose weights to start from, where they fit.
         frames: T, frames per clip.
         size: height and width of the model input in pixels, a multiple of 16; for segmentation the
             short side to which pictures are brought, any number.
-        frame_rate_hz: sampling rate of the frames; None spreads them over the whole clip.
+        frame_rate_hz: sampling rate of the frames; None spreads them over the whole clip, and for
+            pose takes every frame.
         augmentation: what is varied at random in training clips (for segmentation flip and
-            colours; the rest is in `segmentation`).
+            colours, for pose colours; the rest is in `segmentation` and `pose`).
         segmentation: what only a segmentation run decides.
+        pose: what only a run of pose tracking decides.
         epochs: passes over the training split.
         batch_size: clips per process and forward pass.
         accumulate: forward passes per optimiser step; the effective batch is
@@ -155,7 +227,7 @@ class TrainConfig:
 
     out: Path
     data: Path | None = None
-    task: Literal["classification", "segmentation"] = "classification"
+    task: Literal["classification", "segmentation", "pose"] = "classification"
     layout: str | None = None
     fold: int = 1
     train_split: str = "train"
@@ -175,6 +247,7 @@ class TrainConfig:
     frame_rate_hz: float | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     segmentation: SegmentationOptions = field(default_factory=SegmentationOptions)
+    pose: PoseOptions = field(default_factory=PoseOptions)
 
     epochs: int = 20
     batch_size: int = 16
@@ -225,29 +298,44 @@ class TrainConfig:
 
     def _check_task(self) -> None:
         """Refuse what belongs to another task, and values that only a task's own type refuses."""
+        for task, options in (("segmentation", SegmentationOptions()), ("pose", PoseOptions())):
+            if self.task != task and getattr(self, task) != options:
+                raise ValueError(f"settings of {task} are given; set task to {task}")
+        if self.task != "classification":
+            self._refuse_settings_of_classification()
         if self.task == "segmentation":
-            unset = {"frame_rate_hz": None, "readout": None, "eval_clips": 1, "fold": 1}
-            for name, value in {**unset, "unlimited_decoding": False}.items():
-                if getattr(self, name) != value:
-                    raise ValueError(
-                        f"{name} is {getattr(self, name)!r}, and it belongs to classification; "
-                        "leave it out"
-                    )
-            usual = Augmentation()
-            for name in ("crop_scale", "crop_ratio", "temporal_jitter"):
-                if getattr(self.augmentation, name) not in (getattr(usual, name), _OFF[name]):
-                    raise ValueError(
-                        f"augmentation.{name} is {getattr(self.augmentation, name)!r}, and it "
-                        "belongs to classification; leave it out, and set segmentation.scale"
-                    )
             self.segmentation_spec  # noqa: B018
             return
-        if self.segmentation != SegmentationOptions():
-            raise ValueError("settings of segmentation are given; set task to segmentation")
+        if self.task == "pose":
+            self.pose_spec  # noqa: B018
+            return
         if self.size % STRIDE:
             near = max(self.size // STRIDE, 1) * STRIDE
             raise ValueError(f"size is {self.size}; give a multiple of 16, such as {near}")
         self.clip_spec  # noqa: B018
+
+    def _refuse_settings_of_classification(self) -> None:
+        unset: dict[str, Any] = {"eval_clips": 1, "fold": 1, "unlimited_decoding": False}
+        if self.task == "segmentation":
+            unset |= {"frame_rate_hz": None, "readout": None}
+        for name, value in unset.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}, and it belongs to classification; "
+                    "leave it out"
+                )
+        usual = Augmentation()
+        others = ["crop_scale", "crop_ratio", "temporal_jitter"]
+        instead = "segmentation.scale"
+        if self.task == "pose":
+            # A mirrored body has its joints on the other side, and other rotations.
+            others, instead = [*others, "flip"], "pose.zoom and pose.shift"
+        for name in others:
+            if getattr(self.augmentation, name) not in (getattr(usual, name), _OFF[name]):
+                raise ValueError(
+                    f"augmentation.{name} is {getattr(self.augmentation, name)!r}, and it "
+                    f"belongs to classification; leave it out, and set {instead}"
+                )
 
     @property
     def model_options(self) -> dict[str, Any]:
@@ -257,6 +345,8 @@ class TrainConfig:
             values["pad_input"] = True  # pictures have any height and width
         elif self.readout is None and preset(self.model).readout != "gru":
             values["readout"] = "membrane"  # the published one does not train from scratch
+        if self.task == "pose":
+            values["in_channels"] = self.pose_spec.in_channels
         return {name: value for name, value in values.items() if value is not None}
 
     @property
@@ -274,6 +364,18 @@ class TrainConfig:
             short_side=self.size,
             crop=(options.crop_height or side, options.crop_width or side),
             step=options.step,
+        )
+
+    @property
+    def pose_spec(self) -> PoseSpec:
+        """How frames become model input, for pose."""
+        return PoseSpec(
+            frames=self.frames,
+            size=self.size,
+            frame_rate_hz=self.frame_rate_hz,
+            input=self.pose.input,
+            crop=self.pose.crop,
+            channels=self.pose.channels,
         )
 
     def to_dict(self) -> dict[str, Any]:

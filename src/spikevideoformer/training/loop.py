@@ -335,8 +335,7 @@ class Loop:
         }
         state.history.append(row)
         state.sums = torch.zeros_like(state.sums)
-        best, metric = state.best, f"val_{self.task.watched[0]}"
-        if best is None or (row[metric], -row["val_loss"]) > (best[metric], -best["val_loss"]):
+        if state.best is None or self.task.rank(row) > self.task.rank(state.best):
             state.best = row
             if self.fabric.is_global_zero:
                 save_checkpoint(
@@ -369,16 +368,14 @@ class Loop:
         self._board.add(values, step=self.state.step, prefix="epoch")
         self._progress.clear()
         log.info(
-            "epoch %d/%d  train loss %.3f %s %.1f %%  val loss %.3f %s %.1f %%  "
-            "%.1f clips/s  ETA %s",
+            "epoch %d/%d  train loss %.3f %s %.1f %%  val loss %.3f %s  %.1f clips/s  ETA %s",
             row["epoch"],
             self.config.epochs,
             row["train_loss"],
             SPOKEN[self.task.measure],
             100 * row[f"train_{self.task.measure}"],
             row["val_loss"],
-            SPOKEN[self.task.watched[0]],
-            100 * row[f"val_{self.task.watched[0]}"],
+            self.task.told(row),
             row["clips_per_second"],
             self._progress.left(self.state.step),
         )

@@ -15,12 +15,18 @@ SPOKEN = {
     "top5": "top-5",
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
+    "pck_3d": "joints within 100 mm",
 }
 """Metrics as people write them."""
 
 
 def plot_learning_curves(
-    history: Sequence[Mapping[str, float]], measure: str, watched: Sequence[str], path: Path
+    history: Sequence[Mapping[str, float]],
+    measure: str,
+    watched: Sequence[str],
+    path: Path,
+    *,
+    loss_unit: str = "nats",
 ) -> None:
     """Draw the loss and the metrics over the epochs.
 
@@ -30,6 +36,7 @@ def plot_learning_curves(
         watched: the metrics of validation, of which the first is drawn, and those that are counted
             in training too.
         path: the PNG to write.
+        loss_unit: empty where it has none.
     """
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -44,7 +51,9 @@ def plot_learning_curves(
         values = [row[f"{split}_{metric}"] for row in history]
         label = split if measure == watched[0] else f"{split} {SPOKEN[metric]}"
         shares.plot(epochs, values, marker=".", color=colour, label=label)
-    losses.set(xlabel="epoch", ylabel="loss (nats)", ylim=(0, None))
+    losses.set(
+        xlabel="epoch", ylabel=f"loss ({loss_unit})" if loss_unit else "loss", ylim=(0, None)
+    )
     alone = measure == watched[0]
     shares.set(xlabel="epoch", ylabel=SPOKEN[measure] if alone else "share", ylim=(0, 1.02))
     for panel in (losses, shares):

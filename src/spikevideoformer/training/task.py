@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.training.config import TrainConfig
+from spikevideoformer.training.plots import SPOKEN
 
 Row = Mapping[str, float | int]
 
@@ -41,8 +42,9 @@ class Task(ABC):
         clips: training items of an epoch.
         data: fingerprint of what is trained and validated on.
         measure: the name of the share that training counts, such as top1.
-        watched: the names of two validation metrics in a row, drawn over the epochs; the first of
-            them chooses the best one.
+        watched: the names of two validation metrics in a row that are shares, drawn over the
+            epochs.
+        loss_unit: of the loss, for plots; empty where it has none.
     """
 
     config: TrainConfig
@@ -51,6 +53,7 @@ class Task(ABC):
     data: str
     measure: str
     watched: tuple[str, str]
+    loss_unit: str = "nats"
 
     def create_model(self) -> SpikeVideoFormer:
         """The network at its beginning, with all that it takes to use it later."""
@@ -84,6 +87,15 @@ class Task(ABC):
     @abstractmethod
     def row(self, result: Any) -> dict[str, float | int]:
         """What metrics.csv gets of a validation."""
+
+    def rank(self, row: Row) -> tuple[float, ...]:
+        """What is larger for a better epoch: the first watched metric, then a smaller loss."""
+        return row[f"val_{self.watched[0]}"], -row["val_loss"]
+
+    def told(self, row: Row) -> str:
+        """The validation metric of an epoch, in words."""
+        name = self.watched[0]
+        return f"{SPOKEN[name]} {100 * row[f'val_{name}']:.1f} %"
 
     @abstractmethod
     def finish(self, model: SpikeVideoFormer, fabric: Fabric) -> Any:

@@ -6,13 +6,14 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
 from torch import nn
 
 from spikevideoformer.data.index import ClipIndex
+from spikevideoformer.data.pose_sequence import PoseIndex
 from spikevideoformer.data.sequence import SequenceIndex
 from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -26,6 +27,7 @@ from spikevideoformer.training.devices import from_first_process, launch
 from spikevideoformer.training.logs import shortened
 from spikevideoformer.training.loop import Loop
 from spikevideoformer.training.plots import plot_learning_curves
+from spikevideoformer.training.pose import PoseEvaluation, PoseTask
 from spikevideoformer.training.segmentation import SegmentationTask
 from spikevideoformer.training.task import Task
 
@@ -48,7 +50,7 @@ class TrainResult:
     out: Path
     model: Path
     best_epoch: int
-    evaluation: ClassificationResult | SegmentationResult
+    evaluation: ClassificationResult | SegmentationResult | PoseEvaluation
     history: tuple[dict[str, float | int], ...]
     is_main_process: bool
 
@@ -56,20 +58,20 @@ class TrainResult:
 def train(
     config: TrainConfig,
     *,
-    index: ClipIndex | SequenceIndex | None = None,
+    index: ClipIndex | SequenceIndex | PoseIndex | None = None,
     resume: bool = False,
 ) -> TrainResult:
     """Train a model and write the run folder.
 
     The folder gets config.yaml, metrics.csv, TensorBoard events, checkpoints/, model/ (the released
     form of the best epoch), evaluation.json, learning_curves.png and, by task, confusion.png, or
-    iou.png and contact_sheet.png. With `config.init_from`, init_from.csv says where each tensor's
-    first values are from.
+    iou.png and contact_sheet.png, or errors.png. With `config.init_from`, init_from.csv says where
+    each tensor's first values are from.
 
     Args:
         config: the run.
         index: the clips, such as a fold of `ClipIndex.folds`, or the sequences of a segmentation
-            run; None: read from `config.data`.
+            or pose run; None: read from `config.data`.
         resume: go on from the newest checkpoint in `config.out`; without one, begin.
 
     Raises:
@@ -103,14 +105,24 @@ def train(
     return _finish(loop, fabric)
 
 
-def _task(config: TrainConfig, index: ClipIndex | SequenceIndex | None, fabric: Fabric) -> Task:
+def _task(
+    config: TrainConfig, index: ClipIndex | SequenceIndex | PoseIndex | None, fabric: Fabric
+) -> Task:
+    wanted: dict[str, type] = {
+        "classification": ClipIndex,
+        "segmentation": SequenceIndex,
+        "pose": PoseIndex,
+    }
+    if index is not None and not isinstance(index, wanted[config.task]):
+        raise ValueError(
+            f"the index is a {type(index).__name__}; {config.task} needs a "
+            f"{wanted[config.task].__name__}"
+        )
     if config.task == "segmentation":
-        if isinstance(index, ClipIndex):
-            raise ValueError("the index is of labelled clips; segmentation needs a SequenceIndex")
-        return SegmentationTask(config, index, fabric)
-    if isinstance(index, SequenceIndex):
-        raise ValueError("the index is of masks; classification needs a ClipIndex")
-    return ClassificationTask(config, index, fabric)
+        return SegmentationTask(config, cast(SequenceIndex | None, index), fabric)
+    if config.task == "pose":
+        return PoseTask(config, cast(PoseIndex | None, index), fabric)
+    return ClassificationTask(config, cast(ClipIndex | None, index), fabric)
 
 
 def start_from(model: SpikeVideoFormer, folder: Path) -> tuple[list[str], list[str]]:
@@ -227,7 +239,11 @@ def _finish(loop: Loop, fabric: Fabric) -> TrainResult:
         )
         task.report(evaluation, history, config.out)
         plot_learning_curves(
-            history, task.measure, task.watched, config.out / "learning_curves.png"
+            history,
+            task.measure,
+            task.watched,
+            config.out / "learning_curves.png",
+            loss_unit=task.loss_unit,
         )
     fabric.barrier()
     return TrainResult(

@@ -1,0 +1,439 @@
+"""Training and evaluating a network for the pose of a body in every frame."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+
+from spikevideoformer.body.skeleton import BodyModel
+from spikevideoformer.body.smpl import load_body
+from spikevideoformer.data.check import Decode
+from spikevideoformer.data.pose import PoseBatch, PoseDataset, collate_poses
+from spikevideoformer.data.pose_index import read_poses, settle_poses
+from spikevideoformer.data.pose_sequence import PoseIndex, PoseSpec, fit_skeleton
+from spikevideoformer.models.pose import AbsentSmpl, Pose, mean_rotations, pose_from_output
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
+from spikevideoformer.progress import progress_on_stderr
+from spikevideoformer.tasks.pose import (
+    PoseLossWeights,
+    PoseMetrics,
+    PoseResult,
+    PoseTensors,
+    in_front,
+    pose_loss,
+    project_perspective,
+)
+from spikevideoformer.training.batches import clip_loader
+from spikevideoformer.training.config import Precision, TrainConfig
+from spikevideoformer.training.devices import Device, from_first_process, launch, over_processes
+from spikevideoformer.training.pose_plots import plot_errors
+from spikevideoformer.training.task import Row, Task
+
+log = logging.getLogger(__name__)
+
+FOUND_MM = 100.0
+"""Joints nearer than this, after the roots are aligned, count as found while training."""
+
+_MOST_POSES = 20_000  # of which the mean is taken
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseEvaluation:
+    """Metrics of one evaluation, and the loss.
+
+    Attributes:
+        loss: mean over windows.
+        result: the metrics.
+    """
+
+    loss: float
+    result: PoseResult
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as plain dicts and numbers, ready for JSON."""
+        return {"loss": self.loss, **asdict(self.result)}
+
+
+class PoseTask(Task):
+    """Videos with a body in every frame.
+
+    Args:
+        config: the run.
+        index: the sequences; None: read from `config.data`.
+        fabric: launched.
+
+    Raises:
+        ValueError: data that cannot be used.
+    """
+
+    measure = "pck_3d"
+    watched = ("pck_3d", "pck_3d")
+    loss_unit = ""
+
+    def __init__(self, config: TrainConfig, index: PoseIndex | None, fabric: Fabric) -> None:
+        self.config = config
+        training, validation = from_first_process(fabric, lambda: _splits(config, index))
+        path = config.pose.body
+        self.body: BodyModel = fit_skeleton(training) if path is None else load_body(path)
+        if self.body.joint_names != training.joint_names and path is not None:
+            raise ValueError(
+                f"{training.root} has the joints {', '.join(training.joint_names)}, and pose.body"
+                " is SMPL; leave pose.body out"
+            )
+        self._train_set = PoseDataset(
+            training,
+            config.pose_spec,
+            self.body,
+            augmentation=config.augmentation,
+            zoom=config.pose.zoom,
+            shift=config.pose.shift,
+            seed=config.seed,
+            cache=config.cache,
+        )
+        self._val_set = PoseDataset(validation, config.pose_spec, self.body, cache=config.cache)
+        self.classes, self.clips = training.joint_names, len(self._train_set)
+        self.data = _fingerprint(training, validation)
+
+    def create_model(self) -> SpikeVideoFormer:
+        model = create_model(
+            self.config.model, task="pose", body=self.body, **self.config.model_options
+        )
+        model.clip = self.config.pose_spec.to_dict()
+        mean = _mean_pose(self._train_set.index)
+        if mean is not None:
+            model.head.start_at(mean)
+        return model
+
+    def batches(
+        self, keys: Iterable[list[tuple[int, int]]], device: torch.device
+    ) -> Iterator[PoseBatch]:
+        return iter(
+            clip_loader(
+                self._train_set,
+                keys,
+                workers=self.config.workers,
+                device=device,
+                collate=collate_poses,
+            )
+        )
+
+    def loss(self, output: Tensor, batch: PoseBatch) -> Tensor:
+        pose = self._pose(output, batch)
+        return _loss(pose, batch, self.config.pose.weights)
+
+    def count(self, output: Tensor, batch: PoseBatch) -> tuple[Tensor, Tensor]:
+        joints = self._pose(output, batch).joints
+        error = joints - batch.joints
+        distance_mm = 1000 * (error - error[..., :1, :]).norm(dim=-1)
+        known = distance_mm.isfinite()  # NaN where the joint or the root is not labelled
+        return ((distance_mm < FOUND_MM) & known).sum(), known.sum()
+
+    def _pose(self, output: Tensor, batch: PoseBatch) -> Pose:
+        return batch_pose(output, batch, self.body.to(output.device))
+
+    def validate(
+        self, model: nn.Module, fabric: Fabric, after_batch: Callable[[], None]
+    ) -> PoseEvaluation:
+        return evaluate_pose(
+            model,
+            self._val_set,
+            self.body,
+            weights=self.config.pose.weights,
+            batch_size=self.config.batch_size,
+            workers=self.config.workers,
+            fabric=fabric,
+            after_batch=after_batch,
+        )
+
+    def row(self, result: PoseEvaluation) -> dict[str, float | int]:
+        scores = result.result.overall
+        values = {
+            "loss": result.loss,
+            "pck_3d": scores.pck_3d,
+            "mpjpe_mm": scores.mpjpe_mm,
+            "pa_mpjpe_mm": scores.pa_mpjpe_mm,
+        }
+        # Without a root in any frame there is no MPJPE.
+        return {f"val_{name}": math.nan if v is None else v for name, v in values.items()}
+
+    def rank(self, row: Row) -> tuple[float, ...]:
+        """The smaller the MPJPE, the better, and without one PA-MPJPE."""
+        return tuple(
+            -value if math.isfinite(value) else -math.inf
+            for value in (row["val_mpjpe_mm"], row["val_pa_mpjpe_mm"], row["val_loss"])
+        )
+
+    def told(self, row: Row) -> str:
+        """MPJPE and PA-MPJPE."""
+        return f"MPJPE {row['val_mpjpe_mm']:.0f} mm PA-MPJPE {row['val_pa_mpjpe_mm']:.0f} mm"
+
+    def finish(self, model: SpikeVideoFormer, fabric: Fabric) -> PoseEvaluation:
+        return self.validate(model, fabric, lambda: None)
+
+    def report(self, result: PoseEvaluation, history: Sequence[Row], out: Path) -> None:
+        plot_errors(result.result, out / "errors.png", history)
+
+
+def batch_pose(output: Tensor, batch: PoseBatch, body: BodyModel) -> Pose:
+    """Bodies in the frames of a batch from what the network gives, with the cameras of the batch.
+
+    Args:
+        output: [B, T, 6 J + S + 3].
+        batch: what the network saw.
+        body: as the model was made for, on the device of `output`.
+    """
+    return pose_from_output(
+        output,
+        body,
+        size=batch.video.shape[-1],
+        focal_px=batch.focal_px[:, None],
+        centre_px=batch.centre_px[:, None],
+    )
+
+
+def _loss(pose: Pose, batch: PoseBatch, weights: PoseLossWeights) -> Tensor:
+    """The loss of a batch; the translation is compared by where the root is."""
+    T, size = pose.joints.shape[1], batch.video.shape[-1]
+    points = project_perspective(pose.joints, batch.focal_px[:, None], batch.centre_px[:, None])
+    predicted = PoseTensors(
+        rotations=pose.rotations,
+        joints=pose.joints,
+        points=points,
+        points_mask=in_front(pose.joints),
+        shape=pose.shape,
+        translation=pose.joints[..., 0, :],
+    )
+    truth = PoseTensors(
+        rotations=batch.rotations,
+        joints=batch.joints,
+        points=batch.points,
+        shape=batch.shape[:, None].expand(-1, T, -1),
+        translation=batch.joints[..., 0, :],
+    )
+    return pose_loss(predicted, truth, root=0, image_size=(size, size), weights=weights)[0]
+
+
+@torch.no_grad()
+def evaluate_pose(
+    model: nn.Module,
+    dataset: PoseDataset,
+    body: BodyModel,
+    *,
+    weights: PoseLossWeights = PoseLossWeights(),  # noqa: B008 - frozen
+    batch_size: int = 16,
+    workers: int = 0,
+    fabric: Fabric | None = None,
+    after_batch: Callable[[], None] = lambda: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> PoseEvaluation:
+    """Metrics of a model on all frames of a data set, over all processes.
+
+    Process r of w evaluates the sequences r, r + w, ...; then the sums of all are added, so every
+    process returns the same result.
+
+    Args:
+        model: gives numbers of poses; on the device of `fabric`. Its training mode is put back.
+        dataset: windows, unaugmented.
+        body: as the model was made for.
+        weights: of the loss.
+        batch_size: windows of a forward pass.
+        workers: loader processes.
+        fabric: device, precision and processes; None: where the model is, in full precision.
+        after_batch: called after every batch; may raise to stop.
+        progress: told how many windows are done, and of how many.
+
+    Raises:
+        ValueError: outputs that are NaN or infinite, the same in every process; or sequences of
+            several frame rates.
+    """
+    device = next(model.parameters()).device
+    if fabric is None:
+        fabric = Fabric(accelerator=device.type, devices=1)
+    body = body.to(device)
+    index, rank, world_size = dataset.index, fabric.global_rank, fabric.world_size
+    metrics = pose_metrics(index, dataset.spec, body)
+    keys = [i for i, window in enumerate(dataset.windows) if window[0] % world_size == rank]
+    groups = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
+    losses = torch.zeros(2, dtype=torch.float64)
+    was_training, current, done = model.training, -1, 0
+    model.eval()
+    try:
+        loader = clip_loader(dataset, groups, workers=workers, device=device, collate=collate_poses)
+        for batch in loader:
+            batch = batch.to(device)
+            with fabric.autocast():
+                output = model(batch.video)
+            pose = batch_pose(output.float(), batch, body)
+            losses += torch.tensor([float(_loss(pose, batch, weights)) * len(batch), len(batch)])
+            points = project_perspective(
+                pose.joints, batch.focal_px[:, None], batch.centre_px[:, None]
+            )
+            # What is behind the camera is nowhere near its point.
+            points = points.where(in_front(pose.joints)[..., None], -1e6)
+            for b, number in enumerate(batch.sequences.tolist()):
+                if number != current:
+                    current = number
+                    metrics.start_sequence(index.sequences[number].action)
+                fresh = batch.fresh[b]
+                metrics.add_frames(pose.joints[b, fresh], batch.joints[b, fresh])
+                metrics.add_points(points[b, fresh], batch.points[b, fresh])
+            done += len(batch)
+            progress(done, len(keys))
+            after_batch()
+    finally:
+        model.train(was_training)
+    metrics.sums = over_processes(fabric, metrics.sums.to(device), "sum").cpu()
+    loss, count = over_processes(fabric, losses.to(device), "sum").tolist()
+    return PoseEvaluation(loss=loss / count, result=metrics.compute())
+
+
+_HEAD = re.compile(r"head$", re.IGNORECASE)
+
+
+def pose_metrics(index: PoseIndex, spec: PoseSpec, body: BodyModel) -> PoseMetrics:
+    """Empty metrics for the sequences of an index, seen as `spec` says.
+
+    PCKh takes the bone that ends in a joint named head, where there is one.
+
+    Raises:
+        ValueError: sequences whose frames follow each other at several rates; or no joints that
+            are named like hips.
+    """
+    rates = {s.frame_rate_hz / spec.step(s.frame_rate_hz) for s in index.sequences}
+    if max(rates) > 1.01 * min(rates):
+        raise ValueError(
+            f"{index.root} has sequences of {min(rates):g} to {max(rates):g} frames per second;"
+            " give --frame-rate-hz, so that errors of acceleration can be compared"
+        )
+    names, parents = body.joint_names, body.parents
+    left, right = body.hips
+    head = next((j for j, name in enumerate(names) if _HEAD.search(name) and parents[j] >= 0), None)
+    return PoseMetrics(
+        names,
+        root=names[0],
+        hips=(names[left], names[right]),
+        actions=index.actions,
+        frame_rate_hz=min(rates),
+        head=None if head is None else (names[head], names[parents[head]]),
+    )
+
+
+def evaluate_pose_folder(
+    folder: Path,
+    index: PoseIndex,
+    *,
+    body: Path | None = None,
+    batch_size: int = 16,
+    workers: int = 0,
+    device: Device = "auto",
+    precision: Precision = "32-true",
+    check: Decode = "none",
+    skip_bad: bool = False,
+    out: Path | None = None,
+) -> PoseEvaluation:
+    """Metrics of a released model on sequences it was not trained on.
+
+    Args:
+        folder: what `save_pretrained` or a training run wrote.
+        index: the sequences, such as `read_poses(root, split="val")`, of the same joints.
+        body: the SMPL file, where the model was trained with one.
+        batch_size: windows of a forward pass.
+        workers: loader processes.
+        device: auto, cpu or cuda.
+        precision: as in training.
+        check: check of the files beforehand.
+        skip_bad: go on without the sequences that the check refuses.
+        out: folder for errors.png, and `skipped.csv` or `problems.csv`; None: what is left out is
+            logged.
+
+    Raises:
+        ValueError: a folder that is no pose model, other joints, bad files, outputs that are NaN.
+    """
+    model = SpikeVideoFormer.from_pretrained(folder)
+    if model.task != "pose" or model.clip is None or model.body is None:
+        raise ValueError(
+            f"{folder} is no pose model that knows its clips; give one that svf train --task pose"
+            " wrote"
+        )
+    if isinstance(model.body, AbsentSmpl):
+        model.body = load_body(body)
+    if model.body.joint_names != index.joint_names:
+        raise ValueError(
+            f"the joints of {index.root} are {', '.join(index.joint_names)}, those of {folder}"
+            f" {', '.join(model.body.joint_names)}; evaluate on data with the same joints"
+        )
+    index = _settled(index, check, [], skip_bad=skip_bad, folder=out)
+    dataset = PoseDataset(index, PoseSpec.from_dict(model.clip), model.body)
+    fabric = launch(device=device, devices=1, precision=precision)
+    fabric.to_device(model)
+    with progress_on_stderr("window") as progress:
+        evaluation = evaluate_pose(
+            model,
+            dataset,
+            model.body,
+            batch_size=batch_size,
+            workers=workers,
+            fabric=fabric,
+            progress=progress,
+        )
+    if out is not None:
+        plot_errors(evaluation.result, out / "errors.png")
+    return evaluation
+
+
+def _settled(
+    index: PoseIndex, decode: Decode, required: list[str], *, skip_bad: bool, folder: Path | None
+) -> PoseIndex:
+    with progress_on_stderr("checked sequence") as progress:
+        return settle_poses(
+            index,
+            decode=decode,
+            required_splits=required,
+            skip_bad=skip_bad,
+            folder=folder,
+            progress=progress,
+        )
+
+
+def _splits(config: TrainConfig, index: PoseIndex | None) -> tuple[PoseIndex, PoseIndex]:
+    """The checked sequences to train and to validate on."""
+    if index is None:
+        if config.data is None:
+            raise ValueError("no data is given; set --data to the folder of the data set")
+        index = read_poses(config.data, layout=config.layout)
+    wanted = [config.train_split, config.val_split]
+    for split in wanted:
+        index.select(split)  # complains of a name that is not there before the long check
+    index = _settled(index, config.check, wanted, skip_bad=config.skip_bad, folder=config.out)
+    return index.select(config.train_split), index.select(config.val_split)
+
+
+def _mean_pose(index: PoseIndex) -> Tensor | None:
+    """The mean of the labelled rotations; None where there are none."""
+    labelled = [s.truth.rotations for s in index.sequences if s.truth.rotations is not None]
+    if not labelled:
+        return None
+    poses = torch.cat([torch.from_numpy(rotations) for rotations in labelled])
+    poses = poses[poses.isfinite().all(-1).all(-1).all(-1)]
+    return mean_rotations(poses[:: len(poses) // _MOST_POSES + 1]) if len(poses) else None
+
+
+def _fingerprint(*indices: PoseIndex) -> str:
+    """What a run learns from: sequences by name and their labels, not where the data set lies."""
+    digest = hashlib.blake2b(digest_size=16)
+    for index in indices:
+        digest.update(repr((index.joint_names, index.parents)).encode())
+        for s in index.sequences:
+            digest.update(repr((s.name, s.action, s.frame_rate_hz, bool(s.events))).encode())
+            digest.update(s.truth.joints.tobytes())
+    return digest.hexdigest()
