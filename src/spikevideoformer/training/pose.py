@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -21,7 +21,13 @@ from spikevideoformer.data.check import Decode
 from spikevideoformer.data.pose import PoseBatch, PoseDataset, collate_poses
 from spikevideoformer.data.pose_index import read_poses, settle_poses
 from spikevideoformer.data.pose_sequence import PoseIndex, PoseSpec, fit_skeleton
-from spikevideoformer.models.pose import AbsentSmpl, Pose, mean_rotations, pose_from_output
+from spikevideoformer.models.pose import (
+    AbsentSmpl,
+    Pose,
+    PoseHead,
+    mean_rotations,
+    pose_from_output,
+)
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.tasks.pose import (
@@ -111,7 +117,7 @@ class PoseTask(Task):
         model.clip = self.config.pose_spec.to_dict()
         mean = _mean_pose(self._train_set.index)
         if mean is not None:
-            model.head.start_at(mean)
+            cast(PoseHead, model.head).start_at(mean)
         return model
 
     def batches(
@@ -271,8 +277,11 @@ def evaluate_pose(
         loader = clip_loader(dataset, groups, workers=workers, device=device, collate=collate_poses)
         for batch in loader:
             batch = batch.to(device)
+            # As in `evaluate`: sums of another shape round differently, so all batches have one.
+            more = batch_size - len(batch)
+            video = torch.cat([batch.video, batch.video[:1].expand(more, -1, -1, -1, -1)])
             with fabric.autocast():
-                output = model(batch.video)
+                output = model(video)[: len(batch)]
             pose = batch_pose(output.float(), batch, body)
             losses += torch.tensor([float(_loss(pose, batch, weights)) * len(batch), len(batch)])
             points = project_perspective(

@@ -1,0 +1,280 @@
+"""Rendered motion capture: pose from pictures and from events, and actions.
+
+    svf render --mocap ../shared/data/mocap --out runs/motions --clips-per-motion 8
+    python benchmarks/motion.py --data runs/motions
+
+trains the recipes of configs/motion_pose_nano.yaml and configs/motion_actions_nano.yaml in these
+variants and measures the LAST epoch of each on the validation motions, whose performer or style is
+not in training (no epoch is chosen by looking at it).
+
+    pose-hamming-S     poses as in the recipe, seed S = 0, 1, 2
+    pose-dot-S         attention by the dot product, the same seeds
+    pose-spatial-0     every frame for itself
+    pose-events-0      an event camera, simulated from the pictures, instead of them
+    actions-hamming-S, actions-dot-S, actions-spatial-S
+                       what is done, of the same designs and seeds
+
+Beside them stand the mean pose of the training motions, and the most frequent action.
+
+What is done already in --out is not done again. --only NAME ... trains these and draws nothing, so
+that several processes can share the work; a call without it then makes table, curves and figures.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from spikevideoformer.body.skeleton import Skeleton
+from spikevideoformer.data.dataset import ClipDataset
+from spikevideoformer.data.index import read_index
+from spikevideoformer.data.pose import PoseDataset
+from spikevideoformer.data.pose_index import read_poses
+from spikevideoformer.data.pose_sequence import PoseIndex, PoseSpec, shape_values
+from spikevideoformer.files import save_figure, write_text
+from spikevideoformer.models.pose import mean_rotations
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.tasks.pose import PoseResult
+from spikevideoformer.training import TrainConfig, evaluate, evaluate_pose, train
+from spikevideoformer.training.checkpoint import CheckpointFolder
+from spikevideoformer.training.pose import pose_metrics
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+DESIGNS: dict[str, dict[str, Any]] = {
+    "hamming": {},
+    "dot": {"attention": "dot"},
+    "spatial": {"design": "spatial_only"},
+}
+NAMES = {
+    "hamming": "joint, Hamming attention",
+    "dot": "joint, dot product",
+    "spatial": "spatial-only",
+    "events": "joint, Hamming attention, from events",
+}
+COLOURS = {
+    "hamming": "tab:blue",
+    "dot": "tab:red",
+    "spatial": "tab:gray",
+    "events": "tab:green",
+}
+
+
+def variants(arguments: argparse.Namespace) -> dict[str, TrainConfig]:
+    pose = TrainConfig.from_yaml(CONFIGS / "motion_pose_nano.yaml")
+    actions = TrainConfig.from_yaml(CONFIGS / "motion_actions_nano.yaml")
+    configs: dict[str, TrainConfig] = {}
+    for seed in arguments.seeds:
+        for design, change in DESIGNS.items():
+            if design != "spatial" or seed == 0:
+                configs[f"pose-{design}-{seed}"] = replace(pose, seed=seed, **change)
+            configs[f"actions-{design}-{seed}"] = replace(actions, seed=seed, **change)
+    configs["pose-events-0"] = replace(pose, pose=replace(pose.pose, input="events"))
+    return {
+        name: replace(config, data=arguments.data, out=arguments.out / name)
+        for name, config in configs.items()
+    }
+
+
+def run(config: TrainConfig) -> dict[str, Any]:
+    """Train one network to the end and judge its last weights, or read what was found before."""
+    done = config.out / "last.json"
+    if done.exists():
+        entry: dict[str, Any] = json.loads(done.read_text())
+        if changed := config.differences(entry["config"]):
+            raise SystemExit(
+                f"{config.out} is of other settings ({'; '.join(changed)}); use another --out"
+            )
+        return entry
+    result = train(config, resume=True)
+    model = SpikeVideoFormer.from_pretrained(result.model)
+    newest = CheckpointFolder(config.out / "checkpoints", keep=config.keep).newest()
+    assert newest is not None and config.data is not None
+    model.load_state_dict(newest[1]["model"])
+    model.save_pretrained(config.out / "last_model")
+    if config.task == "pose":
+        assert model.body is not None
+        poses = PoseDataset(read_poses(config.data, split="val"), config.pose_spec, model.body)
+        last = evaluate_pose(model, poses, model.body, weights=config.pose.weights).to_dict()
+    else:
+        clips = ClipDataset(read_index(config.data, split="val"), config.clip_spec)
+        last = evaluate(model, clips).to_dict()
+    entry = {
+        "config": config.to_dict(),
+        "parameters": model.num_parameters(),
+        "history": result.history,
+        "last": last,
+    }
+    write_text(done, json.dumps(entry, indent=1) + "\n")
+    return entry
+
+
+def constant_poses(index: PoseIndex, body: Skeleton, spec: PoseSpec) -> dict[str, PoseResult]:
+    """Poses that do not depend on the picture, measured on the validation motions.
+
+    "joints" is the mean of the joints about the root, as the camera sees them: of all directions,
+    so that little but a post is left. "rotations" is the mean body with the mean rotation of each
+    joint, its root turned as in the truth, which no constant could know.
+    """
+    training, validation = index.select("train"), index.select("val")
+    joints = torch.cat(
+        [torch.from_numpy(s.truth.joints - s.truth.joints[:, :1]) for s in training.sequences]
+    ).mean(0)
+    rotations = mean_rotations(
+        torch.cat([torch.from_numpy(s.truth.rotations[::8]) for s in training.sequences])
+    ).float()
+    shape = torch.stack([shape_values(s, body) for s in training.sequences]).mean(0)
+
+    def turned(local: torch.Tensor) -> torch.Tensor:
+        mine = rotations.expand(len(local), -1, -1, -1).clone()
+        mine[:, 0] = local[:, 0]
+        return body.joints(mine, torch.zeros(len(local), 3), shape)
+
+    makers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "joints": lambda local: joints.expand(len(local), -1, -1),
+        "rotations": turned,
+    }
+    results = {}
+    for name, make in makers.items():
+        metrics = pose_metrics(validation, spec, body)
+        for sequence in validation.sequences:
+            metrics.start_sequence(sequence.action)
+            some = slice(None, None, spec.step(sequence.frame_rate_hz))
+            local = torch.from_numpy(sequence.truth.rotations[some])
+            metrics.add_frames(make(local), torch.from_numpy(sequence.truth.joints[some]))
+        results[name] = metrics.compute()
+    return results
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    several = ", ".join(f"{v:.{digits}f}" for v in values)
+    return (
+        f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f} ({several})"
+    )
+
+
+def pose_table(constant: dict[str, PoseResult], found: dict[str, dict[str, Any]]) -> str:
+    keys = ("mpjpe_mm", "pa_mpjpe_mm", "pel_mpjpe_mm", "acceleration_error_mm_per_s2")
+    lines = [
+        "| pose, validation motions | MPJPE, mm | PA-MPJPE, mm | PEL-MPJPE, mm"
+        " | acceleration error, m/s² |",
+        "|---|---|---|---|---|",
+    ]
+    titles = {
+        "joints": "mean joints, about the root",
+        "rotations": "mean pose, turned as in the truth",
+    }
+    rows = [(titles[name], [result.to_dict()["overall"]]) for name, result in constant.items()]
+    for kind, title in NAMES.items():
+        entries = [e["last"]["overall"] for n, e in found.items() if n.startswith(f"pose-{kind}-")]
+        if entries:
+            rows.append((title, entries))
+    for title, scores in rows:
+        cells = [spread([score[key] for score in scores]) for key in keys[:3]]
+        cells.append(spread([score[keys[3]] / 1000 for score in scores]))
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def action_table(found: dict[str, dict[str, Any]]) -> str:
+    lines = ["| actions, validation motions | top-1, % | top-5, % |", "|---|---|---|"]
+    for kind in DESIGNS:
+        entries = [e["last"] for n, e in found.items() if n.startswith(f"actions-{kind}-")]
+        if entries:
+            cells = [spread([100 * e[key] for e in entries]) for key in ("top1", "top5")]
+            lines.append(f"| {NAMES[kind]} | {' | '.join(cells)} |")
+    some = next(e["last"] for n, e in found.items() if n.startswith("actions-"))
+    most = max(sum(row) for row in some["confusion"]) / some["clips"]
+    lines.append(f"| most frequent action | {100 * most:.1f} | |")
+    columns = [n for n in found if n.startswith("actions-") and n.endswith("-0")]
+    lines += [
+        "",
+        f"| action | clips | {' | '.join(columns)} |",
+        "|---|---|" + "---|" * len(columns),
+    ]
+    for k, name in enumerate(some["classes"]):
+        if clips := sum(some["confusion"][k]):
+            cells = " | ".join(f"{found[c]['last']['class_accuracy'][k]:.0%}" for c in columns)
+            lines.append(f"| {name} | {clips} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(constant: dict[str, PoseResult], found: dict[str, dict[str, Any]], path: Path) -> None:
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name, entry in found.items():
+        task, kind, seed = name.split("-")
+        panel, metric = (left, "val_pa_mpjpe_mm") if task == "pose" else (right, "val_top1")
+        panel.plot(
+            [row["epoch"] for row in entry["history"]],
+            [row[metric] for row in entry["history"]],
+            color=COLOURS[kind],
+            label=NAMES[kind] if seed == "0" else None,
+            alpha=0.9 if seed == "0" else 0.5,
+            marker=".",
+        )
+    mean = constant["rotations"].overall.pa_mpjpe_mm
+    left.axhline(mean, color="black", linestyle="--", linewidth=1)
+    left.text(1, mean, "mean pose", fontsize=8, va="bottom")
+    left.set(xlabel="epoch", ylabel="validation PA-MPJPE, mm", ylim=(0, None))
+    right.set(xlabel="epoch", ylabel="validation top-1", ylim=(0, 1))
+    for panel in (left, right):
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="what svf render wrote")
+    parser.add_argument("--out", type=Path, default=Path("runs/motion"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="train these and draw nothing")
+    arguments = parser.parse_args()
+    configs = variants(arguments)
+    if unknown := set(arguments.only or ()) - set(configs):
+        parser.error(f"unknown variant {min(unknown)}; choose among {', '.join(configs)}")
+    found = {}
+    for name in arguments.only or configs:
+        print(f"== {name}", flush=True)
+        configs[name].out.mkdir(parents=True, exist_ok=True)
+        found[name] = run(configs[name])
+    if arguments.only:
+        return
+    model = SpikeVideoFormer.from_pretrained(configs["pose-hamming-0"].out / "model")
+    assert isinstance(model.body, Skeleton)
+    spec = configs["pose-hamming-0"].pose_spec
+    constant = constant_poses(read_poses(arguments.data), model.body, spec)
+    text = f"{pose_table(constant, found)}\n{action_table(found)}"
+    write_text(arguments.out / "table.md", text)
+    write_text(
+        arguments.out / "results.json",
+        json.dumps(
+            {
+                **{f"mean {name}": result.to_dict() for name, result in constant.items()},
+                **{
+                    name: {key: entry[key] for key in ("parameters", "history", "last")}
+                    for name, entry in found.items()
+                },
+            },
+            indent=1,
+        )
+        + "\n",
+    )
+    draw(constant, found, arguments.out / "curves.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
