@@ -53,7 +53,7 @@ class PoseTruth:
     centre_px: tuple[float, float]
 
     def __post_init__(self) -> None:
-        F, J = self.joints.shape[:2]
+        F, J = (*self.joints.shape, 0, 0)[:2]
         sizes = {"joints": (F, J, 3), "points": (F, J, 2), "rotations": (F, J, 3, 3)}
         for name, size in sizes.items():
             values = getattr(self, name)
@@ -88,7 +88,8 @@ class PoseSequence:
         truth: the body in each frame.
 
     Raises:
-        ValueError: no frame, or lists of files that do not have a file for each frame.
+        ValueError: no frame, lists of files that do not have a file for each frame, or a frame rate
+            that is not above 0.
     """
 
     name: str
@@ -105,6 +106,8 @@ class PoseSequence:
                 raise ValueError(f"{self.name} has {len(files)} {what} and {len(self)} poses")
         if not len(self) or self.pictures == ():
             raise ValueError(f"{self.name} has no frame")
+        if not 0 < self.frame_rate_hz < math.inf:
+            raise ValueError(f"{self.name} has {self.frame_rate_hz} frames a second; give above 0")
 
     def __len__(self) -> int:
         return len(self.truth.joints)
@@ -166,6 +169,7 @@ class PoseIndex:
 # --- The body of a data set -----------------------------------------------------------------------
 
 _FRAMES_FOR_BONES = 8  # of a sequence; bones do not change their lengths
+_NO_BONE_M = 1e-4  # what is shorter joins two joints in one place; its direction is rounding
 
 
 def fit_skeleton(index: PoseIndex) -> Skeleton:
@@ -179,25 +183,25 @@ def fit_skeleton(index: PoseIndex) -> Skeleton:
         ValueError: no frame in which all joints are labelled, or a bone that has another direction
             in some sequences (bodies that rest in another pose cannot share rotations).
     """
-    offsets = [found for s in index.sequences if (found := _bones(s, index.parents)) is not None]
-    if not offsets:
+    found = {s.name: bones for s in index.sequences if (bones := _bones(s, index.parents))}
+    if not found:
         raise ValueError(
             f"no frame of {index.root} has all joints labelled; such a frame is needed to know the"
             " body"
         )
-    turned = [bones for bones, rotations in offsets if rotations]
-    lengths = torch.stack([bones.norm(dim=-1) for bones, _ in offsets]).mean(0)
+    lengths = torch.stack([bones.norm(dim=-1) for bones, _ in found.values()]).mean(0)
+    turned = {name: bones for name, (bones, rotations) in found.items() if rotations}
     if turned:
-        mean = torch.stack(turned).mean(0)
-        apart = [_apart(bones, mean) for bones in turned]
-        if max(apart) > 0.2:
-            names = [s.name for s in index.sequences]
+        mean = torch.stack(list(turned.values())).mean(0)
+        apart = {name: _apart(bones, mean) for name, bones in turned.items()}
+        worst = max(apart, key=apart.__getitem__)
+        if apart[worst] > 0.2:
             raise ValueError(
-                f"{names[apart.index(max(apart))]} of {index.root} has a body that rests in another"
-                " pose than the others; give it a data set of its own"
+                f"{worst} of {index.root} has a body that rests in another pose than the others;"
+                " give it a data set of its own"
             )
     else:
-        mean = offsets[0][0]
+        mean = next(iter(found.values()))[0]
     return Skeleton(index.joint_names, index.parents, _directions(mean) * lengths[:, None])
 
 
@@ -215,7 +219,7 @@ def shape_values(sequence: PoseSequence, body: BodyModel) -> Float[Tensor, " S"]
     if found is None:
         return unknown
     own, usual = found[0].norm(dim=-1), body.offsets.norm(dim=-1)
-    exists = (own > 1e-6) & (usual > 1e-6)
+    exists = (own > _NO_BONE_M) & (usual > _NO_BONE_M)
     return (own.where(exists, 1) / usual.where(exists, 1)).log().float()
 
 
@@ -245,7 +249,9 @@ def _apart(bones: Tensor, mean: Tensor) -> float:
 
 
 def _directions(bones: Tensor) -> Tensor:
-    return bones / bones.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+    """Of length 1, or 0 where there is no bone."""
+    lengths = bones.norm(dim=-1, keepdim=True)
+    return torch.where(lengths > _NO_BONE_M, bones / lengths, 0)
 
 
 # --- How frames become input ----------------------------------------------------------------------
@@ -290,20 +296,30 @@ class PoseSpec:
                 f"size must be a multiple of 16 pixels, at least 16, got {self.size!r}"
             )
         rate = self.frame_rate_hz
-        if rate is not None and not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
+        if rate is not None and not (_is_number(rate) and 0 < rate < math.inf):
             raise ValueError(f"frame_rate_hz must be above 0, got {rate!r}; None takes every frame")
+        for name, kind in (("channels", EventChannels), ("camera", EventCamera)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(
+                    f"{name} must be settings of {kind.__name__}, got {getattr(self, name)!r}"
+                )
         for name, accepted in (("input", INPUTS), ("crop", CROPS)):
             if getattr(self, name) not in accepted:
                 raise ValueError(
                     f"{name} must be one of {', '.join(accepted)}, got {getattr(self, name)!r}"
                 )
         for name in ("mean", "std"):
-            values = tuple(float(v) for v in getattr(self, name))
-            if len(values) != 3 or not all(
-                math.isfinite(v) and (name == "mean" or v > 0) for v in values
+            values = getattr(self, name)
+            if not (
+                isinstance(values, (tuple, list))
+                and len(values) == 3
+                and all(
+                    _is_number(v) and math.isfinite(v) and (name == "mean" or v > 0) for v in values
+                )
             ):
-                raise ValueError(f"{name} must be three finite numbers, std above 0, got {values}")
-            object.__setattr__(self, name, values)
+                positive = " above 0" if name == "std" else ""
+                raise ValueError(f"{name} must be three finite numbers{positive}, got {values!r}")
+            object.__setattr__(self, name, tuple(float(v) for v in values))
 
     @property
     def in_channels(self) -> int:
@@ -346,6 +362,10 @@ class PoseSpec:
         return cls(**plain)
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def window_positions(length: int, spec: PoseSpec, step: int) -> list[tuple[list[int], list[bool]]]:
     """Windows of T frames that cover every ``step``-th frame of a sequence, in order.
 
@@ -373,7 +393,11 @@ def window_positions(length: int, spec: PoseSpec, step: int) -> list[tuple[list[
 
 
 def unique_names(sequences: Iterable[PoseSequence]) -> tuple[PoseSequence, ...]:
-    """The sequences; ValueError for a name that comes twice."""
+    """The sequences.
+
+    Raises:
+        DatasetError: a name comes twice.
+    """
     seen: set[str] = set()
     kept = tuple(sequences)
     for sequence in kept:
