@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spikevideoformer.body.inert_pickle import reason_of
 from spikevideoformer.data.pinhole import fit_pinhole
@@ -92,7 +93,7 @@ def read_human36m(root: Path) -> PoseIndex:
 
 
 def _sequence(subject: Path, path: Path, split: str) -> PoseSequence:
-    joints = _positions(path, 3) / 1000
+    joints = _positions(path, 3) / np.float32(1000)
     points = _positions(subject / _POSES_2D / path.name, 2)
     if len(points) != len(joints):
         raise ValueError(f"{path} has {len(joints)} frames, its file in D2_Positions {len(points)}")
@@ -114,7 +115,7 @@ def _sequence(subject: Path, path: Path, split: str) -> PoseSequence:
     )
 
 
-def _positions(path: Path, axes: int) -> np.ndarray:
+def _positions(path: Path, axes: int) -> NDArray[np.float32]:
     """The 17 joints ``[F, 17, axes]`` of a CDF file, in its unit."""
     try:
         values = np.asarray(import_module("cdflib").CDF(path).varget("Pose"))

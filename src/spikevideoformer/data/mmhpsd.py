@@ -83,7 +83,7 @@ def _splits(root: Path, names: list[str]) -> tuple[dict[str, str], list[Problem]
     if not path.is_file():
         subjects = sorted({_subject(name) for name in names})
         n = len(subjects)
-        val = n - 1 - max(n // 5, n > 2)
+        val = n - 1 - max(n // 5, int(n > 2))  # a test subject as soon as there are three
         split_of_subject = {
             subject: "train" if i < max(1, val) else "val" if i == val else "test"
             for i, subject in enumerate(subjects)
@@ -123,13 +123,13 @@ def _sequence(root: Path, folder: Path, split: str) -> PoseSequence:
         raise ValueError(f"{root / _PICTURES / name} holds no picture")
     if not poses:
         raise ValueError(f"{folder} holds no pose")
-    numbers = range(min(pictures), max(pictures) + 1)
-    for what, files, needed in (
-        ("picture", pictures, sorted({*numbers, *poses})),
-        ("event frame", events, numbers if events else ()),
-    ):
-        if missing := [n for n in needed if n not in files]:
-            raise ValueError(f"{name} has no {what} {missing[0]} ({len(missing)} are missing)")
+    every = {*pictures, *poses}
+    numbers = range(min(every), max(every) + 1)
+    for what, files in (("picture", pictures), ("event frame", events)):
+        missing = len(numbers) - sum(n in numbers for n in files)
+        if files and missing:
+            first = next(n for n in numbers if n not in files)
+            raise ValueError(f"{name} has no {what} {first} ({missing} are missing)")
     first, F = numbers.start, len(numbers)
     joints, points = (np.full((F, 24, n), np.nan, np.float32) for n in (3, 2))
     vectors = np.full((F, 72), np.nan, np.float32)
@@ -138,13 +138,14 @@ def _sequence(root: Path, folder: Path, split: str) -> PoseSequence:
         arrays = {key: float32(array) for key, array in read_npz(path, _SHAPES).items()}
         joints[number - first], points[number - first] = arrays["joints3d"], arrays["joints2d"]
         vectors[number - first], betas[number - first] = arrays["body_pose"], arrays["beta"]
+    known = betas[np.isfinite(betas).all(-1)]
     try:
         camera = fit_pinhole(joints, points)
         truth = PoseTruth(
             joints=joints,
             points=points,
             rotations=rotations_from_axis_angles(vectors),
-            shape=betas[np.isfinite(betas).all(-1)].mean(0),
+            shape=known.mean(0) if len(known) else None,
             focal_px=camera.focal_px,
             centre_px=camera.centre_px,
         )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
+from numpy.typing import NDArray
 
 from spikevideoformer.body.inert_pickle import reason_of
 from spikevideoformer.body.rotations import matrix_from_axis_angle
@@ -31,8 +32,9 @@ def read_npz(
         ValueError: the file is absent or damaged, holds Python objects, or lacks such an array.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in shapes if name in file}
+        # Given its name, numpy would leave a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in shapes if name in archive}
     except Exception as error:  # a damaged archive can fail in any way
         raise ValueError(f"{path} cannot be read ({reason_of(error)})") from error
     for name, shape in shapes.items():
@@ -66,7 +68,7 @@ def check_array(path: Path, name: str, array: Any, shape: Shape, *, kinds: str =
         raise ValueError(f"{path} has {name} {list(array.shape)}; expected [{expected}]")
 
 
-def float32(array: np.ndarray) -> np.ndarray:
+def float32(array: np.ndarray) -> NDArray[np.float32]:
     """The numbers in single precision; those that are too large for it become infinite."""
     with np.errstate(over="ignore"):
         return array.astype(np.float32)

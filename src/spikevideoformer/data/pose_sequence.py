@@ -7,14 +7,15 @@ labelled is NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spikevideoformer.body.skeleton import BodyModel, Skeleton, forward_kinematics
@@ -32,11 +33,12 @@ class PoseTruth:
     """What is known of the body in F frames of a video with J joints.
 
     Args:
-        joints: in metres, camera coordinates. The first joint is the root.
-        points: the joints in the picture (x, y), in pixels, where pixel i covers i to i + 1.
-        rotations: of each joint against its parent, the first against the camera; None where the
-            data set has none.
-        shape: shape values of an SMPL body; None where there are none.
+        joints: in metres, camera coordinates, [F, J, 3]. The first joint is the root.
+        points: the joints in the picture (x, y), in pixels, where pixel i covers i to i + 1,
+            [F, J, 2].
+        rotations: of each joint against its parent, the first against the camera, [F, J, 3, 3];
+            None where the data set has none.
+        shape: shape values of an SMPL body, [S]; None where there are none.
         focal_px: focal lengths in x and y.
         centre_px: principal point (x, y).
 
@@ -45,10 +47,10 @@ class PoseTruth:
             not above 0.
     """
 
-    joints: Float32[np.ndarray, "F J 3"]
-    points: Float32[np.ndarray, "F J 2"]
-    rotations: Float32[np.ndarray, "F J 3 3"] | None = None
-    shape: Float32[np.ndarray, " S"] | None = None
+    joints: NDArray[np.float32]
+    points: NDArray[np.float32]
+    rotations: NDArray[np.float32] | None = None
+    shape: NDArray[np.float32] | None = None
     focal_px: tuple[float, float]
     centre_px: tuple[float, float]
 
@@ -57,12 +59,12 @@ class PoseTruth:
         sizes = {"joints": (F, J, 3), "points": (F, J, 2), "rotations": (F, J, 3, 3)}
         for name, size in sizes.items():
             values = getattr(self, name)
-            if values is None:
-                continue
-            if values.shape != size:
+            if values is not None and values.shape != size:
                 raise ValueError(f"{name} are {list(values.shape)}; expected {list(size)}")
-            if np.isinf(values).any():
-                raise ValueError(f"{name} hold infinite values; give NaN where nothing is known")
+        for name in (*sizes, "shape"):
+            values = getattr(self, name)
+            if values is not None and np.isinf(values).any():
+                raise ValueError(f"infinite values in {name}; give NaN where nothing is known")
         if not all(0 < f < math.inf for f in self.focal_px):
             raise ValueError(f"focal lengths are {self.focal_px}; they must be above 0")
         if not all(map(math.isfinite, self.centre_px)):
@@ -296,13 +298,8 @@ class PoseSpec:
                 f"size must be a multiple of 16 pixels, at least 16, got {self.size!r}"
             )
         rate = self.frame_rate_hz
-        if rate is not None and not (_is_number(rate) and 0 < rate < math.inf):
+        if rate is not None and not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
             raise ValueError(f"frame_rate_hz must be above 0, got {rate!r}; None takes every frame")
-        for name, kind in (("channels", EventChannels), ("camera", EventCamera)):
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(
-                    f"{name} must be settings of {kind.__name__}, got {getattr(self, name)!r}"
-                )
         for name, accepted in (("input", INPUTS), ("crop", CROPS)):
             if getattr(self, name) not in accepted:
                 raise ValueError(
@@ -314,7 +311,8 @@ class PoseSpec:
                 isinstance(values, (tuple, list))
                 and len(values) == 3
                 and all(
-                    _is_number(v) and math.isfinite(v) and (name == "mean" or v > 0) for v in values
+                    isinstance(v, (int, float)) and math.isfinite(v) and (name == "mean" or v > 0)
+                    for v in values
                 )
             ):
                 positive = " above 0" if name == "std" else ""
@@ -352,18 +350,17 @@ class PoseSpec:
             )
         if missing := [n for n in ("frames", "size") if n not in values]:
             raise ValueError(f"clip setting {', '.join(missing)} is missing")
-        plain = dict(values)
+        # JSON knows no tuples.
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         for name, kind in (("channels", EventChannels), ("camera", EventCamera)):
-            if isinstance(plain.get(name), Mapping):
+            if name in plain:
                 try:
                     plain[name] = kind(**plain[name])
                 except TypeError as error:
                     raise ValueError(f"clip setting {name}: {error}") from error
         return cls(**plain)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def window_positions(length: int, spec: PoseSpec, step: int) -> list[tuple[list[int], list[bool]]]:
@@ -390,18 +387,3 @@ def window_positions(length: int, spec: PoseSpec, step: int) -> list[tuple[list[
         (positions[start : start + T], [start + k >= i * T for k in range(T)])
         for i, start in enumerate(starts)
     ]
-
-
-def unique_names(sequences: Iterable[PoseSequence]) -> tuple[PoseSequence, ...]:
-    """The sequences.
-
-    Raises:
-        DatasetError: a name comes twice.
-    """
-    seen: set[str] = set()
-    kept = tuple(sequences)
-    for sequence in kept:
-        if sequence.name in seen:
-            raise DatasetError(f"two sequences are named {sequence.name}; rename one of them")
-        seen.add(sequence.name)
-    return kept

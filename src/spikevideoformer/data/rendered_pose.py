@@ -89,7 +89,7 @@ def _truth(path: Path) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], PoseTru
     """Names and parents of the joints, the body, and frames per second."""
     arrays = read_npz(path, _SHAPES, texts=("joint_names",))
     names = tuple(arrays["joint_names"].tolist())
-    parents = tuple(int(parent) for parent in arrays["parents"])
+    parents = tuple(arrays["parents"].tolist())
     times_s = arrays["times_s"]
     F, J = arrays["joints3d"].shape[:2]
     if not len(times_s) == F or not len(names) == len(parents) == J:
@@ -97,9 +97,10 @@ def _truth(path: Path) -> tuple[tuple[tuple[str, ...], tuple[int, ...]], PoseTru
             f"{path} has {F} frames of {J} joints, but {len(times_s)} times, {len(names)} names and"
             f" {len(parents)} parents"
         )
-    if parents[:1] != (-1,) or not all(0 <= p < j for j, p in enumerate(parents[1:], start=1)):
+    tree = arrays["parents"].dtype.kind in "iu" and parents[:1] == (-1,)
+    if not tree or not all(0 <= p < j for j, p in enumerate(parents[1:], start=1)):
         raise ValueError(f"{path} has parents that are no tree with its root first")
-    steps_s = np.diff(times_s)
+    steps_s = np.diff(np.where(np.isfinite(times_s), times_s, np.nan))
     step_s = float(steps_s.mean()) if F > 1 else 1.0
     if not step_s > 0 or not (np.abs(steps_s - step_s) < 0.01 * step_s).all():
         raise ValueError(f"{path} has times_s that are not evenly spaced")
