@@ -1,9 +1,9 @@
 """SMPL, from the file that its licence lets each user download but nobody pass on.
 
 The official file is a pickle, which can run any program when it is read. :func:`convert_smpl`
-reads it with nothing but inert classes of ours and writes what joints need as safetensors:
-24 joints, as linear functions of 10 shape values. Vertices, their weights and the pose blend shapes
-are left out: without vertices they have no effect.
+reads it inertly and writes what joints need as safetensors: 24 joints, as linear functions of 10
+shape values. Vertices, their weights and the pose blend shapes are left out: without vertices they
+have no effect.
 
 Source: Loper et al., "SMPL: A Skinned Multi-Person Linear Model" (SIGGRAPH Asia 2015).
 """
@@ -11,13 +11,10 @@ Source: Loper et al., "SMPL: A Skinned Multi-Person Linear Model" (SIGGRAPH Asia
 from __future__ import annotations
 
 import json
-import math
-import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from spikevideoformer.body.inert_pickle import MOST_BYTES, read_inert_pickle, reason_of
 from spikevideoformer.body.skeleton import BodyModel, Skeleton, forward_kinematics
 from spikevideoformer.files import write_atomically
 
@@ -45,9 +43,7 @@ SMPL_PARENTS: tuple[int, ...] = (
 NUM_BETAS = 10
 
 _FORMAT = "spikevideoformer.smpl.1"
-_MOST_BYTES = 2**30  # the official files have 40 to 250 MB
 _FARTHEST = 1000.0  # metres; no NaN is nearer
-_MOST_VERTICES = 100_000  # SMPL has 6890
 _WHERE = (
     "SMPL is licensed to each user and not part of this package: register at"
     " https://smpl.is.tue.mpg.de, accept the licence (non-commercial), download SMPL 1.1.0 for"
@@ -163,8 +159,8 @@ def convert_smpl(source: Path, out: Path) -> None:
         raise ValueError(f"no file {source}. {_WHERE}")
     if out.suffix != ".safetensors":
         raise ValueError(f"{out} must end in .safetensors, the only format that is written")
-    if source.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"{source} has more than {_MOST_BYTES // 2**20} MiB; give an SMPL file")
+    if source.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{source} has more than {MOST_BYTES // 2**20} MiB; give an SMPL file")
     read = {".pkl": _read_pickle, ".npz": _read_npz}.get(source.suffix)
     if read is None:
         raise ValueError(f"{source} must be .pkl or .npz, as downloaded. {_WHERE}")
@@ -228,178 +224,16 @@ def _array(source: Path, name: str, value: Any) -> NDArray[np.float64]:
 def _read_npz(source: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(source) as archive:
-            if sum(member.file_size for member in archive.infolist()) > _MOST_BYTES:
-                raise ValueError(f"unpacks to more than {_MOST_BYTES // 2**20} MiB")
+            if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
+                raise ValueError(f"unpacks to more than {MOST_BYTES // 2**20} MiB")
         with np.load(source, allow_pickle=False) as file:
             return {name: file[name] for name in _NEEDED if name in file}
     except Exception as error:  # a damaged archive can fail in any way
-        raise ValueError(f"{source} cannot be read ({_one_line(error)}). {_WHERE}") from error
+        raise ValueError(f"{source} cannot be read ({reason_of(error)}). {_WHERE}") from error
 
 
 def _read_pickle(source: Path) -> dict[str, Any]:
     try:
-        with source.open("rb") as file:
-            entries = _InertUnpickler(file, encoding="latin1").load()
-        if not isinstance(entries, dict):
-            raise pickle.UnpicklingError("it holds no dictionary")
-        return {name: _resolve(entries[name]) for name in _NEEDED if name in entries}
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise ValueError(f"{source} cannot be read ({_one_line(error)}). {_WHERE}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-class _Inert:
-    """Stands for an object in a pickle: keeps what it is made of, and does nothing."""
-
-    args: tuple[Any, ...] = ()
-    state: Any = None
-
-    def __init__(self, *args: Any) -> None:
-        self.args = args
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def array(self) -> NDArray[Any]:
-        """The numbers that the object stands for."""
-        raise pickle.UnpicklingError("an array is something else")
-
-    def field(self, name: str) -> Any:
-        """An attribute that the object was saved with."""
-        if not isinstance(self.state, dict) or name not in self.state:
-            raise pickle.UnpicklingError(f"an object has no {name}")
-        return _resolve(self.state[name])
-
-
-def _resolve(value: Any) -> Any:
-    return value.array() if isinstance(value, _Inert) else value
-
-
-class _Reconstructor(_Inert):
-    """`copyreg._reconstructor`, by which old protocols make an object of a class."""
-
-    def array(self) -> NDArray[Any]:
-        kind = self.args[0]
-        if not isinstance(kind, type) or not issubclass(kind, _Inert):
-            raise pickle.UnpicklingError("an object is of no class")
-        made = kind()
-        made.__setstate__(self.state)
-        return made.array()
-
-
-class _Latin1(_Inert):
-    """`_codecs.encode`, by which Python 3 writes bytes in old protocols."""
-
-
-class _Dtype(_Inert):
-    def dtype(self) -> np.dtype[Any]:
-        code, order = self.args[0], self.state[1]
-        if not re.fullmatch(r"[fiu][1248]", code) or order not in ("<", ">", "|"):
-            raise pickle.UnpicklingError(f"an array is of type {code!r:.20}, not of numbers")
-        return np.dtype(order + code)
-
-
-class _Array(_Inert):
-    """`numpy.core.multiarray._reconstruct`: what an array holds is its state."""
-
-    def array(self) -> NDArray[Any]:
-        _, shape, dtype, fortran, data = self.state
-        return _numbers(data, dtype, shape, "F" if fortran else "C")
-
-
-class _Buffer(_Inert):
-    """`numpy.core.numeric._frombuffer`: likewise, as arguments."""
-
-    def array(self) -> NDArray[Any]:
-        data, dtype, shape, order = self.args
-        return _numbers(data, dtype, shape, order)
-
-
-def _numbers(
-    data: Any, dtype: Any, shape: tuple[int, ...], order: Literal["C", "F"]
-) -> NDArray[Any]:
-    if isinstance(data, _Latin1):
-        data = data.args[0]
-    if isinstance(data, str):  # bytes of Python 2, read as latin1
-        data = data.encode("latin1")
-    if not isinstance(data, bytes | bytearray) or not isinstance(dtype, _Dtype):
-        raise pickle.UnpicklingError("an array holds objects, not numbers")
-    return np.frombuffer(data, dtype.dtype()).reshape(shape, order=order)
-
-
-class _Chumpy(_Inert):
-    """`chumpy.Ch`, a constant of the library that SMPL was fitted with."""
-
-    def array(self) -> NDArray[Any]:
-        return self.field("x")
-
-
-class _Csc(_Inert):
-    """`scipy.sparse.csc_matrix`, made dense."""
-
-    rows_compressed = False
-
-    def array(self) -> NDArray[Any]:
-        shape = tuple(int(n) for n in self.field("_shape"))
-        data, indices, starts = (self.field(name) for name in ("data", "indices", "indptr"))
-        if len(shape) != 2 or not all(0 < n <= _MOST_VERTICES for n in shape):
-            raise pickle.UnpicklingError(f"a sparse matrix is of size {shape}")
-        if math.prod(shape) * 8 > _MOST_BYTES:
-            raise pickle.UnpicklingError(f"a sparse matrix is of size {shape}")
-        lines, across = shape if self.rows_compressed else shape[::-1]
-        per_line = np.diff(starts)
-        if (
-            len(per_line) != lines
-            or starts[0] != 0
-            or (per_line < 0).any()
-            or not len(data) == len(indices) == starts[-1]
-            or ((indices < 0) | (indices >= across)).any()
-        ):
-            raise pickle.UnpicklingError("a sparse matrix has indices beyond its size")
-        dense = np.zeros((lines, across))
-        np.add.at(dense, (np.repeat(np.arange(lines), per_line), indices), data)
-        return dense if self.rows_compressed else dense.T
-
-
-class _Csr(_Csc):
-    rows_compressed = True
-
-
-_STANDS_FOR: dict[tuple[str, str], type[_Inert]] = {
-    ("numpy", "ndarray"): _Inert,
-    ("numpy", "dtype"): _Dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy.core.multiarray", "scalar"): _Inert,
-    ("numpy.core.numeric", "_frombuffer"): _Buffer,
-    ("scipy.sparse.csc", "csc_matrix"): _Csc,
-    ("scipy.sparse.csr", "csr_matrix"): _Csr,
-    ("chumpy.ch", "Ch"): _Chumpy,
-    ("copyreg", "_reconstructor"): _Reconstructor,
-    ("builtins", "object"): _Inert,
-    ("builtins", "set"): _Inert,
-    ("_codecs", "encode"): _Latin1,
-}
-# Modules have had other names: in Python 2, before numpy 2 and in newer scipy.
-_RENAMED = {"copy_reg": "copyreg", "__builtin__": "builtins"} | {
-    "numpy._core.multiarray": "numpy.core.multiarray",
-    "numpy._core.numeric": "numpy.core.numeric",
-    "scipy.sparse._csc": "scipy.sparse.csc",
-    "scipy.sparse._csr": "scipy.sparse.csr",
-}
-
-
-class _InertUnpickler(pickle.Unpickler):
-    """Reads a pickle to plain values and `_Inert` objects; any other name is an error.
-
-    Everything that a pickle can call it must first look up here, so it can call these classes,
-    which keep their arguments, and nothing else.
-    """
-
-    def find_class(self, module: str, name: str) -> type[_Inert]:
-        stand_in = _STANDS_FOR.get((_RENAMED.get(module, module), name))
-        if stand_in is None:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which may be harmful")
-        return stand_in
+        return read_inert_pickle(source, _NEEDED)
+    except ValueError as error:
+        raise ValueError(f"{error}. {_WHERE}") from error

@@ -7,14 +7,15 @@ labelled is NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from spikevideoformer.body.skeleton import BodyModel, Skeleton, forward_kinematics
@@ -32,11 +33,12 @@ class PoseTruth:
     """What is known of the body in F frames of a video with J joints.
 
     Args:
-        joints: in metres, camera coordinates. The first joint is the root.
-        points: the joints in the picture (x, y), in pixels, where pixel i covers i to i + 1.
-        rotations: of each joint against its parent, the first against the camera; None where the
-            data set has none.
-        shape: shape values of an SMPL body; None where there are none.
+        joints: in metres, camera coordinates, [F, J, 3]. The first joint is the root.
+        points: the joints in the picture (x, y), in pixels, where pixel i covers i to i + 1,
+            [F, J, 2].
+        rotations: of each joint against its parent, the first against the camera, [F, J, 3, 3];
+            None where the data set has none.
+        shape: shape values of an SMPL body, [S]; None where there are none.
         focal_px: focal lengths in x and y.
         centre_px: principal point (x, y).
 
@@ -45,24 +47,24 @@ class PoseTruth:
             not above 0.
     """
 
-    joints: Float32[np.ndarray, "F J 3"]
-    points: Float32[np.ndarray, "F J 2"]
-    rotations: Float32[np.ndarray, "F J 3 3"] | None = None
-    shape: Float32[np.ndarray, " S"] | None = None
+    joints: NDArray[np.float32]
+    points: NDArray[np.float32]
+    rotations: NDArray[np.float32] | None = None
+    shape: NDArray[np.float32] | None = None
     focal_px: tuple[float, float]
     centre_px: tuple[float, float]
 
     def __post_init__(self) -> None:
-        F, J = self.joints.shape[:2]
+        F, J = (*self.joints.shape, 0, 0)[:2]
         sizes = {"joints": (F, J, 3), "points": (F, J, 2), "rotations": (F, J, 3, 3)}
         for name, size in sizes.items():
             values = getattr(self, name)
-            if values is None:
-                continue
-            if values.shape != size:
+            if values is not None and values.shape != size:
                 raise ValueError(f"{name} are {list(values.shape)}; expected {list(size)}")
-            if np.isinf(values).any():
-                raise ValueError(f"{name} hold infinite values; give NaN where nothing is known")
+        for name in (*sizes, "shape"):
+            values = getattr(self, name)
+            if values is not None and np.isinf(values).any():
+                raise ValueError(f"infinite values in {name}; give NaN where nothing is known")
         if not all(0 < f < math.inf for f in self.focal_px):
             raise ValueError(f"focal lengths are {self.focal_px}; they must be above 0")
         if not all(map(math.isfinite, self.centre_px)):
@@ -88,7 +90,8 @@ class PoseSequence:
         truth: the body in each frame.
 
     Raises:
-        ValueError: no frame, or lists of files that do not have a file for each frame.
+        ValueError: no frame, lists of files that do not have a file for each frame, or a frame rate
+            that is not above 0.
     """
 
     name: str
@@ -105,6 +108,8 @@ class PoseSequence:
                 raise ValueError(f"{self.name} has {len(files)} {what} and {len(self)} poses")
         if not len(self) or self.pictures == ():
             raise ValueError(f"{self.name} has no frame")
+        if not 0 < self.frame_rate_hz < math.inf:
+            raise ValueError(f"{self.name} has {self.frame_rate_hz} frames a second; give above 0")
 
     def __len__(self) -> int:
         return len(self.truth.joints)
@@ -166,6 +171,7 @@ class PoseIndex:
 # --- The body of a data set -----------------------------------------------------------------------
 
 _FRAMES_FOR_BONES = 8  # of a sequence; bones do not change their lengths
+_NO_BONE_M = 1e-4  # what is shorter joins two joints in one place; its direction is rounding
 
 
 def fit_skeleton(index: PoseIndex) -> Skeleton:
@@ -179,25 +185,25 @@ def fit_skeleton(index: PoseIndex) -> Skeleton:
         ValueError: no frame in which all joints are labelled, or a bone that has another direction
             in some sequences (bodies that rest in another pose cannot share rotations).
     """
-    offsets = [found for s in index.sequences if (found := _bones(s, index.parents)) is not None]
-    if not offsets:
+    found = {s.name: bones for s in index.sequences if (bones := _bones(s, index.parents))}
+    if not found:
         raise ValueError(
             f"no frame of {index.root} has all joints labelled; such a frame is needed to know the"
             " body"
         )
-    turned = [bones for bones, rotations in offsets if rotations]
-    lengths = torch.stack([bones.norm(dim=-1) for bones, _ in offsets]).mean(0)
+    lengths = torch.stack([bones.norm(dim=-1) for bones, _ in found.values()]).mean(0)
+    turned = {name: bones for name, (bones, rotations) in found.items() if rotations}
     if turned:
-        mean = torch.stack(turned).mean(0)
-        apart = [_apart(bones, mean) for bones in turned]
-        if max(apart) > 0.2:
-            names = [s.name for s in index.sequences]
+        mean = torch.stack(list(turned.values())).mean(0)
+        apart = {name: _apart(bones, mean) for name, bones in turned.items()}
+        worst = max(apart, key=apart.__getitem__)
+        if apart[worst] > 0.2:
             raise ValueError(
-                f"{names[apart.index(max(apart))]} of {index.root} has a body that rests in another"
-                " pose than the others; give it a data set of its own"
+                f"{worst} of {index.root} has a body that rests in another pose than the others;"
+                " give it a data set of its own"
             )
     else:
-        mean = offsets[0][0]
+        mean = next(iter(found.values()))[0]
     return Skeleton(index.joint_names, index.parents, _directions(mean) * lengths[:, None])
 
 
@@ -215,7 +221,7 @@ def shape_values(sequence: PoseSequence, body: BodyModel) -> Float[Tensor, " S"]
     if found is None:
         return unknown
     own, usual = found[0].norm(dim=-1), body.offsets.norm(dim=-1)
-    exists = (own > 1e-6) & (usual > 1e-6)
+    exists = (own > _NO_BONE_M) & (usual > _NO_BONE_M)
     return (own.where(exists, 1) / usual.where(exists, 1)).log().float()
 
 
@@ -245,7 +251,9 @@ def _apart(bones: Tensor, mean: Tensor) -> float:
 
 
 def _directions(bones: Tensor) -> Tensor:
-    return bones / bones.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+    """Of length 1, or 0 where there is no bone."""
+    lengths = bones.norm(dim=-1, keepdim=True)
+    return torch.where(lengths > _NO_BONE_M, bones / lengths, 0)
 
 
 # --- How frames become input ----------------------------------------------------------------------
@@ -298,12 +306,18 @@ class PoseSpec:
                     f"{name} must be one of {', '.join(accepted)}, got {getattr(self, name)!r}"
                 )
         for name in ("mean", "std"):
-            values = tuple(float(v) for v in getattr(self, name))
-            if len(values) != 3 or not all(
-                math.isfinite(v) and (name == "mean" or v > 0) for v in values
+            values = getattr(self, name)
+            if not (
+                isinstance(values, (tuple, list))
+                and len(values) == 3
+                and all(
+                    isinstance(v, (int, float)) and math.isfinite(v) and (name == "mean" or v > 0)
+                    for v in values
+                )
             ):
-                raise ValueError(f"{name} must be three finite numbers, std above 0, got {values}")
-            object.__setattr__(self, name, values)
+                positive = " above 0" if name == "std" else ""
+                raise ValueError(f"{name} must be three finite numbers{positive}, got {values!r}")
+            object.__setattr__(self, name, tuple(float(v) for v in values))
 
     @property
     def in_channels(self) -> int:
@@ -336,9 +350,12 @@ class PoseSpec:
             )
         if missing := [n for n in ("frames", "size") if n not in values]:
             raise ValueError(f"clip setting {', '.join(missing)} is missing")
-        plain = dict(values)
+        # JSON knows no tuples.
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         for name, kind in (("channels", EventChannels), ("camera", EventCamera)):
-            if isinstance(plain.get(name), Mapping):
+            if name in plain:
                 try:
                     plain[name] = kind(**plain[name])
                 except TypeError as error:
@@ -370,14 +387,3 @@ def window_positions(length: int, spec: PoseSpec, step: int) -> list[tuple[list[
         (positions[start : start + T], [start + k >= i * T for k in range(T)])
         for i, start in enumerate(starts)
     ]
-
-
-def unique_names(sequences: Iterable[PoseSequence]) -> tuple[PoseSequence, ...]:
-    """The sequences; ValueError for a name that comes twice."""
-    seen: set[str] = set()
-    kept = tuple(sequences)
-    for sequence in kept:
-        if sequence.name in seen:
-            raise DatasetError(f"two sequences are named {sequence.name}; rename one of them")
-        seen.add(sequence.name)
-    return kept

@@ -143,7 +143,7 @@ def check_sequences(
     splits_of_sound: defaultdict[Path, set[str]] = defaultdict(set)
     frames = [(sequence, frame) for sequence in index.sequences for frame in sequence.frames]
     sizes: defaultdict[int, list[tuple[SequenceFrame, tuple[int, int]]]] = defaultdict(list)
-    findings = _in_threads(
+    findings = in_threads(
         lambda item: _look_at(item[1], index.code, len(index.classes), decode),
         frames,
         workers,
@@ -194,7 +194,7 @@ def count_pixels(
     labels = [f.label for s in index.sequences for f in s.frames if f.label is not None]
     classes = len(index.classes)
     total = np.zeros(classes, np.int64)
-    for pixels in _in_threads(
+    for pixels in in_threads(
         lambda label: _pixels(read_mask(label, index.code), classes), labels, workers, progress
     ):
         total += pixels
@@ -203,7 +203,7 @@ def count_pixels(
 
 # --- Files ---------------------------------------------------------------------------------------
 
-_Fault = tuple[str, str, str]
+Fault = tuple[str, str, str]
 """Kind, reason and remedy."""
 
 
@@ -211,13 +211,13 @@ _Fault = tuple[str, str, str]
 class _Finding:
     """What looking at one frame gave: faults, height and width, and pixels of each class."""
 
-    image: _Fault | None = None
-    label: _Fault | None = None
+    image: Fault | None = None
+    label: Fault | None = None
     size: tuple[int, int] | None = None
     pixels: Int64[np.ndarray, " K"] | None = None
 
 
-def _in_threads(
+def in_threads(
     look: Callable[[_Item], _Result],
     items: Sequence[_Item],
     workers: int | None,
@@ -236,7 +236,7 @@ def _in_threads(
 
 def _look_at(frame: SequenceFrame, code: MaskCode, classes: int, decode: Decode) -> _Finding:
     full = decode == "full" and frame.label is not None
-    image_fault = _file_fault(frame.image)
+    image_fault = file_fault(frame.image)
     size: tuple[int, int] | None = None
     if image_fault is None and decode != "none":
         try:
@@ -245,7 +245,7 @@ def _look_at(frame: SequenceFrame, code: MaskCode, classes: int, decode: Decode)
             image_fault = "unreadable picture", str(error), "replace the file"
     if frame.label is None:
         return _Finding(image=image_fault, size=size)
-    label_fault, pixels = _file_fault(frame.label), None
+    label_fault, pixels = file_fault(frame.label), None
     if label_fault is None and decode != "none":
         try:
             if full:
@@ -262,7 +262,8 @@ def _look_at(frame: SequenceFrame, code: MaskCode, classes: int, decode: Decode)
     return _Finding(image=image_fault, label=label_fault, size=size, pixels=pixels)
 
 
-def _file_fault(path: Path) -> _Fault | None:
+def file_fault(path: Path) -> Fault | None:
+    """What is wrong with a file that is not there, cannot be read or holds nothing."""
     try:
         size_bytes = path.stat().st_size
     except FileNotFoundError:
