@@ -336,7 +336,10 @@ class PoseSpec:
             )
         if missing := [n for n in ("frames", "size") if n not in values]:
             raise ValueError(f"clip setting {', '.join(missing)} is missing")
-        plain = dict(values)
+        # JSON knows no tuples.
+        plain: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         for name, kind in (("channels", EventChannels), ("camera", EventCamera)):
             if isinstance(plain.get(name), Mapping):
                 try:
