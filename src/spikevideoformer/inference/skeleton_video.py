@@ -152,7 +152,7 @@ def _stage(scale: float) -> np.ndarray:
         drawing.bar(SIDE_MARGIN + end - 1, middle - 7, 2, 14, TEXT)
     drawing.text(SIDE_MARGIN + scale + 12, middle, "1 m", size=14)
     note = "from the side; the camera is on the left"
-    drawing.text(SIDE_WIDTH - SIDE_MARGIN, middle, note, size=12, colour=MUTED, align="right")
+    drawing.text(SIDE_MARGIN / 2, SIDE_MARGIN / 2, note, size=12, colour=MUTED)
     return drawing.pixels()
 
 
