@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from spikevideoformer.deploy.fold import fold_for_inference
     from spikevideoformer.energy.cost import CostTable
     from spikevideoformer.energy.report import energy_report
+    from spikevideoformer.inference.pose_tracker import PoseTracker
     from spikevideoformer.inference.predictor import VideoPredictor
     from spikevideoformer.inference.segmenter import VideoSegmenter
     from spikevideoformer.models.config import ModelConfig, list_models
@@ -26,6 +27,7 @@ _HOME = {
     "InferenceEngine": "deploy.engine",
     "ModelConfig": "models.config",
     "NeuronConfig": "ops.lif",
+    "PoseTracker": "inference.pose_tracker",
     "SpikeVideoFormer": "models.spikevideoformer",
     "VideoPredictor": "inference.predictor",
     "VideoSegmenter": "inference.segmenter",
@@ -43,6 +45,7 @@ __all__ = [
     "InferenceEngine",
     "ModelConfig",
     "NeuronConfig",
+    "PoseTracker",
     "SpikeVideoFormer",
     "VideoPredictor",
     "VideoSegmenter",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import spikevideoformer as svf
+from spikevideoformer.data.motions import standing_skeleton
 from spikevideoformer.deploy import engine as engine_module
 from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -50,6 +51,8 @@ VARIANTS = {
     "segmentation": {"task": "segmentation", "pad_input": True},
     "segmentation_spatial_only": {"task": "segmentation", "design": "spatial_only"},
     "segmentation_integer": {"task": "segmentation", "neuron": "integer_lif"},
+    "pose": {"task": "pose", "body": standing_skeleton(), "readout": "membrane"},
+    "pose_spike": {"task": "pose", "body": standing_skeleton(), "readout": "spike"},
 }
 
 

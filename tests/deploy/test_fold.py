@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import spikevideoformer as svf
+from spikevideoformer.data.motions import standing_skeleton
 from spikevideoformer.deploy import fold as fold_module
 from spikevideoformer.deploy.fold import (
     FoldedAttention,
@@ -232,6 +233,16 @@ def test_segmentation(preset, neuron, repconv, sepconv):
     video = _video(2, 3, 3, 40, 44)
     assert _assert_same(model, folded, video) > 0.9
     assert folded(video).shape == (2, 3, 5, 40, 44)
+
+
+@pytest.mark.parametrize("readout", ["membrane", "spike"])
+def test_pose(readout):
+    torch.manual_seed(0)
+    body = standing_skeleton()
+    model = _lively(svf.create_model("svf_nano", task="pose", body=body, readout=readout))
+    folded = fold_for_inference(model)
+    assert (folded.task, folded.body) == ("pose", body)
+    assert _assert_same(model, folded, _video(2, 3, 3, 32, 48)) > 0.9
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ A network without spikes has no firing rate, and its band no such row.
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from bisect import bisect_right
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 
 from spikevideoformer.data import video as video_io
+from spikevideoformer.files import part_of
 from spikevideoformer.inference.predictor import PredictionResult, WindowPrediction
 
 MAX_WIDTH, MAX_HEIGHT = 1280, 960  # larger frames are scaled down; text stays legible at these
@@ -46,6 +48,8 @@ CURSOR = (255, 255, 255)
 COLOURS = ("#4cc38a", "#f5a524", "#5b9dff", "#e5679b", "#b48ef0", "#3fc7d4", "#e2745b", "#c3c94b")
 
 Shown = TypeVar("Shown")
+
+log = logging.getLogger(__name__)
 
 
 def write_annotated(
@@ -332,3 +336,25 @@ def constant_rate(
         held = timestamp_s, frame
     if held is not None:
         yield count / rate_hz, held[1]
+
+
+def write_playable(out: Path, pictures: Iterable[np.ndarray], rate_hz: float) -> None:
+    """Write a video that can be played while it grows.
+
+    Until it is complete it is ``<stem>.part.mp4``; an interrupted run leaves it there, and says so.
+
+    Args:
+        out: file to write (``.mp4``).
+        pictures: uint8 [H, W, 3], all of one size.
+        rate_hz: pictures per second.
+
+    Raises:
+        VideoError: the video cannot be written.
+    """
+    part = part_of(out)
+    try:
+        video_io.write_video(out, pictures, rate_hz, part=part)
+    except KeyboardInterrupt:
+        if part.exists():
+            log.warning("%s holds what was done before the interruption", part)
+        raise

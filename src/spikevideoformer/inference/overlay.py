@@ -14,7 +14,6 @@ with the largest area so far are shown.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ import numpy as np
 from spikevideoformer.data import video as video_io
 from spikevideoformer.data.masks import write_mask
 from spikevideoformer.data.sequence import Colour
-from spikevideoformer.files import part_of, save_figure
+from spikevideoformer.files import save_figure
 from spikevideoformer.inference.annotate import (
     MUTED,
     OTHER,
@@ -37,6 +36,7 @@ from spikevideoformer.inference.annotate import (
     fit_frame,
     missing_glyphs_allowed,
     playable_rate,
+    write_playable,
 )
 from spikevideoformer.inference.segmenter import (
     SegmentationPrediction,
@@ -49,8 +49,6 @@ from spikevideoformer.inference.segmenter import (
 LEGEND_CLASSES = 40  # that a legend has room for
 PLOT_CLASSES = 20  # that the plot of areas tells apart
 PLOT_COLUMNS = 1000  # of the plot of areas; more moments than these are averaged
-
-log = logging.getLogger(__name__)
 
 
 def write_segmentation(
@@ -102,13 +100,7 @@ def write_segmentation(
 
     rate_hz = playable_rate(info.frame_rate_hz)
     pictures = (overlay.draw(frame) for _, frame in constant_rate(segmented(), rate_hz))
-    part = part_of(out)
-    try:
-        video_io.write_video(out, pictures, rate_hz, part=part)
-    except KeyboardInterrupt:
-        if part.exists():
-            log.warning("%s holds what was done before the interruption", part)
-        raise
+    write_playable(out, pictures, rate_hz)
     result = tally.result(segmenter, os.fspath(path), None)
     if masks is not None:
         for old in masks.glob("*.png"):

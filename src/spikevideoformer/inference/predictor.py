@@ -1,4 +1,6 @@
-"""From a video to labels with probabilities and firing rates (masks: `segmenter`).
+"""From a video to labels with probabilities and firing rates.
+
+Masks are in `segmenter`, poses in `pose_tracker`.
 
 A video is read once, as a stream of windows; every window becomes one clip of the network, and
 windows of several videos share a batch. The answer for the video is the mean of the probabilities
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor
 
 from spikevideoformer.data.clip import Clip, ClipSpec
+from spikevideoformer.data.pose_sequence import PoseSpec
 from spikevideoformer.data.sequence import SegmentationSpec
 from spikevideoformer.data.transforms import eval_transform
 from spikevideoformer.data.video import (
@@ -38,6 +41,7 @@ from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Engine = Literal["auto", "model", "exact", "int8"]
+AnySpec = ClipSpec | SegmentationSpec | PoseSpec
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -126,14 +130,14 @@ class VideoPredictor:
     """
 
     task: ClassVar[str] = "classification"
-    _spec: ClassVar[type[ClipSpec] | type[SegmentationSpec]] = ClipSpec
+    _spec: ClassVar[type[AnySpec]] = ClipSpec
     clip: ClipSpec
 
     def __init__(
         self,
         model: SpikeVideoFormer,
         *,
-        clip: ClipSpec | SegmentationSpec | None = None,
+        clip: AnySpec | None = None,
         classes: Sequence[str] | None = None,
         device: str = "auto",
         precision: Precision = "32-true",
@@ -180,14 +184,15 @@ class VideoPredictor:
         cls,
         folder: VideoPath,
         *,
-        clip: ClipSpec | SegmentationSpec | None = None,
+        clip: AnySpec | None = None,
         device: str = "auto",
         precision: Precision = "32-true",
         engine: Engine = "auto",
     ) -> VideoPredictor:
         """Load a model folder, or a model of the Hugging Face hub.
 
-        For a model that segments this is a ``segmenter.VideoSegmenter``.
+        For a model that segments this is a ``segmenter.VideoSegmenter``, for one that finds poses
+        a ``pose_tracker.PoseTracker``.
 
         Args:
             folder: ``config.json`` and ``model.safetensors``, or a hub id (owner/name).
@@ -204,6 +209,10 @@ class VideoPredictor:
             from spikevideoformer.inference.segmenter import VideoSegmenter
 
             cls = VideoSegmenter
+        if cls is VideoPredictor and model.task == "pose":
+            from spikevideoformer.inference.pose_tracker import PoseTracker
+
+            cls = PoseTracker
         return cls(model, clip=clip, device=device, precision=precision, engine=engine)
 
     def predict(

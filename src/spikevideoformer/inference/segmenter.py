@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.masks import distinct_palette
 from spikevideoformer.data.sequence import IGNORED, SegmentationSpec
 from spikevideoformer.data.transforms import picture_input
@@ -34,6 +33,7 @@ from spikevideoformer.data.video import (
 )
 from spikevideoformer.inference.inputs import VideoArray, VideoPath, expand_inputs
 from spikevideoformer.inference.predictor import (
+    AnySpec,
     Engine,
     FailedPrediction,
     Precision,
@@ -164,7 +164,7 @@ class VideoSegmenter(VideoPredictor):
         self,
         model: SpikeVideoFormer,
         *,
-        clip: ClipSpec | SegmentationSpec | None = None,
+        clip: AnySpec | None = None,
         classes: Sequence[str] | None = None,
         palette: Sequence[tuple[int, ...]] | None = None,
         device: str = "auto",
@@ -194,7 +194,7 @@ class VideoSegmenter(VideoPredictor):
         cls,
         folder: VideoPath,
         *,
-        clip: ClipSpec | SegmentationSpec | None = None,
+        clip: AnySpec | None = None,
         device: str = "auto",
         precision: Precision = "32-true",
         engine: Engine = "auto",
@@ -252,7 +252,7 @@ class VideoSegmenter(VideoPredictor):
             ValueError: wrong arguments, or an array that is no video.
         """
         if isinstance(video, (np.ndarray, Tensor)):
-            frames = _array_frames(*checked_array(video, frame_rate_hz))
+            frames = array_frames(*checked_array(video, frame_rate_hz))
         else:
             path = path_of(video, frame_rate_hz)
             frames = iter_frames(path, limits=limits, sequence_rate_hz=sequence_rate_hz)
@@ -431,7 +431,8 @@ class SegmentationTally:
         )
 
 
-def _array_frames(frames: Tensor, frame_rate_hz: float) -> Iterator[VideoFrame]:
+def array_frames(frames: Tensor, frame_rate_hz: float) -> Iterator[VideoFrame]:
+    """The pictures of an array, with their times."""
     for i, image in enumerate(frames.cpu().numpy()):
         yield VideoFrame(timestamp_s=i / frame_rate_hz, duration_s=1 / frame_rate_hz, image=image)
 
