@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from spikevideoformer.data.motions import LabelledMotion
     from spikevideoformer.data.sequence import SegmentationSpec
     from spikevideoformer.data.video import DecodeLimits, VideoError
+    from spikevideoformer.inference.pose_tracker import PosePrediction
     from spikevideoformer.inference.predictor import FailedPrediction, PredictionResult
     from spikevideoformer.inference.segmenter import SegmentationPrediction
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -939,6 +940,61 @@ def _predict_masks(
     return failures
 
 
+def _predict_poses(
+    arguments: Namespace,
+    model: SpikeVideoFormer,
+    videos: Sequence[str],
+    targets: dict[str, Path],
+) -> int:
+    """Track the body in videos; how many could not be read."""
+    from spikevideoformer.body.bvh import write_bvh
+    from spikevideoformer.body.smpl import load_body
+    from spikevideoformer.data.video import VideoError
+    from spikevideoformer.inference.pose_tracker import PoseTracker
+    from spikevideoformer.inference.skeleton_video import write_overlay, write_side_view
+    from spikevideoformer.progress import progress_on_stderr
+
+    running, reading = _predict_settings(arguments)
+    tracker = PoseTracker(
+        model,
+        body=None if arguments.body is None else load_body(arguments.body),
+        field_of_view_deg=arguments.field_of_view_deg,
+        focal_px=arguments.focal_px,
+        box=arguments.box,
+        **running,
+    )
+    failures = 0
+    for video in videos:
+        extra = {}
+        try:
+            with progress_on_stderr("frame") as tell:
+                if video not in targets:
+                    result = tracker.predict(video, progress=tell, **reading)
+                else:
+                    target = targets[video]
+                    result = write_overlay(video, tracker, target, progress=tell, **reading)
+                    side, motion, data = map(target.with_suffix, (".side.mp4", ".bvh", ".json"))
+                    write_side_view(result, tracker.body, side)
+                    write_bvh(motion, result.motion(tracker.body))
+                    write_atomically(data, result.write_json)
+                    extra = {
+                        "annotated": str(target),
+                        "side_view": str(side),
+                        "motion": str(motion),
+                        "json": str(data),
+                    }
+        except VideoError as error:
+            failures += 1
+            _note_failure(error)
+            continue
+        if arguments.json:
+            _print_json(result.to_dict(frames=not extra) | extra)
+        else:
+            print("\n".join([_pose_line(result), *(f"  {k}: {v}" for k, v in extra.items())]))
+            sys.stdout.flush()
+    return failures
+
+
 def _note_failure(failure: FailedPrediction | VideoError) -> None:
     from spikevideoformer.data.sample import one_line
 
@@ -970,6 +1026,20 @@ def _segmentation_line(result: SegmentationPrediction) -> str:
     if result.firing_rate is not None:
         about.insert(1, f"firing rate {result.firing_rate:.3f}")
     return one_line(f"{result.path}: {areas} ({', '.join(about)})")
+
+
+def _pose_line(result: PosePrediction) -> str:
+    from spikevideoformer.data.sample import one_line
+
+    x, y, z = result.joints[:, 0].mean(0).tolist()
+    about = [f"{len(result.timestamps_s)} frames in {result.duration_s:.2f} s"]
+    if result.firing_rate is not None:
+        about.append(f"firing rate {result.firing_rate:.3f}")
+    about.append(f"engine {result.engine}")
+    return one_line(
+        f"{result.path}: {len(result.joint_names)} joints, {result.joint_names[0]} on average at "
+        f"{x:.2f} {y:.2f} {z:.2f} m right of, below and before the camera ({', '.join(about)})"
+    )
 
 
 def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:
