@@ -1,7 +1,10 @@
-"""Rendered motion capture: pose from pictures and from events, and actions.
+r"""Rendered motion capture: pose from pictures and from events, and actions.
 
-    svf render --mocap ../shared/data/mocap --out runs/motions --clips-per-motion 8
-    python benchmarks/motion.py --data runs/motions
+    svf render --mocap ../shared/data/mocap --out runs/motions --clips-per-motion 8 --size 96 \
+        --frame-rate-hz 10
+    svf render --mocap ../shared/data/mocap --out runs/motions20 --clips-per-motion 8 --size 96 \
+        --frame-rate-hz 20 --frames 64
+    python benchmarks/motion.py --data runs/motions --event-data runs/motions20
 
 trains the recipes of configs/motion_pose_nano.yaml and configs/motion_actions_nano.yaml in these
 variants and measures the LAST epoch of each on the validation motions, whose performer or style is
@@ -10,7 +13,8 @@ not in training (no epoch is chosen by looking at it).
     pose-hamming-S     poses as in the recipe, seed S = 0, 1, 2
     pose-dot-S         attention by the dot product, the same seeds
     pose-spatial-0     every frame for itself
-    pose-events-0      an event camera, simulated from the pictures, instead of them
+    pose-events-0      an event camera instead of pictures, simulated from the same clips at twice
+                       their frame rate
     actions-hamming-S, actions-dot-S, actions-spatial-S
                        what is done, of the same designs and seeds
 
@@ -77,7 +81,11 @@ def variants(arguments: argparse.Namespace) -> dict[str, TrainConfig]:
             configs[f"actions-{design}-{seed}"] = replace(actions, seed=seed, **change)
     configs["pose-events-0"] = replace(pose, pose=replace(pose.pose, input="events"))
     return {
-        name: replace(config, data=arguments.data, out=arguments.out / name)
+        name: replace(
+            config,
+            data=arguments.event_data if "events" in name else arguments.data,
+            out=arguments.out / name,
+        )
         for name, config in configs.items()
     }
 
@@ -238,6 +246,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="what svf render wrote")
+    parser.add_argument("--event-data", type=Path, required=True, help="the same, at 20 Hz")
     parser.add_argument("--out", type=Path, default=Path("runs/motion"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="train these and draw nothing")

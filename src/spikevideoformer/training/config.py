@@ -111,7 +111,8 @@ class PoseOptions:
         rotation_weight: of the angle of rotations, in 1 / rad.
         joints3d_weight: of the distance of joints from the root, in 1 / m.
         joints2d_weight: of the distance in the picture, as a share of its side.
-        shape_weight: of the squared error of shape values.
+        shape_weight: of the squared error of shape values; None: 0.1 with SMPL, whose values are in
+            standard deviations, and 10 with a skeleton, whose values are logarithms of lengths.
         translation_weight: of the error of the place of the root, in 1 / m.
         smoothness_weight: of the error of the acceleration, in frame^2 / m.
 
@@ -130,7 +131,7 @@ class PoseOptions:
     rotation_weight: float = 1.0
     joints3d_weight: float = 5.0
     joints2d_weight: float = 5.0
-    shape_weight: float = 0.1
+    shape_weight: float | None = None
     translation_weight: float = 1.0
     smoothness_weight: float = 1.0
 
@@ -151,7 +152,10 @@ class PoseOptions:
     def weights(self) -> PoseLossWeights:
         """Of the terms of the loss."""
         names = [f.name for f in fields(PoseLossWeights)]
-        return PoseLossWeights(**{name: getattr(self, f"{name}_weight") for name in names})
+        weights = {name: getattr(self, f"{name}_weight") for name in names}
+        if self.shape_weight is None:
+            weights["shape"] = 10.0 if self.body is None else 0.1
+        return PoseLossWeights(**weights)
 
     @property
     def channels(self) -> EventChannels:
@@ -179,8 +183,8 @@ class TrainConfig:
         drop_path: stochastic depth of the last block, in [0, 1); None for the preset's.
         readout: what the classifier reads: membrane; spike as published, which starts silent and
             does not train from scratch (docs/initialisation.md); or gru, of an ordinary network.
-            None: gru for the presets that have it, else membrane. Segmentation reads spikes, pose
-            spikes or membranes.
+            None: gru for the presets that have it, else membrane for classification, and spike for
+            pose, which learns faster from spikes (docs/pose.md). Segmentation reads spikes.
         residual_gain: initial weight of each residual branch, in [0, 1]; None for the preset's.
         init_from: a released model folder whose weights to start from, where they fit.
         frames: T, frames per clip.
@@ -343,10 +347,14 @@ class TrainConfig:
         values = {name: getattr(self, name) for name in _MODEL_OPTIONS}
         if self.task == "segmentation":
             values["pad_input"] = True  # pictures have any height and width
-        elif self.readout is None and preset(self.model).readout != "gru":
-            values["readout"] = "membrane"  # the published one does not train from scratch
         if self.task == "pose":
             values["in_channels"] = self.pose_spec.in_channels
+        if (
+            self.task == "classification"
+            and self.readout is None
+            and preset(self.model).readout != "gru"
+        ):
+            values["readout"] = "membrane"  # the published one does not train from scratch
         return {name: value for name, value in values.items() if value is not None}
 
     @property
