@@ -16,7 +16,8 @@ not in training (no epoch is chosen by looking at it).
     pose-events-0      an event camera instead of pictures, simulated from the same clips at twice
                        their frame rate
     actions-hamming-S, actions-dot-S, actions-spatial-S
-                       what is done, of the same designs and seeds
+                       what is done, of the same designs and three seeds each, from the backbone
+                       that learned poses with seed 0 of that design
 
 Beside them stand the mean pose of the training motions, and the most frequent action.
 
@@ -78,7 +79,12 @@ def variants(arguments: argparse.Namespace) -> dict[str, TrainConfig]:
         for design, change in DESIGNS.items():
             if design != "spatial" or seed == 0:
                 configs[f"pose-{design}-{seed}"] = replace(pose, seed=seed, **change)
-            configs[f"actions-{design}-{seed}"] = replace(actions, seed=seed, **change)
+            configs[f"actions-{design}-{seed}"] = replace(
+                actions,
+                seed=seed,
+                init_from=arguments.out / f"pose-{design}-0/last_model",
+                **change,
+            )
     configs["pose-events-0"] = replace(pose, pose=replace(pose.pose, input="events"))
     return {
         name: replace(
