@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import av
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 
 from spikevideoformer import cli
 from spikevideoformer.cli import VERBS, annotated_names, main
@@ -556,6 +558,44 @@ def test_demo_of_segmentation_goes_the_whole_way(
     assert "resuming" in err
 
 
+def test_demo_of_pose_goes_the_whole_way(
+    svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spikevideoformer.data.render import RenderSpec
+    from spikevideoformer.demo import pose as demo
+
+    small = demo.PoseRecipe(
+        motions=5,
+        clips_per_motion=1,
+        clip=RenderSpec(size=32, frames=4, frame_rate_hz=10.0, supersampling=1),
+        training=replace(
+            demo.PoseRecipe().training, epochs=1, frames=3, size=32, warmup_epochs=0.0
+        ),
+    )
+    monkeypatch.setattr(demo.run_pose_demo, "__kwdefaults__", {"recipe": small})
+    status, out, err = svf("demo", "--task", "pose", "--out", tmp_path / "demo")
+    assert status == 0
+    lines = dict(line.split(":", 1) for line in out.splitlines())
+    assert "mm of 24 validation frames" in lines["network"]  # 6 motions of 4 frames
+    errors = [
+        [float(mm) for mm in re.findall(r"([\d.]+) mm", lines[name])]
+        for name in ("network", "mean pose")
+    ]
+    assert all(0 < pa < mpjpe < 1000 for mpjpe, pa in errors)
+    # after so few steps the network says little but the mean pose, from which it starts
+    assert errors[0][1] == pytest.approx(errors[1][1], rel=0.2)
+    for stage in range(1, 5):
+        assert f"[{stage}/4" in err
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.count("data:video/mp4;base64,") == page.count("<video") == 6
+    assert page.count("data:image/png;base64,") == 3
+    assert "://" not in page
+    assert matplotlib.image.imread(tmp_path / "demo" / "poses.png").size
+    again, _, err = svf("demo", "--task", "pose", "--out", tmp_path / "demo")
+    assert again == 0
+    assert "resuming" in err
+
+
 def test_no_video_is_written_onto_an_input_even_for_a_while(tmp_path: Path) -> None:
     from spikevideoformer.cli import annotated_names
 
@@ -783,6 +823,90 @@ def test_what_is_for_classification_only(svf, segmentation_folder: Path, tmp_pat
     status, _, err = svf("theory", "--model", segmentation_folder, "a.mp4", "--out", tmp_path)
     assert status == 2
     assert "is made for segmentation; give a model for classification" in err
+
+
+@pytest.fixture(scope="session")
+def pose_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Untrained nano networks that find a body in pictures and in events, two frames a clip."""
+    from spikevideoformer.bench.inputs import random_video, settle_norms
+    from spikevideoformer.data.motions import standing_skeleton
+    from spikevideoformer.data.pose_sequence import PoseSpec
+    from spikevideoformer.models.spikevideoformer import create_model
+
+    folders = {}
+    for kind in ("rgb", "events"):
+        clip = PoseSpec(frames=2, size=32, frame_rate_hz=5.0, input=kind, crop="person")
+        model = create_model(
+            *("svf_nano", "pose"),
+            body=standing_skeleton(),
+            in_channels=clip.in_channels,
+            residual_gain=1.0,
+        )
+        settle_norms(model, random_video(2, 2, clip.in_channels, 32, 32))
+        folders[kind] = tmp_path_factory.mktemp(kind)
+        model.save_pretrained(folders[kind], clip=clip.to_dict())
+    return folders
+
+
+@pytest.mark.parametrize("kind", ["rgb", "events"])
+@pytest.mark.parametrize(
+    ("options", "clip", "says"),
+    [
+        ([], [2, 32], "MADE clip"),
+        (["--size", "16", "--frames", "1"], [1, 16], "MADE clip"),
+        (["VIDEO"], [2, 32], "on 2 clips of the videos given"),
+    ],
+)
+def test_energy_of_pose(
+    svf,
+    pose_folders: dict[str, Path],
+    video_folder: Path,
+    kind: str,
+    options: list[str],
+    clip,
+    says,
+) -> None:
+    options = [str(video_folder / "one.mp4") if o == "VIDEO" else o for o in options]
+    status, out, err = svf(
+        *("energy", "--model", pose_folders[kind], *options, "--clips", "2", "--json")
+    )
+    assert status == 0
+    about = json.loads(out)
+    (frames, size), channels = clip, {"rgb": 3, "events": 2}[kind]
+    assert about["clip"] == [frames, channels, size, size]
+    assert says in about["rates_from"]
+    assert "here it sees whole pictures" in err
+    energy = {t["convention"]: t["energy_mj"] for t in about["totals"]}
+    assert 0 < energy["paper"] < energy["executed"] < energy["ANN"] < energy["twin"]
+
+
+@pytest.mark.parametrize(("changed", "frame"), [(1, 0), (2, 0), (3, 1), (4, 1)])
+def test_energy_of_pose_counts_events_between_all_pictures(changed: int, frame: int) -> None:
+    from spikevideoformer.data.clip import Clip
+    from spikevideoformer.data.pose_sequence import PoseSpec
+
+    pictures = torch.full((5, 16, 16, 3), 50, dtype=torch.uint8)
+    pictures[changed:] = 200  # two frames of two pictures each follow the first picture
+    clip = Clip(
+        frames=pictures,
+        timestamps_s=torch.arange(5, dtype=torch.float64) / 10,
+        path=Path("made"),
+        start_s=0.0,
+        end_s=0.5,
+        real_frames=5,
+    )
+    video = cli._energy_input(clip, PoseSpec(frames=2, size=16, frame_rate_hz=5.0, input="events"))
+    assert [float(events.sum()) > 0 for events in video] == [frame == 0, frame == 1]
+
+
+def test_growth_and_page_of_pose(svf, pose_folders: dict[str, Path], tmp_path: Path) -> None:
+    model = pose_folders["rgb"]
+    status, out, _ = svf("energy", "--model", model, "--size", "48", "--growth")
+    assert status == 0
+    assert "3x3 tokens a frame" in out
+    status, _, err = svf("energy", "--model", model, "--no-merge", "--html", "--out", tmp_path)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "the page about a clip shows classification only; leave out --html" in err
 
 
 def test_energy_of_a_preset_says_that_it_is_untrained(svf, tmp_path: Path) -> None:

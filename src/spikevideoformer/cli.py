@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from spikevideoformer.data.clip import Clip, ClipSpec
     from spikevideoformer.data.motions import LabelledMotion
+    from spikevideoformer.data.pose_sequence import PoseSpec
     from spikevideoformer.data.sequence import SegmentationSpec
     from spikevideoformer.data.video import DecodeLimits, VideoError
     from spikevideoformer.inference.pose_tracker import PosePrediction
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from spikevideoformer.training.pose import PoseEvaluation
 
     Evaluation = ClassificationResult | SegmentationResult | PoseEvaluation
+    Spec = ClipSpec | SegmentationSpec | PoseSpec
 
 DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 LARGEST_COUNT = 128 * 1024**2  # pixels of a clip whose operations are counted
@@ -323,24 +325,29 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder for clips, runs and the report (default svf-demo, svf-demo-segmentation)",
+        help="folder for clips, runs and the report (default svf-demo, or svf-demo-TASK)",
     )
     parser.add_argument(
         "--task",
-        choices=("classification", "segmentation"),
+        choices=("classification", "segmentation", "pose"),
         default="classification",
-        help="what the network learns (default classification)",
+        help="what the network learns: which motion, which shape is where, or the pose of a body "
+        "(default classification)",
     )
 
 
 def _demo(arguments: Namespace) -> int:
-    masks = arguments.task == "segmentation"
-    default = Path("svf-demo-segmentation" if masks else "svf-demo")
-    out = _folder_to_write(arguments.out or default)
-    if masks:
+    task = arguments.task
+    default = "svf-demo" if task == "classification" else f"svf-demo-{task}"
+    out = _folder_to_write(arguments.out or Path(default))
+    if task == "segmentation":
         from spikevideoformer.demo.segmentation import run_segmentation_demo
 
         print(run_segmentation_demo(out, tell=_note))
+    elif task == "pose":
+        from spikevideoformer.demo.pose import run_pose_demo
+
+        print(run_pose_demo(out, tell=_note))
     else:
         from spikevideoformer.demo.classification import run_demo
 
@@ -1306,6 +1313,7 @@ def _energy(arguments: Namespace) -> int:
 
     from spikevideoformer.bench.inputs import lively_model, made_clip
     from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.data.pose_sequence import PoseSpec
     from spikevideoformer.energy.cost import HOROWITZ_45NM, CostTable
     from spikevideoformer.energy.report import energy_report
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -1313,7 +1321,7 @@ def _energy(arguments: Namespace) -> int:
     cost = HOROWITZ_45NM if arguments.cost is None else CostTable.from_yaml(arguments.cost)
     model = None if is_preset else SpikeVideoFormer.from_pretrained(arguments.model)
     spec = _energy_spec(arguments, model)
-    height, width = (spec.size, spec.size) if isinstance(spec, ClipSpec) else spec.crop
+    height, width = _height_and_width(spec)
     if spec.frames * height * width > LARGEST_COUNT:
         raise ValueError(
             f"T={spec.frames} frames of {height}x{width} are more than can be counted; "
@@ -1321,6 +1329,8 @@ def _energy(arguments: Namespace) -> int:
         )
     if arguments.html and not isinstance(spec, ClipSpec):
         raise ValueError("the page about a clip shows classification only; leave out --html")
+    if isinstance(spec, PoseSpec) and spec.crop == "person":
+        _note("the model was trained on squares around the person; here it sees whole pictures")
     if model is None:
         model = lively_model(arguments.model, frames=spec.frames, size=height)
         rates_from = "of UNTRAINED weights, batch norms set so that neurons fire"
@@ -1333,13 +1343,20 @@ def _energy(arguments: Namespace) -> int:
         clips, failures = _clips(arguments, spec)
         rates_from = f"{rates_from}, on {len(clips)} clips of the videos given"
     else:
-        clips = [made_clip(spec)]
+        made = spec
+        if isinstance(made, PoseSpec):  # for events with the picture at which the first one begins
+            frames = made.frames + (made.input == "events")
+            made = ClipSpec(frames=frames, size=made.size, mean=made.mean, std=made.std)
+        clips = [made_clip(made)]
         rates_from += ", on a MADE clip (moving shapes): give videos for rates that mean something"
     compare = not arguments.no_merge and model.config.neuron.spiking
     twin = None
     if compare:  # what it would do does not depend on its weights
         twin = SpikeVideoFormer(
-            model.config.ann_twin(), task=model.task, num_classes=model.num_classes
+            model.config.ann_twin(),
+            task=model.task,
+            num_classes=model.num_classes,
+            body=model.body,
         ).eval()
     report = energy_report(
         model,
@@ -1379,36 +1396,46 @@ def _energy(arguments: Namespace) -> int:
     return SOME_FAILED if failures else DONE
 
 
-def _energy_spec(
-    arguments: Namespace, model: SpikeVideoFormer | None
-) -> ClipSpec | SegmentationSpec:
+def _energy_spec(arguments: Namespace, model: SpikeVideoFormer | None) -> Spec:
     """How clips are made: as the model says, but for what is given."""
     from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.data.pose_sequence import PoseSpec
     from spikevideoformer.data.sequence import SegmentationSpec
 
     size, frames = arguments.size, arguments.frames
     clip: dict[str, Any] = {"frames": 8, "size": 224}
     given = {"frames": frames, "size": size}
-    of_frames = model is not None and model.task == "segmentation"
-    if of_frames:
+    task = "classification" if model is None else model.task
+    if task == "segmentation":
         clip = {"frames": 8, "short_side": None, "crop": (224, 224)}
         given = {"frames": frames, "crop": size and (size, size)}
     if model is not None and model.clip is not None:
         clip = model.clip
     clip = {**clip, **{name: value for name, value in given.items() if value is not None}}
-    return (SegmentationSpec if of_frames else ClipSpec).from_dict(clip)
+    if task == "pose":
+        return PoseSpec.from_dict(clip)
+    return (SegmentationSpec if task == "segmentation" else ClipSpec).from_dict(clip)
 
 
-def _energy_input(clip: Clip, spec: ClipSpec | SegmentationSpec) -> Tensor:
-    """What the network sees, ``[T, 3, H, W]``: for segmentation the middle crop of the pictures.
+def _height_and_width(spec: Spec) -> tuple[int, int]:
+    from spikevideoformer.data.sequence import SegmentationSpec
 
-    Pictures that the crop does not fit into are enlarged.
+    return spec.crop if isinstance(spec, SegmentationSpec) else (spec.size, spec.size)
+
+
+def _energy_input(clip: Clip, spec: Spec) -> Tensor:
+    """What the network sees, ``[T, C, H, W]``: for segmentation the middle crop of the pictures.
+
+    Pictures that the crop does not fit into are enlarged. For pose it is the whole picture.
     """
     from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.data.pose_sequence import PoseSpec
     from spikevideoformer.data.transforms import eval_transform, picture_input
 
     if isinstance(spec, ClipSpec):
         return eval_transform(clip.frames, spec)
+    if isinstance(spec, PoseSpec):
+        return _pose_energy_input(clip, spec)
     (height, width), (h, w) = spec.crop, clip.frames.shape[1:3]
     least = -(-max(height * w, width * h) // max(h, w))  # the crop fits: h/short <= h/height ...
     short = max(spec.short_side or min(h, w), least)
@@ -1417,9 +1444,23 @@ def _energy_input(clip: Clip, spec: ClipSpec | SegmentationSpec) -> Tensor:
     return video[..., top : top + height, left : left + width]
 
 
-def _clips(arguments: Namespace, spec: ClipSpec | SegmentationSpec) -> tuple[list[Clip], int]:
+def _pose_energy_input(clip: Clip, spec: PoseSpec) -> Tensor:
+    """The same for pose; frames of events lie between every n-th picture and the one n later."""
+    from spikevideoformer.data.pose import Square, event_input, picture_input
+
+    square = Square.of_picture(*clip.frames.shape[1:3])
+    if spec.input != "events":
+        return picture_input(clip.frames, square, spec)
+    picture_s = (clip.end_s - clip.start_s) / clip.real_frames
+    times = [picture_s * i for i in range(len(clip.frames))]
+    borders = times[:: (len(times) - 1) // spec.frames]
+    return event_input(clip.frames, times, borders, square, spec)
+
+
+def _clips(arguments: Namespace, spec: Spec) -> tuple[list[Clip], int]:
     """Clips of the videos, evenly taken where there are too many, and how many videos failed."""
     from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.data.pose_sequence import PoseSpec
     from spikevideoformer.data.video import VideoError, iter_windows, probe
     from spikevideoformer.inference.inputs import expand_inputs
 
@@ -1437,8 +1478,11 @@ def _clips(arguments: Namespace, spec: ClipSpec | SegmentationSpec) -> tuple[lis
             if isinstance(spec, ClipSpec):
                 cut, short = spec, spec.size
             else:  # frames that follow each other, as in sequences
-                rate = probe(video, limits=limits).frame_rate_hz / spec.step
-                cut, short = ClipSpec(frames=spec.frames, size=1, frame_rate_hz=rate), None
+                rate, frames, short = probe(video, limits=limits).frame_rate_hz, spec.frames, None
+                step = spec.step(rate) if isinstance(spec, PoseSpec) else spec.step
+                if isinstance(spec, PoseSpec) and spec.input == "events":
+                    frames, step = 1 + frames * step, 1  # events are seen between all pictures
+                cut = ClipSpec(frames=frames, size=1, frame_rate_hz=rate / step)
             clips += islice(iter_windows(video, cut, resize_short=short, limits=limits), share)
         except VideoError as error:
             errors.append(error)
@@ -1450,7 +1494,6 @@ def _clips(arguments: Namespace, spec: ClipSpec | SegmentationSpec) -> tuple[lis
 
 
 def _energy_growth(arguments: Namespace, is_preset: bool, out: Path | None) -> int:
-    from spikevideoformer.data.clip import ClipSpec
     from spikevideoformer.energy.growth import counted_growth, format_growth, plot_growth
     from spikevideoformer.models.config import STRIDE, preset
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -1463,8 +1506,7 @@ def _energy_growth(arguments: Namespace, is_preset: bool, out: Path | None) -> i
             "softmax attention of the same shape): give a spiking model"
         )
     spec = _energy_spec(arguments, model)
-    size = (spec.size, spec.size) if isinstance(spec, ClipSpec) else spec.crop
-    rows, columns = (side // STRIDE for side in size)
+    rows, columns = (side // STRIDE for side in _height_and_width(spec))
     points = counted_growth(config, tokens_per_frame=rows * columns)
     if out is not None:
         plot_growth(points, out / "growth.png")

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spikevideoformer.bench.inputs import lively_model, random_video
+from spikevideoformer.bench.inputs import lively_model, random_video, settle_norms
+from spikevideoformer.data.motions import standing_skeleton
 from spikevideoformer.energy.count import count_operations
 from spikevideoformer.energy.record import Counts, OperationCount
-from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops.lif import NeuronConfig
 
@@ -77,6 +78,21 @@ def segmenting() -> tuple[SpikeVideoFormer, Tensor]:
     """The same with a segmentation head of five classes."""
     model = lively_model("svf_nano", task="segmentation", num_classes=5, frames=2, size=32)
     return model, random_video(1, 2, 3, 32, 32)
+
+
+@pytest.fixture(scope="session")
+def posing() -> Callable[..., tuple[SpikeVideoFormer, Tensor]]:
+    """The same with a pose head of a readout, and a clip of two frames of a size."""
+
+    def make(readout: str = "spike", size: int = 32) -> tuple[SpikeVideoFormer, Tensor]:
+        torch.manual_seed(0)
+        model = create_model(
+            "svf_nano", "pose", body=standing_skeleton(), readout=readout, residual_gain=1.0
+        )
+        settle_norms(model, random_video(2, 2, 3, size, size))
+        return model, random_video(1, 2, 3, size, size)
+
+    return make
 
 
 @pytest.fixture(scope="session")

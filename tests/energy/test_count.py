@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import spikevideoformer as svf
 from spikevideoformer.bench.inputs import random_video
+from spikevideoformer.data.motions import standing_skeleton
 from spikevideoformer.energy.count import count_operations
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops import hamming
@@ -136,6 +137,7 @@ def _network(model):
         ("svf_tiny", {"readout": "membrane"}),
         ("svf_nano", {"task": "segmentation", "neuron": "integer_lif"}),
         ("svf_tiny", {"task": "segmentation"}),
+        ("svf_nano", {"task": "pose", "body": standing_skeleton()}),
         pytest.param("svf_15m", {}, marks=pytest.mark.slow),
         pytest.param("svf_55m", {}, marks=pytest.mark.slow),
     ],
@@ -182,6 +184,30 @@ def test_a_merged_segmentation_head_multiplies_nothing(segmenting, by_module) ->
     laterals = {f"head.lateral{i}.bn" for i in (1, 2, 3, 4)}
     smooths = {f"head.{name}.bn" for name in ("smooth16", "smooth8", "narrow8", "smooth4")}
     assert names == laterals | smooths
+
+
+@pytest.mark.parametrize("readout", ["spike", "membrane"])
+@pytest.mark.parametrize("size", [64, 128])  # one or four elements of the map in a cell
+def test_pose_head_by_hand(posing, by_module, size, readout) -> None:
+    model, video = posing(readout, size)
+    seen: list[Tensor] = []
+    handle = model.head.neuron.register_forward_hook(lambda *a: seen.append(a[2]))
+    found = by_module(model, video)
+    handle.remove()
+    frames, C, numbers = 2, model.config.widths[-1], 6 * 21 + 21 + 3
+    cells, macs = frames * C * 16, frames * C * 16 * numbers
+    ones = seen[0].double().sum().item()  # where it fires; unused for membranes
+    fc, bias = found["head.fc"]
+    assert (fc.macs, bias.additions) == (macs, frames * numbers)
+    if readout == "spike" and size == 64:
+        assert 0.05 * cells < ones < 0.95 * cells
+        assert (fc.operand, fc.additions, fc.multiplications) == ("spikes", ones * numbers, 0)
+    else:  # a mean of four spikes is none
+        assert (fc.operand, fc.additions, fc.multiplications) == ("real", macs, macs)
+    (mean,) = (o for o in found["head"] if "adaptive" in o.operation)
+    sums = {64: 0, 128: ones if readout == "spike" else 3 * cells}[size]
+    assert (mean.additions, mean.shifts) == (sums, {64: 0, 128: cells}[size])
+    assert mean.multiplications == 0
 
 
 def test_inference_mode_counts_the_same(nano) -> None:

@@ -49,6 +49,35 @@ def test_spikes_stay_spikes(counted, fires, currents, name) -> None:
     assert all(getattr(o, w) == 0 for o in moved for w in WORK if w not in ("bits_in", "bits_out"))
 
 
+@pytest.mark.parametrize("spiking", [False, True])
+@pytest.mark.parametrize(
+    ("height", "rows"),  # how many rows of the input each of four cells spans
+    [(8, [2, 2, 2, 2]), (10, [3, 3, 3, 3]), (6, [2, 2, 2, 2]), (3, [1, 2, 2, 1])],
+)
+def test_cells_of_an_adaptive_mean(counted, fires, currents, height, rows, spiking) -> None:
+    pool = nn.AdaptiveAvgPool2d(4)
+    x = currents(2, 3, height, 8)
+    counts = counted(nn.Sequential(fires(), pool) if spiking else pool, x)
+    (mean,) = (o for o in counts.operations if o.kind == "pooling")
+    sizes = torch.tensor(rows)[:, None] * torch.full((4,), 2)
+    additions = 6 * (sizes - 1).sum().item()
+    if spiking:
+        additions = (pool((x > 0).float()) * sizes).sum().item()
+    assert mean.additions == pytest.approx(additions)
+    times = 6 * 16 if height == 10 else 0  # one sixth; one half and one quarter are shifts
+    assert (mean.multiplications, mean.shifts) == (times, 6 * 16 - times)
+
+
+def test_spikes_stay_spikes_in_cells_of_one(layers, fires, currents) -> None:
+    x = currents(2, 3, 2, 4)
+    module = nn.Sequential(
+        fires(), nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 5, bias=False)
+    )
+    pooled, fc = layers(module, x, kinds="memory linear")
+    assert {getattr(pooled, name) for name in WORK if not name.startswith("bits")} == {0}
+    assert (fc.operand, fc.additions) == ("spikes", 5 * 2 * (x > 0).sum().item())
+
+
 @pytest.mark.parametrize(
     ("sizes", "options", "shifts", "multiplications", "additions"),
     [  # for each output

@@ -206,6 +206,20 @@ def test_segmentation(segmenting) -> None:
     assert report.to_csv().count("upsample_bilinear2d") == 3 * 4  # in four forms
 
 
+@pytest.mark.parametrize("readout", ["spike", "membrane"])
+def test_pose(posing, readout) -> None:
+    model, video = posing(readout)
+    twin = svf.SpikeVideoFormer(
+        model.config.ann_twin(), task="pose", num_classes=model.num_classes, body=model.body
+    ).eval()
+    report = energy_report(model, video, twin=twin)
+    energy = {totals.convention: totals.energy_mj for totals in report.totals}
+    assert 0 < energy["paper"] < energy["executed"] < energy["ANN"] < energy["twin"]
+    assert energy["merged"] < energy["executed"]
+    (head,) = (share for share in report.stages if share.name == "head")
+    assert 0 < head.paper_mj < energy["paper"]
+
+
 def test_video_is_checked(nano) -> None:
     model, video = nano
     with pytest.raises(ValueError, match="NaN"):

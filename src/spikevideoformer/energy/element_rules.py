@@ -190,6 +190,30 @@ def reduction(run: Counter, call: Call) -> Tag:
     return element(run, call, [x], made, kind=kind, **work)
 
 
+def adaptive_mean(run: Counter, call: Call) -> Tag:
+    """The mean of each cell of a grid; cells overlap where their number does not divide the input.
+
+    Of spikes an addition for each cell that they lie in, else for each element of a cell beyond
+    the first; each result is multiplied. Where every cell is one element, they are what is read.
+    """
+    x, axes = call["self"], len(call["output_size"])
+    sizes = reach = torch.ones((), dtype=torch.float64)  # of each cell; cells of each element
+    for n, cells in zip(x.shape[-axes:], call.out.shape[-axes:], strict=True):
+        i, place = torch.arange(cells)[:, None], torch.arange(n)
+        inside = (place >= i * n // cells) & (place < -(-(i + 1) * n // cells))  # [cells, n]
+        sizes, reach = sizes[..., None] * inside.sum(1), reach[..., None] * inside.sum(0)
+    if sizes.max() == 1:
+        return movement(run, call)
+    tag, planes = run.tag(x), call.out.numel() / sizes.numel()
+    work: dict[str, Any] = {"additions": planes * float((sizes - 1).sum())}
+    if tag.is_unit:
+        values = origin.magnitude(x, tag, run.place).flatten(0, -axes - 1).sum(0)
+        work["additions"] = float((values.cpu() * reach).sum())
+    for size, count in zip(*sizes.unique(return_counts=True), strict=True):
+        times(work, 1 / float(size), planes * int(count))
+    return element(run, call, [x], origin.real(tag), kind="pooling", **work)
+
+
 def average_window(run: Counter, call: Call) -> Tag:
     """The mean of each window."""
     x, n = call["self"], call.out.numel()
@@ -285,7 +309,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("max_pool2d_with_indices", "max_pool3d_with_indices"), extreme),
     **dict.fromkeys(ACTIVATIONS, activation),
     **dict.fromkeys(("neg", "abs"), same),
-    **dict.fromkeys(("sum", "mean", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d"), reduction),
+    **dict.fromkeys(("sum", "mean"), reduction),
+    **dict.fromkeys(("_adaptive_avg_pool2d", "_adaptive_avg_pool3d"), adaptive_mean),
     **dict.fromkeys(("avg_pool2d", "avg_pool3d"), average_window),
     "upsample_bilinear2d": interpolation,
     **dict.fromkeys("clone _to_copy copy cat stack constant_pad_nd".split(), movement),

@@ -1,0 +1,283 @@
+"""``svf demo --task pose``: skeletons of bodies in motion, with a report to look at.
+
+Bodies of random proportions and clothes are rendered in motions that are computed, before random
+cameras; their joints are known exactly. A small network learns to find them, and is then used on
+video files. Beside it stands the mean pose of the training motions, turned as the body really is.
+"""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from spikevideoformer.body.skeleton import BodyModel
+from spikevideoformer.data.clip import ClipSpec
+from spikevideoformer.data.motions import procedural_motions
+from spikevideoformer.data.pose import PoseDataset, Square, collate_poses
+from spikevideoformer.data.pose_index import read_poses
+from spikevideoformer.data.pose_sequence import PoseIndex, PoseSequence, PoseSpec
+from spikevideoformer.data.render import RenderSpec, write_motion_clips
+from spikevideoformer.data.transforms import to_pictures
+from spikevideoformer.demo.report import picture, stage
+from spikevideoformer.files import save_figure, write_text
+from spikevideoformer.inference.page import STYLE, inline
+from spikevideoformer.inference.pose_tracker import PoseTracker
+from spikevideoformer.inference.skeleton_video import draw_bones, side_views, write_overlay
+from spikevideoformer.models.pose import mean_rotations
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.tasks.pose import PoseResult, PoseScores, project_perspective
+from spikevideoformer.training import PoseEvaluation, PoseOptions, TrainConfig, train
+from spikevideoformer.training.pose import batch_pose, pose_metrics
+
+ENLARGED = 4  # the pictures of poses.png over what the network sees
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseRecipe:
+    """What the demo makes and how it trains.
+
+    Args:
+        motions: of each kind; the last fifth of them is to measure on.
+        clips_per_motion: each with its own body, camera and light.
+        clip: size and length of the clips. The square around a person is about 0.8 of it.
+        training: of the network; folders are filled in.
+        seed: of the clips.
+    """
+
+    motions: int = 50
+    clips_per_motion: int = 2
+    clip: RenderSpec = field(
+        default_factory=lambda: RenderSpec(size=80, frames=16, frame_rate_hz=10.0)
+    )
+    training: TrainConfig = field(
+        default_factory=lambda: TrainConfig(
+            out=Path("run"),
+            task="pose",
+            model="svf_nano",
+            frames=8,
+            size=64,
+            epochs=8,
+            batch_size=8,
+            learning_rate=2e-3,
+            pose=PoseOptions(crop="person"),
+            check="none",  # the clips were written a moment ago
+            cache=True,
+            workers=0,
+        )
+    )
+    seed: int = 0
+
+
+def run_pose_demo(
+    out: Path, *, recipe: PoseRecipe = PoseRecipe(), tell: Callable[[str], None]
+) -> str:
+    """Render clips, train, measure, predict, and write a report.
+
+    What is already there from an earlier, interrupted demo is not done again.
+
+    Args:
+        out: an existing folder; gets clips/, run/, predictions/, poses.png and report.html.
+        recipe: sizes and settings.
+        tell: called with a line on each thing that begins or is done.
+
+    Returns:
+        The outcome in a few lines of text.
+
+    Raises:
+        ValueError: `out` holds a demo with another recipe.
+    """
+    begin_s = time.monotonic()
+    clips = out / "clips"
+    made = out / "clips.done"
+    with stage(tell, "1/4 rendering clips of bodies in motion"):
+        if not made.exists():
+            write_motion_clips(
+                procedural_motions(recipe.motions),
+                clips,
+                spec=recipe.clip,
+                seed=recipe.seed,
+                clips_per_motion=recipe.clips_per_motion,
+            )
+            write_text(made, "all clips are whole\n")
+    with stage(tell, "2/4 training"):
+        config = replace(recipe.training, data=clips, out=out / "run")
+        evaluation = train(config, resume=True).evaluation
+        assert isinstance(evaluation, PoseEvaluation)
+    with stage(tell, "3/4 predicting on video files"):
+        index = read_poses(clips)
+        model = SpikeVideoFormer.from_pretrained(out / "run" / "model")
+        assert model.body is not None
+        mean = mean_pose(index, config.pose_spec, model.body)
+        seen = index.select("val")
+        first = {s.action: s for s in reversed(seen.sequences)}
+        shown = replace(seen, sequences=tuple(first[action] for action in seen.actions))
+        draw_poses(model, model.body, shown, config.pose_spec, out / "poses.png")
+        videos = _predict(model, shown.sequences, out)
+    with stage(tell, "4/4 writing the report"):
+        minutes = (time.monotonic() - begin_s) / 60
+        write_text(out / "report.html", _report(out, evaluation.result, mean, videos, minutes))
+    return "\n".join(
+        [
+            f"network:             {_errors(evaluation.result.overall)} of "
+            f"{evaluation.result.frames} validation frames",
+            f"mean pose:           {_errors(mean.overall)}, turned as the body really is",
+            f"truth beside it:     {out / 'poses.png'}",
+            f"video with skeleton: {videos[0]}",
+            f"model:               {out / 'run' / 'model'}",
+            f"report:              {out / 'report.html'}",
+            f"total time:          {minutes:.1f} min",
+        ]
+    )
+
+
+def mean_pose(index: PoseIndex, spec: PoseSpec, body: BodyModel) -> PoseResult:
+    """What the mean pose of the training motions scores on the validation motions.
+
+    Its root is turned as in the truth, which no constant pose could know; without that the mean
+    pose, and so what the network is compared with, would be far worse.
+
+    Args:
+        index: with both splits, whose rotations are labelled.
+        spec: which frames count.
+        body: the usual one.
+    """
+    training, validation = index.select("train"), index.select("val")
+    mean = mean_rotations(
+        torch.cat([torch.from_numpy(s.truth.rotations) for s in training.sequences])
+    ).float()
+    metrics = pose_metrics(validation, spec, body)
+    for sequence in validation.sequences:
+        metrics.start_sequence(sequence.action)
+        some = slice(None, None, spec.step(sequence.frame_rate_hz))
+        joints = torch.from_numpy(sequence.truth.joints[some])
+        rotations = mean.expand(len(joints), -1, -1, -1).clone()
+        assert sequence.truth.rotations is not None
+        rotations[:, 0] = torch.from_numpy(sequence.truth.rotations[some, 0])
+        metrics.add_frames(body.joints(rotations, joints[:, 0]), joints)
+    return metrics.compute()
+
+
+@torch.no_grad()
+def draw_poses(
+    model: SpikeVideoFormer, body: BodyModel, index: PoseIndex, spec: PoseSpec, path: Path
+) -> None:
+    """Draw the true skeleton beside the predicted one, over a frame of each sequence, as PNG.
+
+    Args:
+        model: in evaluation mode, on a CPU.
+        body: as the model was made for.
+        index: the sequences, of pictures.
+        spec: how they become input.
+        path: the PNG to write.
+    """
+    dataset = PoseDataset(index, spec, body)
+    begins = [i for i, window in enumerate(dataset.windows) if window[1][0] == 0]
+    batch = collate_poses([dataset[i] for i in begins])
+    predicted = batch_pose(model(batch.video), batch, body).joints
+    colours = ClipSpec(frames=1, size=1, mean=spec.mean, std=spec.std)
+    figure = Figure(figsize=(11, 2.5 * len(begins)), layout="constrained")
+    panels = figure.subplots(len(begins), 4, squeeze=False)
+    t = spec.frames // 2
+    for b, (row, sequence) in enumerate(zip(panels, index.sequences, strict=True)):
+        both = torch.stack((batch.joints[b, t], predicted[b, t]))
+        points = project_perspective(both, batch.focal_px[b], batch.centre_px[b]).numpy()
+        joints = (both - both[:, :1]).numpy()
+        frame = to_pictures(batch.video[b, t : t + 1], colours)[0].numpy()
+        frame = frame.repeat(ENLARGED, axis=0).repeat(ENLARGED, axis=1)
+        for k in range(2):
+            drawn = frame.copy()
+            draw_bones(drawn, ENLARGED * points[k], -both[k, :, 2].numpy(), body, 3.0)
+            row[k].imshow(drawn)
+        for k, side in enumerate(side_views(enumerate(joints), joints, body)):
+            row[2 + k].imshow(side)
+        error_mm = 1000 * float((both[0] - both[0, 0] - both[1] + both[1, 0]).norm(dim=-1).mean())
+        titles = (
+            *(f"{sequence.action}: truth", f"prediction, {error_mm:.0f} mm off"),
+            *("truth, from the side", "prediction, from the side"),
+        )
+        for panel, title in zip(row, titles, strict=True):
+            panel.set_title(title, fontsize=9)
+            panel.set_axis_off()
+    save_figure(figure, path)
+
+
+def _predict(model: SpikeVideoFormer, sequences: tuple[PoseSequence, ...], out: Path) -> list[Path]:
+    """Use the network on video files, told where the person is and what the camera is."""
+    folder = out / "predictions"
+    folder.mkdir(exist_ok=True)
+    written = []
+    for sequence in sequences:
+        square = Square.of_person(sequence.truth.points)
+        assert square is not None
+        assert isinstance(sequence.pictures, Path)
+        tracker = PoseTracker(
+            model,
+            device="cpu",
+            focal_px=sequence.truth.focal_px[0],
+            box=(square.left, square.top, square.side),
+        )
+        target = folder / f"{sequence.action}.mp4"
+        write_overlay(sequence.pictures, tracker, target)
+        written.append(target)
+    return written
+
+
+def _errors(scores: PoseScores) -> str:
+    return f"MPJPE {scores.mpjpe_mm:5.1f} mm, PA-MPJPE {scores.pa_mpjpe_mm:5.1f} mm"
+
+
+def _report(
+    out: Path, result: PoseResult, mean: PoseResult, videos: list[Path], minutes: float
+) -> str:
+    """One HTML page with pictures and videos inside it."""
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td>{_cells(scores)}{_cells(mean.actions[name])}</tr>"
+        for name, scores in result.actions.items()
+    )
+    sheet = picture(out / "poses.png", "Frames of validation clips")
+    curves = picture(out / "run" / "learning_curves.png", "Learning curves")
+    errors = picture(out / "run" / "errors.png", "Errors by joint and action")
+    players = "".join(_video(path) for path in videos)
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>SpikeVideoFormer demo: pose</title>
+<meta name="viewport" content="width=device-width"><style>{STYLE}</style>
+<h1>SpikeVideoFormer demo: pose</h1>
+<p>A small spiking network learned to find {len(result.joints)} joints of a body in space, in every
+frame of clips that were rendered for this demo. The validation clips show the same
+{len(result.actions)} kinds of motion at other speeds, by other bodies before other cameras.</p>
+<table>
+<tr><th>{result.frames} validation frames</th><th>network: MPJPE</th><th>PA-MPJPE</th>
+<th>mean pose: MPJPE</th><th>PA-MPJPE</th></tr>
+<tr><td><b>all</b></td>{_cells(result.overall)}{_cells(mean.overall)}</tr>
+{rows}</table>
+<p>MPJPE is the mean distance of the joints, the hips brought to one place; PA-MPJPE is the same
+after turning, scaling and moving each pose for the best. The mean pose is that of the training
+motions, turned as the body really is, which the network has to find out.</p>
+<h2>Truth and prediction</h2><div class="row">{sheet}</div>
+<h2>Training</h2><div class="row">{curves}</div><div class="row">{errors}</div>
+<h2>Video files with predicted skeletons</h2><div class="row">{players}</div>
+<p>The network sees a square around the person, which it is told. Bones of the left side are blue,
+those of the right side orange.</p>
+<p>Made in {minutes:.1f} minutes. The trained model is the folder
+<code>{html.escape(str(out / "run" / "model"))}</code>.</p></html>
+"""
+
+
+def _cells(scores: PoseScores) -> str:
+    return "".join(
+        f'<td class="number">{value:.0f} mm</td>' for value in (scores.mpjpe_mm, scores.pa_mpjpe_mm)
+    )
+
+
+def _video(path: Path) -> str:
+    source = inline(path.read_bytes(), "video/mp4")
+    return (
+        f'<figure><video src="{source}" controls loop muted></video>'
+        f"<figcaption>{html.escape(path.stem)}</figcaption></figure>"
+    )
