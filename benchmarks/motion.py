@@ -29,7 +29,6 @@ import argparse
 import json
 import logging
 import statistics
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,9 +41,9 @@ from spikevideoformer.data.dataset import ClipDataset
 from spikevideoformer.data.index import read_index
 from spikevideoformer.data.pose import PoseDataset
 from spikevideoformer.data.pose_index import read_poses
-from spikevideoformer.data.pose_sequence import PoseIndex, PoseSpec, shape_values
+from spikevideoformer.data.pose_sequence import PoseIndex, PoseSpec
+from spikevideoformer.demo.pose import mean_pose
 from spikevideoformer.files import save_figure, write_text
-from spikevideoformer.models.pose import mean_rotations
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.pose import PoseResult
 from spikevideoformer.training import TrainConfig, evaluate, evaluate_pose, train
@@ -129,41 +128,21 @@ def run(config: TrainConfig) -> dict[str, Any]:
     return entry
 
 
-def constant_poses(index: PoseIndex, body: Skeleton, spec: PoseSpec) -> dict[str, PoseResult]:
-    """Poses that do not depend on the picture, measured on the validation motions.
+def mean_joints(index: PoseIndex, body: Skeleton, spec: PoseSpec) -> PoseResult:
+    """The mean of the joints about the root, as the camera sees them, on the validation motions.
 
-    "joints" is the mean of the joints about the root, as the camera sees them: of all directions,
-    so that little but a post is left. "rotations" is the mean body with the mean rotation of each
-    joint, its root turned as in the truth, which no constant could know.
+    That is a mean of all directions, so that little but a post is left of the body.
     """
     training, validation = index.select("train"), index.select("val")
     joints = torch.cat(
         [torch.from_numpy(s.truth.joints - s.truth.joints[:, :1]) for s in training.sequences]
     ).mean(0)
-    rotations = mean_rotations(
-        torch.cat([torch.from_numpy(s.truth.rotations[::8]) for s in training.sequences])
-    ).float()
-    shape = torch.stack([shape_values(s, body) for s in training.sequences]).mean(0)
-
-    def turned(local: torch.Tensor) -> torch.Tensor:
-        mine = rotations.expand(len(local), -1, -1, -1).clone()
-        mine[:, 0] = local[:, 0]
-        return body.joints(mine, torch.zeros(len(local), 3), shape)
-
-    makers: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-        "joints": lambda local: joints.expand(len(local), -1, -1),
-        "rotations": turned,
-    }
-    results = {}
-    for name, make in makers.items():
-        metrics = pose_metrics(validation, spec, body)
-        for sequence in validation.sequences:
-            metrics.start_sequence(sequence.action)
-            some = slice(None, None, spec.step(sequence.frame_rate_hz))
-            local = torch.from_numpy(sequence.truth.rotations[some])
-            metrics.add_frames(make(local), torch.from_numpy(sequence.truth.joints[some]))
-        results[name] = metrics.compute()
-    return results
+    metrics = pose_metrics(validation, spec, body)
+    for sequence in validation.sequences:
+        metrics.start_sequence(sequence.action)
+        truth = torch.from_numpy(sequence.truth.joints[:: spec.step(sequence.frame_rate_hz)])
+        metrics.add_frames(joints.expand(len(truth), -1, -1), truth)
+    return metrics.compute()
 
 
 def spread(values: list[float], digits: int = 1) -> str:
@@ -184,7 +163,7 @@ def pose_table(constant: dict[str, PoseResult], found: dict[str, dict[str, Any]]
     ]
     titles = {
         "joints": "mean joints, about the root",
-        "rotations": "mean pose, turned as in the truth",
+        "pose": "mean pose, turned as in the truth",
     }
     rows = [(titles[name], [result.to_dict()["overall"]]) for name, result in constant.items()]
     for kind, title in NAMES.items():
@@ -235,7 +214,7 @@ def draw(constant: dict[str, PoseResult], found: dict[str, dict[str, Any]], path
             alpha=0.9 if seed == "0" else 0.5,
             marker=".",
         )
-    mean = constant["rotations"].overall.pa_mpjpe_mm
+    mean = constant["pose"].overall.pa_mpjpe_mm
     left.axhline(mean, color="black", linestyle="--", linewidth=1)
     left.text(1, mean, "mean pose", fontsize=8, va="bottom")
     left.set(xlabel="epoch", ylabel="validation PA-MPJPE, mm", ylim=(0, None))
@@ -270,7 +249,11 @@ def main() -> None:
     model = SpikeVideoFormer.from_pretrained(configs["pose-hamming-0"].out / "model")
     assert isinstance(model.body, Skeleton)
     spec = configs["pose-hamming-0"].pose_spec
-    constant = constant_poses(read_poses(arguments.data), model.body, spec)
+    index = read_poses(arguments.data)
+    constant = {
+        "joints": mean_joints(index, model.body, spec),
+        "pose": mean_pose(index, spec, model.body),
+    }
     text = f"{pose_table(constant, found)}\n{action_table(found)}"
     write_text(arguments.out / "table.md", text)
     write_text(

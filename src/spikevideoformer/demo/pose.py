@@ -64,8 +64,9 @@ class PoseRecipe:
             size=64,
             epochs=8,
             batch_size=8,
-            learning_rate=2e-3,
-            pose=PoseOptions(crop="person"),
+            learning_rate=4e-3,
+            warmup_epochs=0.25,
+            pose=PoseOptions(crop="person", rotation_weight=3),
             check="none",  # the clips were written a moment ago
             cache=True,
             workers=0,
