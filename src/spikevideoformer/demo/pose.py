@@ -140,8 +140,8 @@ def run_pose_demo(
 def mean_pose(index: PoseIndex, spec: PoseSpec, body: BodyModel) -> PoseResult:
     """What the mean pose of the training motions scores on the validation motions.
 
-    Its root is turned as in the truth, which no constant pose could know; without that the mean
-    pose, and so what the network is compared with, would be far worse.
+    Its root is turned as in the truth, which no constant pose could know: unturned, its MPJPE is
+    about twice as large on the motions of this demo.
 
     Args:
         index: with both splits, whose rotations are labelled.
