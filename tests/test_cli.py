@@ -1,6 +1,7 @@
 """The command line as a whole: what each verb prints where, exit statuses, pipes, interrupts."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -646,6 +648,215 @@ def test_masks_on_a_classification_model(svf, model_folder: Path, tmp_path: Path
     status, _, err = svf("eval", "--model", model_folder, "--data", tmp_path, "--flip")
     assert status == 2
     assert "is a model for classification, which has no --flip" in err
+
+
+# --- svf train, eval and predict of pose ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rendered motions: 24 clips to train on and 6 to validate, 6 frames of 32 x 32 at 10 Hz."""
+    out = tmp_path_factory.mktemp("rendered")
+    small = "--motions 5 --size 32 --frames 6 --frame-rate-hz 10 --clips-per-motion 1 --json"
+    with redirect_stdout(io.StringIO()) as told:
+        assert main(["render", "--out", str(out), *small.split()]) == 0
+    assert json.loads(told.getvalue()) == {"out": str(out), "motions": 30, "clips": 30}
+    return out
+
+
+@pytest.fixture(scope="module")
+def pose_run(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> Path:
+    """A finished run of two steps."""
+    out = tmp_path_factory.mktemp("pose-run")
+    small = "--task pose --frames 3 --size 32 --epochs 1 --batch-size 24 --workers 0 --device cpu"
+    assert main(["train", "--data", str(rendered), "--out", str(out), *small.split()]) == 0
+    return out
+
+
+def test_render_lists_what_it_wrote(svf, rendered: Path, tmp_path: Path) -> None:
+    with (rendered / "splits.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["split"] for row in rows].count("val") == 6
+    assert len(rows) == 30
+    assert all(check_decodes(rendered / row["path"]).decoded_frames == 6 for row in rows[::5])
+    status, out, err = svf("render", "--out", tmp_path / "few", "--motions", "4")
+    assert (status, out) == (2, "")
+    assert err == "svf: --motions is 4; give at least 5, one for validation\n"
+
+
+def test_pose_from_training_to_evaluation(
+    svf, pose_run: Path, rendered: Path, tmp_path: Path
+) -> None:
+    evaluate = ("eval", "--model", pose_run / "model", "--data", rendered, "--workers", "0")
+    status, out, _ = svf(*evaluate, "--task", "pose", "--batch-size", "24")
+    assert status == 0
+    first, second, *table = out.splitlines()
+    assert first.startswith("MPJPE ") and first.endswith(" of 36 frames")
+    assert "acceleration error" in second and "mm/s^2, joints found: in space" in second
+    assert {line.split()[0] for line in table} >= {"Hips", "Hand_L", "squat", "wave-left-hand"}
+    out_folder = tmp_path / "seen"
+    options = ("--json", "--out", out_folder, "--batch-size", "24", "--skip-bad")
+    status, out, _ = svf(*evaluate, *options)
+    assert status == 0
+    measured = json.loads(out)
+    assert measured == json.loads((pose_run / "evaluation.json").read_text())
+    assert measured == json.loads((out_folder / "evaluation.json").read_text())
+    assert {path.name for path in out_folder.iterdir()} == {"evaluation.json", "errors.png"}
+
+
+def test_train_tells_the_errors_of_poses(svf, pose_run: Path, rendered: Path) -> None:
+    """Of a run that is done already, and is taken up."""
+    status, out, err = svf("train", "--resume", "--out", pose_run)
+    assert status == 0
+    assert "resuming" in err
+    measured = json.loads((pose_run / "evaluation.json").read_text())["overall"]["mpjpe_mm"]
+    assert out.startswith(f"MPJPE {measured:.1f} mm, PA-MPJPE ")
+    assert out.endswith(f"model of epoch 1: {pose_run / 'model'}\n")
+
+
+def test_predict_tracks_poses(svf, pose_run: Path, rendered: Path, tmp_path: Path) -> None:
+    from spikevideoformer.body.bvh import read_bvh
+    from spikevideoformer.data.video import iter_frames
+
+    video, out = rendered / "val" / "squat" / "squat_004_00.mp4", tmp_path / "new" / "out"
+    predict = ("predict", "--model", pose_run / "model", "--task", "pose", video, "--json")
+    status, stdout, err = svf(*predict)
+    assert (status, err) == (0, "")
+    plain = json.loads(stdout)
+    assert plain["timestamps_s"] == pytest.approx([i / 10 for i in range(6)])
+    assert np.shape(plain["joints_mm"]) == (6, 21, 3)
+    status, stdout, err = svf(*predict, "--out", out)
+    assert (status, err) == (0, "")
+    stem = "squat_004_00.svf"
+    written = {
+        "annotated": out / f"{stem}.mp4",
+        "side_view": out / f"{stem}.side.mp4",
+        "motion": out / f"{stem}.bvh",
+        "json": out / f"{stem}.json",
+    }
+    assert sorted(out.iterdir()) == sorted(written.values())
+    about = json.loads(stdout)
+    assert {key: about.pop(key) for key in written} == {k: str(p) for k, p in written.items()}
+    assert "joints_mm" not in about  # they are in the file
+    assert json.loads(written["json"].read_text()) == plain
+    assert about == {key: plain[key] for key in about}
+    for key in ("annotated", "side_view"):
+        frames = list(iter_frames(written[key]))
+        assert len(frames) == 6
+        assert frames[0].image.std() > 5
+    motion = read_bvh(written["motion"])
+    assert motion.frame_rate_hz == pytest.approx(10)
+    joints = motion.skeleton.joints(motion.rotations, motion.translation).numpy() * [1, -1, -1]
+    # The file goes down the tree, and has one body for all frames.
+    order = [plain["joint_names"].index(name) for name in motion.skeleton.joint_names]
+    assert sorted(order) == list(range(21))
+    expected = np.array(plain["joints_mm"])[:, order] / 1000
+    np.testing.assert_allclose(joints[:, 0], expected[:, 0], atol=1e-3)
+    np.testing.assert_allclose(joints, expected, atol=0.05)
+
+
+def test_predict_tracks_poses_for_people(
+    svf, pose_run: Path, rendered: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no video")
+    video = rendered / "val" / "squat" / "squat_004_00.mp4"
+    predict = ("predict", "--model", pose_run / "model")
+    status, out, err = svf(*predict, bad, video, "--out", tmp_path / "out")
+    assert (status, err.count("\n")) == (1, 1)
+    assert err.startswith(f"svf: {bad}: ")
+    first, *written = out.splitlines()
+    assert first.startswith(f"{video}: 21 joints, Hips on average at ")
+    assert "m right of, below and before the camera (6 frames in 0.60 s, firing rate 0." in first
+    names = [line.split(": ")[0].strip() for line in written]
+    assert names == ["annotated", "side_view", "motion", "json"]
+
+
+def test_predict_is_told_of_the_camera_and_the_person(svf, pose_run: Path, rendered: Path) -> None:
+    video = rendered / "val" / "squat" / "squat_004_00.mp4"
+    found = {}
+    for option in ("", "--box=-4,2,28", "--field-of-view-deg=90", "--focal-px=16"):
+        status, out, _ = svf(
+            *("predict", "--model", pose_run / "model", video, "--json", *option.split())
+        )
+        assert status == 0
+        found[option] = json.loads(out)
+    usual, box, wide, focal = found.values()
+    assert box["joints_mm"] != usual["joints_mm"]
+    assert (
+        box["focal_px"] == usual["focal_px"] == pytest.approx(16 / np.tan(np.radians(27.5)), 1e-3)
+    )
+    assert wide["focal_px"] == focal["focal_px"] == 16.0
+    assert wide["joints_mm"] == focal["joints_mm"] != usual["joints_mm"]
+    assert wide["rotation_vectors_rad"] == usual["rotation_vectors_rad"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--box", "1,2"], "'1,2' is no box like 120,40,300"),
+        (["--box", "1,2,three"], "'1,2,three' is no box like 120,40,300"),
+        (["--box=1,2,-3"], "'1,2,-3' is no box like 120,40,300"),
+        (["--box", "0,0,1"], "box is (0, 0, 1); give left, top and side in pixels, side at least"),
+        (
+            ["--field-of-view-deg", "60", "--focal-px", "500"],
+            "field_of_view_deg and focal_px say the same; give one of them",
+        ),
+        (["--field-of-view-deg", "180"], "field_of_view_deg is 180.0; it must be above 0 and be"),
+        (["--focal-px", "0"], "focal_px is 0.0; it must be above 0"),
+        (["--body", "no.safetensors"], "no file no.safetensors. SMPL is licensed to each user"),
+        (["--task", "segmentation"], "is a model for pose; leave out --task"),
+        (["--batch-size", "2"], "is a model for pose, which has no --batch-size; leave it out"),
+        (["--top-k", "3"], "is a model for pose, which has no --top-k; leave it out"),
+        (["--html", "--out", "{out}"], "is a model for pose, which has no --html; leave it out"),
+        (["--masks", "--out", "{out}"], "is a model for pose, which has no --masks; leave it out"),
+        (["--flip"], "is a model for pose, which has no --flip; leave it out"),
+    ],
+)
+def test_predict_mistakes_of_pose(
+    svf, pose_run: Path, rendered: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    options = [option.format(out=tmp_path) for option in options]
+    video = rendered / "val" / "squat" / "squat_004_00.mp4"
+    status, out, err = svf("predict", "--model", pose_run / "model", video, *options)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--clips", "2"], "is a model for pose, which has no --clips; leave it out"),
+        (["--fold", "1"], "is a model for pose, which has no --fold; leave it out"),
+        (["--no-decode-limits"], "is a model for pose, which has no --no-decode-limits; leave"),
+        (["--scales", "1"], "is a model for pose, which has no --scales; leave it out"),
+        (["--batch-size", "0"], "--batch-size is 0; give at least 1"),
+        (["--split", "test"], "has no split 'test' (it has: train, val)"),
+        (["--layout", "coco"], "unknown layout 'coco'; choose one of mmhpsd"),
+    ],
+)
+def test_eval_mistakes_of_pose(
+    svf, pose_run: Path, rendered: Path, options: list[str], message: str
+) -> None:
+    status, out, err = svf("eval", "--model", pose_run / "model", "--data", rendered, *options)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    "option", ["--box=1,2,3", "--field-of-view-deg=60", "--focal-px=9", "--body=b.safetensors"]
+)
+def test_other_tasks_have_no_options_of_pose(
+    svf, model_folder: Path, mask_model_folder: Path, video_folder: Path, option: str
+) -> None:
+    for task, folder in (("classification", model_folder), ("segmentation", mask_model_folder)):
+        status, out, err = svf("predict", "--model", folder, video_folder / "one.mp4", option)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert f"is a model for {task}, which has no {option.split('=')[0]}; leave it out" in err
+        if option.startswith("--body"):
+            status, _, err = svf("eval", "--model", folder, "--data", video_folder, option)
+            assert status == 2
+            assert f"is a model for {task}, which has no --body; leave it out" in err
 
 
 # --- Processes -----------------------------------------------------------------------------------

@@ -439,5 +439,5 @@ def test_a_model_for_squares_around_persons_asks_for_one(
     with caplog.at_level(logging.WARNING):
         PoseTracker(tracker.model, clip=spec, device="cpu", engine="model")
     (record,) = caplog.records
-    assert "give a square with --box LEFT TOP SIDE" in record.message
+    assert "give a square with --box LEFT,TOP,SIDE" in record.message
     assert "\n" not in record.message

@@ -239,6 +239,10 @@ class PoseBatch:
     def __len__(self) -> int:
         return len(self.video)
 
+    def window(self, i: int) -> PoseBatch:
+        """A batch of one of its windows."""
+        return PoseBatch(**{name: values[i : i + 1] for name, values in vars(self).items()})
+
     def pin_memory(self) -> PoseBatch:
         """The batch in page-locked memory; the loader calls this where it is asked to pin."""
         values = {name: getattr(self, name).pin_memory() for name in _FIELDS}

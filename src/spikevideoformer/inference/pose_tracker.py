@@ -288,7 +288,7 @@ class PoseTracker(VideoPredictor):
         if self.box is None and self.clip.crop == "person":
             log.warning(
                 "the model was trained on squares around the person, and sees the whole picture;"
-                " give a square with --box LEFT TOP SIDE"
+                " give a square with --box LEFT,TOP,SIDE"
             )
 
     @classmethod
