@@ -211,7 +211,7 @@ class TestTraining:
         for name, changes in (
             ("events", {"pose": events, "epochs": 3, "learning_rate": 3e-4}),
             ("spatial", {"design": "spatial_only"}),
-            ("spikes", {"readout": "spike", "frame_rate_hz": 5.0}),
+            ("membranes", {"readout": "membrane", "frame_rate_hz": 5.0}),
             ("person", {"pose": PoseOptions(crop="person", input="grey")}),
             ("ordinary", {"model": "ann_nano"}),
             ("weights", {"pose": PoseOptions(rotation_weight=0.0)}),
@@ -227,8 +227,12 @@ class TestTraining:
 
     @pytest.mark.parametrize("term", [f.name for f in fields(PoseLossWeights)])
     def test_each_term_of_the_loss_has_its_weight(self, term):
-        options = PoseOptions(**{f"{term}_weight": 0.7})
+        options = PoseOptions(**{"shape_weight": 0.1, f"{term}_weight": 0.7})
         assert options.weights == PoseLossWeights(**{term: 0.7})
+
+    def test_shape_weighs_more_where_it_is_logarithms(self):
+        assert PoseOptions().weights == PoseLossWeights(shape=10.0)
+        assert PoseOptions(body=Path("smpl.safetensors")).weights == PoseLossWeights(shape=0.1)
 
     @pytest.mark.parametrize("known", ["no rotations", "half of the frames"])
     def test_what_is_labelled_is_enough(self, tiny, known):
@@ -312,11 +316,11 @@ class TestTraining:
             train(tiny(task="classification"), index=index)
 
     def test_the_head_of_the_same_joints_is_taken(self, run):
-        model = create_model("svf_nano", task="pose", body=standing_skeleton(), readout="membrane")
+        model = create_model("svf_nano", task="pose", body=standing_skeleton())
         taken, left = start_from(model, run.model)
         assert left == [] and "head.fc.weight" in taken
         other = Skeleton(["a"], [-1], [[0.0, 0.0, 0.0]])
-        model = create_model("svf_nano", task="pose", body=other, readout="membrane")
+        model = create_model("svf_nano", task="pose", body=other)
         assert start_from(model, run.model)[1] == ["head.fc.weight", "head.fc.bias"]
 
     @pytest.mark.parametrize(

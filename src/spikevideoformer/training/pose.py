@@ -40,7 +40,7 @@ from spikevideoformer.tasks.pose import (
     project_perspective,
 )
 from spikevideoformer.training.batches import clip_loader
-from spikevideoformer.training.config import Precision, TrainConfig
+from spikevideoformer.training.config import PoseOptions, Precision, TrainConfig
 from spikevideoformer.training.devices import Device, from_first_process, launch, over_processes
 from spikevideoformer.training.pose_plots import plot_errors
 from spikevideoformer.training.task import Row, Task
@@ -355,6 +355,8 @@ def evaluate_pose_folder(
 ) -> PoseEvaluation:
     """Metrics of a released model on sequences it was not trained on.
 
+    The loss is that of the default weights, which a model does not carry with it.
+
     Args:
         folder: what `save_pretrained` or a training run wrote.
         index: the sequences, such as `read_poses(root, split="val")`, of the same joints.
@@ -377,8 +379,9 @@ def evaluate_pose_folder(
             f"{folder} is no pose model that knows its clips; give one that svf train --task pose"
             " wrote"
         )
+    usual = PoseOptions()
     if isinstance(model.body, AbsentSmpl):
-        model.body = load_body(body)
+        model.body, usual = load_body(body), PoseOptions(body=body)
     if model.body.joint_names != index.joint_names:
         raise ValueError(
             f"the joints of {index.root} are {', '.join(index.joint_names)}, those of {folder}"
@@ -393,6 +396,7 @@ def evaluate_pose_folder(
             model,
             dataset,
             model.body,
+            weights=usual.weights,
             batch_size=batch_size,
             workers=workers,
             fabric=fabric,
