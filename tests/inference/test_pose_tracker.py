@@ -115,7 +115,7 @@ def by_dataset(
     for i in range(len(dataset)):
         item = dataset[i]
         with torch.no_grad(), record_firing_rates(model) as rates:
-            output = model(item.video[None])[0]
+            output = model(item.video[None]).part(0)
             pose = pose_from_output(
                 output, body, size=spec.size, focal_px=item.focal_px, centre_px=item.centre_px
             )

@@ -19,6 +19,7 @@ from spikevideoformer.models.pose import (
     AbsentSmpl,
     Pose,
     PoseHead,
+    PoseOutput,
     body_from_dict,
     body_to_dict,
     focal_of_view,
@@ -62,6 +63,12 @@ def _rotations(*shape, seed=2):
     return matrix_from_axis_angle(vectors)
 
 
+def _output(numbers, body=BODY) -> PoseOutput:
+    end = 6 * len(body.joint_names)
+    sixd = numbers[..., :end].reshape(*numbers.shape[:-1], -1, 6)
+    return PoseOutput(sixd, numbers[..., end:-3], numbers[..., -3:])
+
+
 def _meaning(output, body=BODY, **changes) -> Pose:
     options = {"size": SIZE, "focal_px": FOCAL, "centre_px": CENTRE} | changes
     return pose_from_output(output, body, **options)
@@ -83,9 +90,11 @@ def test_numbers_of_each_frame(name, options, lively):
     video = _video(2, 3, model.config.in_channels, 32, 32)
     with torch.no_grad():
         output = model(video)
-    assert output.shape == (2, 3, 6 * J + J + 3)
-    assert output.isfinite().all()
-    assert (output.std((0, 1)) > 0).all()  # each number says something
+    assert output._fields == ("rotations_6d", "shape", "camera")
+    assert [x.shape for x in output] == [(2, 3, J, 6), (2, 3, J), (2, 3, 3)]
+    for numbers in output:
+        assert numbers.isfinite().all()
+        assert (numbers.std((0, 1)) > 0).all()  # each number says something
     assert (model.task, model.num_classes, model.classes) == ("pose", J, NAMES)
     assert model.body is BODY
 
@@ -114,7 +123,7 @@ def test_frames_know_each_other_by_design_alone(design, reach, readout, lively):
     other = video.clone()
     other[:, 1] = _video(3, 32, 32, seed=3)
     with torch.no_grad():
-        before, after = model(video)[0], model(other)[0]
+        before, after = (torch.cat([x[0].flatten(1) for x in model(v)], 1) for v in (video, other))
     changed = [not torch.allclose(a, b) for a, b in zip(before, after, strict=True)]
     assert changed == [False, True, reach > 1]
 
@@ -158,7 +167,6 @@ def test_a_fresh_head_starts_unturned():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"body": None}, "a network for pose needs a body"),
         ({"task": "classification"}, "a body is given, and the task is classification; set task"),
         ({"task": "segmentation"}, "a body is given, and the task is segmentation; set task"),
     ],
@@ -177,6 +185,26 @@ def test_a_gru_reads_no_frames():
 def test_as_many_joints_as_the_body_has():
     with pytest.raises(ValueError, match="num_classes is 3; the body has 4"):
         svf.SpikeVideoFormer(preset("svf_nano"), task="pose", num_classes=3, body=BODY)
+
+
+def test_without_a_body_it_is_smpl():
+    """The documented call; the classes of other tasks have nothing to say."""
+    model = svf.create_model("svf_nano", task="pose", num_classes=400)
+    assert isinstance(model.body, AbsentSmpl)
+    with torch.no_grad():
+        output = model(_video(1, 2, 3, 32, 32))
+    assert [x.shape for x in output] == [(1, 2, 24, 6), (1, 2, NUM_BETAS), (1, 2, 3)]
+    with pytest.raises(ValueError, match="a network for pose needs a body"):
+        svf.SpikeVideoFormer(preset("svf_nano"), task="pose", num_classes=24)
+
+
+def test_numbers_by_name():
+    """In the order of the published head: rotations, shape, camera."""
+    head = PoseHead(preset("svf_nano"), BODY)
+    numbers = torch.randn(2, 7 * J + 3)
+    for mine, expected in zip(head.named(numbers), _output(numbers), strict=True):
+        assert torch.equal(mine, expected)
+    assert torch.equal(head.named(numbers).part(1).camera, numbers[1, -3:])
 
 
 def test_the_folded_network_has_the_body(lively):
@@ -200,7 +228,7 @@ def test_the_root_is_seen_where_the_head_says(body):
     count, shapes = len(body.joint_names), body.num_shape
     output = torch.randn(5, 2, 6 * count + shapes + 3, dtype=torch.float64)
     output[..., -3:] = torch.tensor([0.25, -0.125, 0.5])
-    pose = _meaning(output, body)
+    pose = _meaning(_output(output, body), body)
     points = project_perspective(pose.joints, FOCAL.double(), CENTRE.double())
     expected = torch.tensor([0.75 * SIZE, 0.375 * SIZE], dtype=torch.float64).expand(5, 2, 2)
     torch.testing.assert_close(points[..., 0, :], expected)
@@ -213,7 +241,7 @@ def test_the_root_is_seen_where_the_head_says(body):
 
 def test_the_focal_length_sets_the_depth_only():
     output = torch.randn(1, 7 * J + 3, dtype=torch.float64) / 3
-    near, far = (_meaning(output, focal_px=f * FOCAL, centre_px=CENTRE) for f in (1, 2))
+    near, far = (_meaning(_output(output), focal_px=f * FOCAL, centre_px=CENTRE) for f in (1, 2))
     torch.testing.assert_close(far.joints[..., 0, 2], 2 * near.joints[..., 0, 2])
     torch.testing.assert_close(far.rotations, near.rotations)
     bones = [pose.joints - pose.joints[..., :1, :] for pose in (near, far)]
@@ -224,9 +252,9 @@ def test_cameras_of_a_batch():
     """One for each clip, as a batch gives them, is the same as each clip with its own."""
     output = torch.randn(2, 3, 7 * J + 3, dtype=torch.float64)
     focal, centre = torch.stack((FOCAL, 2 * FOCAL)), torch.stack((CENTRE, CENTRE - 9))
-    together = _meaning(output, focal_px=focal[:, None], centre_px=centre[:, None])
+    together = _meaning(_output(output), focal_px=focal[:, None], centre_px=centre[:, None])
     for clip in range(2):
-        alone = _meaning(output[clip], focal_px=focal[clip], centre_px=centre[clip])
+        alone = _meaning(_output(output[clip]), focal_px=focal[clip], centre_px=centre[clip])
         torch.testing.assert_close(together.joints[clip], alone.joints)
 
 
@@ -236,18 +264,18 @@ def test_depth_stays_within_reason(said, width_m):
     output[:, :6] = output[:, 6:12] = torch.tensor([1.0, 0, 0, 0, 1, 0])
     output[:, 12:24] = output[:, :12]
     output[:, -1] = said
-    depth = _meaning(output).joints[:, 0, 2]
+    depth = _meaning(_output(output)).joints[:, 0, 2]
     assert float(depth) == pytest.approx(90 / SIZE * width_m, rel=1e-3)
 
 
 def test_half_precision_is_computed_in_single():
     output = torch.randn(2, 7 * J + 3).half()
-    expected = _meaning(output.float())
+    expected = _meaning(_output(output.float()))
     with torch.autocast("cpu", torch.bfloat16):
-        pose = _meaning(output)
+        pose = _meaning(_output(output))
     assert pose.joints.dtype == torch.float32
     assert torch.equal(pose.joints, expected.joints)
-    assert _meaning(output.double()).joints.dtype == torch.float64
+    assert _meaning(_output(output.double())).joints.dtype == torch.float64
 
 
 @pytest.mark.parametrize(("degrees", "focal_px"), [(90, 32.0), (53.130102354, 64.0)])
@@ -311,10 +339,9 @@ def test_smpl_does_not_travel_with_the_model(lively, tmp_path):
     assert loaded.classes == body.joint_names
     with torch.no_grad():
         output = loaded(_video())
-        assert torch.equal(output, model(_video()))
-    with pytest.raises(
-        ValueError, match=r"with\s+--body smpl\.safetensors, or set model\.body"
-    ) as e:
+        for mine, expected in zip(output, model(_video()), strict=True):
+            assert torch.equal(mine, expected)
+    with pytest.raises(ValueError, match=r"--body smpl\.safetensors, or in Python.*body=load") as e:
         _meaning(output, loaded.body)
     assert "\n" not in str(e.value)
     loaded.body = body

@@ -54,10 +54,10 @@ def test_any_frames_and_sizes(frames, height, width, lively):
         assert torch.equal(logits, model(padded)[..., :height, :width])
 
 
-def test_without_padding_leaves_classification_alone():
+def test_finishing_leaves_classification_alone():
     model = svf.create_model("svf_nano", num_classes=CLASSES)
     logits = torch.zeros(2, CLASSES)
-    assert model.without_padding(logits, _video(2, 1, 3, 3, 3)) is logits
+    assert model.finished(logits, _video(2, 1, 3, 3, 3)) is logits
 
 
 # --- Learning -------------------------------------------------------------------------------------

@@ -394,7 +394,7 @@ class TestTask:
         sequences = read_poses(motions, split="train").sequences
         rotations = np.concatenate([s.truth.rotations for s in sequences])
         model = task.create_model()
-        output = model.head.fc.bias.detach()
+        output = model.head.named(model.head.fc.bias.detach())
         camera = {"focal_px": torch.ones(2), "centre_px": torch.zeros(2)}
         pose = pose_from_output(output, task.body, size=32, **camera)
         expected = mean_rotations(torch.from_numpy(rotations)).float()
@@ -403,7 +403,8 @@ class TestTask:
 
     def test_joints_that_are_found_count_where_they_are_labelled(self, task):
         (batch,) = task.batches([[(0, i) for i in range(4)]], torch.device("cpu"))
-        output = torch.zeros(4, 3, 6 * 21 + 21 + 3) + task.create_model().head.fc.bias.detach()
+        head = task.create_model().head
+        output = head.named(head.fc.bias.detach().expand(4, 3, -1))
         joints = batch_pose(output, batch, task.body).joints.clone()
         joints[:2, :, 5] += torch.tensor([0.0, 0.0, 0.12])  # 12 cm off in half of the windows
         joints[2:, :, 6] += torch.tensor([0.0, 0.08, 0.0])  # 8 cm still count
@@ -434,7 +435,7 @@ class TestEvaluation:
         for i in range(len(dataset)):
             item = dataset[i]
             with torch.no_grad():
-                output = model(item.video[None])[0]
+                output = model(item.video[None]).part(0)
             pose = pose_from_output(
                 output, model.body, size=32, focal_px=item.focal_px, centre_px=item.centre_px
             )

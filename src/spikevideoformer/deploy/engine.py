@@ -174,23 +174,23 @@ class InferenceEngine:
     def __reduce__(self) -> Any:
         return partial(InferenceEngine, precision=self.precision), (self.model,)
 
-    def __call__(self, video: Tensor) -> Tensor:
-        """Logits, as the model gives them for ``[B, T, C, H, W]``."""
+    def __call__(self, video: Tensor) -> Any:
+        """Logits or poses, as the model gives them for ``[B, T, C, H, W]``."""
         return self.run(video, record=False)[0]
 
     @torch.inference_mode()
-    def run(self, video: Tensor, *, record: bool = True) -> tuple[Tensor, FiringRates]:
-        """Logits and, where asked for, the firing rates of all neurons.
+    def run(self, video: Tensor, *, record: bool = True) -> tuple[Any, FiringRates]:
+        """What the model gives and, where asked for, the firing rates of all neurons.
 
         Raises:
             ValueError: as the model does.
         """
         logits, rates = self.run_checked(self.model.checked(video), record=record)
-        return self.model.without_padding(logits, video), rates
+        return self.model.finished(logits, video), rates
 
     @torch.inference_mode()
     def run_checked(self, video: Tensor, *, record: bool = True) -> tuple[Tensor, FiringRates]:
-        """:meth:`run` on what ``model.checked`` returned, with logits for the padding too.
+        """:meth:`run` on what ``model.checked`` returned, as the head gives it, padding and all.
 
         Nothing here waits for a device, so that a CUDA graph can be recorded of it. (The checks
         must know on the CPU whether all values are finite.)

@@ -7,7 +7,7 @@ then started as a whole; it holds the same kernels with the same numbers.
 
 import copy
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -71,8 +71,8 @@ class GraphedModel:
         self._recordings: dict[torch.Size, _Recording] = {}
         self(example_video)
 
-    def __call__(self, video: Tensor) -> Tensor:
-        """Logits of ``[B, T, C, H, W]``, checked and shaped as by the model."""
+    def __call__(self, video: Tensor) -> Any:
+        """Logits or poses of ``[B, T, C, H, W]``, checked and shaped as by the model."""
         with torch.no_grad(), torch.cuda.device(self.device):
             checked = self._checked(video)
             recording = self._recordings.get(checked.shape)
@@ -81,12 +81,12 @@ class GraphedModel:
             recording.video.copy_(checked)
             recording.graph.replay()
             # the next replay writes there again
-            return self.model.without_padding(recording.logits.clone(), video)
+            return self.model.finished(recording.logits.clone(), video)
 
-    def eager(self, video: Tensor) -> Tensor:
+    def eager(self, video: Tensor) -> Any:
         """What the graph was recorded from, run kernel by kernel."""
         with torch.no_grad(), torch.cuda.device(self.device):
-            return self.model.without_padding(self._run(self._checked(video)), video)
+            return self.model.finished(self._run(self._checked(video)), video)
 
     def _checked(self, video: Tensor) -> Tensor:
         if isinstance(video, Tensor) and video.device != self.device:

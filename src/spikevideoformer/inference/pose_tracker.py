@@ -538,7 +538,7 @@ class PoseTracker(VideoPredictor):
         focal, middle = self.focal_of(H, W), np.array((W / 2, H / 2))
         size = self.clip.size
         pose = pose_from_output(
-            output[0],
+            output.part(0),
             self.body,
             size=size,
             focal_px=torch.full((2,), focal * size / square.side),

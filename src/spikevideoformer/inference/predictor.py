@@ -376,7 +376,7 @@ class VideoPredictor:
         for (tally, _), p, r in zip(batch, probabilities, firing, strict=False):
             tally.add_output(p, r)
 
-    def _run_model(self, video: Tensor) -> tuple[Tensor, FiringRates]:
+    def _run_model(self, video: Tensor) -> tuple[Any, FiringRates]:
         low = _AUTOCAST.get(self.precision)
         autocast = nullcontext() if low is None else torch.autocast(self.device.type, low)
         with torch.inference_mode(), autocast, record_firing_rates(self.model) as rates:

@@ -1,8 +1,8 @@
 """Human pose in every frame: the head, and what its numbers mean.
 
-The head gives ``6 J + S + 3`` numbers a frame: a rotation for each of J joints in the 6-D
-representation, S shape values, and a weak-perspective camera of which :func:`pose_from_output`
-makes a translation.
+The head gives ``6 J + S + 3`` numbers a frame, which a :class:`PoseOutput` names: a rotation for
+each of J joints in the 6-D representation, S shape values, and a weak-perspective camera of which
+:func:`pose_from_output` makes a translation.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,24 @@ USUAL_WIDTH_M = 2.5
 """What the picture's width spans at the body's distance where the head says 0."""
 
 _MOST = 3.0  # of the logarithm of that width over the usual one: 12 cm to 50 m
+
+
+class PoseOutput(NamedTuple):
+    """What a network for pose says of frames ``[*batch]``, ``[B, T]`` as a model gives it.
+
+    Attributes:
+        rotations_6d: of each joint against its parent, the first against the camera, ``[*, J, 6]``.
+        shape: shape values, ``[*, S]``.
+        camera: where the root is seen, (u, v, w) of :func:`pose_from_output`, ``[*, 3]``.
+    """
+
+    rotations_6d: Float[Tensor, "*batch J 6"]
+    shape: Float[Tensor, "*batch S"]
+    camera: Float[Tensor, "*batch 3"]
+
+    def part(self, some: int | slice) -> PoseOutput:
+        """Some of the first axis."""
+        return PoseOutput(*(values[some] for values in self))
 
 
 class PoseHead(nn.Module):
@@ -56,7 +74,7 @@ class PoseHead(nn.Module):
             if config.readout == "spike"
             else nn.Identity()
         )
-        joints = len(body.joint_names)
+        self.joints = joints = len(body.joint_names)
         self.fc = nn.Linear(config.widths[-1] * GRID * GRID, 6 * joints + body.num_shape + 3)
         nn.init.trunc_normal_(self.fc.weight, std=0.01)
         self.start_at(torch.eye(3).expand(joints, 3, 3))
@@ -67,6 +85,11 @@ class PoseHead(nn.Module):
         cells = F.adaptive_avg_pool2d(x.flatten(0, 1), GRID).flatten(1)  # [T B, C * 16]
         output: Tensor = self.fc(cells.unflatten(0, x.shape[:2]))
         return output.transpose(0, 1)
+
+    def named(self, numbers: Float[Tensor, "*batch D"]) -> PoseOutput:
+        """What the numbers are."""
+        sixd, shape, camera = numbers.tensor_split((6 * self.joints, numbers.shape[-1] - 3), -1)
+        return PoseOutput(sixd.unflatten(-1, (self.joints, 6)), shape, camera)
 
     @torch.no_grad()
     def start_at(self, rotations: Float[Tensor, "J 3 3"]) -> None:
@@ -98,16 +121,16 @@ class Pose:
 
 
 def pose_from_output(
-    output: Float[Tensor, "*batch D"],
+    output: PoseOutput,
     body: BodyModel,
     *,
     size: int,
     focal_px: Float[Tensor, "*#batch 2"],
     centre_px: Float[Tensor, "*#batch 2"],
 ) -> Pose:
-    """What the numbers of a :class:`PoseHead` mean.
+    """The bodies that a :class:`PoseOutput` means.
 
-    The last three, (u, v, w), say where the root is seen, in picture widths right of and below the
+    Its camera (u, v, w) says where the root is seen, in picture widths right of and below the
     middle of the input, and how wide the picture is at its distance, as a logarithm over
     `USUAL_WIDTH_M`. A network cannot see its focal length f; that turns the width into a depth.
 
@@ -115,18 +138,16 @@ def pose_from_output(
     alike.
 
     Args:
-        output: D = 6 J + S + 3 numbers of each frame; computed in float32 at least.
+        output: of a model; computed in float32 at least.
         body: the body model that the head was made for.
         size: height and width of the model input, in pixels.
         focal_px: focal lengths in x and y, in pixels of the model input.
         centre_px: principal point (x, y), likewise.
     """
-    with torch.autocast(output.device.type, enabled=False):
-        output = output.to(torch.promote_types(output.dtype, torch.float32))
-        J = len(body.joint_names)
-        sixd, shape, camera = output.split([6 * J, body.num_shape, 3], -1)
-        rotations = matrix_from_6d(sixd.unflatten(-1, (J, 6)))
-        focal, centre = focal_px.to(output), centre_px.to(output)
+    with torch.autocast(output.camera.device.type, enabled=False):
+        sixd, shape, camera = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in output)
+        rotations = matrix_from_6d(sixd)
+        focal, centre = focal_px.to(camera), centre_px.to(camera)
         width_m = USUAL_WIDTH_M * camera[..., 2:].clamp(-_MOST, _MOST).exp()
         depth = focal[..., :1] / size * width_m
         place = ((camera[..., :2] + 0.5) * size - centre) * depth / focal
@@ -158,7 +179,8 @@ class AbsentSmpl(BodyModel):
         """Refused: ValueError that says how to give the file."""
         raise ValueError(
             "the model was trained with SMPL, whose file is not part of it; give your own with"
-            " --body smpl.safetensors, or set model.body = load_body(path)"
+            " --body smpl.safetensors, or in Python PoseTracker.from_pretrained(folder,"
+            " body=load_body(path))"
         )
 
 

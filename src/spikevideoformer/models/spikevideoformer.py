@@ -17,7 +17,7 @@ from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.models.backbone import Backbone
 from spikevideoformer.models.config import STRIDE, ModelConfig, preset
 from spikevideoformer.models.heads import ClassificationHead, SegmentationHead
-from spikevideoformer.models.pose import PoseHead, body_from_dict, body_to_dict
+from spikevideoformer.models.pose import AbsentSmpl, PoseHead, body_from_dict, body_to_dict
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -74,17 +74,16 @@ class SpikeVideoFormer(nn.Module):
         # three quarters of the time of a training step on a CPU, and what tensor cores want
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, video: Tensor) -> Tensor:
+    def forward(self, video: Tensor) -> Any:
         """Logits of normalised clips ``[B, T, C, H, W]``.
 
-        ``[B, num_classes]``; for segmentation ``[B, T, num_classes, H, W]``; for pose
-        ``[B, T, 6 J + S + 3]``, see :func:`~spikevideoformer.models.pose.pose_from_output`. No
-        membrane outlives the call. Raises ValueError for anything but a finite, floating-point
-        video of this shape.
+        ``[B, num_classes]``; for segmentation ``[B, T, num_classes, H, W]``; for pose a
+        :class:`~spikevideoformer.models.pose.PoseOutput`, of which ``pose_from_output`` makes
+        bodies. No membrane outlives the call. Raises ValueError for anything but a finite,
+        floating-point video of this shape.
         """
         checked = self.checked(video)
-        logits: Tensor = self.head(self.backbone(checked.transpose(0, 1)))
-        return self.without_padding(logits, video)
+        return self.finished(self.head(self.backbone(checked.transpose(0, 1))), video)
 
     def checked(self, video: Tensor) -> Tensor:
         """The video, padded where the model pads; ValueError as :meth:`forward` says."""
@@ -117,11 +116,16 @@ class SpikeVideoFormer(nn.Module):
             raise ValueError("the video holds NaN or infinite values; check the normalisation")
         return video
 
-    def without_padding(self, logits: Tensor, video: Tensor) -> Tensor:
-        """The part of the head's logits that belongs to pixels of the video, not to its padding."""
-        if self.task != "segmentation":
-            return logits
-        return logits[..., : video.shape[3], : video.shape[4]]
+    def finished(self, output: Tensor, video: Tensor) -> Any:
+        """What :meth:`forward` returns, of what the head gave for `checked(video)`.
+
+        Of logits of pixels those of the video, not of its padding; numbers of poses by their names.
+        """
+        if isinstance(self.head, PoseHead):
+            return self.head.named(output)
+        if self.task == "segmentation":
+            return output[..., : video.shape[3], : video.shape[4]]
+        return output
 
     def num_parameters(self) -> int:
         """Trainable values."""
@@ -215,8 +219,8 @@ def create_model(
     Args:
         name: a preset, see :func:`list_models`.
         task: classification, segmentation or pose.
-        num_classes: classes to tell apart; for pose it is the number of joints of the body.
-        body: for pose, whose joints are to be found.
+        num_classes: classes to tell apart; not used for pose, where the body decides.
+        body: for pose, whose joints are to be found; None: SMPL, without its file.
         **overrides: fields of :class:`ModelConfig`, such as ``design="factorized"``,
             ``attention="dot"``, ``neuron="integer_lif"``, ``drop_path=0.1``.
 
@@ -224,6 +228,8 @@ def create_model(
         ValueError: an unknown name, task or option, or a value outside its range.
     """
     config = preset(name).with_overrides(overrides)
+    if body is None and task == "pose":
+        body = AbsentSmpl()
     if body is not None:
         num_classes = len(body.joint_names)
     return SpikeVideoFormer(config, task=task, num_classes=num_classes, body=body)

@@ -284,7 +284,8 @@ class Loop:
                 output = self._wrapped(batch.video)
                 loss = self.task.loss(output, batch)
                 fabric.backward(loss / config.accumulate)
-            right, labels = self.task.count(output.detach(), batch)
+            with torch.no_grad():
+                right, labels = self.task.count(output, batch)
             state.sums[0] += loss.detach().double() * labels
             state.sums[1] += right
             state.sums[2] += labels

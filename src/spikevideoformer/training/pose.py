@@ -25,6 +25,7 @@ from spikevideoformer.models.pose import (
     AbsentSmpl,
     Pose,
     PoseHead,
+    PoseOutput,
     mean_rotations,
     pose_from_output,
 )
@@ -134,19 +135,19 @@ class PoseTask(Task):
             )
         )
 
-    def loss(self, output: Tensor, batch: PoseBatch) -> Tensor:
+    def loss(self, output: PoseOutput, batch: PoseBatch) -> Tensor:
         pose = self._pose(output, batch)
         return _loss(pose, batch, self.config.pose.weights)
 
-    def count(self, output: Tensor, batch: PoseBatch) -> tuple[Tensor, Tensor]:
+    def count(self, output: PoseOutput, batch: PoseBatch) -> tuple[Tensor, Tensor]:
         joints = self._pose(output, batch).joints
         error = joints - batch.joints
         distance_mm = 1000 * (error - error[..., :1, :]).norm(dim=-1)
         known = distance_mm.isfinite()  # NaN where the joint or the root is not labelled
         return ((distance_mm < FOUND_MM) & known).sum(), known.sum()
 
-    def _pose(self, output: Tensor, batch: PoseBatch) -> Pose:
-        return batch_pose(output, batch, self.body.to(output.device))
+    def _pose(self, output: PoseOutput, batch: PoseBatch) -> Pose:
+        return batch_pose(output, batch, self.body.to(output.camera.device))
 
     def validate(
         self, model: nn.Module, fabric: Fabric, after_batch: Callable[[], None]
@@ -191,11 +192,11 @@ class PoseTask(Task):
         plot_errors(result.result, out / "errors.png", history)
 
 
-def batch_pose(output: Tensor, batch: PoseBatch, body: BodyModel) -> Pose:
+def batch_pose(output: PoseOutput, batch: PoseBatch, body: BodyModel) -> Pose:
     """Bodies in the frames of a batch from what the network gives, with the cameras of the batch.
 
     Args:
-        output: [B, T, 6 J + S + 3].
+        output: of the batch.
         batch: what the network saw.
         body: as the model was made for, on the device of `output`.
     """
@@ -282,8 +283,8 @@ def evaluate_pose(
             more = batch_size - len(batch)
             video = torch.cat([batch.video, batch.video[:1].expand(more, -1, -1, -1, -1)])
             with fabric.autocast():
-                output = model(video)[: len(batch)]
-            pose = batch_pose(output.float(), batch, body)
+                output = model(video).part(slice(len(batch)))
+            pose = batch_pose(output, batch, body)
             for b in range(len(batch)):  # each for itself: labels are not spread evenly
                 own = Pose(**{name: values[b : b + 1] for name, values in vars(pose).items()})
                 losses += torch.tensor([float(_loss(own, batch.window(b), weights)), 1])

@@ -73,11 +73,11 @@ class Task(ABC):
         """Training batches of these (epoch, item) keys."""
 
     @abstractmethod
-    def loss(self, output: Tensor, batch: Any) -> Tensor:
+    def loss(self, output: Any, batch: Any) -> Tensor:
         """Scalar to minimise."""
 
     @abstractmethod
-    def count(self, output: Tensor, batch: Any) -> tuple[Tensor, Tensor | int]:
+    def count(self, output: Any, batch: Any) -> tuple[Tensor, Tensor | int]:
         """How many of the batch's labels the output gets right, and of how many."""
 
     @abstractmethod
