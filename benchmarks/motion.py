@@ -13,6 +13,9 @@ not in training (no epoch is chosen by looking at it).
     pose-hamming-S     poses as in the recipe, seed S = 0, 1, 2
     pose-dot-S         attention by the dot product, the same seeds
     pose-spatial-0     every frame for itself
+    pose-membrane-0    a head that reads mean membranes instead of spikes
+    pose-long-0, pose-longspatial-0
+                       six epochs instead of two, with and without time
     pose-events-0      an event camera instead of pictures, simulated from the same clips at twice
                        their frame rate
     actions-hamming-S, actions-dot-S, actions-spatial-S
@@ -60,12 +63,18 @@ NAMES = {
     "hamming": "joint, Hamming attention",
     "dot": "joint, dot product",
     "spatial": "spatial-only",
+    "membrane": "joint, Hamming attention, the head on membranes",
+    "long": "joint, Hamming attention, 6 epochs",
+    "longspatial": "spatial-only, 6 epochs",
     "events": "joint, Hamming attention, from events",
 }
 COLOURS = {
     "hamming": "tab:blue",
     "dot": "tab:red",
     "spatial": "tab:gray",
+    "membrane": "tab:pink",
+    "long": "tab:cyan",
+    "longspatial": "tab:olive",
     "events": "tab:green",
 }
 
@@ -84,6 +93,9 @@ def variants(arguments: argparse.Namespace) -> dict[str, TrainConfig]:
                 init_from=arguments.out / f"pose-{design}-0/last_model",
                 **change,
             )
+    configs["pose-membrane-0"] = replace(pose, readout="membrane")
+    configs["pose-long-0"] = replace(pose, epochs=6)
+    configs["pose-longspatial-0"] = replace(pose, epochs=6, **DESIGNS["spatial"])
     configs["pose-events-0"] = replace(pose, pose=replace(pose.pose, input="events"))
     return {
         name: replace(
@@ -126,6 +138,10 @@ def run(config: TrainConfig) -> dict[str, Any]:
     }
     write_text(done, json.dumps(entry, indent=1) + "\n")
     return entry
+
+
+def validation_of(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key == "epoch" or key.startswith("val_")}
 
 
 def mean_joints(index: PoseIndex, body: Skeleton, spec: PoseSpec) -> PoseResult:
@@ -262,7 +278,11 @@ def main() -> None:
             {
                 **{f"mean {name}": result.to_dict() for name, result in constant.items()},
                 **{
-                    name: {key: entry[key] for key in ("parameters", "history", "last")}
+                    name: {
+                        "parameters": entry["parameters"],
+                        "validation": [validation_of(row) for row in entry["history"]],
+                        "last": entry["last"],
+                    }
                     for name, entry in found.items()
                 },
             },

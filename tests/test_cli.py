@@ -439,6 +439,8 @@ def test_annotated_names_never_collide(tmp_path: Path) -> None:
     assert len(set(written)) == len(videos)
     assert not set(written) & {os.path.realpath(video).casefold() for video in videos}
     assert targets["x/a.mp4"].name == "a.svf.mp4"
+    side = str(tmp_path / "b.svf.side.mp4")
+    assert annotated_names(["x/b.mp4", side], tmp_path)["x/b.mp4"].name == "b-2.svf.mp4"
 
 
 # --- svf convert ---------------------------------------------------------------------------------

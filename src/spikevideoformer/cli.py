@@ -681,19 +681,22 @@ def _mask_lines(result: SegmentationResult) -> Iterator[str]:
 
 
 def _pose_lines(result: PoseResult) -> Iterator[str]:
-    def text(value: float | None, unit: str = " mm") -> str:
-        shown = "unknown" if value is None else f"{value:.1f}{unit}"
-        return shown if unit else ("unknown" if value is None else f"{value:.1%}")
+    def text(value: float | None, form: str = ".1f", unit: str = " mm") -> str:
+        return "unknown" if value is None else f"{value:{form}}{unit}"
+
+    def share(value: float | None) -> str:
+        return text(value, ".1%", "")
 
     all_ = result.overall
     yield (
         f"MPJPE {text(all_.mpjpe_mm)}, PA-MPJPE {text(all_.pa_mpjpe_mm)}, "
         f"PEL-MPJPE {text(all_.pel_mpjpe_mm)} of {result.frames} frames"
     )
+    acceleration = text(all_.acceleration_error_mm_per_s2, unit=" mm/s^2")
     yield (
-        f"acceleration error {text(all_.acceleration_error_mm_per_s2, ' mm/s^2')}, joints found: "
-        f"in space {text(all_.pck_3d, '')}, in the picture {text(all_.pck_2d, '')}, "
-        f"PCKh {text(all_.pckh, '')}"
+        f"acceleration error {acceleration}, joints found: "
+        f"in space {share(all_.pck_3d)}, in the picture {share(all_.pck_2d)}, "
+        f"PCKh {share(all_.pckh)}"
     )
     for table in (result.joints, result.actions):
         width = max(map(len, table))
@@ -774,7 +777,8 @@ def _pose_options(group: argparse._ArgumentGroup) -> None:
         "--box",
         type=_box,
         metavar="LEFT,TOP,SIDE",
-        help="square around the person, in pixels (default: the whole picture)",
+        help="square around the person, in pixels, the same for the whole video (default: all of "
+        "the picture); a negative LEFT needs an equals sign: --box=-5,10,300",
     )
     group.add_argument(
         "--field-of-view-deg",
@@ -1061,8 +1065,13 @@ def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:
         number = 1
         while True:
             target = out / (f"{stem}.svf.mp4" if number == 1 else f"{stem}-{number}.svf.mp4")
+            videos_there = (target, target.with_suffix(".side.mp4"))
             # Some file systems take names that differ in case only for the same.
-            keys = {os.path.realpath(path).casefold() for path in (target, part_of(target))}
+            keys = {
+                os.path.realpath(path).casefold()
+                for video_there in videos_there
+                for path in (video_there, part_of(video_there))
+            }
             if not keys & taken:
                 break
             number += 1

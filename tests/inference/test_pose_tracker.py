@@ -23,7 +23,7 @@ from spikevideoformer.body.smpl import NUM_BETAS, SmplBody
 from spikevideoformer.data import video as video_io
 from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.motions import procedural_motion, standing_skeleton
-from spikevideoformer.data.pose import PoseDataset, Square
+from spikevideoformer.data.pose import MOST_SIDE, PoseDataset, Square
 from spikevideoformer.data.pose_sequence import PoseIndex, PoseSequence, PoseSpec, PoseTruth
 from spikevideoformer.data.render import RenderedClip, RenderSpec, render_motion
 from spikevideoformer.data.video import VideoError, iter_frames, write_video
@@ -419,8 +419,33 @@ def test_boxes_outside_of_the_picture(
     tracker: PoseTracker, video: Path, box: tuple[int, int, int]
 ) -> None:
     aside = PoseTracker(tracker.model, device="cpu", engine="model", box=box)
-    with pytest.raises(ValueError, match="lies outside of the picture of 48x48 pixels; give one"):
-        aside.track(video)
+    message = "lies outside of the picture of 48x48 pixels; give one"
+    with pytest.raises(ValueError, match=message) as error:
+        aside.track(np.zeros((2, 48, 48, 3), np.uint8), frame_rate_hz=RATE_HZ)
+    assert not isinstance(error.value, VideoError)
+    (failure,) = aside.predict_many(video)  # of many videos it may be outside of one only
+    assert isinstance(failure, FailedPrediction)
+    assert failure.path == str(video)
+    assert message in failure.reason
+
+
+def test_a_box_far_larger_than_the_picture(tracker: PoseTracker, video: Path) -> None:
+    for side, fits in ((MOST_SIDE * 48, True), (MOST_SIDE * 48 + 1, False), (10**9, False)):
+        wide = PoseTracker(tracker.model, device="cpu", engine="model", box=(0, 0, side))
+        if fits:
+            assert len(list(wide.track(video))) == FRAMES
+        else:
+            with pytest.raises(VideoError, match=r"far larger than the picture of 48x48 pixels"):
+                wide.track(video)
+
+
+def test_a_model_that_gives_nan(tracker: PoseTracker, video: Path) -> None:
+    model = lively_model()
+    nn.init.constant_(model.head.fc.bias, torch.nan)
+    broken = PoseTracker(model, device="cpu", engine="model")
+    with pytest.raises(ValueError, match="outputs of the model are NaN or infinite") as error:
+        broken.predict(video)
+    assert "\n" not in str(error.value)
 
 
 def test_wrong_videos(tracker: PoseTracker, video: Path) -> None:

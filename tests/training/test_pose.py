@@ -200,9 +200,12 @@ class TestTraining:
             for result in (whole, resumed)
         )
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-        other = changed(read_poses(config.data), joints=lambda s: s.truth.joints + 1)
-        with pytest.raises(ValueError, match=r"the clips \(files, labels or splits\)"):
-            train(config, index=other, resume=True)
+        for name in ("joints", "points", "rotations", "focal_px"):
+            other = changed(
+                read_poses(config.data), **{name: lambda s, n=name: 2 * getattr(s.truth, n)}
+            )
+            with pytest.raises(ValueError, match=r"the clips \(files, labels or splits\)"):
+                train(config, index=other, resume=True)
 
     def test_inputs_and_designs_train(self, tiny, tmp_path):
         """Each of them learns something else from the same clips."""
@@ -310,6 +313,14 @@ class TestTraining:
         assert (config.out / "problems.csv").exists()
         assert not (config.out / "config.yaml").exists()
 
+    def test_nothing_is_asked_of_other_splits(self, tiny, tmp_path):
+        index = read_poses(tiny().data)
+        bad = tmp_path / "cut.mp4"
+        bad.write_bytes(index.sequences[0].pictures.read_bytes()[:300])
+        extra = replace(index.sequences[0], pictures=bad, split="test", name="extra")
+        index = replace(index, sequences=(*index.sequences, extra))
+        assert train(tiny(check="full", epochs=1), index=index).history
+
     def test_an_index_of_another_task(self, tiny):
         index = read_poses(tiny().data)
         with pytest.raises(ValueError, match="is a PoseIndex; classification needs a ClipIndex"):
@@ -369,6 +380,7 @@ class TestTraining:
     def test_settings_as_yaml(self, tiny, tmp_path):
         options = PoseOptions(input="events", zoom=(0.5, 2), body=tmp_path / "b", bins=3)
         config = tiny(pose=options, frame_rate_hz=5.0)
+        assert [type(v) for v in options.zoom] == [float, float]  # so that a rerun finds no change
         (tmp_path / "config.yaml").write_text(config.to_yaml())
         assert TrainConfig.from_yaml(tmp_path / "config.yaml") == config
         assert config.model_options["in_channels"] == 6
@@ -406,8 +418,8 @@ class TestTask:
         head = task.create_model().head
         output = head.named(head.fc.bias.detach().expand(4, 3, -1))
         joints = batch_pose(output, batch, task.body).joints.clone()
-        joints[:2, :, 5] += torch.tensor([0.0, 0.0, 0.12])  # 12 cm off in half of the windows
-        joints[2:, :, 6] += torch.tensor([0.0, 0.08, 0.0])  # 8 cm still count
+        joints[:2, :, 5] += torch.tensor([0.0, 0.0, 0.17])  # 17 cm off in half of the windows
+        joints[2:, :, 6] += torch.tensor([0.0, 0.13, 0.0])  # 13 cm still count
         right, labels = task.count(output, replace(batch, joints=joints))
         assert (int(right), int(labels)) == (4 * 3 * 21 - 2 * 3, 4 * 3 * 21)
         joints[:, 1, 5] = torch.nan
@@ -503,6 +515,10 @@ class TestEvaluation:
         create_model("svf_nano", num_classes=3).save_pretrained(tmp_path / "model")
         with pytest.raises(ValueError, match="is no pose model that knows its clips"):
             evaluate_pose_folder(tmp_path / "model", validation)
+
+    def test_smpl_for_a_model_with_a_skeleton_of_its_own(self, run, validation, tmp_path):
+        with pytest.raises(ValueError, match=r"has a skeleton of its own.*leave body out"):
+            evaluate_pose_folder(run.model, validation, body=tmp_path / "smpl.safetensors")
 
     def test_other_joints(self, run, validation):
         names = ("Hip", *JOINTS[1:])

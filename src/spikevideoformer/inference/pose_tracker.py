@@ -28,7 +28,7 @@ from spikevideoformer.body.bvh import Motion
 from spikevideoformer.body.rotations import axis_angle_from_matrix
 from spikevideoformer.body.skeleton import BodyModel, Skeleton
 from spikevideoformer.body.smpl import SmplBody
-from spikevideoformer.data.pose import Square, event_input, picture_input
+from spikevideoformer.data.pose import MOST_SIDE, Square, event_input, picture_input
 from spikevideoformer.data.pose_sequence import PoseSpec
 from spikevideoformer.data.video import (
     SEQUENCE_RATE_HZ,
@@ -353,19 +353,22 @@ class PoseTracker(VideoPredictor):
             Every ``clip.step``-th picture of the video, in order.
 
         Raises:
-            VideoError: the video cannot be read; as soon as damage shows.
-            ValueError: wrong arguments, an array that is no video, or a box outside the picture.
+            VideoError: the video cannot be read, as soon as damage shows; or the box lies outside
+                of its picture.
+            ValueError: wrong arguments, an array that is no video or has the box outside, or
+                outputs of the model that are NaN or infinite.
         """
         if isinstance(video, (np.ndarray, Tensor)):
             array, rate_hz = checked_array(video, frame_rate_hz)
-            pictures, size = array_frames(array, rate_hz), (array.shape[1], array.shape[2])
+            pictures = array_frames(array, rate_hz)
+            square = self._square(array.shape[1], array.shape[2])
         else:
             path = path_of(video, frame_rate_hz)
             reading: dict[str, Any] = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
             info = probe(path, **reading)
-            rate_hz, size = info.frame_rate_hz, (info.height, info.width)
+            rate_hz, square = info.frame_rate_hz, self._square(info.height, info.width, path)
             pictures = iter_frames(path, **reading)
-        return self._track(pictures, rate_hz, self._square(*size))
+        return self._track(pictures, rate_hz, square)
 
     def predict(  # type: ignore[override]  # another task, another result
         self,
@@ -386,7 +389,7 @@ class PoseTracker(VideoPredictor):
             sequence_rate_hz: as in :meth:`track`.
 
         Raises:
-            VideoError: the video cannot be read.
+            VideoError: as in :meth:`track`.
             ValueError: as in :meth:`track`.
         """
         reading: dict[str, Any] = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
@@ -454,16 +457,19 @@ class PoseTracker(VideoPredictor):
             return self.focal_px
         return focal_of_view(max(height, width), self.field_of_view_deg or USUAL_VIEW_DEG)
 
-    def _square(self, height: int, width: int) -> Square:
+    def _square(self, height: int, width: int, path: str | None = None) -> Square:
         """What the network sees of a picture."""
         box = self.box
         if box is None:
             return Square.of_picture(height, width)
-        if not (-box.side < box.left < width and -box.side < box.top < height):
-            raise ValueError(
-                f"the box (left {box.left}, top {box.top}, side {box.side}) lies outside of the"
-                f" picture of {width}x{height} pixels; give one that shows the person"
+        outside = not (-box.side < box.left < width and -box.side < box.top < height)
+        if outside or box.side > MOST_SIDE * max(height, width):
+            reason = (
+                f"the box (left {box.left}, top {box.top}, side {box.side})"
+                f" {'lies outside of' if outside else 'is far larger than'} the picture of"
+                f" {width}x{height} pixels; give one that shows the person"
             )
+            raise ValueError(reason) if path is None else VideoError(path, reason)
         return box
 
     def _track(
@@ -545,6 +551,11 @@ class PoseTracker(VideoPredictor):
             centre_px=torch.from_numpy(square.to_input(middle, size)),
         )
         joints = pose.joints.cpu()
+        if not bool(joints.isfinite().all()):
+            raise ValueError(
+                "the outputs of the model are NaN or infinite; use precision 32-true, or other"
+                " weights"
+            )
         points = project_perspective(joints, torch.full((2,), focal), torch.from_numpy(middle))
         poses = {name: getattr(pose, name).cpu().numpy() for name in _POSE if name != "points"}
         poses["points"] = points.float().numpy()

@@ -145,6 +145,7 @@ class PoseOptions:
             and 0 < self.zoom[0] <= self.zoom[1] < math.inf
         ):
             raise ValueError(f"zoom must be two numbers 0 < low <= high, got {self.zoom!r}")
+        object.__setattr__(self, "zoom", tuple(map(float, self.zoom)))
         _require(self, "shift", at_least=0, below=1)
         self.weights, self.channels  # noqa: B018 - they know their own ranges
 
@@ -175,7 +176,7 @@ class TrainConfig:
         fold: which of the official folds, for data sets that have them.
         train_split: the split to train on.
         val_split: the split to validate on and to choose the best epoch by. Where it is "val" and
-            the data set has none, a fifth of the training clips is set aside.
+            the data set has none, classification sets a fifth of the training clips aside.
         model: a preset, see `svf models`.
         design: how attention spans space and time; None for the preset's.
         attention: hamming or dot, or softmax or none of an ordinary network; None for the preset's.

@@ -15,7 +15,7 @@ SPOKEN = {
     "top5": "top-5",
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
-    "pck_3d": "joints within 100 mm",
+    "pck_3d": "joints within 150 mm",
 }
 """Metrics as people write them."""
 

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,8 +48,8 @@ from spikevideoformer.training.task import Row, Task
 
 log = logging.getLogger(__name__)
 
-FOUND_MM = 100.0
-"""Joints nearer than this, after the roots are aligned, count as found while training."""
+FOUND_MM = 150.0
+"""Joints nearer than this, after the roots are aligned, count as found, as in `PoseMetrics`."""
 
 _MOST_POSES = 20_000  # of which the mean is taken
 
@@ -372,7 +372,8 @@ def evaluate_pose_folder(
             logged.
 
     Raises:
-        ValueError: a folder that is no pose model, other joints, bad files, outputs that are NaN.
+        ValueError: a folder that is no pose model, another body, other joints, bad files, outputs
+            that are NaN.
     """
     model = SpikeVideoFormer.from_pretrained(folder)
     if model.task != "pose" or model.clip is None or model.body is None:
@@ -383,6 +384,8 @@ def evaluate_pose_folder(
     usual = PoseOptions()
     if isinstance(model.body, AbsentSmpl):
         model.body, usual = load_body(body), PoseOptions(body=body)
+    elif body is not None:
+        raise ValueError(f"{folder} has a skeleton of its own, and {body} is SMPL; leave body out")
     if model.body.joint_names != index.joint_names:
         raise ValueError(
             f"the joints of {index.root} are {', '.join(index.joint_names)}, those of {folder}"
@@ -429,8 +432,13 @@ def _splits(config: TrainConfig, index: PoseIndex | None) -> tuple[PoseIndex, Po
             raise ValueError("no data is given; set --data to the folder of the data set")
         index = read_poses(config.data, layout=config.layout)
     wanted = [config.train_split, config.val_split]
-    for split in wanted:
-        index.select(split)  # complains of a name that is not there before the long check
+    parts = {part for split in wanted for part in index.select(split).splits}
+    # Of the others nothing is wanted, so nothing is looked for.
+    index = replace(
+        index,
+        sequences=tuple(s for s in index.sequences if s.split in parts),
+        problems=tuple(p for p in index.problems if p.split in (None, *parts)),
+    )
     index = _settled(index, config.check, wanted, skip_bad=config.skip_bad, folder=config.out)
     return index.select(config.train_split), index.select(config.val_split)
 
@@ -452,5 +460,7 @@ def _fingerprint(*indices: PoseIndex) -> str:
         digest.update(repr((index.joint_names, index.parents)).encode())
         for s in index.sequences:
             digest.update(repr((s.name, s.action, s.frame_rate_hz, bool(s.events))).encode())
-            digest.update(s.truth.joints.tobytes())
+            for name, values in sorted(vars(s.truth).items()):
+                digest.update(name.encode())
+                digest.update(b"" if values is None else values.tobytes())
     return digest.hexdigest()
