@@ -686,6 +686,17 @@ def test_render_lists_what_it_wrote(svf, rendered: Path, tmp_path: Path) -> None
     assert err == "svf: --motions is 4; give at least 5, one for validation\n"
 
 
+def test_render_keeps_the_table_of_motion_capture(svf, tmp_path: Path) -> None:
+    table = tmp_path / "splits.csv"
+    table.write_text("path,content,style,split\na.bvh,walk,calm,train\n")
+    (tmp_path / "a.bvh").write_text("HIERARCHY\n")
+    for out in (tmp_path, tmp_path / "." / "x" / ".."):
+        status, _, err = svf("render", "--mocap", tmp_path, "--out", out)
+        assert (status, err.count("\n")) == (2, 1)
+        assert "lists other things than rendered clips" in err
+    assert table.read_text().startswith("path,content,style,split\n")
+
+
 def test_pose_from_training_to_evaluation(
     svf, pose_run: Path, rendered: Path, tmp_path: Path
 ) -> None:

@@ -1701,7 +1701,7 @@ VERBS = {
     ),
     "render": Verb(
         does="turn motions into videos with exact joints, to learn pose or actions from",
-        example="svf render --mocap my_bvh_files --out svf-motions --clips-per-motion 4",
+        example="svf render --out svf-motions --motions 5",
         options=_render_options,
         run=_render,
     ),

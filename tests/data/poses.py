@@ -54,10 +54,10 @@ def body(parents: tuple[int, ...], frames: int, seed: int = 0, scale: float = 1.
     )
 
 
-def video(path: Path, frames: int) -> None:
+def video(path: Path, frames: int, rate_hz: float = 20.0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    write_video(path, iter(rng.integers(0, 256, (frames, 32, 32, 3), np.uint8)), 10.0)
+    write_video(path, iter(rng.integers(0, 256, (frames, 32, 32, 3), np.uint8)), rate_hz)
 
 
 def edit_npz(path: Path, **changes: Any) -> None:
@@ -135,7 +135,7 @@ def write_human36m(root: Path, frames: int = 4) -> Path:
             every[:, used] = values
             path = root / subject / "MyPoseFeatures" / folder / f"{take}.54138969.cdf"
             write_cdf(path, every.reshape(1, frames, -1))
-        video(root / subject / "Videos" / f"{take}.54138969.mp4", frames + 1)
+        video(root / subject / "Videos" / f"{take}.54138969.mp4", frames + 1, 50.0)
     return root
 
 

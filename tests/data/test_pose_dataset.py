@@ -18,6 +18,7 @@ from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.data.event_camera import EventCamera
 from spikevideoformer.data.events import EventChannels
 from spikevideoformer.data.pose import (
+    MOST_SIDE,
     PERSON_MARGIN,
     PoseClip,
     PoseDataset,
@@ -520,6 +521,88 @@ def with_events(index: PoseIndex, folder: Path, frames_in_each: int = 1) -> Pose
     return replace(sequence, events=tuple(paths))
 
 
+def pixels(video: torch.Tensor) -> np.ndarray:
+    """The whole picture of 64 x 48 without its margins, from an input of 64 x 64, [T, H, W]."""
+    return video[:, 0, 8:56].numpy()
+
+
+@pytest.mark.parametrize("mode", ["count", "binary"])
+def test_stored_events_between_frames_are_summed(
+    dotted: Callable[..., PoseIndex], tmp_path: Path, mode: str
+) -> None:
+    """Every second frame is an input frame, with the events since the one before it."""
+    sequence = with_events(dotted(7), tmp_path)
+    order = [0, 1, 1, 3, 4, 5, 6]  # at the same pixels twice
+    sequence = replace(sequence, events=tuple(sequence.events[i] for i in order))
+    channels = EventChannels(mode=mode)
+    spec = replace(EVENTS, size=64, frames=2, frame_rate_hz=5.0, channels=channels)
+    dots = pictures_of(sequence.truth.points)[order, ..., 0] // 255
+    sums = np.stack([dots[0], dots[1] + dots[2], dots[3] + dots[4], dots[5] + dots[6]])
+    assert sums.max() == 2
+    expected = sums.clip(max=1) if mode == "binary" else sums
+    dataset = dataset_of(index_of(sequence), spec)
+    found = np.concatenate([pixels(item.video) for item in items(dataset)])
+    np.testing.assert_array_equal(found, expected)
+    trained = dataset_of(index_of(sequence), spec, augmentation=STILL)
+    for epoch in range(5):  # from any frame on
+        item = trained[epoch, 0]
+        at = [np.flatnonzero((sequence.truth.joints == j).all((1, 2)))[0] for j in item.joints]
+        sums = np.stack([dots[max(0, p - 1) : p + 1].sum(0) for p in at])
+        expected = sums.clip(max=1) if mode == "binary" else sums
+        np.testing.assert_array_equal(pixels(item.video), expected)
+
+
+def test_nothing_happens_in_repeated_frames_of_stored_events(
+    dotted: Callable[..., PoseIndex], tmp_path: Path
+) -> None:
+    (item,) = items(dataset_of(index_of(with_events(dotted(2), tmp_path)), EVENTS))
+    assert (item.video.sum((1, 2, 3)) > 0).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        EventChannels(polarity="positive"),
+        EventChannels(polarity="signed", mode="binary"),
+        EventChannels(mode="voxel", bins=2),
+    ],
+)
+def test_stored_events_have_no_other_channels(
+    dotted: Callable[..., PoseIndex], tmp_path: Path, channels: EventChannels
+) -> None:
+    spec = replace(EVENTS, channels=channels)
+    sequence = with_events(dotted(4), tmp_path)
+    message = f"set polarity to both and event_mode .*got {channels.polarity} and {channels.mode}$"
+    with pytest.raises(DatasetError, match=message) as error:
+        dataset_of(index_of(sequence), spec)
+    assert "\n" not in str(error.value)
+    assert len(dataset_of(index_of(sequence), replace(spec, input="grey"))) == 1
+    assert len(dataset_of(index_of(replace(sequence, events=())), spec)) == 1
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_person_who_is_absurdly_large_or_far(
+    dotted: Callable[..., PoseIndex], tmp_path: Path, stored: bool
+) -> None:
+    """Too large: the whole picture is seen. Too far off: nothing, and no memory is taken."""
+    (sequence,) = dotted(4).sequences
+    if stored:
+        sequence = with_events(index_of(sequence), tmp_path)
+    spec = EVENTS if stored else SPEC
+    plain = dataset_of(index_of(sequence), spec)[0]
+
+    def seen(points: np.ndarray) -> PoseClip:
+        changed = replace(sequence, truth=replace(sequence.truth, points=points))
+        return dataset_of(index_of(changed), replace(spec, crop="person"))[0]
+
+    for side, whole in ((MOST_SIDE * WIDTH - 1, False), (MOST_SIDE * WIDTH + 1, True), (1e6, True)):
+        points = sequence.truth.points.copy()
+        points[:] = 32
+        points[0, 0], points[0, 1] = (32 + sign * side / PERSON_MARGIN / 2 for sign in (-1, 1))
+        assert torch.equal(seen(points).video, plain.video) == whole
+    assert (seen(sequence.truth.points + np.float32(1e6)).video == 0).all()
+
+
 @pytest.mark.parametrize("crop", ["picture", "person"])
 def test_stored_events_are_cut_like_pictures(
     dotted: Callable[..., PoseIndex], tmp_path: Path, crop: str
@@ -552,7 +635,7 @@ def test_stored_events_become_the_mean_of_what_a_pixel_covers(
 
 def test_several_event_frames_in_a_file(dotted: Callable[..., PoseIndex], tmp_path: Path) -> None:
     sequence = with_events(dotted(4), tmp_path, frames_in_each=2)
-    with pytest.raises(DatasetError, match=r"event0\.npy holds several event frames; expected one"):
+    with pytest.raises(DatasetError, match=r"event0\.npy holds 2 event frames; expected one"):
         dataset_of(index_of(sequence), EVENTS)[0]
 
 

@@ -100,6 +100,28 @@ def test_a_video_may_be_longer_than_its_poses(tmp_path: Path) -> None:
     assert settle_poses(read_poses(tmp_path)).frames == 12
 
 
+@pytest.mark.parametrize(("rate_hz", "sound"), [(20.3, True), (19.7, True), (20.4, False)])
+def test_a_video_drifts_from_its_poses(rate_hz: float, sound: bool, tmp_path: Path) -> None:
+    """By half a picture in 30 at 20 Hz."""
+    video(write_rendered(tmp_path, frames=30) / "train/bow/1.mp4", 30, rate_hz)
+    index = read_poses(tmp_path)
+    assert settle_poses(index, decode="none").sequences == index.sequences
+    for decode in ("open", "full"):
+        if sound:
+            assert settle_poses(index, decode=decode).sequences == index.sequences
+            continue
+        message = "other frame rate: 1.mp4 has 20.4 frames a second, but its poses 20; restore"
+        with pytest.raises(DatasetError, match=message) as caught:
+            settle_poses(index, decode=decode)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_single_pose_has_no_frame_rate(tmp_path: Path) -> None:
+    index = read_poses(write_rendered(tmp_path, frames=1))
+    assert index.sequences[0].frame_rate_hz == 1
+    assert settle_poses(index).sequences == index.sequences
+
+
 def broken(path: Path) -> None:
     """The second half of the pictures is noise."""
     content = path.read_bytes()

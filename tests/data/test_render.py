@@ -422,6 +422,33 @@ def test_writing_refuses_bad_arguments(motions, tmp_path):
     assert not (tmp_path / "splits.csv").exists()
 
 
+@pytest.mark.parametrize("table", ["path,content,style,split\na.bvh,a,b,train\n", "\xff", ""])
+def test_no_other_list_is_replaced(motions, tmp_path, table):
+    """Such as that of motion capture, where clips are written into its folder."""
+    (tmp_path / "splits.csv").write_text(table)
+    with pytest.raises(ValueError, match=r"splits\.csv lists other .*another folder") as error:
+        write_motion_clips(motions, tmp_path, spec=SPEC)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["splits.csv"]
+    assert (tmp_path / "splits.csv").read_text() == table
+
+
+def test_what_was_interrupted_is_not_listed(motions, tmp_path):
+    def interrupted():
+        yield motions[0]
+        raise KeyboardInterrupt
+
+    write_motion_clips(motions, tmp_path, spec=SPEC, clips_per_motion=1)
+    with pytest.raises(ValueError, match="no motion to render into"):
+        write_motion_clips([], tmp_path)
+    assert (tmp_path / "splits.csv").exists()  # as no clip has changed
+    with pytest.raises(KeyboardInterrupt):
+        write_motion_clips(interrupted(), tmp_path, spec=SPEC, clips_per_motion=1, seed=1)
+    assert not (tmp_path / "splits.csv").exists()
+    assert write_motion_clips(motions, tmp_path, spec=SPEC, clips_per_motion=1) == 3
+    assert len(read_index(tmp_path).samples) == 3
+
+
 def test_recorded_motion_is_rendered_with_its_joints_in_the_picture(shared_data):
     rows = read_mocap_table(shared_data / "mocap")
     assert {row.split for row in rows} >= {"train", "val"}

@@ -8,8 +8,9 @@
 
 Sequences are named `subject01_group1_time1`; the group is what is done. This layout is from memory
 of the release, whose files were not at hand, and so are the 15 frames per second. Also taken for
-granted: `joints3d` are metres in camera coordinates (x right, y down, z forward), and the first
-three numbers of `body_pose` turn the body in them.
+granted: `joints3d` are metres in camera coordinates (x right, y down, z forward), the first three
+numbers of `body_pose` turn the body in them, and an event frame has what happened until the picture
+of its number.
 """
 
 from __future__ import annotations

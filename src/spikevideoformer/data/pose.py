@@ -36,6 +36,9 @@ from spikevideoformer.data.video import DecodeLimits, iter_frames, read_clip
 
 PERSON_MARGIN = 1.25
 """Side of the square around a person, over the larger extent of the labelled joints."""
+MOST_SIDE = 8
+"""Side of a square over the longer side of the picture, at most: a cut holds all of it in memory,
+and points that are labelled wrongly can ask for any."""
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, section 2.5.1
 
 # --- The square -----------------------------------------------------------------------------------
@@ -96,19 +99,19 @@ class Square:
         Returns:
             [T, C, size, size].
         """
-        H, W = pictures.shape[1:3]
+        return resized(self.part(pictures, margin), (size, size))
+
+    def part(self, pictures: Tensor, margin: Tensor) -> Tensor:
+        """The same as `cut`, in the pixels of the pictures and any type: [T, side, side, C]."""
         bottom, right = self.top + self.side, self.left + self.side
         inside = pictures[:, max(0, self.top) : max(0, bottom), max(0, self.left) : max(0, right)]
-        if (self.top, self.left, bottom, right) == (0, 0, H, W) or inside.shape[1:3] == (
-            self.side,
-            self.side,
-        ):
-            return resized(inside, (size, size))
+        if inside.shape[1:3] == (self.side, self.side):
+            return inside
         whole = margin.to(pictures).expand(len(pictures), self.side, self.side, -1).clone()
         if inside.numel():
             y, x = max(0, -self.top), max(0, -self.left)
             whole[:, y : y + inside.shape[1], x : x + inside.shape[2]] = inside
-        return resized(whole, (size, size))
+        return whole
 
 
 # --- Frames as input ------------------------------------------------------------------------------
@@ -168,25 +171,25 @@ def event_input(
 
 
 def _stored_event_input(
-    paths: Sequence[Path], height: int, width: int, square: Square, spec: PoseSpec
+    stretches: Sequence[Sequence[Path]], height: int, width: int, square: Square, spec: PoseSpec
 ) -> Float[Tensor, "T C size size"]:
-    """Packed event frames of a data set; each pixel of the input is the mean of those it covers."""
-    frames = torch.cat(
-        [
-            read_packed_frames(path, height=height, width=width, channels=spec.channels.count)
-            for path in paths
-        ]
-    )
-    if len(frames) != len(paths):
-        raise DatasetError(f"{paths[0]} holds several event frames; expected one in each file")
-    pad = (
-        max(0, -square.left), max(0, square.left + square.side - width),
-        max(0, -square.top), max(0, square.top + square.side - height),
-    )  # fmt: skip
-    padded = F.pad(frames, pad)
-    top, left = max(0, square.top), max(0, square.left)
-    cut = padded[:, :, top : top + square.side, left : left + square.side]
-    return F.interpolate(cut, (spec.size, spec.size), mode="area")
+    """Packed event frames of a data set, the sum of those of each stretch.
+
+    Each pixel of the input is the mean of those it covers.
+    """
+    channels = spec.channels
+    frames = []
+    for paths in stretches:
+        frame = torch.zeros(channels.count, height, width)
+        for path in paths:
+            stored = read_packed_frames(path, height=height, width=width, channels=channels.count)
+            if len(stored) != 1:
+                raise DatasetError(f"{path} holds {len(stored)} event frames; expected one")
+            frame += stored[0]
+        frames.append(frame.sign() if channels.mode == "binary" else frame)
+    seen = torch.stack(frames).permute(0, 2, 3, 1)
+    part = square.part(seen, torch.zeros(channels.count)).permute(0, 3, 1, 2)
+    return F.interpolate(part, (spec.size, spec.size), mode="area")
 
 
 # --- Items and batches ----------------------------------------------------------------------------
@@ -267,14 +270,22 @@ class PoseDataset(Dataset[PoseClip]):
     """Windows of T frames of the sequences of an index.
 
     The key of an item is `(epoch, i)` as in `ClipDataset`, or i for epoch 0. Without augmentation
-    the windows cover every frame (at the spec's frame rate) once, in order; with it each begins at
-    random.
+    the windows cover every frame (at the spec's frame rate), in order. The last one of a sequence
+    may show frames of the one before again; `PoseClip.fresh` leaves these out, so that each frame
+    counts once. With augmentation each window begins at random.
+
+    Event frames that a sequence has are used as they are, else they are simulated. An input frame
+    is the sum of all since the input frame before it (or whether there was an event, where they are
+    to be binary). Before the first frame of a sequence nothing happened.
 
     Args:
         index: one split, checked (without problems).
-        spec: how frames become model input.
+        spec: how frames become model input. A square around the person that is more than
+            `MOST_SIDE` times as large as the picture is taken for a mistake; then the whole picture
+            is seen.
         body: which counts the shape values; with the joints of the index.
-        augmentation: colours of training clips; None: evaluation.
+        augmentation: colours of training clips; None: evaluation. Events have no colours, and stay
+            as they are.
         zoom: range of the factor on the side of the square, for training.
         shift: how far its middle moves at most, as part of its side, for training.
         seed: of the augmentation.
@@ -283,7 +294,8 @@ class PoseDataset(Dataset[PoseClip]):
         limits: against files that unpack to far more than they seem; None: the usual ones.
 
     Raises:
-        DatasetError: the index has problems or no sequence.
+        DatasetError: the index has problems or no sequence, or its event frames cannot have the
+            channels of the spec.
     """
 
     def __init__(
@@ -305,6 +317,15 @@ class PoseDataset(Dataset[PoseClip]):
                 f"{index.root} has {len(index.sequences)} sequences and {len(index.problems)}"
                 f" problems{first}; settle_poses settles them",
                 index.problems,
+            )
+        channels = spec.channels
+        if (channels.polarity != "both" or channels.mode == "voxel") and (
+            spec.input == "events" and any(sequence.events for sequence in index.sequences)
+        ):
+            raise DatasetError(
+                f"{index.root} has event frames of its own, which say for both polarities whether"
+                " there was an event: set polarity to both and event_mode to count or binary, got"
+                f" {channels.polarity} and {channels.mode}"
             )
         self.index, self.spec = index, spec
         self.augmentation, self.zoom, self.shift, self.seed = augmentation, zoom, shift, seed
@@ -405,19 +426,21 @@ class PoseDataset(Dataset[PoseClip]):
         H, W = pictures.shape[1:3]
         square = Square.of_picture(H, W)
         if spec.crop == "person":
-            square = Square.of_person(sequence.truth.points[positions]) or square
+            person = Square.of_person(sequence.truth.points[positions])
+            if person is not None and person.side <= MOST_SIDE * square.side:
+                square = person
         square = square.moved(*move)
         if spec.input != "events":
             return picture_input(pictures, square, spec, colours), square
-        if stored:
-            return _stored_event_input(
-                [sequence.events[p] for p in positions], H, W, square, spec
-            ), square
-        rate = sequence.frame_rate_hz
         # The last frame of a short sequence is repeated: nothing happens then.
         moments = sorted(set(positions))
-        borders = [(moments[0] - step) / rate, *(p / rate for p in moments)]
-        video = event_input(pictures, [p / rate for p in wanted], borders, square, spec)
+        if stored:
+            stretches = [sequence.events[max(0, p - step + 1) : p + 1] for p in moments]
+            video = _stored_event_input(stretches, H, W, square, spec)
+        else:
+            rate = sequence.frame_rate_hz
+            borders = [(moments[0] - step) / rate, *(p / rate for p in moments)]
+            video = event_input(pictures, [p / rate for p in wanted], borders, square, spec)
         return F.pad(video, (0, 0, 0, 0, 0, 0, 0, len(positions) - len(moments))), square
 
     def _read(self, number: int, positions: list[int]) -> UInt8[Tensor, "n H W 3"]:

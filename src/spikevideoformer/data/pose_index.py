@@ -93,8 +93,8 @@ def settle_poses(
     """Look for everything that is wrong with a data set; go on with what is sound, or stop.
 
     The list holds: what was wrong with the poses; sequences without any labelled joint; missing and
-    empty files; videos and pictures that cannot be read; videos with fewer frames than poses;
-    splits without sequences. Each problem costs a whole sequence.
+    empty files; videos and pictures that cannot be read; videos with fewer frames than poses, or at
+    another frame rate; splits without sequences. Each problem costs a whole sequence.
 
     Args:
         index: as `read_poses` returns it, or one split of it.
@@ -181,6 +181,14 @@ def _look_at(sequence: PoseSequence, decode: Decode) -> tuple[Path | None, Fault
                 if frames is not None and frames < len(sequence):
                     reason = f"{path.name} has {frames} frames, but there are {len(sequence)} poses"
                     return path, ("short video", reason, "restore the whole video")
+                # Pictures are found by their times; of one pose it is the first of all.
+                drift = abs(info.frame_rate_hz / sequence.frame_rate_hz - 1) * len(sequence)
+                if len(sequence) > 1 and drift >= 0.5:
+                    reason = (
+                        f"{path.name} has {info.frame_rate_hz:g} frames a second, but its poses"
+                        f" {sequence.frame_rate_hz:g}"
+                    )
+                    return path, ("other frame rate", reason, "restore the video of these poses")
             elif decode == "full":
                 picture_size(path)
         except VideoError as error:

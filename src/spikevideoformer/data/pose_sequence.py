@@ -84,8 +84,9 @@ class PoseSequence:
         action: what is done; metrics are given for each action, too.
         split: train, val or test.
         pictures: a video file, whose picture i is frame i, or a picture file for each frame.
-        events: event frames: a packed file for each frame, see `events.read_packed_frames`; empty
-            where there are none, and they are simulated from the pictures.
+        events: event frames: a packed file for each frame, of what happened since the frame before,
+            see `events.read_packed_frames`; empty where there are none, and they are simulated from
+            the pictures.
         frame_rate_hz: frames per second.
         truth: the body in each frame.
 

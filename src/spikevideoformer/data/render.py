@@ -628,6 +628,8 @@ def _meet_cone(
 
 # --- Files --------------------------------------------------------------------------------------
 
+_COLUMNS = "path,label,group,split,style"
+
 
 def write_motion_clips(
     motions: Iterable[LabelledMotion],
@@ -640,9 +642,9 @@ def write_motion_clips(
     """Render motions to a data set of clips with exact joints, which also serves classification.
 
     ``root/splits.csv`` lists the clips (layout `splits`: path, label, group, split; and the style);
-    it is written last. Clips of one motion are one group. Beside ``<split>/<label>/<clip>.mp4``
-    lies ``<clip>.npz`` with the truth about T frames of J joints, in metres and camera coordinates
-    unless said otherwise:
+    that of earlier clips is removed first, and the new one is written last. Clips of one motion are
+    one group. Beside ``<split>/<label>/<clip>.mp4`` lies ``<clip>.npz`` with the truth about T
+    frames of J joints, in metres and camera coordinates unless said otherwise:
 
         joints3d [T, J, 3], joints2d [T, J, 2] in pixels, visible [T, J]
         rotations [T, J, 3, 3] local to the parents, translation [T, 3] of the root
@@ -663,9 +665,16 @@ def write_motion_clips(
         How many clips were written.
 
     Raises:
-        ValueError: a value outside these ranges, no motion, or two motions of one name.
+        ValueError: a value outside these ranges, no motion, two motions of one name, or a
+            `splits.csv` in the root that lists anything but rendered clips.
     """
     spec = spec or RenderSpec()
+    table = root / "splits.csv"
+    if table.exists() and table.read_text(errors="replace").split("\n")[0] != _COLUMNS:
+        raise ValueError(
+            f"{table} lists other things than rendered clips and would be replaced; choose another"
+            " folder for the clips"
+        )
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
     if clips_per_motion is not None and clips_per_motion < 1:
@@ -680,6 +689,8 @@ def write_motion_clips(
             raise ValueError(f"two motions of {folder} are named {item.name}; rename one of them")
         names.add(f"{folder}/{item.name}")
         (root / folder).mkdir(parents=True, exist_ok=True)
+        # What was begun is never listed: the clips may be of another recipe than the old ones.
+        table.unlink(missing_ok=True)
         starts = clip_starts_s(item.motion, spec.duration_s, clips_per_motion)
         for number, start_s in enumerate(starts):
             name = f"{folder}/{item.name}_{number:02d}"
@@ -690,7 +701,7 @@ def write_motion_clips(
             rows.append(f"{name}.mp4,{item.label},{item.name},{item.split},{item.style}")
     if not rows:
         raise ValueError(f"no motion to render into {root}; give at least one")
-    write_text(root / "splits.csv", "\n".join(["path,label,group,split,style", *rows, ""]))
+    write_text(table, "\n".join([_COLUMNS, *rows, ""]))
     return len(rows)
 
 
