@@ -200,10 +200,13 @@ class TestTraining:
             for result in (whole, resumed)
         )
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-        for name in ("joints", "points", "rotations", "focal_px"):
-            other = changed(
-                read_poses(config.data), **{name: lambda s, n=name: 2 * getattr(s.truth, n)}
-            )
+        for changes in (
+            {"joints": lambda s: s.truth.joints + 1},
+            {"points": lambda s: s.truth.points + 1},
+            {"rotations": lambda s: s.truth.rotations.swapaxes(-1, -2)},
+            {"focal_px": lambda s: (1.0, 1.0)},
+        ):
+            other = changed(read_poses(config.data), **changes)
             with pytest.raises(ValueError, match=r"the clips \(files, labels or splits\)"):
                 train(config, index=other, resume=True)
 

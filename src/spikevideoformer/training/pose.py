@@ -7,10 +7,11 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
@@ -460,7 +461,7 @@ def _fingerprint(*indices: PoseIndex) -> str:
         digest.update(repr((index.joint_names, index.parents)).encode())
         for s in index.sequences:
             digest.update(repr((s.name, s.action, s.frame_rate_hz, bool(s.events))).encode())
-            for name, values in sorted(vars(s.truth).items()):
-                digest.update(name.encode())
-                digest.update(b"" if values is None else values.tobytes())
+            for f in fields(s.truth):
+                values = getattr(s.truth, f.name)
+                digest.update(b"" if values is None else np.asarray(values).tobytes())
     return digest.hexdigest()
