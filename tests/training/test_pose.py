@@ -203,7 +203,7 @@ class TestTraining:
         for changes in (
             {"joints": lambda s: s.truth.joints + 1},
             {"points": lambda s: s.truth.points + 1},
-            {"rotations": lambda s: s.truth.rotations.swapaxes(-1, -2)},
+            {"rotations": lambda s: s.truth.rotations[:, [*range(len(JOINTS) - 1), 0]]},  # a leaf's
             {"focal_px": lambda s: (1.0, 1.0)},
         ):
             other = changed(read_poses(config.data), **changes)
