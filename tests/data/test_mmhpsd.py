@@ -130,6 +130,14 @@ def of_pose(**changes: Any) -> Callable[[Path], None]:
             f"{FIRST} has no event frame 0 .1 are missing",
         ),
         (
+            lambda root: picture(root / "full_pic_256" / FIRST / "fullpic0002.png"),
+            "fullpic0002.jpg and fullpic0002.png have the same number; remove one of them",
+        ),
+        (
+            lambda root: (root / "pose_events" / FIRST / "more1.npz").write_bytes(b"PK"),
+            "more1.npz and pose0001.npz have the same number",
+        ),
+        (
             lambda root: (root / "pose_events" / FIRST / "pose0001.npz").write_bytes(b"PK"),
             "pose0001.npz cannot be read",
         ),

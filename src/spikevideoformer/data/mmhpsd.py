@@ -165,12 +165,17 @@ def _sequence(root: Path, folder: Path, split: str) -> PoseSequence:
 
 
 def _by_number(folder: Path, suffixes: tuple[str, ...]) -> dict[int, Path]:
-    """The files of a folder, in order of the number at the end of their names; {} if no folder."""
-    if not folder.is_dir():
-        return {}
-    found = {
-        int(number[0]): path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and (number := _NUMBER.search(path.stem))
-    }
-    return dict(sorted(found.items()))
+    """The files of a folder by the number at the end of their names; {} if no folder.
+
+    Raises:
+        ValueError: two files have the same number.
+    """
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() in suffixes and (number := _NUMBER.search(path.stem)):
+            other = found.setdefault(int(number[0]), path)
+            if other != path:
+                raise ValueError(
+                    f"{other} and {path.name} have the same number; remove one of them"
+                )
+    return found

@@ -101,12 +101,14 @@ def _truth(path: Path, entries: dict[str, Any], person: int) -> PoseTruth:
     if len(of_person["betas"]) < NUM_BETAS:
         raise ValueError(f"{path} has less than {NUM_BETAS} values in betas[{person}]")
     K, poses = float32(entries["cam_intrinsics"]), entries["cam_poses"].astype(np.float64)
-    poses[~of_person["campose_valid"].astype(bool)] = np.nan
+    invalid = ~of_person["campose_valid"].astype(bool)
+    poses[invalid] = np.nan
     turn, shift = poses[:, :3, :3], poses[:, :3, 3]  # from the world to the camera
     world = of_person["jointPositions"].astype(np.float64).reshape(F, 24, 3)
     joints = float32(np.einsum("fik,fjk->fji", turn, world) + shift[:, None])
     rotations = rotations_from_axis_angles(of_person["poses"])
     rotations[:, 0] = np.einsum("fik,fkj->fij", turn, rotations[:, 0])
+    rotations[invalid] = np.nan
     camera = Pinhole(
         focal_px=(float(K[0, 0]), float(K[1, 1])), centre_px=(float(K[0, 2]), float(K[1, 2]))
     )
