@@ -595,9 +595,20 @@ def test_demo_of_pose_goes_the_whole_way(
     assert page.count("data:image/png;base64,") == 3
     assert "://" not in page
     assert matplotlib.image.imread(tmp_path / "demo" / "poses.png").size
+    truth = tmp_path / "demo" / "clips" / "val" / "squat" / "squat_004_00.npz"
+    clip, written = truth.read_bytes(), truth.stat().st_mtime_ns
     again, _, err = svf("demo", "--task", "pose", "--out", tmp_path / "demo")
     assert again == 0
     assert "resuming" in err
+    assert truth.stat().st_mtime_ns == written
+    # clips of another recipe are not taken for those of this one, nor is the network
+    other = replace(small, seed=1)
+    monkeypatch.setattr(demo.run_pose_demo, "__kwdefaults__", {"recipe": other})
+    status, _, err = svf("demo", "--task", "pose", "--out", tmp_path / "demo")
+    assert status == 2
+    assert "is of a run with other settings (the clips" in err
+    assert truth.read_bytes() != clip
+    assert json.loads((tmp_path / "demo" / "clips.done").read_text())["seed"] == 1
 
 
 def test_no_video_is_written_onto_an_input_even_for_a_while(tmp_path: Path) -> None:

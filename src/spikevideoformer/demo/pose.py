@@ -8,9 +8,10 @@ video files. Beside it stands the mean pose of the training motions, turned as t
 from __future__ import annotations
 
 import html
+import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -80,7 +81,8 @@ def run_pose_demo(
 ) -> str:
     """Render clips, train, measure, predict, and write a report.
 
-    What is already there from an earlier, interrupted demo is not done again.
+    What is already there from an earlier, interrupted demo is not done again; clips of another
+    recipe are replaced.
 
     Args:
         out: an existing folder; gets clips/, run/, predictions/, poses.png and report.html.
@@ -91,13 +93,22 @@ def run_pose_demo(
         The outcome in a few lines of text.
 
     Raises:
-        ValueError: `out` holds a demo with another recipe.
+        ValueError: `out` holds a network that was trained with another recipe.
     """
     begin_s = time.monotonic()
     clips = out / "clips"
     made = out / "clips.done"
+    about = json.dumps(
+        {
+            "motions": recipe.motions,
+            "clips_per_motion": recipe.clips_per_motion,
+            "clip": asdict(recipe.clip),
+            "seed": recipe.seed,
+        }
+    )
     with stage(tell, "1/4 rendering clips of bodies in motion"):
-        if not made.exists():
+        if not made.exists() or made.read_text() != f"{about}\n":
+            made.unlink(missing_ok=True)
             write_motion_clips(
                 procedural_motions(recipe.motions),
                 clips,
@@ -105,7 +116,7 @@ def run_pose_demo(
                 seed=recipe.seed,
                 clips_per_motion=recipe.clips_per_motion,
             )
-            write_text(made, "all clips are whole\n")
+            write_text(made, f"{about}\n")
     with stage(tell, "2/4 training"):
         config = replace(recipe.training, data=clips, out=out / "run")
         evaluation = train(config, resume=True).evaluation
