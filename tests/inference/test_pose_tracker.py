@@ -27,6 +27,7 @@ from spikevideoformer.data.pose import MOST_SIDE, PoseDataset, Square
 from spikevideoformer.data.pose_sequence import PoseIndex, PoseSequence, PoseSpec, PoseTruth
 from spikevideoformer.data.render import RenderedClip, RenderSpec, render_motion
 from spikevideoformer.data.video import VideoError, iter_frames, write_video
+from spikevideoformer.files import write_atomically
 from spikevideoformer.inference import pose_tracker as module
 from spikevideoformer.inference.pose_tracker import PosePrediction, PoseTracker
 from spikevideoformer.inference.predictor import FailedPrediction, VideoPredictor
@@ -329,6 +330,22 @@ def test_json_is_in_millimetres(tracker: PoseTracker, video: Path) -> None:
     result.write_json(written)
     assert written.getvalue().count(b"\n") == 1
     assert json.loads(written.getvalue()) == about
+
+
+def test_json_that_cannot_be_written_leaves_what_was_there(
+    tracker: PoseTracker, video: Path, tmp_path: Path
+) -> None:
+    """JSON knows no infinity; the error comes when much is written already."""
+    result = tracker.predict(video)
+    shape = result.shape.copy()
+    shape[-1] = np.inf
+    path = tmp_path / "a.json"
+    for before in ([], ["a.json"]):
+        with pytest.raises(ValueError, match="JSON"):
+            write_atomically(path, replace(result, shape=shape).write_json)
+        assert [path.name for path in tmp_path.iterdir()] == before
+        write_atomically(path, result.write_json)
+        assert json.loads(path.read_text())["path"] == str(video)
 
 
 def small_smpl() -> SmplBody:

@@ -21,7 +21,7 @@ from spikevideoformer.data.pose_sequence import PoseIndex, PoseSequence, PoseSpe
 from spikevideoformer.data.render import RenderSpec, write_motion_clips
 from spikevideoformer.models.pose import mean_rotations, pose_from_output
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
-from spikevideoformer.tasks.pose import PoseLossWeights, PoseMetrics
+from spikevideoformer.tasks.pose import PoseLossWeights
 from spikevideoformer.training import (
     PoseOptions,
     TrainConfig,
@@ -34,7 +34,6 @@ from spikevideoformer.training import (
 from spikevideoformer.training.devices import launch
 from spikevideoformer.training.loop import Loop
 from spikevideoformer.training.pose import PoseTask, batch_pose
-from spikevideoformer.training.pose_plots import plot_errors
 
 from ..data.poses import write_mmhpsd
 
@@ -527,33 +526,3 @@ class TestEvaluation:
         names = ("Hip", *JOINTS[1:])
         with pytest.raises(ValueError, match=r"joints of .* are Hip, .*those of .* Hips, .*same"):
             evaluate_pose_folder(run.model, replace(validation, joint_names=names))
-
-
-class TestPlots:
-    def test_metrics_that_nobody_knows(self, tmp_path):
-        """No root in any frame: no MPJPE, neither in bars nor over the epochs."""
-        metrics = PoseMetrics(
-            ("root", "left_hip", "right_hip"),
-            root="root",
-            hips=("left_hip", "right_hip"),
-            actions=("walk",),
-            frame_rate_hz=10.0,
-        )
-        metrics.start_sequence("walk")
-        truth = torch.randn(4, 3, 3)
-        predicted = truth + 0.1 * torch.randn(4, 3, 3)
-        truth[:, 0] = torch.nan
-        metrics.add_frames(predicted, truth)
-        result = metrics.compute()
-        assert result.overall.mpjpe_mm is None
-        rows = [
-            {"epoch": e, "val_mpjpe_mm": float("nan"), "val_pa_mpjpe_mm": 100.0 / e} for e in (1, 2)
-        ]
-        plot_errors(result, tmp_path / "alone.png")
-        plot_errors(result, tmp_path / "run.png", rows)
-        sizes = []
-        for name in ("alone.png", "run.png"):
-            with Image.open(tmp_path / name) as picture:
-                picture.verify()
-                sizes.append(picture.width)
-        assert sizes[1] > 1.3 * sizes[0]  # a panel more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ def plot_errors(
     result: PoseResult, path: Path, history: Sequence[Mapping[str, float]] = ()
 ) -> None:
     """Draw the errors of each joint and each action, and over the epochs of a run.
+
+    What is not known has no bar.
 
     Args:
         result: an evaluation.
@@ -42,7 +45,8 @@ def plot_errors(
 def _bars(panel: Axes, scores: Mapping[str, PoseScores]) -> None:
     places = range(len(scores))
     for shift, attribute, label in ((-0.2, "mpjpe_mm", "MPJPE"), (0.2, "pa_mpjpe_mm", "PA-MPJPE")):
-        values = [getattr(score, attribute) or 0.0 for score in scores.values()]
+        known = [getattr(score, attribute) for score in scores.values()]
+        values = [math.nan if value is None else value for value in known]
         panel.barh([place + shift for place in places], values, height=0.4, label=label)
     panel.set_yticks(list(places), list(scores))
     panel.set(xlabel="mm")
