@@ -36,7 +36,7 @@ from spikevideoformer.data.video import DecodeLimits, iter_frames, read_clip
 
 PERSON_MARGIN = 1.25
 """Side of the square around a person, over the larger extent of the labelled joints."""
-MOST_SIDE = 8
+MOST_SIDE = 4
 """Side of a square over the longer side of the picture, at most: a cut holds all of it in memory,
 and points that are labelled wrongly can ask for any."""
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, section 2.5.1
