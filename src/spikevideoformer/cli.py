@@ -1559,6 +1559,7 @@ def _render_options(parser: argparse.ArgumentParser) -> None:
         ("size", int, 64, "height and width in pixels, a multiple of 16"),
         ("frames", int, 32, "pictures of a clip"),
         ("frame-rate-hz", float, 20.0, "pictures per second"),
+        ("view-deg", float, 180.0, "the camera stands at most so far beside the front of the body"),
         ("seed", int, 0, "the same seed gives the same files"),
     ):
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"{what} ({default})")
@@ -1572,9 +1573,8 @@ def _render(arguments: Namespace) -> int:
 
     if arguments.motions < 5:
         raise ValueError(f"--motions is {arguments.motions}; give at least 5, one for validation")
-    spec = RenderSpec(
-        size=arguments.size, frames=arguments.frames, frame_rate_hz=arguments.frame_rate_hz
-    )
+    settings = ("size", "frames", "frame_rate_hz", "view_deg")
+    spec = RenderSpec(**{name: getattr(arguments, name) for name in settings})
     out = _folder_to_write(arguments.out)
     if arguments.mocap is None:
         motions, total = procedural_motions(arguments.motions), arguments.motions * len(ACTIONS)

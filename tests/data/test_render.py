@@ -298,6 +298,25 @@ def test_where_the_motion_ends_the_body_stands_still():
     assert np.array_equal(joints[3], joints[5]) and not np.array_equal(joints[2], joints[3])
 
 
+@pytest.mark.parametrize("view_deg", [10.0, 60.0, 180.0])
+def test_cameras_stand_before_the_body_as_far_as_asked(view_deg):
+    """The angle between where the hips face and the camera, seen from above."""
+    motion = procedural_motion("squat", 0, frames=30)
+    angles = []
+    for seed in range(24):
+        spec = RenderSpec(size=16, frames=2, supersampling=1, view_deg=view_deg)
+        clip = render_motion(motion, seed=seed, spec=spec)
+        left, right = clip.skeleton.hips
+        world = clip.joints_camera @ clip.camera.rotation  # but for a translation
+        across = (world[:, left] - world[:, right]).mean(0)
+        front = np.cross(across, [0.0, 1.0, 0.0])
+        back = -clip.camera.rotation[2] * [1.0, 0.0, 1.0]  # from the body to the camera
+        cosine = front @ back / np.linalg.norm(front) / np.linalg.norm(back)
+        angles.append(np.degrees(np.arccos(cosine)))
+    assert 0.7 * view_deg < max(angles) < view_deg + 1e-6
+    assert min(angles) < 0.3 * view_deg
+
+
 # --- Arguments ----------------------------------------------------------------------------------
 
 
@@ -311,6 +330,8 @@ def test_where_the_motion_ends_the_body_stands_still():
         ({"frame_rate_hz": math.inf}, "frame_rate_hz must be above 0"),
         ({"frame_rate_hz": math.nan}, "frame_rate_hz must be above 0"),
         ({"supersampling": 0}, "supersampling must be 1 to 4, got 0"),
+        ({"view_deg": 0.0}, "view_deg must be above 0 and at most 180 degrees, got 0"),
+        ({"view_deg": 181.0}, "view_deg must be above 0 and at most 180 degrees, got 181"),
         ({"supersampling": 5}, "supersampling must be 1 to 4, got 5"),
     ],
 )

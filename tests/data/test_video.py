@@ -607,6 +607,20 @@ def test_interrupted_writing_leaves_nothing(tmp_path: Path) -> None:
         write_video(tmp_path / "absent" / "out.mp4", [grey(0)], 10.0)
 
 
+def test_the_same_pictures_give_the_same_bytes(tmp_path: Path) -> None:
+    """Forty times, with other things in memory each time."""
+    rng = np.random.default_rng(0)
+    scene = rng.integers(0, 256, (12, 12, 3), np.uint8).repeat(12, 0).repeat(12, 1)
+    images = [np.roll(scene, 3 * index, 1)[:80, :80] // 2 + 40 for index in range(16)]
+    path, seen = tmp_path / "out.mp4", set()
+    for _ in range(40):
+        clutter = rng.integers(0, 256, rng.integers(10_000, 3_000_000), np.uint8)
+        write_video(path, images, 10.0)
+        seen.add(hash(path.read_bytes()))
+        del clutter
+    assert len(seen) == 1
+
+
 def test_a_part_file_becomes_an_ordinary_video(tmp_path: Path) -> None:
     path, part = tmp_path / "out.mp4", tmp_path / "out.part.mp4"
     part.write_bytes(b"of an earlier run")

@@ -41,6 +41,8 @@ class RenderSpec:
         frames: pictures of a clip.
         frame_rate_hz: of the clip; motion between two frames of a recording is interpolated.
         supersampling: rays along each side of a pixel, 1 to 4. More give smoother outlines.
+        view_deg: how far to either side the camera stands, at most, of where the hips face on
+            average, above 0; 180: anywhere.
 
     Raises:
         ValueError: a value outside these ranges.
@@ -50,6 +52,7 @@ class RenderSpec:
     frames: int = 32
     frame_rate_hz: float = 15.0
     supersampling: int = 2
+    view_deg: float = 180.0
 
     def __post_init__(self) -> None:
         if self.size < 16 or self.size % 16:
@@ -60,6 +63,10 @@ class RenderSpec:
             raise ValueError(f"frame_rate_hz must be above 0, got {self.frame_rate_hz}")
         if not 1 <= self.supersampling <= 4:
             raise ValueError(f"supersampling must be 1 to 4, got {self.supersampling}")
+        if not 0 < self.view_deg <= 180:
+            raise ValueError(
+                f"view_deg must be above 0 and at most 180 degrees, got {self.view_deg}"
+            )
 
     @property
     def duration_s(self) -> float:
@@ -133,7 +140,8 @@ def render_motion(
         start_s: time in the motion at which the clip starts.
 
     Raises:
-        ValueError: a negative seed, or a start outside the motion.
+        ValueError: a negative seed, a start outside the motion, or a `view_deg` for a body without
+            hips by name.
     """
     spec = spec or RenderSpec()
     if seed < 0:
@@ -154,7 +162,8 @@ def render_motion(
         values.numpy() for values in forward_kinematics(skeleton.parents, part.rotations, offsets)
     )
     body = _body(skeleton, places, turns, rng)
-    camera = _random_camera(body, spec.size, rng)
+    facing = 0.0 if spec.view_deg == 180 else _facing(skeleton, places)
+    camera = _random_camera(body, spec, facing, rng)
     pictures, depth = _draw(body, camera, spec, rng)
 
     joints = places @ camera.rotation.T + camera.translation
@@ -331,13 +340,23 @@ def _clothes(rng: np.random.Generator) -> dict[str, Array]:
 # --- The camera ---------------------------------------------------------------------------------
 
 
-def _random_camera(body: _Body, size: int, rng: np.random.Generator) -> Camera:
+def _facing(skeleton: Skeleton, places: Array) -> float:
+    """Azimuth of where the hips face, on average."""
+    left, right = skeleton.hips
+    x, _, z = (places[:, left] - places[:, right]).mean(0)
+    return math.atan2(-z, x)
+
+
+def _random_camera(
+    body: _Body, spec: RenderSpec, facing: float, rng: np.random.Generator
+) -> Camera:
     """Looks at the middle of where the body is during the clip, and has all of it in the picture.
 
     Of three directions it takes the first from which it need not stand much farther away than from
     the best one, or else a body that runs past would be tiny. Which way a body that stays in its
     place is seen is hardly changed by that.
     """
+    size, reach_rad = spec.size, math.radians(spec.view_deg)
     points = np.concatenate((body.starts, body.ends), 1)  # [T, 2K, 3]
     radii = body.radii.T.reshape(-1)
     focal_px = size * rng.uniform(0.9, 1.8)
@@ -345,7 +364,8 @@ def _random_camera(body: _Body, size: int, rng: np.random.Generator) -> Camera:
     target = (points.min((0, 1)) + points.max((0, 1))) / 2 + rng.normal(0, 0.04, 3)
     views = []
     for _ in range(3):
-        rotation = _towards(rng.uniform(0, 2 * np.pi), rng.uniform(0.03, 0.5), rng.normal(0, 0.03))
+        azimuth = facing + reach_rad * (rng.uniform(0, 2) - (spec.view_deg < 180))
+        rotation = _towards(azimuth, rng.uniform(0.03, 0.5), rng.normal(0, 0.03))
         x, y, z = np.moveaxis((points - target) @ rotation.T, -1, 0)
         reach = np.maximum(np.abs(x), np.abs(y)) + radii
         distance = float((reach * 2 * focal_px / (fill * size) - z + radii).max())

@@ -544,6 +544,10 @@ class _Chooser:
 
 # --- Writing ------------------------------------------------------------------------------------
 
+# With macroblock trees (mbtree) x264 chooses otherwise on every run, even with one thread. Without
+# them a rate factor of 21 gives the size and the quality of one of 18 with them.
+_X264 = {"crf": "21", "preset": "veryfast", "x264-params": "mbtree=0"}
+
 
 def write_video(
     path: str | Path,
@@ -556,7 +560,8 @@ def write_video(
 ) -> None:
     """Write pictures to a video file as they come; the file appears whole or not at all.
 
-    The same pictures give the same bytes on every run with one version of FFmpeg.
+    The same pictures give the same bytes on every run with one version of FFmpeg and the default
+    codec and options.
 
     Where `part` is given, the pictures of an interrupted run are not lost: that file can be played
     at any time (but for the last second or two), also when the process was killed.
@@ -580,7 +585,7 @@ def write_video(
     if not (math.isfinite(frame_rate_hz) and frame_rate_hz > 0):
         raise ValueError(f"frame_rate_hz must be above 0, got {frame_rate_hz}")
     if options is None:
-        options = {"crf": "18", "preset": "veryfast"} if codec == "libx264" else {}
+        options = _X264 if codec == "libx264" else {}
     container_options = {}
     kept = part is not None
     if part is None:

@@ -1,8 +1,9 @@
 """``svf demo --task pose``: skeletons of bodies in motion, with a report to look at.
 
 Bodies of random proportions and clothes are rendered in motions that are computed, before random
-cameras; their joints are known exactly. A small network learns to find them, and is then used on
-video files. Beside it stands the mean pose of the training motions, turned as the body really is.
+cameras that see them from the front; their joints are known exactly. A small network learns to find
+them, and is then used on video files. Beside it stands the mean pose of the training motions,
+turned as the body really is.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class PoseRecipe:
     motions: int = 50
     clips_per_motion: int = 2
     clip: RenderSpec = field(
-        default_factory=lambda: RenderSpec(size=80, frames=16, frame_rate_hz=10.0)
+        # From all sides, a few minutes are too short to learn which way a body faces.
+        default_factory=lambda: RenderSpec(size=80, frames=16, frame_rate_hz=10.0, view_deg=60.0)
     )
     training: TrainConfig = field(
         default_factory=lambda: TrainConfig(
