@@ -268,7 +268,7 @@ def main() -> None:
     index = read_poses(arguments.data)
     constant = {
         "joints": mean_joints(index, model.body, spec),
-        "pose": mean_pose(index, spec, model.body),
+        "pose": mean_pose(index, spec, model.body, turned=True),
     }
     text = f"{pose_table(constant, found)}\n{action_table(found)}"
     write_text(arguments.out / "table.md", text)
