@@ -4,7 +4,10 @@ r"""Rendered motion capture: pose from pictures and from events, and actions.
         --frame-rate-hz 10
     svf render --mocap ../shared/data/mocap --out runs/motions20 --clips-per-motion 8 --size 96 \
         --frame-rate-hz 20 --frames 64
-    python benchmarks/motion.py --data runs/motions --event-data runs/motions20
+    svf render --mocap ../shared/data/mocap --out runs/front --clips-per-motion 8 --size 96 \
+        --frame-rate-hz 10 --view-deg 60
+    python benchmarks/motion.py --data runs/motions --event-data runs/motions20 \
+        --front-data runs/front
 
 trains the recipes of configs/motion_pose_nano.yaml and configs/motion_actions_nano.yaml in these
 variants and measures the LAST epoch of each on the validation motions, whose performer or style is
@@ -14,6 +17,7 @@ not in training (no epoch is chosen by looking at it).
     pose-dot-S         attention by the dot product, the same seeds
     pose-spatial-0     every frame for itself
     pose-membrane-0    a head that reads mean membranes instead of spikes
+    pose-front-0       clips from cameras within 60 degrees of where the body faces
     pose-long-0, pose-longspatial-0
                        six epochs instead of two, with and without time
     pose-events-0      an event camera instead of pictures, simulated from the same clips at twice
@@ -64,6 +68,7 @@ NAMES = {
     "dot": "joint, dot product",
     "spatial": "spatial-only",
     "membrane": "joint, Hamming attention, the head on membranes",
+    "front": "joint, Hamming attention, cameras in front",
     "long": "joint, Hamming attention, 6 epochs",
     "longspatial": "spatial-only, 6 epochs",
     "events": "joint, Hamming attention, from events",
@@ -73,6 +78,7 @@ COLOURS = {
     "dot": "tab:red",
     "spatial": "tab:gray",
     "membrane": "tab:pink",
+    "front": "tab:orange",
     "long": "tab:cyan",
     "longspatial": "tab:olive",
     "events": "tab:green",
@@ -97,10 +103,12 @@ def variants(arguments: argparse.Namespace) -> dict[str, TrainConfig]:
     configs["pose-long-0"] = replace(pose, epochs=6)
     configs["pose-longspatial-0"] = replace(pose, epochs=6, **DESIGNS["spatial"])
     configs["pose-events-0"] = replace(pose, pose=replace(pose.pose, input="events"))
+    configs["pose-front-0"] = pose
+    places = {"events": arguments.event_data, "front": arguments.front_data}
     return {
         name: replace(
             config,
-            data=arguments.event_data if "events" in name else arguments.data,
+            data=places.get(name.split("-")[1], arguments.data),
             out=arguments.out / name,
         )
         for name, config in configs.items()
@@ -180,6 +188,7 @@ def pose_table(constant: dict[str, PoseResult], found: dict[str, dict[str, Any]]
     titles = {
         "joints": "mean joints, about the root",
         "pose": "mean pose, turned as in the truth",
+        "front": "mean pose, cameras in front",
     }
     rows = [(titles[name], [result.to_dict()["overall"]]) for name, result in constant.items()]
     for kind, title in NAMES.items():
@@ -248,6 +257,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="what svf render wrote")
     parser.add_argument("--event-data", type=Path, required=True, help="the same, at 20 Hz")
+    parser.add_argument("--front-data", type=Path, required=True, help="the same, from the front")
     parser.add_argument("--out", type=Path, default=Path("runs/motion"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="train these and draw nothing")
@@ -269,6 +279,7 @@ def main() -> None:
     constant = {
         "joints": mean_joints(index, model.body, spec),
         "pose": mean_pose(index, spec, model.body, turned=True),
+        "front": mean_pose(read_poses(arguments.front_data), spec, model.body),
     }
     text = f"{pose_table(constant, found)}\n{action_table(found)}"
     write_text(arguments.out / "table.md", text)
