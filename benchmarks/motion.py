@@ -26,7 +26,8 @@ not in training (no epoch is chosen by looking at it).
                        what is done, of the same designs and three seeds each, from the backbone
                        that learned poses with seed 0 of that design
 
-Beside them stand the mean pose of the training motions, and the most frequent action.
+Beside them stand the mean joints about the root, the mean pose of the training motions turned as
+in the truth and, for cameras in front, not turned, and the most frequent action.
 
 What is done already in --out is not done again. --only NAME ... trains these and draws nothing, so
 that several processes can share the work; a call without it then makes table, curves and figures.
@@ -188,7 +189,7 @@ def pose_table(constant: dict[str, PoseResult], found: dict[str, dict[str, Any]]
     titles = {
         "joints": "mean joints, about the root",
         "pose": "mean pose, turned as in the truth",
-        "front": "mean pose, cameras in front",
+        "front": "mean pose, not turned, cameras in front",
     }
     rows = [(titles[name], [result.to_dict()["overall"]]) for name, result in constant.items()]
     for kind, title in NAMES.items():

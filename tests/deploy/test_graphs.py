@@ -64,6 +64,20 @@ def test_segmentation_without_its_padding(precision: str) -> None:
 
 
 @pytest.mark.gpu
+def test_poses_by_name() -> None:
+    model = create_model("svf_nano", task="pose", neuron={"v_threshold": 0.1}).eval().cuda()
+    torch.nn.init.normal_(model.head.fc.weight)
+    first, second = torch.randn(2, 2, 4, 3, 32, 32, device="cuda")
+    graphed = GraphedModel(model, first)
+    poses = graphed(first)
+    graphed(second)  # writes elsewhere
+    with torch.no_grad():
+        expected = model(first)
+    for name in expected._fields:
+        assert torch.equal(getattr(poses, name), getattr(expected, name)), name
+
+
+@pytest.mark.gpu
 def test_what_is_refused() -> None:
     model, video = _model().cuda(), torch.randn(1, 2, 3, 32, 32, device="cuda")
     with pytest.raises(ValueError, match="the model is on cpu"):

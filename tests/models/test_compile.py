@@ -9,6 +9,7 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
 import spikevideoformer as svf
+from spikevideoformer.data.motions import standing_skeleton
 
 # dynamo makes an instance of an autograd function, of which torch itself warns
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -48,6 +49,18 @@ def test_one_graph(lively):
     model, twin = _pair(lively)
     twin.backbone.spike_memory = "packed"
     _check(model, twin, "aot_eager", 1e-4)
+
+
+def test_one_graph_of_poses(lively):
+    body = standing_skeleton()
+    model = lively(svf.create_model("svf_nano", task="pose", body=body, depths=(1, 1, 1, 1, 1)))
+    video = torch.randn(1, 2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    compiled = torch.compile(model.eval(), fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        ours, theirs = compiled(video), model(video)
+    assert ours._fields == theirs._fields
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -322,6 +323,16 @@ class TestTraining:
         extra = replace(index.sequences[0], pictures=bad, split="test", name="extra")
         index = replace(index, sequences=(*index.sequences, extra))
         assert train(tiny(check="full", epochs=1), index=index).history
+
+    def test_a_split_of_which_nothing_can_be_read(self, tiny, tmp_path, motions):
+        data = shutil.copytree(motions, tmp_path / "data")
+        for truth in (data / "val").rglob("*.npz"):
+            truth.write_bytes(b"PK")
+        config = tiny(data=data)
+        with pytest.raises(ValueError, match="problems"):
+            train(config)
+        listed = (config.out / "problems.csv").read_text()
+        assert listed.count("unusable poses") == 2
 
     def test_an_index_of_another_task(self, tiny):
         index = read_poses(tiny().data)

@@ -324,7 +324,8 @@ class PoseDataset(Dataset[PoseClip]):
         ):
             raise DatasetError(
                 f"{index.root} has event frames of its own, which say for both polarities whether"
-                " there was an event: set polarity to both and event_mode to count or binary, got"
+                " there was an event: take a model of them, or set polarity to both and event_mode"
+                " to count or binary, got"
                 f" {channels.polarity} and {channels.mode}"
             )
         self.index, self.spec = index, spec

@@ -662,7 +662,7 @@ def write_motion_clips(
     """Render motions to a data set of clips with exact joints, which also serves classification.
 
     ``root/splits.csv`` lists the clips (layout `splits`: path, label, group, split; and the style);
-    that of earlier clips is removed first, and the new one is written last. Clips of one motion are
+    that of earlier clips is emptied first, and the new one is written last. Clips of one motion are
     one group. Beside ``<split>/<label>/<clip>.mp4`` lies ``<clip>.npz`` with the truth about T
     frames of J joints, in metres and camera coordinates unless said otherwise:
 
@@ -685,8 +685,9 @@ def write_motion_clips(
         How many clips were written.
 
     Raises:
-        ValueError: a value outside these ranges, no motion, two motions of one name, or a
-            `splits.csv` in the root that lists anything but rendered clips.
+        ValueError: a value outside these ranges, no motion, two motions of one name, a
+            `splits.csv` in the root that lists anything but rendered clips, or a body without hips
+            by name where `spec.view_deg` asks for the front.
     """
     spec = spec or RenderSpec()
     table = root / "splits.csv"
@@ -708,9 +709,13 @@ def write_motion_clips(
         if f"{folder}/{item.name}" in names:
             raise ValueError(f"two motions of {folder} are named {item.name}; rename one of them")
         names.add(f"{folder}/{item.name}")
+        if spec.view_deg < 180:
+            item.motion.skeleton.hips  # noqa: B018 - says here, before the list is emptied, if none
         (root / folder).mkdir(parents=True, exist_ok=True)
-        # What was begun is never listed: the clips may be of another recipe than the old ones.
-        table.unlink(missing_ok=True)
+        if not rows:
+            # What was begun is never listed: the clips may be of another recipe than the old ones.
+            # Without any list, folders would be taken for classes.
+            write_text(table, f"{_COLUMNS}\n")
         starts = clip_starts_s(item.motion, spec.duration_s, clips_per_motion)
         for number, start_s in enumerate(starts):
             name = f"{folder}/{item.name}_{number:02d}"

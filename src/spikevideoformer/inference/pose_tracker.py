@@ -177,7 +177,7 @@ class PosePrediction:
         """Plain values for JSON.
 
         Their names say their units. For each frame there are ``joints_mm`` [J][3] in camera
-        coordinates, ``points_px`` [J][2] (null for joints that are not before the camera),
+        coordinates, ``points_px`` [J][2] ([null, null] for joints that are not before the camera),
         ``rotation_vectors_rad`` [J][3] (axis times angle), ``translation_mm`` [3] and ``shape``
         [S].
 
@@ -354,9 +354,9 @@ class PoseTracker(VideoPredictor):
 
         Raises:
             VideoError: the video cannot be read, as soon as damage shows; or the box lies outside
-                of its picture.
-            ValueError: wrong arguments, an array that is no video or has the box outside, or
-                outputs of the model that are NaN or infinite.
+                of its picture, or has more than `MOST_SIDE` times the side of it.
+            ValueError: wrong arguments, an array that is no video or whose pictures the box does
+                not fit, or outputs of the model that are NaN or infinite.
         """
         if isinstance(video, (np.ndarray, Tensor)):
             array, rate_hz = checked_array(video, frame_rate_hz)
@@ -464,9 +464,9 @@ class PoseTracker(VideoPredictor):
             return Square.of_picture(height, width)
         outside = not (-box.side < box.left < width and -box.side < box.top < height)
         if outside or box.side > MOST_SIDE * max(height, width):
+            fault = "lies outside of" if outside else f"is more than {MOST_SIDE} times as large as"
             reason = (
-                f"the box (left {box.left}, top {box.top}, side {box.side})"
-                f" {'lies outside of' if outside else 'is far larger than'} the picture of"
+                f"the box (left {box.left}, top {box.top}, side {box.side}) {fault} the picture of"
                 f" {width}x{height} pixels; give one that shows the person"
             )
             raise ValueError(reason) if path is None else VideoError(path, reason)
@@ -551,7 +551,7 @@ class PoseTracker(VideoPredictor):
             centre_px=torch.from_numpy(square.to_input(middle, size)),
         )
         joints = pose.joints.cpu()
-        if not bool(joints.isfinite().all()):
+        if not all(bool(values.isfinite().all()) for values in (joints, *output)):
             raise ValueError(
                 "the outputs of the model are NaN or infinite; use precision 32-true, or other"
                 " weights"

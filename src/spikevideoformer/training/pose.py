@@ -22,6 +22,7 @@ from spikevideoformer.data.check import Decode
 from spikevideoformer.data.pose import PoseBatch, PoseDataset, collate_poses
 from spikevideoformer.data.pose_index import read_poses, settle_poses
 from spikevideoformer.data.pose_sequence import PoseIndex, PoseSpec, fit_skeleton
+from spikevideoformer.data.sample import split_of_name
 from spikevideoformer.models.pose import (
     AbsentSmpl,
     Pose,
@@ -251,7 +252,7 @@ def evaluate_pose(
     process returns the same result.
 
     Args:
-        model: gives numbers of poses; on the device of `fabric`. Its training mode is put back.
+        model: gives a `PoseOutput`; on the device of `fabric`. Its training mode is put back.
         dataset: windows, unaugmented.
         body: as the model was made for.
         weights: of the loss.
@@ -433,7 +434,9 @@ def _splits(config: TrainConfig, index: PoseIndex | None) -> tuple[PoseIndex, Po
             raise ValueError("no data is given; set --data to the folder of the data set")
         index = read_poses(config.data, layout=config.layout)
     wanted = [config.train_split, config.val_split]
-    parts = {part for split in wanted for part in index.select(split).splits}
+    for split in wanted:
+        index.select(split)  # complains of a name that is not there before the long check
+    parts = {split_of_name(split) for split in wanted}
     # Of the others nothing is wanted, so nothing is looked for.
     index = replace(
         index,
