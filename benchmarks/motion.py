@@ -43,6 +43,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.data.dataset import ClipDataset
@@ -221,7 +222,7 @@ def action_table(found: dict[str, dict[str, Any]]) -> str:
     ]
     for k, name in enumerate(some["classes"]):
         if clips := sum(some["confusion"][k]):
-            cells = " | ".join(f"{found[c]['last']['class_accuracy'][k]:.0%}" for c in columns)
+            cells = " | ".join(f"{found[c]['last']['class_accuracy'][name]:.0%}" for c in columns)
             lines.append(f"| {name} | {clips} | {cells} |")
     return "\n".join(lines) + "\n"
 
@@ -244,8 +245,9 @@ def draw(constant: dict[str, PoseResult], found: dict[str, dict[str, Any]], path
     left.axhline(mean, color="black", linestyle="--", linewidth=1)
     left.text(1, mean, "mean pose", fontsize=8, va="bottom")
     left.set(xlabel="epoch", ylabel="validation PA-MPJPE, mm", ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="validation top-1", ylim=(0, 1))
+    right.set(xlabel="epoch", ylabel="validation top-1", ylim=(0, None))
     for panel in (left, right):
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.grid(alpha=0.3)
         panel.legend(fontsize=8)
     save_figure(figure, path)
@@ -298,7 +300,6 @@ def main() -> None:
                     for name, entry in found.items()
                 },
             },
-            indent=1,
         )
         + "\n",
     )
