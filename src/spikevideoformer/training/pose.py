@@ -328,7 +328,7 @@ def pose_metrics(index: PoseIndex, spec: PoseSpec, body: BodyModel) -> PoseMetri
     if max(rates) > 1.01 * min(rates):
         raise ValueError(
             f"{index.root} has sequences of {min(rates):g} to {max(rates):g} frames per second;"
-            " give --frame-rate-hz, so that errors of acceleration can be compared"
+            " train with --frame-rate-hz, so that errors of acceleration can be compared"
         )
     names, parents = body.joint_names, body.parents
     left, right = body.hips
