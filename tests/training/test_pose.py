@@ -292,7 +292,7 @@ class TestTraining:
         several = [replace(s, frame_rate_hz=r) for s, r in zip(index.sequences, rates, strict=True)]
         index = replace(index, sequences=tuple(several))
         config = tiny()
-        with pytest.raises(ValueError, match="sequences of 10 to 20 frames per second; give --fr"):
+        with pytest.raises(ValueError, match="10 to 20 frames per second; train with --frame-rate"):
             train(config, index=index)
         assert not (config.out / "metrics.csv").exists()
         result = train(replace(config, frame_rate_hz=10.0), index=index)
