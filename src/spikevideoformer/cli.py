@@ -1065,13 +1065,9 @@ def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:
         number = 1
         while True:
             target = out / (f"{stem}.svf.mp4" if number == 1 else f"{stem}-{number}.svf.mp4")
-            videos_there = (target, target.with_suffix(".side.mp4"))
+            whole = (target, target.with_suffix(".side.mp4"))
             # Some file systems take names that differ in case only for the same.
-            keys = {
-                os.path.realpath(path).casefold()
-                for video_there in videos_there
-                for path in (video_there, part_of(video_there))
-            }
+            keys = {os.path.realpath(p).casefold() for p in (*whole, *map(part_of, whole))}
             if not keys & taken:
                 break
             number += 1

@@ -325,8 +325,7 @@ class PoseDataset(Dataset[PoseClip]):
             raise DatasetError(
                 f"{index.root} has event frames of its own, which say for both polarities whether"
                 " there was an event: take a model of them, or set polarity to both and event_mode"
-                " to count or binary, got"
-                f" {channels.polarity} and {channels.mode}"
+                f" to count or binary, got {channels.polarity} and {channels.mode}"
             )
         self.index, self.spec = index, spec
         self.augmentation, self.zoom, self.shift, self.seed = augmentation, zoom, shift, seed

@@ -162,8 +162,11 @@ def render_motion(
         values.numpy() for values in forward_kinematics(skeleton.parents, part.rotations, offsets)
     )
     body = _body(skeleton, places, turns, rng)
-    facing = 0.0 if spec.view_deg == 180 else _facing(skeleton, places)
-    camera = _random_camera(body, spec, facing, rng)
+    azimuths = (0.0, 2 * np.pi)
+    if spec.view_deg < 180:
+        facing, reach = _facing(skeleton, places), math.radians(spec.view_deg)
+        azimuths = (facing - reach, facing + reach)
+    camera = _random_camera(body, spec.size, azimuths, rng)
     pictures, depth = _draw(body, camera, spec, rng)
 
     joints = places @ camera.rotation.T + camera.translation
@@ -348,7 +351,7 @@ def _facing(skeleton: Skeleton, places: Array) -> float:
 
 
 def _random_camera(
-    body: _Body, spec: RenderSpec, facing: float, rng: np.random.Generator
+    body: _Body, size: int, azimuths: tuple[float, float], rng: np.random.Generator
 ) -> Camera:
     """Looks at the middle of where the body is during the clip, and has all of it in the picture.
 
@@ -356,7 +359,6 @@ def _random_camera(
     the best one, or else a body that runs past would be tiny. Which way a body that stays in its
     place is seen is hardly changed by that.
     """
-    size, reach_rad = spec.size, math.radians(spec.view_deg)
     points = np.concatenate((body.starts, body.ends), 1)  # [T, 2K, 3]
     radii = body.radii.T.reshape(-1)
     focal_px = size * rng.uniform(0.9, 1.8)
@@ -364,8 +366,7 @@ def _random_camera(
     target = (points.min((0, 1)) + points.max((0, 1))) / 2 + rng.normal(0, 0.04, 3)
     views = []
     for _ in range(3):
-        azimuth = facing + reach_rad * (rng.uniform(0, 2) - (spec.view_deg < 180))
-        rotation = _towards(azimuth, rng.uniform(0.03, 0.5), rng.normal(0, 0.03))
+        rotation = _towards(rng.uniform(*azimuths), rng.uniform(0.03, 0.5), rng.normal(0, 0.03))
         x, y, z = np.moveaxis((points - target) @ rotation.T, -1, 0)
         reach = np.maximum(np.abs(x), np.abs(y)) + radii
         distance = float((reach * 2 * focal_px / (fill * size) - z + radii).max())

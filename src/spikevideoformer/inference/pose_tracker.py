@@ -51,6 +51,7 @@ from spikevideoformer.inference.predictor import (
 from spikevideoformer.inference.segmenter import Tell, array_frames
 from spikevideoformer.models.pose import AbsentSmpl, focal_of_view, pose_from_output
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.tasks.outputs import require_finite
 from spikevideoformer.tasks.pose import project_perspective
 
 USUAL_VIEW_DEG = 55.0
@@ -551,11 +552,7 @@ class PoseTracker(VideoPredictor):
             centre_px=torch.from_numpy(square.to_input(middle, size)),
         )
         joints = pose.joints.cpu()
-        if not all(bool(values.isfinite().all()) for values in (joints, *output)):
-            raise ValueError(
-                "the outputs of the model are NaN or infinite; use precision 32-true, or other"
-                " weights"
-            )
+        require_finite(all(bool(values.isfinite().all()) for values in (joints, *output)))
         points = project_perspective(joints, torch.full((2,), focal), torch.from_numpy(middle))
         poses = {name: getattr(pose, name).cpu().numpy() for name in _POSE if name != "points"}
         poses["points"] = points.float().numpy()

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spikevideoformer.tasks.outputs import require_finite
+
 
 def classification_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross entropy against smoothed labels.
@@ -128,11 +130,7 @@ class ClassificationMetrics:
         Raises:
             ValueError: nothing has been counted, or probabilities were NaN.
         """
-        if not self.finite:
-            raise ValueError(
-                "the outputs of the model are NaN or infinite; use precision 32-true, or other "
-                "weights: where training diverged, train with a lower learning_rate"
-            )
+        require_finite(self.finite)
         confusion = self.sums[2:].reshape(len(self.classes), -1)
         per_class, total = confusion.sum(1), float(confusion.sum())
         if total == 0:

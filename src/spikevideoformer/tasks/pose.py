@@ -16,9 +16,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from spikevideoformer.body.rotations import geodesic_distance
+from spikevideoformer.tasks.outputs import require_finite
 
 MIN_DEPTH_M = 0.1
 """Points nearer to the plane of the camera than this, or behind it, have no image."""
+
+PCK_MM = 150.0
+"""Joints nearer than this in space, after the roots are aligned, count as found."""
 
 PCKH_SHARE = 0.5
 """Share of the head segment within which PCKh counts a point as found."""
@@ -371,7 +375,7 @@ class PoseMetrics:
         frame_rate_hz: float,
         head: tuple[str, str] | None = None,
         torso: tuple[str, str] | None = None,
-        pck_mm: float = 150.0,
+        pck_mm: float = PCK_MM,
         pck_share: float = 0.2,
     ) -> None:
         """Start at zero, in no sequence.
@@ -520,11 +524,7 @@ class PoseMetrics:
         Raises:
             ValueError: nothing has been compared, or predictions were NaN.
         """
-        if not self.finite:
-            raise ValueError(
-                "the outputs of the model are NaN or infinite; use precision 32-true, or other "
-                "weights: where training diverged, train with a lower learning_rate"
-            )
+        require_finite(self.finite)
         table = self.sums[:, 1:].reshape(len(self.actions), 7, 2, -1)
         if not table[:, :, 1].any():
             raise ValueError(

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spikevideoformer.tasks.outputs import require_finite
+
 IGNORED = 255
 """The label of pixels that neither loss nor metrics see."""
 
@@ -371,11 +373,7 @@ class SegmentationMetrics:
         Raises:
             ValueError: no labelled pixel has been counted, or the loss was NaN.
         """
-        if not self.finite:
-            raise ValueError(
-                "the outputs of the model are NaN or infinite; use precision 32-true, or other "
-                "weights: where training diverged, train with a lower learning_rate"
-            )
+        require_finite(self.finite)
         loss, loss_pixels, frames, share8, windows8, share16, windows16 = self.sums[:7].tolist()
         confusion = self.sums[7:].reshape(len(self.classes), -1)
         total = float(confusion.sum())

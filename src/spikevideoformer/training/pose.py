@@ -34,6 +34,7 @@ from spikevideoformer.models.pose import (
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.tasks.pose import (
+    PCK_MM,
     PoseLossWeights,
     PoseMetrics,
     PoseResult,
@@ -49,9 +50,6 @@ from spikevideoformer.training.pose_plots import plot_errors
 from spikevideoformer.training.task import Row, Task
 
 log = logging.getLogger(__name__)
-
-FOUND_MM = 150.0
-"""Joints nearer than this, after the roots are aligned, count as found, as in `PoseMetrics`."""
 
 _MOST_POSES = 20_000  # of which the mean is taken
 
@@ -146,7 +144,7 @@ class PoseTask(Task):
         error = joints - batch.joints
         distance_mm = 1000 * (error - error[..., :1, :]).norm(dim=-1)
         known = distance_mm.isfinite()  # NaN where the joint or the root is not labelled
-        return ((distance_mm < FOUND_MM) & known).sum(), known.sum()
+        return ((distance_mm < PCK_MM) & known).sum(), known.sum()
 
     def _pose(self, output: PoseOutput, batch: PoseBatch) -> Pose:
         return batch_pose(output, batch, self.body.to(output.camera.device))
