@@ -107,10 +107,12 @@ def run_fold(arm: str, fold: int, data: Path, out: Path, start: Path, epochs: in
         # the weights of the last epoch, not of the best one
         newest = max((config.out / "checkpoints").glob("step-*.pt"))
         model = SpikeVideoFormer.from_pretrained(result.model)
-        model.load_state_dict(load_checkpoint(newest)["model"])
+        saved = load_checkpoint(newest)
         validation = ClipDataset(index.select("val"), config.clip_spec, clips_per_video=EVAL_CLIPS)
-        last = evaluate(model, validation, batch_size=12)
-        entry = {"confusion": last.to_dict()["confusion"], "minutes": seconds / 60}
+        entry = {"minutes": seconds / 60}
+        for name, statistics in (("running", {}), ("confusion", saved["measured"])):
+            model.load_state_dict(saved["model"] | statistics)
+            entry[name] = evaluate(model, validation, batch_size=12).to_dict()["confusion"]
         write_text(done, json.dumps(entry))
     return json.loads(done.read_text())
 
@@ -216,6 +218,7 @@ def main() -> None:
             )
 
     tables = {k: np.array(e["confusion"]) for k, e in entries.items()}
+    before = {k: np.array(e["running"]) for k, e in entries.items()}
     rows = {
         "first frame, ridge": baseline(index, motion=False),
         "frame differences, ridge": baseline(index, motion=True),
@@ -223,6 +226,8 @@ def main() -> None:
     for arm in args.arms:
         shares = [np.trace(tables[arm, f]) / tables[arm, f].sum() for f in range(FOLDS)]
         rows[TITLES[arm]] = [float(share) for share in shares]
+        shares = [np.trace(before[arm, f]) / before[arm, f].sum() for f in range(FOLDS)]
+        rows[f"{TITLES[arm]}, running averages"] = [float(share) for share in shares]
     last = args.arms[-1]
     total = sum(tables[last, f] for f in range(FOLDS))
     plot(rows, total, index.classes, TITLES[last], args.out)

@@ -130,24 +130,31 @@ def run(config: TrainConfig) -> dict[str, Any]:
     result = train(config, resume=True)
     model = SpikeVideoFormer.from_pretrained(result.model)
     newest = CheckpointFolder(config.out / "checkpoints", keep=config.keep).newest()
-    assert newest is not None and config.data is not None
+    assert newest is not None
     model.load_state_dict(newest[1]["model"])
+    running = judged(model, config)
+    model.load_state_dict(newest[1]["model"] | newest[1]["measured"])
     model.save_pretrained(config.out / "last_model")
-    if config.task == "pose":
-        assert model.body is not None
-        poses = PoseDataset(read_poses(config.data, split="val"), config.pose_spec, model.body)
-        last = evaluate_pose(model, poses, model.body, weights=config.pose.weights).to_dict()
-    else:
-        clips = ClipDataset(read_index(config.data, split="val"), config.clip_spec)
-        last = evaluate(model, clips).to_dict()
     entry = {
         "config": config.to_dict(),
         "parameters": model.num_parameters(),
         "history": result.history,
-        "last": last,
+        "last": judged(model, config),
+        "running": running,  # the same weights, by the running averages of batch norms
     }
     write_text(done, json.dumps(entry, indent=1) + "\n")
     return entry
+
+
+def judged(model: SpikeVideoFormer, config: TrainConfig) -> dict[str, Any]:
+    """Metrics on the validation motions."""
+    assert config.data is not None
+    if config.task == "pose":
+        assert model.body is not None
+        poses = PoseDataset(read_poses(config.data, split="val"), config.pose_spec, model.body)
+        return evaluate_pose(model, poses, model.body, weights=config.pose.weights).to_dict()
+    clips = ClipDataset(read_index(config.data, split="val"), config.clip_spec)
+    return evaluate(model, clips).to_dict()
 
 
 def validation_of(row: dict[str, Any]) -> dict[str, Any]:
@@ -296,6 +303,7 @@ def main() -> None:
                         "parameters": entry["parameters"],
                         "validation": [validation_of(row) for row in entry["history"]],
                         "last": entry["last"],
+                        "running": entry["running"],
                     }
                     for name, entry in found.items()
                 },

@@ -1063,10 +1063,11 @@ def test_what_is_for_classification_only(svf, segmentation_folder: Path, tmp_pat
 @pytest.fixture(scope="session")
 def pose_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Untrained nano networks that find a body in pictures and in events, two frames a clip."""
-    from spikevideoformer.bench.inputs import random_video, settle_norms
+    from spikevideoformer.bench.inputs import random_video
     from spikevideoformer.data.motions import standing_skeleton
     from spikevideoformer.data.pose_sequence import PoseSpec
     from spikevideoformer.models.spikevideoformer import create_model
+    from spikevideoformer.nn.statistics import measure_statistics
 
     folders = {}
     for kind in ("rgb", "events"):
@@ -1077,7 +1078,8 @@ def pose_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             in_channels=clip.in_channels,
             residual_gain=1.0,
         )
-        settle_norms(model, random_video(2, 2, clip.in_channels, 32, 32))
+        measure_statistics(model, [random_video(2, 2, clip.in_channels, 32, 32)])
+        model.eval()
         folders[kind] = tmp_path_factory.mktemp(kind)
         model.save_pretrained(folders[kind], clip=clip.to_dict())
     return folders

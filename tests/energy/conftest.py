@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spikevideoformer.bench.inputs import lively_model, random_video, settle_norms
+from spikevideoformer.bench.inputs import lively_model, random_video
 from spikevideoformer.data.motions import standing_skeleton
 from spikevideoformer.energy.count import count_operations
 from spikevideoformer.energy.record import Counts, OperationCount
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.nn.statistics import measure_statistics
 from spikevideoformer.ops.lif import NeuronConfig
 
 
@@ -89,7 +90,8 @@ def posing() -> Callable[..., tuple[SpikeVideoFormer, Tensor]]:
         model = create_model(
             "svf_nano", "pose", body=standing_skeleton(), readout=readout, residual_gain=1.0
         )
-        settle_norms(model, random_video(2, 2, 3, size, size))
+        measure_statistics(model, [random_video(2, 2, 3, size, size)])
+        model.eval()
         return model, random_video(1, 2, 3, size, size)
 
     return make

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikevideoformer.bench.inputs import random_video, settle_norms
+from spikevideoformer.bench.inputs import random_video
 from spikevideoformer.data.video import VideoError
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.attention import SpikeAttention, to_tokens
 from spikevideoformer.nn.conv import per_frame
 from spikevideoformer.nn.neuron import record_firing_rates
+from spikevideoformer.nn.statistics import measure_statistics
 from spikevideoformer.ops.hamming import hamming_similarity_reference
 from spikevideoformer.ops.lif import NeuronConfig, lif, unroll_integer_spikes
 from spikevideoformer.theory.network import (
@@ -36,7 +37,8 @@ def lively(**overrides: object) -> SpikeVideoFormer:
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.bias, 0.5, 0.3)
-    settle_norms(model, VIDEO)
+    measure_statistics(model, [VIDEO])
+    model.eval()
     return model
 
 

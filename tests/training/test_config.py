@@ -95,8 +95,8 @@ def test_what_may_change_on_resume():
 
 
 def test_only_what_is_set_overrides_the_preset():
-    assert TrainConfig(out=Path("run")).model_options == {"readout": "membrane"}
-    assert TrainConfig(out=Path("run"), model="ann_nano").model_options == {"readout": "membrane"}
+    assert TrainConfig(out=Path("run")).model_options == {}
+    assert TrainConfig(out=Path("run"), model="ann_nano").model_options == {}
     assert TrainConfig(out=Path("run"), model="gru_nano").model_options == {}
     assert FULL.model_options["design"] == "factorized"
 

@@ -1,5 +1,6 @@
 """Networks and videos to measure on: random, but with neurons that fire as trained ones do."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 from spikevideoformer.data.clip import Clip, ClipSpec
 from spikevideoformer.data.sequence import SegmentationSpec
 from spikevideoformer.data.transforms import to_pictures
-from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
+from spikevideoformer.models.config import preset
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import SpikeAttention
 from spikevideoformer.nn.neuron import record_firing_rates
+from spikevideoformer.nn.statistics import measure_statistics
 
 
 def random_video(*shape: int, seed: int = 0) -> Tensor:
@@ -63,7 +66,8 @@ def lively_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = create_model(name, task=task, num_classes=num_classes, residual_gain=1.0)
+        config = replace(preset(name), residual_gain=1.0)
+        model = SpikeVideoFormer(config, task=task, num_classes=num_classes)
     generator = torch.Generator().manual_seed(seed)
 
     def noise(n: int) -> Tensor:
@@ -76,7 +80,7 @@ def lively_model(
             gain, offset = (0.5, 0.0) if id(norm) in last else (1.0, 0.4)
             norm.weight.copy_(gain * (1 + 0.2 * noise(norm.num_features)))
             norm.bias.copy_(offset + 0.3 * noise(norm.num_features))
-    settle_norms(model, random_video(2, 4, model.config.in_channels, 64, 64, seed=seed))
+    measure_statistics(model, [random_video(2, 4, config.in_channels, 64, 64, seed=seed)])
     # As the sums over all tokens of a longer or larger clip are, without the time it takes.
     growth = frames * size**2 / (4 * 64**2)
     for module in model.modules():
@@ -86,19 +90,6 @@ def lively_model(
             statistics[0].mul_(growth)
             statistics[1].mul_(growth**2)
     return model.eval()
-
-
-@torch.no_grad()
-def settle_norms(model: nn.Module, video: Tensor) -> None:
-    """Give every batch norm the statistics of one batch, and leave the model in evaluation mode."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    model.train()(video)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.eval()
 
 
 @torch.no_grad()

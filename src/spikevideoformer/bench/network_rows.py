@@ -17,13 +17,14 @@ from spikevideoformer.bench.baselines import (
     spikingjelly_model,
     spikingjelly_version,
 )
-from spikevideoformer.bench.inputs import lively_model, random_video, settle_norms
+from spikevideoformer.bench.inputs import lively_model, random_video
 from spikevideoformer.bench.options import DifferentError, Options
 from spikevideoformer.bench.results import Measurement, Target
 from spikevideoformer.bench.timing import Call, Spread, peak_memory, ratios, time_in_turn
 from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
+from spikevideoformer.nn.statistics import measure_statistics
 
 MIB = 2**20
 
@@ -85,8 +86,9 @@ def _inference_call(side: str, name: str, frames: int, size: int, clips: int = 1
     model = lively_model(name, frames=frames, size=size)
     video = random_video(clips, frames, model.config.in_channels, size, size)
     if side == "ann":
-        net: Callable[[Tensor], Tensor] = ann_model(model.config)
-        settle_norms(net, random_video(2, 4, model.config.in_channels, 64, 64))  # type: ignore[arg-type]
+        ann = ann_model(model.config)
+        measure_statistics(ann, [random_video(2, 4, model.config.in_channels, 64, 64)])
+        net: Callable[[Tensor], Tensor] = ann.eval()
     elif side == "spikingjelly":
         net = spikingjelly_model(model)
     elif side == "model":

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.models.backbone import Backbone
 from spikevideoformer.models.config import STRIDE, ModelConfig, preset
 from spikevideoformer.models.heads import ClassificationHead, SegmentationHead
+from spikevideoformer.models.initialise import start_statistics
 from spikevideoformer.models.pose import AbsentSmpl, PoseHead, body_from_dict, body_to_dict
 
 FORMAT_VERSION = 1
@@ -214,7 +216,10 @@ def create_model(
     body: BodyModel | None = None,
     **overrides: Any,
 ) -> SpikeVideoFormer:
-    """A fresh network.
+    """A fresh network, whose neurons fire on natural pictures before it is trained.
+
+    Its classifier reads membranes; ``readout="spike"`` is the published way, which starts silent
+    and does not train from scratch (docs/initialisation.md).
 
     Args:
         name: a preset, see :func:`list_models`.
@@ -227,12 +232,17 @@ def create_model(
     Raises:
         ValueError: an unknown name, task or option, or a value outside its range.
     """
-    config = preset(name).with_overrides(overrides)
+    config = preset(name)
+    if task == "classification" and config.readout != "gru":
+        config = replace(config, readout="membrane")
+    config = config.with_overrides(overrides)
     if body is None and task == "pose":
         body = AbsentSmpl()
     if body is not None:
         num_classes = len(body.joint_names)
-    return SpikeVideoFormer(config, task=task, num_classes=num_classes, body=body)
+    model = SpikeVideoFormer(config, task=task, num_classes=num_classes, body=body)
+    start_statistics(model, config.in_channels)
+    return model
 
 
 def _head(config: ModelConfig, task: str, num_classes: int, body: BodyModel | None) -> Head:

@@ -207,6 +207,9 @@ class TrainConfig:
         warmup_epochs: length of the warm-up, in epochs; may be a fraction.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         clip_grad_norm: gradients are scaled down to this norm; None for no limit.
+        norm_clips: training clips over which the statistics of batch norms are measured anew before
+            each validation, for it and for the released weights; 0 leaves them at the running
+            averages, which are wrong after few steps.
         precision: 32-true, bf16-mixed, or 16-mixed (CUDA only, with a gradient scaler).
         device: auto (CUDA where there is one), cpu or cuda.
         devices: processes on this machine, one device each; under torchrun, leave it at 1.
@@ -262,6 +265,7 @@ class TrainConfig:
     warmup_epochs: float = 0.5
     label_smoothing: float = 0.1
     clip_grad_norm: float | None = 1.0
+    norm_clips: int = 128
 
     precision: Precision = "32-true"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -284,7 +288,7 @@ class TrainConfig:
             object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), hints[f.name]))
         for name in ("epochs", "batch_size", "accumulate", "devices", "keep", "eval_clips", "fold"):
             _require(self, name, at_least=1)
-        for name in ("workers", "seed", "weight_decay", "warmup_epochs"):
+        for name in ("workers", "seed", "weight_decay", "warmup_epochs", "norm_clips"):
             _require(self, name, at_least=0)
         _require(self, "learning_rate", above=0)
         _require(self, "label_smoothing", at_least=0, below=1)
@@ -350,12 +354,6 @@ class TrainConfig:
             values["pad_input"] = True  # pictures have any height and width
         if self.task == "pose":
             values["in_channels"] = self.pose_spec.in_channels
-        if (
-            self.task == "classification"
-            and self.readout is None
-            and preset(self.model).readout != "gru"
-        ):
-            values["readout"] = "membrane"  # the published one does not train from scratch
         return {name: value for name, value in values.items() if value is not None}
 
     @property

@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
+from spikevideoformer.nn.statistics import kept_statistics, measure_statistics
 from spikevideoformer.progress import Progress
 from spikevideoformer.training.batches import MicroBatches, StepPlan, mixed_seed
 from spikevideoformer.training.checkpoint import CheckpointFolder, save_checkpoint
@@ -116,11 +117,11 @@ class Loop:
             model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
         )
         self._wrapped, self._stepper = fabric.setup(model, self.optimizer)
-        self._statistics = [
-            buffer
+        self._statistics = {
+            name: buffer
             for name, buffer in model.named_buffers()
             if name.endswith(("running_mean", "running_var"))
-        ]
+        }
         self._levels = {
             name: m.config.levels for name, m in model.named_modules() if isinstance(m, Neuron)
         }
@@ -171,8 +172,13 @@ class Loop:
         if not self.fabric.is_global_zero:
             self.state.sums.zero_()  # the saved sums are those of all processes
 
-    def save(self) -> None:
-        """Write the checkpoint of this step. Every process must call it."""
+    def save(self, measured: dict[str, Tensor] | None = None) -> None:
+        """Write the checkpoint of this step. Every process must call it.
+
+        Args:
+            measured: the statistics by which these weights were validated, by their names in the
+                state dict; `model` has the running averages, which training goes on with.
+        """
         state, total = self.state, self._join_sums()
         if self.fabric.is_global_zero:
             self.checkpoints.save(
@@ -187,6 +193,7 @@ class Loop:
                     "sums": total.cpu(),
                     "best": state.best,
                     "model": self.model.state_dict(),
+                    "measured": measured or {},
                     "optimizer": self.optimizer.state_dict(),
                     "scaler": self.fabric.strategy.precision.state_dict(),
                 },
@@ -269,7 +276,9 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(state.step)
         self._wrapped.train()
-        statistics = MeanStatistics(self._statistics if self.plan.micro_batches > 1 else [])
+        statistics = MeanStatistics(
+            list(self._statistics.values()) if self.plan.micro_batches > 1 else []
+        )
         for a in range(config.accumulate):
             batch = next(batches).to(fabric.device)
             torch.manual_seed(
@@ -323,7 +332,9 @@ class Loop:
         interruptible = self._interrupt.check if self.fabric.world_size == 1 else (lambda: None)
         # Of a run that diverged, the training loss tells first.
         loss, right, labels, norm, finite_steps = self._join_sums().tolist()
-        result = self.task.validate(self.model, self.fabric, interruptible)
+        with self._measured_statistics() as measured:
+            result = self.task.validate(self.model, self.fabric, interruptible)
+            as_validated = self.model.state_dict() | measured
         row = {
             "epoch": len(state.history) + 1,
             "step": state.step,
@@ -339,14 +350,39 @@ class Loop:
         if state.best is None or self.task.rank(row) > self.task.rank(state.best):
             state.best = row
             if self.fabric.is_global_zero:
-                save_checkpoint(
-                    self.checkpoints.best, {"row": row, "model": self.model.state_dict()}
-                )
-        self.save()
+                save_checkpoint(self.checkpoints.best, {"row": row, "model": as_validated})
+        self.save(measured)
         if self.fabric.is_global_zero:
             write_metrics(state.history, config.out / "metrics.csv")
             self._log_epoch(row)
         self._start_clock()
+
+    @contextmanager
+    def _measured_statistics(self) -> Iterator[dict[str, Tensor]]:
+        """Batch norms have the statistics of the last training clips at the weights as they are.
+
+        Running averages forget their beginning too slowly for a short run, and lag behind the
+        weights in a long one. They are put back afterwards: training is not touched.
+        """
+        clips, fabric, state = self.config.norm_clips, self.fabric, self.state
+        with kept_statistics(self.model):
+            if clips:
+                steps = math.ceil(clips / self.plan.effective_batch)
+                batches = self._batches(range(max(0, state.step - steps), state.step))
+                with fabric.autocast():
+                    measure_statistics(
+                        self.model,
+                        (batch.to(fabric.device).video for batch in batches),
+                        gather=self._in_order,
+                    )
+            yield {name: buffer.clone() for name, buffer in self._statistics.items()}
+
+    def _in_order(self, rows: Tensor) -> Tensor:
+        """Rows of the micro-batches of this process, with those of all others between them."""
+        if self.fabric.world_size == 1:
+            return rows
+        gathered = cast(Tensor, self.fabric.all_gather(rows))  # [processes, rows, ...]
+        return gathered.transpose(0, 1).flatten(0, 1)
 
     # --- What is told ----------------------------------------------------------------------------
 
