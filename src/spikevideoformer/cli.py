@@ -454,18 +454,10 @@ def _settings(arguments: Namespace) -> dict[str, Any]:
     return settings
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        inner = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(inner, Mapping)
-        merged[key] = _merged(inner, value) if both else value  # type: ignore[arg-type]
-    return merged
-
-
 def _train(arguments: Namespace) -> int:
     from spikevideoformer.training import TrainConfig, train
-    from spikevideoformer.training.config import read_yaml
+    from spikevideoformer.training.config import merged, read_yaml
+    from spikevideoformer.training.recipe import with_recipe
 
     settings = _settings(arguments)
     file = arguments.config
@@ -475,7 +467,13 @@ def _train(arguments: Namespace) -> int:
         file = Path(settings["out"]) / "config.yaml"
         if not file.is_file():
             raise ValueError(f"{file} is missing: no run to resume; start one without --resume")
-    config = TrainConfig.from_dict(_merged({} if file is None else read_yaml(file), settings))
+    if file is None:
+        settings, chosen = with_recipe(settings)
+        if chosen:
+            _note(chosen)
+    else:
+        settings = merged(read_yaml(file), settings)
+    config = TrainConfig.from_dict(settings)
     _folder_to_write(config.out)
     result = train(config, resume=arguments.resume)
     if not result.is_main_process:
@@ -487,11 +485,14 @@ def _train(arguments: Namespace) -> int:
                 "model": str(result.model),
                 "best_epoch": result.best_epoch,
                 "evaluation": result.evaluation.to_dict(),
+                "notes": list(result.notes),
             }
         )
     else:
         print("\n".join(_evaluation_lines(result.evaluation)))
         print(f"model of epoch {result.best_epoch}: {result.model}")
+    for line in result.notes:
+        _note(f"note: {line}")
     return DONE
 
 
@@ -561,7 +562,11 @@ def _eval(arguments: Namespace) -> int:
         "segmentation": _evaluated_masks,
         "pose": _evaluated_poses,
     }
+    from spikevideoformer.training.advice import about_answers
+
     result = evaluated[task](arguments, out)
+    for line in about_answers(result):
+        _note(f"note: {line}")
     if out is not None:
         write_text(out / "evaluation.json", json.dumps(result.to_dict(), indent=2) + "\n")
     if arguments.json:
@@ -870,6 +875,7 @@ def _predict_labels(
             failures += 1
             _note_failure(result)
             continue
+        _note_silence(result.path, result.firing_rate)
         extra = {}
         if result.path in targets:
             target = targets[result.path]
@@ -941,6 +947,7 @@ def _predict_masks(
             failures += 1
             _note_failure(error)
             continue
+        _note_silence(result.path, result.firing_rate)
         if arguments.json:
             _print_json(result.to_dict() | extra)
         else:
@@ -998,12 +1005,21 @@ def _predict_poses(
             failures += 1
             _note_failure(error)
             continue
+        _note_silence(result.path, result.firing_rate)
         if arguments.json:
             _print_json(result.to_dict(frames=not extra) | extra)
         else:
             print("\n".join([_pose_line(result), *(f"  {k}: {v}" for k, v in extra.items())]))
             sys.stdout.flush()
     return failures
+
+
+def _note_silence(path: str | None, rate: float | None) -> None:
+    from spikevideoformer.data.sample import one_line
+    from spikevideoformer.nn.neuron import silence
+
+    if (line := silence(rate)) is not None:
+        _note(one_line(f"svf: {path}: {line}"))
 
 
 def _note_failure(failure: FailedPrediction | VideoError) -> None:
@@ -1019,7 +1035,8 @@ def _prediction_lines(result: PredictionResult) -> Iterator[str]:
     about = [f"{result.duration_s:.2f} s", f"engine {result.engine}"]
     if result.firing_rate is not None:
         about.insert(1, f"firing rate {result.firing_rate:.3f}")
-    yield one_line(f"{result.path}: {labels} ({', '.join(about)})")
+    doubt = "UNLIKE THE TRAINING CLIPS: " if result.unlike_training else ""
+    yield one_line(f"{result.path}: {doubt}{labels} ({', '.join(about)})")
     if len(result.windows) > 1:
         for window in result.windows:
             best = window.labels[0]

@@ -333,6 +333,7 @@ class FoldedSpikeVideoFormer(SpikeVideoFormer):
         self.config, self.task, self.num_classes = model.config, model.task, model.num_classes
         self.classes, self.palette, self.body = model.classes, model.palette, model.body
         self.clip = copy.deepcopy(model.clip)
+        self.temperature, self.familiarity = model.temperature, model.familiarity
         self.backbone = copy.deepcopy(model.backbone)
         self.head = copy.deepcopy(model.head)
         self.repconv, self.sepconv = repconv, sepconv

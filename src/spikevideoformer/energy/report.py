@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, cast
 
+import torch
 from torch import Tensor, nn
 
 from spikevideoformer.deploy.fold import (
@@ -39,6 +40,7 @@ from spikevideoformer.energy.record import (
 )
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import SpikeAttention
+from spikevideoformer.nn.neuron import record_firing_rates, silence
 
 Form = Literal["executed", "merged", "merged, dense", "twin"]
 
@@ -321,7 +323,7 @@ def energy_report(
 
     Raises:
         ValueError: a network in training mode, an operation that is not known, or a video that
-            the network refuses.
+            the network refuses; or a network that is silent on it, whose energy is no figure.
     """
     if video.ndim != 5:
         raise ValueError(f"got shape {tuple(video.shape)}; expected clips [B, T, C, H, W]")
@@ -337,6 +339,8 @@ def energy_report(
     for i, (form, network) in enumerate(networks.items(), 1):
         tell(f"counting operations {i}/{len(networks)}: {form}")
         forms[form] = _count(network(), video)
+        if form == "executed":
+            _refuse_silence(model, video)
     totals = [] if ordinary else [_paper(forms["executed"].operations, cost, throughput)]
     if "merged" in forms:
         totals.append(_paper(forms["merged"].operations, cost, throughput, "paper, merged"))
@@ -356,6 +360,14 @@ def energy_report(
         forms=forms,
         totals=tuple(totals),
     )
+
+
+@torch.no_grad()
+def _refuse_silence(model: nn.Module, video: Tensor) -> None:
+    with record_firing_rates(model) as rates:
+        model(video[:1])
+    if (line := silence(rates.overall)) is not None:
+        raise ValueError(f"{line}: an energy would say nothing")
 
 
 def ann_of_same_shape(model: nn.Module, counts: Counts) -> list[OperationCount]:

@@ -36,6 +36,7 @@ from spikevideoformer.data.video import (
 )
 from spikevideoformer.deploy.engine import InferenceEngine, cannot_run
 from spikevideoformer.inference.inputs import VideoArray, VideoPath, expand_inputs
+from spikevideoformer.models.familiarity import profile
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
 
@@ -84,6 +85,10 @@ class PredictionResult:
             None for an ordinary network, which has no spikes.
         firing_rate_per_frame: the same for each of these frames, or None.
         engine: what ran the network: exact, int8 or model.
+        distance: how unlike the training clips the video is, about 1 for one of them; None for a
+            model that does not know (:class:`~spikevideoformer.models.familiarity.Familiarity`).
+        unlike_training: whether that is beyond the model's limit, so that the labels say little;
+            None where it does not know.
     """
 
     path: str | None
@@ -94,6 +99,8 @@ class PredictionResult:
     firing_rate: float | None
     firing_rate_per_frame: tuple[float, ...] | None = field(repr=False)
     engine: str
+    distance: float | None = None
+    unlike_training: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -340,6 +347,9 @@ class VideoPredictor:
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; give at least 1")
+        familiarity = self.model.familiarity
+        limit = None if familiarity is None else familiarity.limit
+        about = self.classes, top_k, self.engine, limit
         under_way: deque[_Tally] = deque()
         batch: list[tuple[_Tally, Tensor]] = []
         for path, windows in videos:
@@ -357,24 +367,28 @@ class VideoPredictor:
                 batch = [(other, video) for other, video in batch if other is not tally]
             tally.read = True
             while under_way and under_way[0].complete:
-                yield under_way.popleft().result(self.classes, top_k, self.engine)
+                yield under_way.popleft().result(*about)
         if batch:
             self._forward(batch, batch_size)
         for tally in under_way:
-            yield tally.result(self.classes, top_k, self.engine)
+            yield tally.result(*about)
 
     def _forward(self, batch: list[tuple[_Tally, Tensor]], batch_size: int) -> None:
         clips = [clip for _, clip in batch]
         clips += [clips[0]] * (batch_size - len(clips))
         video = torch.stack(clips).to(self.device)  # [B, T, 3, H, W]
         logits, rates = self._run_network(video)
-        probabilities = logits.double().softmax(dim=1).cpu().numpy()  # [B, K]
+        logits = logits.double() / (self.model.temperature or 1.0)
+        probabilities = logits.softmax(dim=1).cpu().numpy()  # [B, K]
         firing: Iterable[np.ndarray | None] = repeat(None)  # of a network without spikes
         if rates.per_frame:
             layers = torch.stack(list(rates.per_frame.values()))  # [L, T, B]
             firing = layers.mean(0).T.cpu().numpy()  # [B, T]
-        for (tally, _), p, r in zip(batch, probabilities, firing, strict=False):
-            tally.add_output(p, r)
+        distances: Iterable[float | None] = repeat(None)
+        if self.model.familiarity is not None:
+            distances = self.model.familiarity.distances(profile(video, rates)).tolist()
+        for (tally, _), p, r, d in zip(batch, probabilities, firing, distances, strict=False):
+            tally.add_output(p, r, d)
 
     def _run_model(self, video: Tensor) -> tuple[Any, FiringRates]:
         low = _AUTOCAST.get(self.precision)
@@ -457,6 +471,7 @@ class _Tally:
     timestamps_s: list[list[float]] = field(default_factory=list)
     probabilities: list[np.ndarray] = field(default_factory=list)  # one [K] a window
     rates: list[float] = field(default_factory=list)  # one a frame; none without spikes
+    distances: list[float] = field(default_factory=list)  # one a window, where they are known
     read: bool = False
     failed: str | None = None
 
@@ -470,17 +485,22 @@ class _Tally:
         # Frames past the end of the video, which repeat the last one, are not reported.
         self.timestamps_s.append(clip.timestamps_s[: clip.real_frames].tolist())
 
-    def add_output(self, probabilities: np.ndarray, rates: np.ndarray | None) -> None:
+    def add_output(
+        self, probabilities: np.ndarray, rates: np.ndarray | None, distance: float | None
+    ) -> None:
         frames = len(self.timestamps_s[len(self.probabilities)])
         self.probabilities.append(probabilities)
         if rates is not None:
             self.rates += rates[:frames].tolist()
+        if distance is not None:
+            self.distances.append(distance)
 
     def result(
-        self, classes: Sequence[str], top_k: int, engine: str
+        self, classes: Sequence[str], top_k: int, engine: str, limit: float | None
     ) -> PredictionResult | FailedPrediction:
         if self.failed is not None:
             return FailedPrediction(path=self.path or "array", reason=self.failed)
+        distance = math.fsum(self.distances) / len(self.distances) if self.distances else None
         return PredictionResult(
             path=self.path,
             duration_s=self.windows[-1][1],
@@ -493,6 +513,8 @@ class _Tally:
             firing_rate=math.fsum(self.rates) / len(self.rates) if self.rates else None,
             firing_rate_per_frame=tuple(self.rates) or None,
             engine=engine,
+            distance=distance,
+            unlike_training=None if distance is None or limit is None else distance > limit,
         )
 
 

@@ -1,6 +1,7 @@
 """The network as users meet it: checked input, a backbone, a head, a folder on disk."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.models.backbone import Backbone
 from spikevideoformer.models.config import STRIDE, ModelConfig, preset
+from spikevideoformer.models.familiarity import Familiarity
 from spikevideoformer.models.heads import ClassificationHead, SegmentationHead
 from spikevideoformer.models.initialise import start_statistics
 from spikevideoformer.models.pose import AbsentSmpl, PoseHead, body_from_dict, body_to_dict
@@ -46,6 +48,9 @@ class SpikeVideoFormer(nn.Module):
         palette: a colour (R, G, B, each 0 to 255) for each class, where known.
         clip: how a video becomes input (a ``ClipSpec``, for segmentation a
             ``SegmentationSpec``, or for pose a ``PoseSpec``, as a dict), where known.
+        temperature: by which a classifier's logits are divided to give probabilities that can be
+            believed; None: 1.
+        familiarity: what its training clips are like, where known.
 
     Raises:
         ValueError: an unknown task, a wrong class count, no body for pose or one for others.
@@ -68,6 +73,8 @@ class SpikeVideoFormer(nn.Module):
         self.classes: tuple[str, ...] | None = None
         self.palette: tuple[tuple[int, ...], ...] | None = None
         self.clip: dict[str, Any] | None = None
+        self.temperature: float | None = None
+        self.familiarity: Familiarity | None = None
         self.backbone = Backbone(config)
         self.head = _head(config, task, num_classes, body)
         self.body = body  # without weights of its own
@@ -167,6 +174,8 @@ class SpikeVideoFormer(nn.Module):
             "palette": self.palette,
             "body": None if self.body is None else body_to_dict(self.body),
             "clip": clip,
+            "temperature": self.temperature,
+            "familiarity": None if self.familiarity is None else self.familiarity.to_dict(),
         }
         state = {k: v.contiguous() for k, v in self.state_dict().items()}
         _write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(state, path))
@@ -195,6 +204,9 @@ class SpikeVideoFormer(nn.Module):
         if about["palette"] is not None:
             model.palette = tuple(map(tuple, about["palette"]))
         model.clip = about["clip"]
+        model.temperature = about["temperature"]
+        if about["familiarity"] is not None:
+            model.familiarity = Familiarity.from_dict(about["familiarity"])
         weights = folder / WEIGHTS_FILE
         if not weights.is_file():
             raise ValueError(f"{weights} is missing; a model folder holds {CONFIG_FILE} and it")
@@ -317,6 +329,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
     keys = {"format_version", "task", "num_classes", "model", "classes", "palette", "body", "clip"}
+    keys |= {"temperature", "familiarity"}
     if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path} is not of format version {FORMAT_VERSION}; it was not written by this "
@@ -324,10 +337,14 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     about.setdefault("palette", None)  # which came with segmentation
     about.setdefault("body", None)  # which came with pose
+    about.setdefault("temperature", None)  # which came with calibration, as did the next
+    about.setdefault("familiarity", None)
     if about.keys() != keys:
         odd = sorted(about.keys() ^ keys)[0]
         raise ValueError(f"{path}: key {odd!r} is missing or unknown; expected {sorted(keys)}")
-    accepted_kinds = {"num_classes": int, "model": dict, "clip": dict | None, "body": dict | None}
+    accepted_kinds: dict[str, Any] = {"num_classes": int, "model": dict}
+    accepted_kinds |= dict.fromkeys(("clip", "body", "familiarity"), dict | None)
+    accepted_kinds["temperature"] = float | int | None
     for key, accepted in accepted_kinds.items():
         if not isinstance(about[key], accepted):
             raise ValueError(f"{path}: {key} is {about[key]!r}, of another kind than was saved")
@@ -349,6 +366,9 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path}: palette is {palette!r}; expected a colour [R, G, B], each 0 to 255, for each "
             f"of {about['num_classes']} classes"
         )
+    temperature = about["temperature"]
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise ValueError(f"{path}: temperature is {temperature!r}; expected a number above 0")
     return about
 
 

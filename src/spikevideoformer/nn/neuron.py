@@ -134,6 +134,12 @@ def _batch_norm_arguments(norm: nn.BatchNorm2d) -> tuple[Any, ...]:
     return mean, var, norm.weight, norm.bias, of_batch, momentum, norm.eps
 
 
+SILENT_RATE = 0.005
+"""Mean rate over the layers of a network under which it is called silent. Trained networks fire ten
+to forty times as much; what still fires below it are the first layers, and no answer reaches the
+end."""
+
+
 @dataclass
 class FiringRates:
     """Firing rates of one forward pass, by neuron name, in order of execution.
@@ -148,6 +154,26 @@ class FiringRates:
     def mean(self) -> dict[str, float]:
         """Mean over frames and clips of each layer of neurons."""
         return {name: rate.double().mean().item() for name, rate in self.per_frame.items()}
+
+    @property
+    def overall(self) -> float | None:
+        """Mean of :attr:`mean` over the layers; None without neurons that fire."""
+        rates = self.mean.values()
+        return sum(rates) / len(rates) if rates else None
+
+
+def silence(rate: float | None) -> str | None:
+    """A line about a network whose layers fire so little on average; None where it is not silent.
+
+    Args:
+        rate: spikes per neuron and frame; None for an ordinary network.
+    """
+    if rate is None or rate >= SILENT_RATE:
+        return None
+    return (
+        f"the network is silent: its layers fire {rate:.4f} spikes a neuron and frame, so that "
+        "its answer hardly depends on the input; train it longer, or start from another network"
+    )
 
 
 @contextmanager

@@ -25,22 +25,25 @@ def mixed_seed(*parts: int | str) -> int:
 class StepPlan:
     """How the clips of each epoch are cut into optimiser steps and these into micro-batches.
 
-    An epoch is a permutation of the clips. A step takes the next `micro_batches` x `batch_size` of
-    it; micro-batch m is the m-th contiguous slice, and process r of w takes the micro-batches with
-    m % w == r. So w processes see what one process sees that accumulates w times. What is left at
-    the end of an epoch and does not fill a step is dropped.
+    An epoch is a permutation of the clips, or `passes` of them one after the other. A step takes
+    the next `micro_batches` x `batch_size` of it; micro-batch m is the m-th contiguous slice, and
+    process r of w takes the micro-batches with m % w == r. So w processes see what one process sees
+    that accumulates w times. What is left at the end of an epoch and does not fill a step is
+    dropped.
 
     Args:
         clips: size of the training split.
         batch_size: clips of a micro-batch.
         micro_batches: forward passes per step, over all processes.
         seed: of the permutations.
+        passes: over the clips, in an epoch.
     """
 
     clips: int
     batch_size: int
     micro_batches: int
     seed: int
+    passes: int = 1
 
     @property
     def effective_batch(self) -> int:
@@ -50,21 +53,25 @@ class StepPlan:
     @property
     def steps_per_epoch(self) -> int:
         """Whole steps that an epoch's clips make."""
-        return self.clips // self.effective_batch
+        return self.clips * self.passes // self.effective_batch
 
-    def order(self, epoch: int) -> list[int]:
-        """The permutation of an epoch."""
-        generator = torch.Generator().manual_seed(mixed_seed("order", self.seed, epoch))
-        return torch.randperm(self.clips, generator=generator).tolist()
+    def order(self, epoch: int) -> list[tuple[int, int]]:
+        """The (pass, clip) pairs of an epoch, passes being counted from the first epoch on."""
+        pairs = []
+        for number in range(epoch * self.passes, (epoch + 1) * self.passes):
+            generator = torch.Generator().manual_seed(mixed_seed("order", self.seed, number))
+            clips = torch.randperm(self.clips, generator=generator).tolist()
+            pairs += [(number, clip) for clip in clips]
+        return pairs
 
-    def micro_batch(self, order: list[int], step: int, m: int) -> list[int]:
-        """Clips of micro-batch m of a step, out of the permutation of the step's epoch."""
+    def micro_batch(self, order: list[tuple[int, int]], step: int, m: int) -> list[tuple[int, int]]:
+        """What micro-batch m of a step holds, out of the order of the step's epoch."""
         start = (step % self.steps_per_epoch) * self.effective_batch + m * self.batch_size
         return order[start : start + self.batch_size]
 
 
 class MicroBatches(Sampler[list[tuple[int, int]]]):
-    """(epoch, clip) pairs of the micro-batches of one process, over all epochs in one go.
+    """(pass, clip) pairs of the micro-batches of one process, over all epochs in one go.
 
     One stream for the whole run means that loader workers live through it, with their caches, and
     fetch the next epoch while this one is validated.
@@ -80,13 +87,14 @@ class MicroBatches(Sampler[list[tuple[int, int]]]):
         self._plan, self._steps, self._rank, self._world_size = plan, steps, rank, world_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        plan, order, order_epoch = self._plan, [], -1
+        plan, order_epoch = self._plan, -1
+        order: list[tuple[int, int]] = []
         for step in self._steps:
             epoch = step // plan.steps_per_epoch
             if epoch != order_epoch:
                 order, order_epoch = plan.order(epoch), epoch
             for m in range(self._rank, plan.micro_batches, self._world_size):
-                yield [(epoch, clip) for clip in plan.micro_batch(order, step, m)]
+                yield plan.micro_batch(order, step, m)
 
 
 def ignore_interrupts(_worker: int) -> None:

@@ -24,6 +24,7 @@ from spikevideoformer.tasks.classification import (
     count_correct,
 )
 from spikevideoformer.training.batches import clip_loader
+from spikevideoformer.training.calibrate import calibrate, look_at
 from spikevideoformer.training.config import TrainConfig
 from spikevideoformer.training.devices import from_first_process
 from spikevideoformer.training.evaluate import evaluate
@@ -115,6 +116,22 @@ class ClassificationTask(Task):
             fabric=fabric,
         )
 
+    def calibrate(self, model: SpikeVideoFormer) -> str:
+        index = self._train_set.index
+        training = ClipDataset(
+            index, self.config.clip_spec, cache=self.config.cache, limits=self._limits
+        )
+        seen = [
+            look_at(
+                model.eval(),
+                dataset,
+                batch_size=self.config.batch_size,
+                workers=self.config.workers,
+            )
+            for dataset in (training, self._val_set)[: 1 + self.config.validates]
+        ]
+        return calibrate(model, seen[0], seen[1] if self.config.validates else None)
+
     def report(self, result: ClassificationResult, history: Sequence[Row], out: Path) -> None:
         plot_confusion(result, out / "confusion.png")
 
@@ -126,7 +143,7 @@ def _splits(config: TrainConfig, index: ClipIndex | None) -> tuple[ClipIndex, Cl
             raise ValueError("no data is given; set --data to the folder of the data set")
         index = read_index(config.data, layout=config.layout, fold=config.fold)
     for split in (config.train_split, config.val_split):
-        if split != "val" or split in index.splits:
+        if split not in ("val", "none") or split in index.splits:
             index.select(split)  # complains of a name that is not there before the long check
     with progress_on_stderr("checked file") as progress:
         report = check_index(
@@ -137,6 +154,8 @@ def _splits(config: TrainConfig, index: ClipIndex | None) -> tuple[ClipIndex, Cl
             progress=progress,
         )
     index = report.settle(skip_bad=config.skip_bad, folder=config.out)
+    if not config.validates:
+        return index.select(config.train_split), index.select(config.train_split)
     if config.val_split == "val" and "val" not in index.splits:
         index = index.with_validation(seed=config.seed)
         log.info("the data set has no split val: a fifth of its training clips is set aside")

@@ -176,7 +176,9 @@ class TrainConfig:
         fold: which of the official folds, for data sets that have them.
         train_split: the split to train on.
         val_split: the split to validate on and to choose the best epoch by. Where it is "val" and
-            the data set has none, classification sets a fifth of the training clips aside.
+            the data set has none, classification sets a fifth of the training clips aside; "none"
+            sets none aside: the training clips themselves are looked at, and the last epoch is
+            released.
         model: a preset, see `svf models`.
         design: how attention spans space and time; None for the preset's.
         attention: hamming or dot, or softmax or none of an ordinary network; None for the preset's.
@@ -197,7 +199,9 @@ class TrainConfig:
             colours, for pose colours; the rest is in `segmentation` and `pose`).
         segmentation: what only a segmentation run decides.
         pose: what only a run of pose tracking decides.
-        epochs: passes over the training split.
+        epochs: how often the network is validated, after `passes` over the training clips each.
+        passes: over the training clips in an epoch; more, for a small data set, mean fewer
+            validations.
         batch_size: clips per process and forward pass.
         accumulate: forward passes per optimiser step; the effective batch is
             batch_size x accumulate x processes.
@@ -258,6 +262,7 @@ class TrainConfig:
     pose: PoseOptions = field(default_factory=PoseOptions)
 
     epochs: int = 20
+    passes: int = 1
     batch_size: int = 16
     accumulate: int = 1
     learning_rate: float = 4e-3
@@ -286,7 +291,16 @@ class TrainConfig:
         hints = get_type_hints(type(self))
         for f in fields(self):
             object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), hints[f.name]))
-        for name in ("epochs", "batch_size", "accumulate", "devices", "keep", "eval_clips", "fold"):
+        for name in (
+            "epochs",
+            "passes",
+            "batch_size",
+            "accumulate",
+            "devices",
+            "keep",
+            "eval_clips",
+            "fold",
+        ):
             _require(self, name, at_least=1)
         for name in ("workers", "seed", "weight_decay", "warmup_epochs", "norm_clips"):
             _require(self, name, at_least=0)
@@ -345,6 +359,11 @@ class TrainConfig:
                     f"augmentation.{name} is {getattr(self.augmentation, name)!r}, and it "
                     f"belongs to classification; leave it out, and set {instead}"
                 )
+
+    @property
+    def validates(self) -> bool:
+        """Whether there are clips to validate on that are not trained on."""
+        return self.val_split != "none"
 
     @property
     def model_options(self) -> dict[str, Any]:
@@ -450,6 +469,17 @@ def _require(
         if below < math.inf:
             bounds.append(f"below {below:g}")
         raise ValueError(f"{name} is {value!r}; give a number {' and '.join(bounds)}")
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings of which the ones above hide the ones below."""
+    both = dict(below)
+    for key, value in above.items():
+        inner = both.get(key)
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            value = merged(inner, value)
+        both[key] = value
+    return both
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -16,11 +18,14 @@ from spikevideoformer.data.dataset import ClipDataset
 from spikevideoformer.data.index import ClipIndex
 from spikevideoformer.data.video import DecodeLimits
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.nn.neuron import record_firing_rates, silence
 from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.tasks.classification import ClassificationMetrics, ClassificationResult
 from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.config import Precision
 from spikevideoformer.training.devices import Device, launch, over_processes
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -70,9 +75,10 @@ def evaluate(
     ]
     was_training = model.training
     model.eval()
+    watch = SilenceWatch(model)
     try:
         for batch in clip_loader(dataset, keys, workers=workers, device=device):
-            with fabric.autocast():
+            with fabric.autocast(), watch.first_pass():
                 video = _filled_up(batch.to(device).video, per_batch * clips)
                 logits = model(video)[: len(batch)].float()  # [videos * clips, C]
             # An infinite logit can have a finite softmax; as NaN it shows in the sums.
@@ -86,6 +92,29 @@ def evaluate(
         model.train(was_training)
     metrics.sums = over_processes(fabric, metrics.sums.to(device), "sum").cpu()
     return metrics.compute()
+
+
+class SilenceWatch:
+    """Warns when a network fires next to nothing on the first batch that it is given.
+
+    Args:
+        model: the network.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, self._waiting = model, True
+
+    @contextmanager
+    def first_pass(self) -> Iterator[None]:
+        """Around every forward pass; only the first one is looked at."""
+        if not self._waiting:
+            yield
+            return
+        self._waiting = False
+        with record_firing_rates(self._model) as rates:
+            yield
+        if (line := silence(rates.overall)) is not None:
+            log.warning(line)
 
 
 def _filled_up(video: Tensor, clips: int) -> Tensor:

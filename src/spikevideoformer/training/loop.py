@@ -52,7 +52,8 @@ class RunState:
         history: a row of metrics.csv for each epoch that was validated.
         sums: since the last row: loss, labels that are met, labels (clips, or pixels), gradient
             norm, steps it is finite in.
-        best: the row with the highest validation metric (the lowest val_loss among equals).
+        best: the row with the highest validation metric (the lowest val_loss among equals), or the
+            last one without validation.
     """
 
     step: int = 0
@@ -347,7 +348,11 @@ class Loop:
         }
         state.history.append(row)
         state.sums = torch.zeros_like(state.sums)
-        if state.best is None or self.task.rank(row) > self.task.rank(state.best):
+        if (
+            state.best is None
+            or not config.validates
+            or self.task.rank(row) > self.task.rank(state.best)
+        ):
             state.best = row
             if self.fabric.is_global_zero:
                 save_checkpoint(self.checkpoints.best, {"row": row, "model": as_validated})

@@ -46,6 +46,7 @@ from spikevideoformer.tasks.pose import (
 from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.config import PoseOptions, Precision, TrainConfig
 from spikevideoformer.training.devices import Device, from_first_process, launch, over_processes
+from spikevideoformer.training.evaluate import SilenceWatch
 from spikevideoformer.training.pose_plots import plot_errors
 from spikevideoformer.training.task import Row, Task
 
@@ -61,14 +62,17 @@ class PoseEvaluation:
     Attributes:
         loss: mean over windows.
         result: the metrics.
+        variation: how much the joints about the root vary over all frames, as a share of how much
+            the labelled ones do; None where these do not.
     """
 
     loss: float
     result: PoseResult
+    variation: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts and numbers, ready for JSON."""
-        return {"loss": self.loss, **asdict(self.result)}
+        return {"loss": self.loss, "variation": self.variation, **asdict(self.result)}
 
 
 class PoseTask(Task):
@@ -273,8 +277,10 @@ def evaluate_pose(
     keys = [i for i, window in enumerate(dataset.windows) if window[0] % world_size == rank]
     groups = [keys[i : i + batch_size] for i in range(0, len(keys), batch_size)]
     losses = torch.zeros(2, dtype=torch.float64)
+    variation = _Variation(len(index.joint_names), device)
     was_training, current, done = model.training, -1, 0
     model.eval()
+    watch = SilenceWatch(model)
     try:
         loader = clip_loader(dataset, groups, workers=workers, device=device, collate=collate_poses)
         for batch in loader:
@@ -282,7 +288,7 @@ def evaluate_pose(
             # As in `evaluate`: sums of another shape round differently, so all batches have one.
             more = batch_size - len(batch)
             video = torch.cat([batch.video, batch.video[:1].expand(more, -1, -1, -1, -1)])
-            with fabric.autocast():
+            with fabric.autocast(), watch.first_pass():
                 output = model(video).part(slice(len(batch)))
             pose = batch_pose(output, batch, body)
             for b in range(len(batch)):  # each for itself: labels are not spread evenly
@@ -299,6 +305,7 @@ def evaluate_pose(
                     metrics.start_sequence(index.sequences[number].action)
                 fresh = batch.fresh[b]
                 metrics.add_frames(pose.joints[b, fresh], batch.joints[b, fresh])
+                variation.add(pose.joints[b, fresh], batch.joints[b, fresh])
                 metrics.add_points(points[b, fresh], batch.points[b, fresh])
             done += len(batch)
             progress(done, len(keys))
@@ -307,7 +314,33 @@ def evaluate_pose(
         model.train(was_training)
     metrics.sums = over_processes(fabric, metrics.sums.to(device), "sum").cpu()
     loss, count = over_processes(fabric, losses.to(device), "sum").tolist()
-    return PoseEvaluation(loss=loss / count, result=metrics.compute())
+    variation.sums = over_processes(fabric, variation.sums, "sum")
+    return PoseEvaluation(
+        loss=loss / count, result=metrics.compute(), variation=variation.compute()
+    )
+
+
+class _Variation:
+    """How much joints about the root vary over frames, predicted ones beside labelled ones."""
+
+    def __init__(self, joints: int, device: torch.device) -> None:
+        # of both: number, sum and sum of squares of each coordinate of each joint
+        self.sums = torch.zeros(3, 2, joints, 3, dtype=torch.float64, device=device)
+
+    def add(self, predicted: Tensor, labelled: Tensor) -> None:
+        """Count frames ``[t, J, 3]``; those of joints without a label are left out."""
+        both = torch.stack([predicted, labelled]).double()  # [2, t, J, 3]
+        both = both - both[:, :, :1]
+        both = both.where(both[1].isfinite() & both[0].isfinite(), math.nan)
+        self.sums[0] += both.isfinite().sum(1)
+        self.sums[1] += both.nansum(1)
+        self.sums[2] += both.square().nansum(1)
+
+    def compute(self) -> float | None:
+        number, total, squares = (z.clamp(min=1) if i == 0 else z for i, z in enumerate(self.sums))
+        variance = (squares / number - (total / number).square()).clamp(min=0).sum((1, 2))
+        predicted, labelled = variance.tolist()
+        return math.sqrt(predicted / labelled) if labelled > 1e-12 else None
 
 
 _HEAD = re.compile(r"head$", re.IGNORECASE)
@@ -431,7 +464,8 @@ def _splits(config: TrainConfig, index: PoseIndex | None) -> tuple[PoseIndex, Po
         if config.data is None:
             raise ValueError("no data is given; set --data to the folder of the data set")
         index = read_poses(config.data, layout=config.layout)
-    wanted = [config.train_split, config.val_split]
+    val_split = config.val_split if config.validates else config.train_split
+    wanted = [config.train_split, val_split]
     for split in wanted:
         index.select(split)  # complains of a name that is not there before the long check
     parts = {split_of_name(split) for split in wanted}
@@ -442,7 +476,7 @@ def _splits(config: TrainConfig, index: PoseIndex | None) -> tuple[PoseIndex, Po
         problems=tuple(p for p in index.problems if p.split in (None, *parts)),
     )
     index = _settled(index, config.check, wanted, skip_bad=config.skip_bad, folder=config.out)
-    return index.select(config.train_split), index.select(config.val_split)
+    return index.select(config.train_split), index.select(val_split)
 
 
 def _mean_pose(index: PoseIndex) -> Tensor | None:

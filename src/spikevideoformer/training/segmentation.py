@@ -37,6 +37,7 @@ from spikevideoformer.tasks.segmentation import (
 from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.config import Precision, TrainConfig
 from spikevideoformer.training.devices import Device, from_first_process, launch, over_processes
+from spikevideoformer.training.evaluate import SilenceWatch
 from spikevideoformer.training.segmentation_plots import ContactSheet, plot_iou
 from spikevideoformer.training.task import Row, Task
 
@@ -210,12 +211,13 @@ def evaluate_segmentation(
     judge = _Judge(dataset, metrics, total, after_frame)
     was_training = model.training
     model.eval()
+    watch = SilenceWatch(model)
     try:
         loader = clip_loader(
             dataset, [[i] for i in keys], workers=workers, device=device, collate=_only_item
         )
         for clip in cast(Iterable[SegmentationClip], loader):
-            with fabric.autocast():
+            with fabric.autocast(), watch.first_pass():
                 scores = class_scores(
                     model, clip.video.to(device), window=window, scales=scales, flip=flip
                 )
@@ -392,11 +394,12 @@ def _splits(
         if config.data is None:
             raise ValueError("no data is given; set --data to the folder of the data set")
         index = read_sequences(config.data, layout=config.layout)
-    for split in (config.train_split, config.val_split):
+    val_split = config.val_split if config.validates else config.train_split
+    for split in (config.train_split, val_split):
         index.select(split)  # complains of a name that is not there before the long check
-    report = _checked(index, config.check, [config.train_split, config.val_split])
+    report = _checked(index, config.check, [config.train_split, val_split])
     index = report.settle(skip_bad=config.skip_bad, folder=config.out)
-    training, validation = index.select(config.train_split), index.select(config.val_split)
+    training, validation = index.select(config.train_split), index.select(val_split)
     weights = None
     if config.segmentation.class_weights != "none":
         # Of all that is trained on and of nothing else, whatever was checked and left out.

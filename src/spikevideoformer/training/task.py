@@ -101,6 +101,10 @@ class Task(ABC):
     def finish(self, model: SpikeVideoFormer, fabric: Fabric) -> Any:
         """Metrics of the best weights."""
 
+    def calibrate(self, model: SpikeVideoFormer) -> str | None:
+        """Measure on the best weights what they know of their doubt; a line about it, if any."""
+        return None
+
     @abstractmethod
     def report(self, result: Any, history: Sequence[Row], out: Path) -> None:
         """Write what there is to look at of a finished run."""

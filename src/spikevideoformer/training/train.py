@@ -19,6 +19,7 @@ from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.classification import ClassificationResult
 from spikevideoformer.tasks.segmentation import SegmentationResult
+from spikevideoformer.training.advice import about_training
 from spikevideoformer.training.batches import StepPlan
 from spikevideoformer.training.checkpoint import load_checkpoint
 from spikevideoformer.training.classification import ClassificationTask
@@ -45,6 +46,7 @@ class TrainResult:
         evaluation: metrics of the best weights on the validation split.
         history: the rows of metrics.csv.
         is_main_process: whether this process is the one that wrote the files and should report.
+        notes: signs that the network does not work, a line each with what to try.
     """
 
     out: Path
@@ -53,6 +55,7 @@ class TrainResult:
     evaluation: ClassificationResult | SegmentationResult | PoseEvaluation
     history: tuple[dict[str, float | int], ...]
     is_main_process: bool
+    notes: tuple[str, ...] = ()
 
 
 def train(
@@ -177,6 +180,7 @@ def _plan(config: TrainConfig, clips: int, processes: int) -> StepPlan:
         batch_size=config.batch_size,
         micro_batches=config.accumulate * processes,
         seed=config.seed,
+        passes=config.passes,
     )
     if plan.steps_per_epoch == 0:
         raise ValueError(
@@ -233,6 +237,8 @@ def _finish(loop: Loop, fabric: Fabric) -> TrainResult:
     evaluation = task.finish(model, fabric)
     folder = config.out / "model"
     if fabric.is_global_zero:
+        if (line := task.calibrate(model)) is not None:
+            log.info(line)
         model.save_pretrained(folder)
         write_text(
             config.out / "evaluation.json", json.dumps(evaluation.to_dict(), indent=2) + "\n"
@@ -253,4 +259,5 @@ def _finish(loop: Loop, fabric: Fabric) -> TrainResult:
         evaluation=evaluation,
         history=tuple(history),
         is_main_process=fabric.is_global_zero,
+        notes=tuple(about_training(config, evaluation, history, task.measure)),
     )

@@ -1,0 +1,147 @@
+"""What a trained classifier knows of its own doubt: a temperature, and what its clips are like."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikevideoformer.data.dataset import ClipDataset
+from spikevideoformer.models.familiarity import Familiarity, profile
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.nn.neuron import record_firing_rates
+from spikevideoformer.training.batches import clip_loader
+
+_MOST_CLIPS = 512  # of each split, taken evenly
+_LOW, _HIGH = math.log(0.2), math.log(20.0)  # of temperatures that are tried
+_BINS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a network makes of the clips of a data set.
+
+    Attributes:
+        logits: ``[N, K]``, float64.
+        labels: int64 ``[N]``.
+        profiles: ``[N, P]``, see `profile`.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    profiles: Tensor
+
+
+@torch.no_grad()
+def look_at(
+    model: SpikeVideoFormer, dataset: ClipDataset, *, batch_size: int, workers: int
+) -> Seen:
+    """The network's logits and firing rates on clips as prediction makes them.
+
+    Args:
+        model: in evaluation mode.
+        dataset: unaugmented, one clip of each video.
+        batch_size: clips at a time.
+        workers: loader processes.
+    """
+    device = next(model.parameters()).device
+    count = min(len(dataset), _MOST_CLIPS)
+    chosen = [i * len(dataset) // count for i in range(count)]
+    keys = [chosen[i : i + batch_size] for i in range(0, count, batch_size)]
+    logits, labels, profiles = [], [], []
+    for batch in clip_loader(dataset, keys, workers=workers, device=device):
+        video = batch.video.to(device)
+        with record_firing_rates(model) as rates:
+            logits.append(model(video).double().cpu())
+        labels.append(batch.labels)
+        profiles.append(profile(video, rates))
+    return Seen(logits=torch.cat(logits), labels=torch.cat(labels), profiles=torch.cat(profiles))
+
+
+def calibrate(model: SpikeVideoFormer, training: Seen, validation: Seen | None) -> str:
+    """Set the temperature of a model, and what its training clips are like.
+
+    Args:
+        model: changed in place.
+        training: what it makes of clips it was trained on.
+        validation: and of others; without them there is no temperature.
+
+    Returns:
+        A line about it.
+    """
+    familiar = Familiarity.of(
+        training.profiles, None if validation is None else validation.profiles
+    )
+    model.familiarity = familiar
+    if validation is None:
+        model.temperature = None
+        return "no validation clips: probabilities are not calibrated"
+    model.temperature = fit_temperature(validation.logits, validation.labels)
+    before, after = (
+        calibration_error((validation.logits / t).softmax(1), validation.labels)
+        for t in (1.0, model.temperature)
+    )
+    line = (
+        f"temperature {model.temperature:.2f}: probabilities are off by {after:.1%} on average on "
+        f"{len(validation.labels)} validation clips ({before:.1%} without)"
+    )
+    if familiar is not None:
+        line += f"; {familiar.false_alarms:.0%} of them would be called unlike the training clips"
+    return line
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature at which these logits say best what the labels are.
+
+    Equation: the T that minimises the mean of ``-sum_c q_c log softmax(logits / T)_c`` with
+    ``q = (N onehot(label) + 1) / (N + K)``: few clips that are all right do not make it certain.
+
+    Args:
+        logits: ``[N, K]``.
+        labels: int64 ``[N]``.
+
+    Returns:
+        Between 0.2 and 20.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 4.2; targets as
+    in Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
+    """
+    count, classes = logits.shape
+    target = torch.full_like(logits, 1 / (count + classes))
+    target[torch.arange(count), labels] += count / (count + classes)
+
+    def loss(log_t: float) -> float:
+        return float(-(target * (logits / math.exp(log_t)).log_softmax(1)).sum(1).mean())
+
+    # The loss is convex in 1 / T, so it has one valley in log T: a golden section finds it.
+    low, high, ratio = _LOW, _HIGH, (math.sqrt(5) - 1) / 2
+    for _ in range(60):
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        if loss(a) < loss(b):
+            high = b
+        else:
+            low = a
+    return math.exp((low + high) / 2)
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
+    """Expected calibration error: how far confidence is from accuracy, over ten bins.
+
+    Args:
+        probabilities: ``[N, K]``.
+        labels: int64 ``[N]``.
+
+    Source: Guo et al. 2017, equation 3.
+    """
+    confidence, predicted = probabilities.max(1)
+    right = (predicted == labels).double()
+    bins = (confidence * _BINS).long().clamp(max=_BINS - 1)
+    error = 0.0
+    for b in range(_BINS):
+        inside = bins == b
+        if inside.any():
+            gap = (right[inside].mean() - confidence[inside].mean()).abs()
+            error += float(gap * inside.double().mean())
+    return error

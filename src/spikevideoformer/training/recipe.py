@@ -1,0 +1,109 @@
+"""How to train on so much data: the settings that a user has not given, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spikevideoformer.data.index import read_index
+from spikevideoformer.data.pose_index import read_poses
+from spikevideoformer.data.pose_sequence import window_positions
+from spikevideoformer.data.segmentation import evaluation_cuts
+from spikevideoformer.data.sequence_index import read_sequences
+from spikevideoformer.training.config import TrainConfig, merged
+
+FEW = 2000
+"""Training clips from which the defaults of `TrainConfig` hold. Below, twenty epochs are too few
+steps: a network from scratch needs hundreds of them whatever the number of clips
+(docs/first_hour.md)."""
+
+_STEPS = 640  # of a network from scratch, at eight clips of eight frames each
+_EPOCHS = 8  # validations in that time
+_BATCH = 8
+_SIDES = re.compile(r"(^|[^a-z])(left|right|clockwise|counterclockwise)([^a-z]|$)", re.IGNORECASE)
+
+
+_OF_TASK: dict[str, dict[str, Any]] = {
+    "classification": {},
+    "segmentation": {"frames": 4, "size": 128, "label_smoothing": 0.0},
+    "pose": {"pose": {"crop": "person", "rotation_weight": 3.0}},
+}
+
+
+def with_recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Settings that suit the amount of data, where the user has given none.
+
+    Args:
+        given: settings as a configuration file holds them; they stay as they are.
+
+    Returns:
+        All settings, and a line that says what was chosen; the given ones and an empty line where
+        there is enough data for the defaults of `TrainConfig`.
+
+    Raises:
+        ValueError: settings or data that cannot be used.
+    """
+    config = TrainConfig.from_dict(
+        {**_OF_TASK.get(given.get("task", "classification"), {}), **given}
+    )
+    if config.data is None:
+        return dict(given), ""
+    clips, classes = _looked_at(config)
+    if clips >= FEW:
+        return dict(given), ""
+    chosen = _recipe(config, clips, classes, given)
+    settings = merged(chosen, given)
+    config = TrainConfig.from_dict(settings)
+    batch = config.batch_size * config.accumulate
+    steps = clips * config.passes // batch * config.epochs
+    start = "from scratch" if config.init_from is None else f"from {config.init_from}"
+    return settings, (
+        f"{clips} clips to train on: {config.epochs} epochs of {config.passes} passes, in all "
+        f"{steps} steps of {batch} clips, learning rate {config.learning_rate:g}, {start}, "
+        f"{'mirrored at random' if config.augmentation.flip else 'not mirrored'}; whatever is set "
+        "by an option or a configuration file is taken instead"
+    )
+
+
+def _recipe(
+    config: TrainConfig, clips: int, classes: Sequence[str], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    batch = int(given.get("batch_size", _BATCH)) * config.accumulate
+    epochs = int(given.get("epochs", _EPOCHS))
+    sided = config.task == "classification" and any(map(_SIDES.search, classes))
+    flip = 0.0 if sided or config.task == "pose" else 0.5
+    augmentation: dict[str, Any] = {"flip": flip, "brightness": 0.3, "contrast": 0.3}
+    augmentation["saturation"] = 0.3
+    if config.task == "classification":
+        augmentation["crop_scale"] = [0.6, 1.0]
+    return {
+        **_OF_TASK[config.task],
+        "epochs": epochs,
+        # An epoch is so many passes that all of them make about the steps that are needed.
+        "passes": max(1, round(_STEPS * batch / (epochs * clips))),
+        "batch_size": _BATCH,
+        "learning_rate": 3e-3 if config.init_from is None else 1.5e-3,
+        "warmup_epochs": 0.05 * epochs,
+        "augmentation": augmentation,
+    }
+
+
+def _looked_at(config: TrainConfig) -> tuple[int, tuple[str, ...]]:
+    """How many clips there are to train on, and the names of the classes."""
+    assert config.data is not None
+    if config.task == "segmentation":
+        sequences = read_sequences(config.data, layout=config.layout).select(config.train_split)
+        return len(evaluation_cuts(sequences, config.segmentation_spec)), sequences.classes
+    if config.task == "pose":
+        poses, spec = read_poses(config.data, layout=config.layout), config.pose_spec
+        windows = [
+            window_positions(len(s), spec, spec.step(s.frame_rate_hz))
+            for s in poses.select(config.train_split).sequences
+        ]
+        return sum(map(len, windows)), poses.joint_names
+    index = read_index(config.data, layout=config.layout, fold=config.fold)
+    clips = len(index.select(config.train_split))
+    if config.val_split == "val" and "val" not in index.splits:
+        clips -= clips // 5  # which are set aside
+    return clips, index.classes

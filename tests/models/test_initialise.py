@@ -1,0 +1,64 @@
+"""A fresh network fires."""
+
+import pytest
+import torch
+
+from spikevideoformer import create_model, list_models, record_firing_rates
+from spikevideoformer.data.clip import ClipSpec
+from spikevideoformer.data.transforms import eval_transform
+from spikevideoformer.data.video import read_clip
+from spikevideoformer.models.initialise import made_pictures
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in list_models() if name not in ("svf_55m", "svf_124m")),
+        *(("svf_nano", {"design": d}) for d in ("hierarchical", "factorized", "spatial_only")),
+        ("svf_nano", {"neuron": "integer_lif"}),
+        ("svf_nano", {"task": "segmentation", "num_classes": 5}),
+        ("svf_nano", {"task": "pose"}),
+        pytest.param("svf_55m", {}, marks=pytest.mark.slow),
+        pytest.param("svf_124m", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_every_layer_of_a_fresh_network_fires_on_natural_pictures(name, options, shared_data):
+    clips = shared_data / "clips"
+    spec = ClipSpec(frames=4, size=64, frame_rate_hz=12.5)
+    files = ("decord__flipping_a_pancake.mkv", "sam2__05_default_juggle.mp4")
+    video = torch.stack(
+        [
+            eval_transform(read_clip(clips / f, spec, start_s=2.0, resize_short=64).frames, spec)
+            for f in files
+        ]
+    )
+    model = create_model(name, **options).eval()
+    with record_firing_rates(model) as rates, torch.no_grad():
+        model(video)
+    levels = model.config.neuron.levels
+    shares = {layer: rate / levels for layer, rate in rates.mean.items()}
+    # a neuron that is reset at each frame fires only for a current of 2 standard deviations
+    low = 0.03 if options.get("design") == "spatial_only" else 0.05
+    assert low < sum(shares.values()) / len(shares) < 0.4
+    assert {k: v for k, v in shares.items() if not 0.5 * low < v < 0.5} == {}
+
+
+def test_random_weights_are_those_of_before():
+    """The statistics draw from a generator of their own."""
+    torch.manual_seed(3)
+    create_model("svf_nano", num_classes=2)
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    with torch.device("meta"):
+        create_model("svf_nano", num_classes=2)
+    assert made_pictures(4).shape == (4, 4, 4, 64, 64)
+    torch.manual_seed(3)
+    create_model("svf_nano", num_classes=2)
+    assert torch.rand(1) == after
+
+
+def test_a_classifier_reads_membranes_unless_told_otherwise():
+    assert create_model("svf_nano").config.readout == "membrane"
+    assert create_model("svf_nano", readout="spike").config.readout == "spike"
+    assert create_model("gru_nano").config.readout == "gru"
+    assert create_model("svf_nano", task="segmentation").config.readout == "spike"
