@@ -168,7 +168,7 @@ def test_options_override_the_file(svf, clip_data: Path, tmp_path: Path) -> None
     written = (out / "config.yaml").read_text()
     for line in ("epochs: 1", "size: 16", "flip: 0.25", "contrast: 0.1", "learning_rate: 0.001"):
         assert f"{line}\n" in written
-    assert "cache: true\n" in written
+    assert "cache: memory\n" in written
 
 
 def test_resume_goes_on_with_the_settings_of_the_run(svf, run_folder: Path) -> None:

@@ -389,7 +389,9 @@ def _config_options(group: argparse._ArgumentGroup, config: type, prefix: str = 
             flags.append("--no-decode-limits")  # as it is called everywhere else
         options: dict[str, Any] = {"metavar": _metavar(hint)}
         if hint is bool:
-            options = {"metavar": "true|false", "nargs": "?", "const": True}
+            options["metavar"] = "true|false"
+        if bool in (hint, *get_args(hint)):  # can be switched on without a value
+            options |= {"nargs": "?", "const": True}
         group.add_argument(
             *flags,
             dest=f"setting {name}",

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from spikevideoformer.data.clip import ClipBatch, ClipSpec, collate_clips
 from spikevideoformer.data.dataset import ClipDataset
+from spikevideoformer.data.frame_cache import FrameCache
 from spikevideoformer.data.index import ClipIndex, ClipSample, DatasetError, read_index
 from spikevideoformer.data.transforms import Augmentation, eval_transform
 from spikevideoformer.data.video import VideoError, read_clip, write_video
@@ -66,7 +67,7 @@ class TestPureFunction:
         assert not same(item((2, 1)), item((2, 2)))
 
     def test_not_of_what_was_read_before(self, index: ClipIndex) -> None:
-        one = ClipDataset(index, SPEC, augmentation=AUGMENTATION, cache=True)
+        one = ClipDataset(index, SPEC, augmentation=AUGMENTATION, cache=FrameCache(2**26))
         for i in range(len(one)):
             one[5, i]
         other = ClipDataset(index, SPEC, augmentation=AUGMENTATION)
@@ -85,7 +86,7 @@ class TestPureFunction:
     def test_not_of_the_number_of_workers(self, index: ClipIndex) -> None:
         keys = [[(epoch, i), (epoch, (i + 1) % 6)] for epoch in range(3) for i in range(0, 6, 2)]
 
-        def batches(workers: int, cache: bool) -> list[ClipBatch]:
+        def batches(workers: int, cache: FrameCache | None = None) -> list[ClipBatch]:
             return list(
                 DataLoader(
                     ClipDataset(index, SPEC, augmentation=AUGMENTATION, cache=cache),
@@ -95,8 +96,9 @@ class TestPureFunction:
                 )
             )
 
-        alone = batches(0, cache=False)
-        for together in (batches(2, cache=False), batches(2, cache=True)):
+        alone = batches(0)
+        caches = (None, FrameCache(2**26), FrameCache(30_000))  # one of them is soon full
+        for together in (batches(2, cache) for cache in caches):
             for a, b in zip(alone, together, strict=True):
                 assert same(a.video, b.video)
                 assert same(a.labels, b.labels)
@@ -111,7 +113,7 @@ class TestCache:
     ) -> None:
         spec = replace(SPEC, frame_rate_hz=rate)
         plain = ClipDataset(index, spec, augmentation=augmentation)
-        cached = ClipDataset(index, spec, augmentation=augmentation, cache=True)
+        cached = ClipDataset(index, spec, augmentation=augmentation, cache=FrameCache(2**26))
         for epoch in range(3):
             for i in range(len(index)):
                 assert same(plain[epoch, i].video, cached[epoch, i].video)
@@ -125,7 +127,7 @@ class TestCache:
         index = replace(index, samples=parts)
         plain, cached = (
             ClipDataset(index, SPEC, augmentation=AUGMENTATION, cache=cache)
-            for cache in (False, True)
+            for cache in (None, FrameCache(2**26))
         )
         for i in range(len(parts)):
             assert same(plain[1, i].video, cached[1, i].video)
@@ -133,17 +135,58 @@ class TestCache:
     def test_reads_each_file_once(self, index: ClipIndex, tmp_path: Path) -> None:
         path = shutil.copy(index.samples[0].path, tmp_path / "1.mp4")
         one = replace(index, samples=(replace(index.samples[0], path=path),))
-        dataset = ClipDataset(one, SPEC, augmentation=AUGMENTATION, cache=True)
+        dataset = ClipDataset(one, SPEC, augmentation=AUGMENTATION, cache=FrameCache(2**26))
         dataset[0, 0]
         path.unlink()
         dataset[1, 0]
+
+    def test_of_several_clips(self, index: ClipIndex) -> None:
+        for rate in (None, 15.0):
+            spec = replace(SPEC, frame_rate_hz=rate)
+            plain, cached = (
+                ClipDataset(index, spec, clips_per_video=3, cache=cache)
+                for cache in (None, FrameCache(2**26))
+            )
+            for i in range(len(plain)):
+                assert same(plain[i].video, cached[i].video)
+
+    @pytest.mark.parametrize("budget", [100, 20_000, 70_000])
+    def test_with_little_room(self, index: ClipIndex, budget: int) -> None:
+        cache = FrameCache(budget)
+        plain = ClipDataset(index, SPEC, augmentation=AUGMENTATION)
+        cached = ClipDataset(index, SPEC, augmentation=AUGMENTATION, cache=cache)
+        for epoch in range(2):
+            for i in range(len(index)):
+                assert same(plain[epoch, i].video, cached[epoch, i].video)
+        assert cache.used_bytes <= budget
+
+    def test_is_shared_by_data_sets_that_keep_the_same(self, index: ClipIndex) -> None:
+        cache = FrameCache(2**26)
+        datasets = [ClipDataset(index, SPEC, cache=cache, clips_per_video=n) for n in (1, 2)]
+        for dataset in datasets:
+            for i in range(len(dataset)):
+                dataset[i]
+        assert cache.kept == len(index)
+
+    def test_the_whole_part_of_a_damaged_file(self, index: ClipIndex, tmp_path: Path) -> None:
+        torn = tmp_path / "torn.ts"
+        images = np.random.default_rng(0).integers(0, 256, (60, 48, 48, 3)).astype(np.uint8)
+        write_video(torn, images, 10.0, options={"g": "5"})
+        data = bytearray(torn.read_bytes())
+        data[-2000:-1000] = bytes(1000)
+        torn.write_bytes(data)
+        part = replace(index.samples[0], path=torn, start_s=0.0, end_s=1.0)
+        one = replace(index, samples=(part,))
+        cache = FrameCache(2**26)
+        assert same(ClipDataset(one, SPEC)[0].video, ClipDataset(one, SPEC, cache=cache)[0].video)
+        assert (cache.kept, cache.refused) == (0, 1)
 
     def test_of_real_clips(self, shared_data: Path) -> None:
         index = read_index(shared_data / "action", split="val")
         index = replace(index, samples=index.samples[:2])
         spec = ClipSpec(frames=12, size=64)
         plain = ClipDataset(index, spec, augmentation=AUGMENTATION)
-        cached = ClipDataset(index, spec, augmentation=AUGMENTATION, cache=True)
+        cached = ClipDataset(index, spec, augmentation=AUGMENTATION, cache=FrameCache(2**26))
         assert same(plain[0, 1].video, cached[0, 1].video)
 
 
@@ -203,10 +246,10 @@ class TestRefuses:
             with pytest.raises(IndexError):
                 ClipDataset(index, SPEC)[i]
 
-    @pytest.mark.parametrize("cache", [False, True])
-    def test_a_file_that_went_away(self, index: ClipIndex, tmp_path: Path, cache: bool) -> None:
+    @pytest.mark.parametrize("budget", [0, 2**20])
+    def test_a_file_that_went_away(self, index: ClipIndex, tmp_path: Path, budget: int) -> None:
         gone = replace(index.samples[0], path=tmp_path / "gone.mp4")
-        dataset = ClipDataset(replace(index, samples=(gone,)), SPEC, cache=cache)
+        dataset = ClipDataset(replace(index, samples=(gone,)), SPEC, cache=FrameCache(budget))
         with pytest.raises(VideoError, match=r"gone\.mp4: "):
             dataset[0]
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.data.event_camera import EventCamera
 from spikevideoformer.data.events import EventChannels
+from spikevideoformer.data.frame_cache import FrameCache
 from spikevideoformer.data.pose import (
     MOST_SIDE,
     PERSON_MARGIN,
@@ -372,9 +373,9 @@ def test_frames_of_videos_are_those_of_picture_files(
     spec = replace(SPEC, input=input_)
     expected = dataset_of(dotted(frames, frame_rate_hz=29.97), spec)
     sequence = filmed(frames)
-    for cache in (False, True):
+    for budget in (0, 3000, 2**26):
         for options in ({}, {"augmentation": Augmentation(), "zoom": (0.8, 1.2), "seed": 3}):
-            dataset = dataset_of(index_of(sequence), spec, cache=cache, **options)
+            dataset = dataset_of(index_of(sequence), spec, cache=FrameCache(budget), **options)
             wanted = dataset_of(expected.index, spec, **options)
             pairs = zip(items(dataset), items(wanted), strict=True)
             # ffv1 keeps 8-bit YUV: black, white and nothing between
@@ -389,7 +390,7 @@ def test_too_few_pictures_are_named(filmed: Callable[..., PoseSequence]) -> None
     assert "\n" not in str(error.value)
     sequence = filmed(9, pictures=6)
     with pytest.raises(DatasetError, match=r"9\.mkv has 6 pictures and 9 poses"):
-        dataset_of(index_of(sequence), cache=True)[0]
+        dataset_of(index_of(sequence), cache=FrameCache(2**26))[0]
 
 
 def test_an_index_with_problems(dotted: Callable[..., PoseIndex]) -> None:
@@ -413,7 +414,7 @@ LIVELY: dict[str, Any] = {"augmentation": Augmentation(), "zoom": (0.7, 1.3), "s
 def test_augmentation_follows_from_seed_epoch_and_item(dotted: Callable[..., PoseIndex]) -> None:
     index = dotted(12)
     first = dataset_of(index, **LIVELY)
-    again = dataset_of(index, **LIVELY, cache=True)
+    again = dataset_of(index, **LIVELY, cache=FrameCache(2**26))
     keys = [(epoch, i) for epoch in range(3) for i in range(3)]
     found = {key: first[key] for key in keys}
     for key in reversed(keys):  # whatever came before

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from spikevideoformer.data.frame_cache import FrameCache
 from spikevideoformer.data.moving_shapes import write_scenes
 from spikevideoformer.data.sample import DatasetError, Problem
 from spikevideoformer.data.segmentation import (
@@ -224,19 +225,33 @@ class TestDataset:
     def test_items_depend_on_seed_epoch_and_number_only(self, scenes):
         index = read_sequences(scenes, split="train")
 
-        def dataset(cache: bool, seed: int = 0) -> SegmentationDataset:
+        def dataset(budget: int = 0, seed: int = 0) -> SegmentationDataset:
             return SegmentationDataset(
-                index, spec(), augmentation=Augmentation(), seed=seed, cache=cache
+                index,
+                spec(),
+                augmentation=Augmentation(),
+                seed=seed,
+                cache=FrameCache(budget),
             )
 
-        once, again, cached = dataset(False), dataset(False), dataset(True)
-        _ = again[(7, 3)], cached[(7, 3)]
+        once, again, cached, partly = dataset(), dataset(), dataset(2**26), dataset(50_000)
+        _ = again[(7, 3)], cached[(7, 3)], partly[(7, 3)]
         for key in ((0, 0), (1, 0), (1, 5)):
-            for other in (again, cached):
+            for other in (again, cached, partly):
                 assert torch.equal(once[key].video, other[key].video)
                 assert torch.equal(once[key].labels, other[key].labels)
         assert not torch.equal(once[(0, 0)].video, once[(1, 0)].video)
-        assert not torch.equal(once[(0, 0)].video, dataset(False, seed=1)[(0, 0)].video)
+        assert not torch.equal(once[(0, 0)].video, dataset(seed=1)[(0, 0)].video)
+
+    def test_evaluation_is_the_same_from_the_cache(self, scenes):
+        cache = FrameCache(2**26)
+        index = read_sequences(scenes, split="train")
+        training = SegmentationDataset(index, spec(), augmentation=Augmentation(), cache=cache)
+        plain, cached = (SegmentationDataset(index, spec(), cache=c) for c in (None, cache))
+        for i in 2 * [*range(len(plain))]:
+            _ = training[i]  # whose pictures are smaller
+            assert torch.equal(plain[i].video, cached[i].video)
+            assert torch.equal(plain[i].labels, cached[i].labels)
 
     def test_passes_lengthen_an_epoch_with_other_crops(self, scenes):
         index = read_sequences(scenes, split="train")

@@ -42,7 +42,7 @@ def test_numbers_as_yaml_reads_them():
         ({"epochs": "ten"}, "epochs is 'ten'; expected a whole number"),
         ({"epochs": 2.5}, "epochs is 2.5; expected a whole number"),
         ({"epochs": True}, "epochs is True; expected a whole number"),
-        ({"cache": 1}, "cache is 1; expected true or false"),
+        ({"cache": 1}, "cache is 1; expected auto or memory or off, or true or false"),
         ({"learning_rate": -1}, "learning_rate is -1.0; give a number above 0"),
         ({"learning_rate": "nan"}, "learning_rate is nan; give a number above 0"),
         ({"label_smoothing": 1}, "label_smoothing is 1.0; give a number at least 0 and below 1"),

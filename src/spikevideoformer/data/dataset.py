@@ -8,19 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikevideoformer.data.clip import ClipSpec, LabelledClip
+from spikevideoformer.data.frame_cache import FrameCache, pictures_at
 from spikevideoformer.data.sample import ClipIndex, ClipSample, DatasetError
 from spikevideoformer.data.transforms import Augmentation, eval_transform, train_transform
 from spikevideoformer.data.video import (
-    PRECISION_S,
     DecodeLimits,
     VideoError,
     check_decodes,
-    iter_frames,
     multi_clip_times,
     probe,
     read_clip,
@@ -50,8 +49,8 @@ class ClipDataset(Dataset[LabelledClip]):
         seed: of the augmentation.
         clips_per_video: evaluation clips, spread evenly in time: over the video where the spec has
             a frame rate, otherwise as shifted samples of the whole.
-        cache: keep each video's pictures in memory, shrunk to what the transforms need (each
-            loader worker has its own). The items are the same, bit for bit.
+        cache: keeps each video's pictures, shrunk to what the transforms need; None: nothing does.
+            The items are the same, bit for bit.
         limits: against files that unpack to far more than they seem; None: the usual ones.
 
     Raises:
@@ -67,7 +66,7 @@ class ClipDataset(Dataset[LabelledClip]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         clips_per_video: int = 1,
-        cache: bool = False,
+        cache: FrameCache | None = None,
         limits: DecodeLimits | None = None,
     ) -> None:
         if index.problems:
@@ -91,9 +90,7 @@ class ClipDataset(Dataset[LabelledClip]):
         self._limits = limits or DecodeLimits()
         self._resize_short = _kept_short_side(spec, augmentation)
         self._length_s: dict[Path, float] = {}
-        self._pictures: (
-            dict[Path, tuple[UInt8[Tensor, "N H W 3"], Float64[Tensor, " N"]]] | None
-        ) = {} if cache else None
+        self._cache = cache or FrameCache()
         self._decoded: tuple[int, list[UInt8[Tensor, "T H W 3"]]] = (-1, [])
 
     def __len__(self) -> int:
@@ -155,7 +152,8 @@ class ClipDataset(Dataset[LabelledClip]):
 
     def _frames(self, sample: ClipSample, times_s: list[float]) -> UInt8[Tensor, "n H W 3"]:
         """What is on screen at the given times of the sample's file."""
-        if self._pictures is None:
+        kept = self._cache.video(sample.path, resize_short=self._resize_short, limits=self._limits)
+        if kept is None:
             return read_clip(
                 sample.path,
                 replace(self.spec, frames=len(times_s)),
@@ -165,26 +163,7 @@ class ClipDataset(Dataset[LabelledClip]):
                 resize_short=self._resize_short,
                 limits=self._limits,
             ).frames
-        if sample.path not in self._pictures:
-            self._pictures[sample.path] = self._all_pictures(sample.path)
-        pictures, shown_s = self._pictures[sample.path]
-        wanted_s = torch.tensor(times_s, dtype=torch.float64)
-        # The picture on screen is the last that has appeared.
-        appeared = torch.searchsorted(shown_s, wanted_s + PRECISION_S, right=True)
-        chosen = (appeared - 1).clamp_(min=0)
-        return pictures[chosen]
-
-    def _all_pictures(self, path: Path) -> tuple[UInt8[Tensor, "N H W 3"], Float64[Tensor, " N"]]:
-        """Every picture of a video, read as `read_clip` reads those of one clip."""
-        shown_s = [f.timestamp_s for f in iter_frames(path, resize_short=1, limits=self._limits)]
-        clip = read_clip(
-            path,
-            replace(self.spec, frames=len(shown_s)),
-            times_s=shown_s,
-            resize_short=self._resize_short,
-            limits=self._limits,
-        )
-        return clip.frames, clip.timestamps_s
+        return pictures_at(*kept, times_s)
 
 
 def _kept_short_side(spec: ClipSpec, augmentation: Augmentation | None) -> int:

@@ -22,6 +22,7 @@ from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.event_camera import EventSimulator
 from spikevideoformer.data.events import EventAccumulator, read_packed_frames
+from spikevideoformer.data.frame_cache import FrameCache, pictures_at
 from spikevideoformer.data.masks import read_picture
 from spikevideoformer.data.pose_sequence import (
     PoseIndex,
@@ -289,8 +290,7 @@ class PoseDataset(Dataset[PoseClip]):
         zoom: range of the factor on the side of the square, for training.
         shift: how far its middle moves at most, as part of its side, for training.
         seed: of the augmentation.
-        cache: keep decoded pictures in memory (each loader worker has its own). The items are the
-            same, bit for bit.
+        cache: keeps decoded pictures; None: nothing does. The items are the same, bit for bit.
         limits: against files that unpack to far more than they seem; None: the usual ones.
 
     Raises:
@@ -308,7 +308,7 @@ class PoseDataset(Dataset[PoseClip]):
         zoom: tuple[float, float] = (1.0, 1.0),
         shift: float = 0.0,
         seed: int = 0,
-        cache: bool = False,
+        cache: FrameCache | None = None,
         limits: DecodeLimits | None = None,
     ) -> None:
         if index.problems or not index.sequences:
@@ -338,7 +338,7 @@ class PoseDataset(Dataset[PoseClip]):
                 len(sequence), spec, spec.step(sequence.frame_rate_hz)
             )
         ]
-        self._pictures: dict[int, UInt8[Tensor, "F H W 3"]] | None = {} if cache else None
+        self._cache = cache or FrameCache()
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -422,7 +422,7 @@ class PoseDataset(Dataset[PoseClip]):
             wanted = list(range(before, positions[-1] + 1))
         else:
             wanted = positions[:1] if stored else positions
-        pictures = self._read(number, wanted)
+        pictures = self._read(sequence, wanted)
         H, W = pictures.shape[1:3]
         square = Square.of_picture(H, W)
         if spec.crop == "person":
@@ -443,34 +443,41 @@ class PoseDataset(Dataset[PoseClip]):
             video = event_input(pictures, [p / rate for p in wanted], borders, square, spec)
         return F.pad(video, (0, 0, 0, 0, 0, 0, 0, len(positions) - len(moments))), square
 
-    def _read(self, number: int, positions: list[int]) -> UInt8[Tensor, "n H W 3"]:
+    def _read(self, sequence: PoseSequence, positions: list[int]) -> UInt8[Tensor, "n H W 3"]:
         """Pictures of a sequence."""
-        if self._pictures is None:
-            return self._decoded(self.index.sequences[number], positions)
-        if number not in self._pictures:
-            sequence = self.index.sequences[number]
-            self._pictures[number] = self._decoded(sequence, list(range(len(sequence))))
-        return self._pictures[number][positions]
-
-    def _decoded(self, sequence: PoseSequence, positions: list[int]) -> UInt8[Tensor, "n H W 3"]:
         files = sequence.pictures
         if isinstance(files, tuple):
-            return torch.stack([torch.from_numpy(read_picture(files[p])) for p in positions])
-        if len(set(positions)) == len(sequence):
+            return torch.stack([self._picture(files[p]) for p in positions])
+        kept = self._cache.video(files, resize_short=None, limits=self._limits)
+        if kept is not None:
+            _check_length(files, len(kept[0]), sequence)
+        everything = len(set(positions)) == len(sequence)
+        if everything and kept is not None:
+            return kept[0][positions]
+        if everything:
             images = [f.image for f in iter_frames(files, limits=self._limits)]
-            if len(images) < len(sequence):
-                raise DatasetError(
-                    f"{files} has {len(images)} pictures and {len(sequence)} poses; give a video"
-                    " with a picture for each pose"
-                )
+            _check_length(files, len(images), sequence)
             return torch.from_numpy(np.stack([images[p] for p in positions]))
         # In the middle of the time at which each is shown, wherever a container rounds to.
         times = [(p + 0.5) / sequence.frame_rate_hz for p in positions]
+        if kept is not None:
+            return pictures_at(*kept, times)
         spec = ClipSpec(frames=len(times), size=self.spec.size)
         end_s = (positions[-1] + 1) / sequence.frame_rate_hz
         return read_clip(
             files, spec, times_s=times, start_s=times[0], end_s=end_s, limits=self._limits
         ).frames
+
+    def _picture(self, path: Path) -> UInt8[Tensor, "H W 3"]:
+        return self._cache.get_or_make(str(path), lambda: [torch.from_numpy(read_picture(path))])[0]
+
+
+def _check_length(path: Path, pictures: int, sequence: PoseSequence) -> None:
+    if pictures < len(sequence):
+        raise DatasetError(
+            f"{path} has {pictures} pictures and {len(sequence)} poses; give a video"
+            " with a picture for each pose"
+        )
 
 
 def _generator(seed: int, epoch: int, item: int) -> torch.Generator:

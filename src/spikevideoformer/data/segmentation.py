@@ -18,6 +18,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from spikevideoformer.data.frame_cache import FrameCache
 from spikevideoformer.data.masks import read_mask, read_picture
 from spikevideoformer.data.sample import DatasetError
 from spikevideoformer.data.sequence import (
@@ -205,8 +206,8 @@ class SegmentationDataset(Dataset[SegmentationClip]):
         masks: scale and crop of training clips.
         passes: how often the items of an epoch go over the clips.
         seed: of the augmentation.
-        cache: keep pictures and masks in memory, shrunk to what the transforms need (each loader
-            worker has its own). Only for training; the items are the same, bit for bit.
+        cache: keeps pictures and masks, for training shrunk to what the transforms need; None:
+            nothing does. The items are the same, bit for bit.
 
     Raises:
         DatasetError: the index has problems or no labelled frame.
@@ -221,7 +222,7 @@ class SegmentationDataset(Dataset[SegmentationClip]):
         masks: MaskAugmentation = MaskAugmentation(),
         passes: int = 1,
         seed: int = 0,
-        cache: bool = False,
+        cache: FrameCache | None = None,
     ) -> None:
         if index.problems:
             raise DatasetError(
@@ -237,7 +238,7 @@ class SegmentationDataset(Dataset[SegmentationClip]):
         self.index, self.spec = index, spec
         self.augmentation, self.masks, self.seed = augmentation, masks, seed
         self._passes = passes
-        self._kept: dict[SequenceFrame, tuple[Tensor, Tensor | None]] | None = {} if cache else None
+        self._cache = cache or FrameCache()
 
     def __len__(self) -> int:
         return len(self.cuts) * self._passes
@@ -257,14 +258,14 @@ class SegmentationDataset(Dataset[SegmentationClip]):
         cut = self.cuts[i % len(self.cuts)]
         sequence = self.index.sequences[cut.sequence]
         if self.augmentation is None:
-            frames = [self._read(sequence.frames[p]) for p in cut.positions]
+            frames = [self._frame(sequence.frames[p]) for p in cut.positions]
             pictures = self._stacked(frames, cut, sequence)
             video = picture_input(pictures, self.spec)
             labels = _stacked_masks(frames)
         else:
             generator = _generator(self.seed, epoch, i)
             cut = self._moved(cut, sequence, generator)
-            frames = [self._shrunk(sequence.frames[p]) for p in cut.positions]
+            frames = [self._frame(sequence.frames[p], self._largest) for p in cut.positions]
             pictures = self._stacked(frames, cut, sequence)
             video, labels = train_crop(
                 pictures, _stacked_masks(frames), self.spec, self.augmentation, self.masks,
@@ -316,20 +317,33 @@ class SegmentationDataset(Dataset[SegmentationClip]):
             )
         return picture, mask
 
-    def _shrunk(self, frame: SequenceFrame) -> tuple[UInt8[Tensor, "h w 3"], Tensor | None]:
-        """Picture and mask, no larger than the largest scale of the augmentation asks for."""
-        if self._kept is not None and frame in self._kept:
-            return self._kept[frame]
+    @property
+    def _largest(self) -> int | None:
+        """The largest short side that the augmentation asks for."""
+        short = self.spec.short_side
+        return None if short is None else round(short * self.masks.scale[1])
+
+    def _frame(
+        self, frame: SequenceFrame, largest: int | None = None
+    ) -> tuple[UInt8[Tensor, "h w 3"], Tensor | None]:
+        """Picture and mask, whole or with a short side of at most `largest`."""
+
+        def made() -> tuple[Tensor, ...]:
+            picture, mask = self._shrunk(frame, largest)
+            return (picture,) if mask is None else (picture, mask)
+
+        picture, *mask = self._cache.get_or_make(f"{largest} {frame.image} {frame.label}", made)
+        return picture, mask[0] if mask else None
+
+    def _shrunk(
+        self, frame: SequenceFrame, largest: int | None
+    ) -> tuple[UInt8[Tensor, "h w 3"], Tensor | None]:
         picture, mask = self._read(frame)
-        if self.spec.short_side is not None:
-            largest = round(self.spec.short_side * self.masks.scale[1])
-            if min(picture.shape[:2]) > largest:
-                H, W = picture.shape[:2]
-                size = short_side_size(H, W, largest)
-                picture = resized(picture[None], size)[0].permute(1, 2, 0).contiguous()
-                mask = None if mask is None else nearest(mask[None], size)[0]
-        if self._kept is not None:
-            self._kept[frame] = picture, mask
+        if largest is not None and min(picture.shape[:2]) > largest:
+            H, W = picture.shape[:2]
+            size = short_side_size(H, W, largest)
+            picture = resized(picture[None], size)[0].permute(1, 2, 0).contiguous()
+            mask = None if mask is None else nearest(mask[None], size)[0]
         return picture, mask
 
 

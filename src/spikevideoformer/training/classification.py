@@ -29,6 +29,7 @@ from spikevideoformer.training.config import TrainConfig
 from spikevideoformer.training.devices import from_first_process
 from spikevideoformer.training.evaluate import evaluate
 from spikevideoformer.training.plots import plot_confusion
+from spikevideoformer.training.run_cache import RunCache
 from spikevideoformer.training.task import Row, Task
 
 log = logging.getLogger(__name__)
@@ -53,16 +54,17 @@ class ClassificationTask(Task):
         self.config = config
         training, self._validation = from_first_process(fabric, lambda: _splits(config, index))
         self._limits = DecodeLimits.unlimited() if config.unlimited_decoding else None
+        self._cache = RunCache(config, fabric.world_size)
         self._train_set = ClipDataset(
             training,
             config.clip_spec,
             augmentation=config.augmentation,
             seed=config.seed,
-            cache=config.cache,
+            cache=self._cache.frames,
             limits=self._limits,
         )
         self._val_set = ClipDataset(
-            self._validation, config.clip_spec, cache=config.cache, limits=self._limits
+            self._validation, config.clip_spec, cache=self._cache.frames, limits=self._limits
         )
         self.classes, self.clips = training.classes, len(self._train_set)
         self.data = _fingerprint(training, self._validation)
@@ -89,7 +91,7 @@ class ClassificationTask(Task):
     def validate(
         self, model: nn.Module, fabric: Fabric, after_batch: Callable[[], None]
     ) -> ClassificationResult:
-        return evaluate(
+        result = evaluate(
             model,
             self._val_set,
             batch_size=self.config.batch_size,
@@ -97,6 +99,8 @@ class ClassificationTask(Task):
             fabric=fabric,
             after_batch=after_batch,
         )
+        self._cache.tell()
+        return result
 
     def row(self, result: ClassificationResult) -> dict[str, float | int]:
         return {"val_loss": result.loss, "val_top1": result.top1, "val_top5": result.top5}
@@ -106,6 +110,7 @@ class ClassificationTask(Task):
             self._validation,
             self.config.clip_spec,
             clips_per_video=self.config.eval_clips,
+            cache=self._cache.frames,
             limits=self._limits,
         )
         return evaluate(

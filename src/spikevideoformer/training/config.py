@@ -26,6 +26,7 @@ from spikevideoformer.tasks.pose import PoseLossWeights
 from spikevideoformer.tasks.segmentation import Weighting
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Cache = Literal["auto", "memory", "off"]
 _T = TypeVar("_T")
 
 # Fields of ModelConfig that a run may set; None leaves the preset's value.
@@ -221,7 +222,9 @@ class TrainConfig:
             same weights come out (docs/memory.md).
         gradient_checkpointing: recompute blocks in the backward pass, to save more memory.
         workers: loader processes per training process.
-        cache: keep decoded clips in memory (in each loader process).
+        cache: keep decoded clips in memory, once for all loader processes of a training process:
+            auto, in up to a quarter of the memory that is available when the run begins; memory
+            (or true), in up to three quarters; off (or false). The same weights come out.
         seed: decides initial weights, order of clips, augmentation and stochastic depth.
         checkpoint_every_steps: write a checkpoint after so many optimiser steps; there is one after
             every epoch in any case. None for epochs only.
@@ -278,7 +281,7 @@ class TrainConfig:
     spike_memory: SpikeMemory = "plain"
     gradient_checkpointing: bool = False
     workers: int = 2
-    cache: bool = False
+    cache: Cache | bool = "auto"
     seed: int = 0
     checkpoint_every_steps: int | None = None
     keep: int = 2
@@ -291,6 +294,8 @@ class TrainConfig:
         hints = get_type_hints(type(self))
         for f in fields(self):
             object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), hints[f.name]))
+        if isinstance(self.cache, bool):  # in YAML, off is false
+            object.__setattr__(self, "cache", "memory" if self.cache else "off")
         for name in (
             "epochs",
             "passes",

@@ -48,6 +48,7 @@ from spikevideoformer.training.config import PoseOptions, Precision, TrainConfig
 from spikevideoformer.training.devices import Device, from_first_process, launch, over_processes
 from spikevideoformer.training.evaluate import SilenceWatch
 from spikevideoformer.training.pose_plots import plot_errors
+from spikevideoformer.training.run_cache import RunCache
 from spikevideoformer.training.task import Row, Task
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,7 @@ class PoseTask(Task):
                 f"{training.root} has the joints {', '.join(training.joint_names)}, and pose.body"
                 " is SMPL; leave pose.body out"
             )
+        self._cache = RunCache(config, fabric.world_size)
         self._train_set = PoseDataset(
             training,
             config.pose_spec,
@@ -109,9 +111,11 @@ class PoseTask(Task):
             zoom=config.pose.zoom,
             shift=config.pose.shift,
             seed=config.seed,
-            cache=config.cache,
+            cache=self._cache.frames,
         )
-        self._val_set = PoseDataset(validation, config.pose_spec, self.body, cache=config.cache)
+        self._val_set = PoseDataset(
+            validation, config.pose_spec, self.body, cache=self._cache.frames
+        )
         pose_metrics(validation, config.pose_spec, self.body)  # complains before the first step
         self.classes, self.clips = training.joint_names, len(self._train_set)
         self.data = _fingerprint(training, validation)
@@ -156,7 +160,7 @@ class PoseTask(Task):
     def validate(
         self, model: nn.Module, fabric: Fabric, after_batch: Callable[[], None]
     ) -> PoseEvaluation:
-        return evaluate_pose(
+        result = evaluate_pose(
             model,
             self._val_set,
             self.body,
@@ -166,6 +170,8 @@ class PoseTask(Task):
             fabric=fabric,
             after_batch=after_batch,
         )
+        self._cache.tell()
+        return result
 
     def row(self, result: PoseEvaluation) -> dict[str, float | int]:
         scores = result.result.overall

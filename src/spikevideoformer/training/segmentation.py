@@ -38,6 +38,7 @@ from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.config import Precision, TrainConfig
 from spikevideoformer.training.devices import Device, from_first_process, launch, over_processes
 from spikevideoformer.training.evaluate import SilenceWatch
+from spikevideoformer.training.run_cache import RunCache
 from spikevideoformer.training.segmentation_plots import ContactSheet, plot_iou
 from spikevideoformer.training.task import Row, Task
 
@@ -64,6 +65,7 @@ class SegmentationTask(Task):
         training, validation, weights = from_first_process(fabric, lambda: _splits(config, index))
         self._weights = None if weights is None else weights.to(fabric.device)
         options = config.segmentation
+        self._cache = RunCache(config, fabric.world_size)
         self._train_set = SegmentationDataset(
             training,
             config.segmentation_spec,
@@ -71,9 +73,11 @@ class SegmentationTask(Task):
             masks=options.augmentation,
             passes=options.passes,
             seed=config.seed,
-            cache=config.cache,
+            cache=self._cache.frames,
         )
-        self._val_set = SegmentationDataset(validation, config.segmentation_spec)
+        self._val_set = SegmentationDataset(
+            validation, config.segmentation_spec, cache=self._cache.frames
+        )
         self.classes, self.clips = training.classes, len(self._train_set)
         self.data = _fingerprint(training, validation)
 
@@ -114,7 +118,7 @@ class SegmentationTask(Task):
     def validate(
         self, model: nn.Module, fabric: Fabric, after_batch: Callable[[], None]
     ) -> SegmentationResult:
-        return evaluate_segmentation(
+        result = evaluate_segmentation(
             model,
             self._val_set,
             sliding_window=self.config.segmentation.sliding_window,
@@ -122,6 +126,8 @@ class SegmentationTask(Task):
             fabric=fabric,
             after_clip=after_batch,
         )
+        self._cache.tell()
+        return result
 
     def row(self, result: SegmentationResult) -> dict[str, float | int]:
         assert result.loss is not None
