@@ -124,7 +124,7 @@ class ClassificationTask(Task):
     def calibrate(self, model: SpikeVideoFormer) -> str:
         index = self._train_set.index
         training = ClipDataset(
-            index, self.config.clip_spec, cache=self.config.cache, limits=self._limits
+            index, self.config.clip_spec, cache=self._cache.frames, limits=self._limits
         )
         seen = [
             look_at(
