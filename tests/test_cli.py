@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,50 @@ def test_train_prints_results_only_on_stdout(svf, clip_data: Path, tmp_path: Pat
     assert result["model"] == str(tmp_path / "model")
     assert "effective batch size 4" in err
     assert "epoch 1/1" in err
+
+
+def test_train_without_out_goes_by_the_name_of_the_data(
+    svf, clip_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path("runs") / clip_data.name
+    status, out, err = svf("train", "--data", clip_data, *SMALL_RUN)
+    assert status == 0
+    assert f"writing into {run}; --out chooses another folder\n" in err
+    assert str(run / "model") in out
+    status, _, err = svf("train", "--data", clip_data, *SMALL_RUN)
+    assert (status, err.count("\n")) == (2, 1)
+    assert f"{run} already holds a training run" in err
+
+
+def test_the_home_folder_in_options_and_files(
+    svf, clip_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shell replaces the ~ of --out=~/x."""
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    (home / "data").parent.mkdir()
+    (home / "data").symlink_to(clip_data)
+    Path("run.yaml").write_text("data: ~/data\nout: ~/from_file\n")
+    assert svf("train", "--config", "run.yaml", *SMALL_RUN)[0] == 0
+    assert svf("train", "--data=~/data", "--out=~/run", *SMALL_RUN)[0] == 0
+    assert svf("eval", "--model=~/run/model", "--data=~/data", "--out=~/eval")[0] == 0
+    assert svf("predict", "--model=~/run/model", "--out=~/predicted", "~/data/val/*/0.mp4")[0] == 0
+    for path in ("from_file/model", "run/model", "eval/evaluation.json", "predicted/0.svf.mp4"):
+        assert (home / path).exists()
+    assert not Path("~").exists()
+
+
+def test_names_after_two_dashes_stay_as_they_are(
+    svf, model_folder: Path, video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("--my_clip.mp4", "--debug"):
+        shutil.copy(video_folder / "one.mp4", tmp_path / name)
+        status, out, err = svf("predict", "--model", model_folder, "--top_k", 1, "--", name)
+        assert status == 0, err
+        assert out.startswith(f"{name}: ")
 
 
 def test_options_override_the_file(svf, clip_data: Path, tmp_path: Path) -> None:
@@ -307,7 +352,7 @@ def test_predict_takes_the_rate_of_image_folders(svf, model_folder: Path, tmp_pa
     assert (annotated.decoded_frames, annotated.frame_rate_hz) == (10, 5.0)
     status, stdout, err = svf(*common, "--sequence-rate-hz", "0")
     assert (status, stdout) == (2, "")
-    assert err == "svf: sequence_rate_hz must be above 0, got 0.0\n"
+    assert err == "svf: --sequence-rate-hz is 0.0; give a number above 0\n"
 
 
 def test_predict_without_any_video(svf, model_folder: Path, tmp_path: Path) -> None:
@@ -827,7 +872,7 @@ def test_predict_is_told_of_the_camera_and_the_person(svf, pose_run: Path, rende
             "field_of_view_deg and focal_px say the same; give one of them",
         ),
         (["--field-of-view-deg", "180"], "field_of_view_deg is 180.0; it must be above 0 and be"),
-        (["--focal-px", "0"], "focal_px is 0.0; it must be above 0"),
+        (["--focal-px", "0"], "--focal-px is 0.0; give a number above 0"),
         (["--body", "no.safetensors"], "no file no.safetensors. SMPL is licensed to each user"),
         (["--task", "segmentation"], "is a model for pose; leave out --task"),
         (["--batch-size", "2"], "is a model for pose, which has no --batch-size; leave it out"),
@@ -1233,7 +1278,10 @@ def test_growth_of_attention(svf, tmp_path: Path) -> None:
         (["--model", "svf_nano", "--csv", "."], "--csv . cannot be written"),
         (["--model", "svf_nano", "--growth", "a.mp4"], "leave out VIDEO"),
         (["--model", "svf_nano", "--growth"], "leave out --frames"),
-        (["--model", "svf_nano", "--cost", "no.yaml"], "no.yaml: cannot be read"),
+        (
+            ["--model", "svf_nano", "--cost", "no.yaml"],
+            "no.yaml does not exist; give --cost",
+        ),
         (["--model", "svf_nano", "no.mp4"], "no such file"),
     ],
 )

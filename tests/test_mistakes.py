@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spikevideoformer.cli import main
+from spikevideoformer.cli import VERBS, main
 from spikevideoformer.data.video import write_video
 
 
@@ -87,7 +87,23 @@ COMMANDS = {
     "no data": ("train --out {run}", "--data"),
     "data folder that is not there": (f"{TRAIN} --data {{nowhere}}", "give the folder"),
     "file as data folder": (f"{TRAIN} --data {{videos}}/one.mp4", "give the folder"),
-    "no output folder": ("train --data {data}", "out is missing"),
+    "camera": ("predict --model {model} 0", "record a video first"),
+    "device of a camera": ("predict --model {model} /dev/video0", "record a video first"),
+    "address": ("predict --model {model} rtsp://host/stream", "download or record it"),
+    "address for theory": ("theory --model {model} https://host/a.mp4", "download or record it"),
+    "address for energy": ("energy --model {model} https://host/a.mp4", "download or record it"),
+    "demo that was not made": ("predict --model demo/joint/model {videos}", "`svf demo"),
+    "model of energy that is not there": ("energy --model {nowhere}/m {videos}", "model folder"),
+    "prices that are not there": ("energy --model svf_nano --cost {no.yaml}", "give --cost"),
+    "unknown row": ("bench --rows speed", "choose from"),
+    "no thread": ("bench --threads 0", "at least 1"),
+    "motions that are not there": ("render --out {out} --mocap {nowhere}", "give --mocap"),
+    "size that is not rendered": ("render --out {out} --size 20", "multiple of 16"),
+    "file as rendered data": ("render --out {videos}/one.mp4", "give --out a folder"),
+    "class names that are not there": (f"{CONVERT} --classes {{no.txt}}", "published .pth"),
+    "weights to start from that are not there": (f"{TRAIN} --init-from {{no}}", "model folder"),
+    "file as evaluation folder": (f"{EVAL} --out {{videos}}/one.mp4", "give --out a folder"),
+    "data of evaluation that are not there": ("eval --model {model} --data {no}", "give the"),
     "file as run folder": (f"{TRAIN} --out {{videos}}/one.mp4", "give --out a folder"),
     "unknown layout": (f"{TRAIN} --layout imagenet", "choose one of"),
     "unknown preset": (f"{TRAIN} --model svf_16m", "svf_15m"),
@@ -135,15 +151,26 @@ COMMANDS = {
 }
 
 
+# What takes a look at the data, or at the weights, to be found.
+LOOKS_INTO_FILES = {
+    "batch larger than the data",
+    "split that is not there",
+    "evaluation on other classes",
+}
+
+
+def words_of(command: str, work: Workplace) -> list[str]:
+    return [
+        word.replace("{", f"{work.folder}/").replace("}", "") if "{" in word else word
+        for word in command.split()
+    ]
+
+
 def mistake(
     capfd: pytest.CaptureFixture[str], work: Workplace, command: str, remedy: str, status: int = 2
 ) -> str:
     """Run a command that cannot work and return the one line that it prints."""
-    words = [
-        word.replace("{", f"{work.folder}/").replace("}", "") if "{" in word else word
-        for word in command.split()
-    ]
-    assert main(words) == status
+    assert main(words_of(command, work)) == status
     out, err = capfd.readouterr()
     assert out == ""
     assert err.count("\n") == 1, err
@@ -157,6 +184,26 @@ def mistake(
 @pytest.mark.parametrize("name", COMMANDS)
 def test_mistake(name: str, work: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
     mistake(capfd, work, *COMMANDS[name])
+
+
+def test_usage_errors_do_not_wait_for_torch(work: Workplace) -> None:
+    """All of them, and the help of each verb, in one process that never imports torch."""
+    commands = {n: words_of(c, work) for n, (c, _) in COMMANDS.items() if n not in LOOKS_INTO_FILES}
+    commands |= {f"help of {verb}": [verb, "--help"] for verb in VERBS}
+    code = """
+import json, sys
+from spikevideoformer.cli import VERBS, main
+for name, words in json.load(sys.stdin).items():
+    main(words)
+    assert not {"torch", "lightning", "matplotlib"} & sys.modules.keys(), name
+"""
+    subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(commands),
+        text=True,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 # --- Mistakes in files ---------------------------------------------------------------------------
@@ -359,14 +406,50 @@ def the_same_clip_in_both_splits(work: Workplace) -> str:
 
 def list_names_a_missing_file(work: Workplace) -> str:
     shutil.rmtree(work / "data" / "train")
-    work.text("data/splits.csv", "path,label,split\nval/left/0.mp4,left,train\ngone.mp4,left,val\n")
+    work.text(
+        "data/splits.csv", "path,label,split\nval/left/0.mp4,left,train\ngone.mp4,right,val\n"
+    )
     return "splits.csv:3"
+
+
+def one_class(work: Workplace) -> str:
+    for split in ("train", "val"):
+        shutil.rmtree(work / "data" / split / "right")
+    return "one class only (left), so there is nothing to tell apart; add a folder"
+
+
+def one_clip_a_class(work: Workplace) -> str:
+    for name in ("left", "right"):
+        shutil.move(work / "data/train" / name / "0.mp4", work / "data" / f"{name}.mp4")
+    for split in ("train", "val"):
+        shutil.rmtree(work / "data" / split)
+    for name in ("left", "right"):
+        (work / "data" / name).mkdir()
+        shutil.move(work / "data" / f"{name}.mp4", work / "data" / name / "0.mp4")
+    return "' would have no training clip left; add clips of it, or train with --val-split none"
+
+
+def class_called_train(work: Workplace) -> str:
+    shutil.move(work / "data/train/left", work / "data/car")
+    shutil.move(work / "data/train/right/0.mp4", work / "data/train/0.mp4")
+    shutil.rmtree(work / "data/train/right")
+    shutil.rmtree(work / "data/val")
+    return "train was taken for the split train, but it holds clips itself, and car/ beside it"
+
+
+def no_such_split_of_its_own(work: Workplace) -> str:
+    lines = "val/left/0.mp4,left,dev\nval/right/0.mp4,right,blind\n"
+    work.text("data/splits.csv", f"path,label,split\n{lines}")
+    return "no labelled split 'train' (it has: blind, dev); ask for one of these"
 
 
 @pytest.mark.parametrize(
     "spoil",
     [
         empty_folder,
+        one_class,
+        one_clip_a_class,
+        class_called_train,
         videos_without_classes,
         damaged_clip,
         the_same_clip_in_both_splits,
@@ -377,6 +460,15 @@ def test_data_folders(
     spoil: Callable[[Workplace], str], work: Workplace, capfd: pytest.CaptureFixture[str]
 ) -> None:
     mistake(capfd, work, f"{TRAIN} --batch-size 1", spoil(work))
+
+
+def test_a_split_that_no_line_has(work: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
+    remedy = no_such_split_of_its_own(work)
+    assert main(words_of(TRAIN, work)) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert remedy in err.splitlines()[-1]
+    mistake(capfd, work, f"{EVAL} --split train", remedy)
 
 
 def test_run_folder_in_use_and_changed_settings(

@@ -12,6 +12,7 @@ import inspect
 import io
 import json
 import logging
+import math
 import os
 import re
 import sys
@@ -61,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    options, inputs = _before_and_after_dashes(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in options
+    arguments = [*map(_with_dashes, (o for o in options if o != "--debug")), *inputs]
     if argv is None:  # a process of its own, not a call in a program
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
@@ -127,7 +128,7 @@ class Parser(argparse.ArgumentParser):
 
 def _run(arguments: list[str]) -> int:
     parser, verb_parsers = _parsers(arguments)
-    known, unknown = parser.parse_known_args([_with_dashes(a) for a in arguments])
+    known, unknown = parser.parse_known_args(arguments)
     if unknown:
         verb_parser = verb_parsers[known.verb]
         option = next((u for u in unknown if u.startswith("-")), None)
@@ -180,6 +181,12 @@ class _Version(argparse.Action):
 
         print(__version__)
         parser.exit()
+
+
+def _before_and_after_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What may be options, and from -- on names that stay as they are."""
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    return list(arguments[:place]), list(arguments[place:])
 
 
 def _with_dashes(argument: str) -> str:
@@ -305,16 +312,45 @@ def _check_task(arguments: Namespace, task: str, tasks_of: Mapping[str, Collecti
 
 
 def _limits(arguments: Namespace) -> DecodeLimits:
-    from spikevideoformer.data.video import DecodeLimits
+    from spikevideoformer.data.sources import DecodeLimits
 
     return DecodeLimits.unlimited() if arguments.no_decode_limits else DecodeLimits()
 
 
 def _folder_to_write(path: Path) -> Path:
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{path} is a file; give --out a folder")
+    _refuse_file(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def _refuse_file(out: Path | None) -> None:
+    """What --out names is a folder, or is still to be made."""
+    if out is not None and out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give --out a folder")
+
+
+def _require_file(path: Path | None, what: str) -> None:
+    if path is not None and not path.is_file():
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"{path} {state}; give {what}")
+
+
+def _require_at_least(arguments: Namespace, **least: int) -> None:
+    """Refuse numbers that are too small; what is not given is fine."""
+    for name, smallest in least.items():
+        if (value := getattr(arguments, name)) is not None and value < smallest:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; give at least {smallest}")
+
+
+def _require_above_zero(arguments: Namespace, *names: str) -> None:
+    for name in names:
+        if (value := getattr(arguments, name)) is not None and not 0 < value < math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; give a number above 0")
+
+
+def _path(text: str) -> Path:
+    """A path as a shell understands it: of --out=~/x no shell makes the home folder."""
+    return Path(text).expanduser()
 
 
 # --- svf demo ------------------------------------------------------------------------------------
@@ -323,7 +359,7 @@ def _folder_to_write(path: Path) -> Path:
 def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="folder for clips, runs and the report (default svf-demo, or svf-demo-TASK)",
     )
@@ -361,9 +397,9 @@ def _demo(arguments: Namespace) -> int:
 def _train_options(parser: argparse.ArgumentParser) -> None:
     from spikevideoformer.training.config import TrainConfig
 
-    parser.usage = "svf train --data DIR --model NAME --out DIR [--task TASK] [--resume] ..."
+    parser.usage = "svf train --data DIR [--out DIR] [--model NAME] [--task TASK] [--resume] ..."
     parser.add_argument(
-        "--config", type=Path, metavar="FILE.yaml", help="settings; options given here override it"
+        "--config", type=_path, metavar="FILE.yaml", help="settings; options given here override it"
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the run in --out (with its settings)"
@@ -457,9 +493,7 @@ def _settings(arguments: Namespace) -> dict[str, Any]:
 
 
 def _train(arguments: Namespace) -> int:
-    from spikevideoformer.training import TrainConfig, train
-    from spikevideoformer.training.config import merged, read_yaml
-    from spikevideoformer.training.recipe import with_recipe
+    from spikevideoformer.training.config import TrainConfig, check_paths, merged, read_yaml
 
     settings = _settings(arguments)
     file = arguments.config
@@ -469,14 +503,25 @@ def _train(arguments: Namespace) -> int:
         file = Path(settings["out"]) / "config.yaml"
         if not file.is_file():
             raise ValueError(f"{file} is missing: no run to resume; start one without --resume")
-    if file is None:
-        settings, chosen = with_recipe(settings)
+    settings = merged({} if file is None else read_yaml(file), settings)
+    if settings.get("data") is None:
+        raise ValueError("no data is given; set --data to the folder of the data set")
+    out = settings.get("out") or _run_folder(settings["data"])
+    config = TrainConfig.from_dict({**settings, "out": out})
+    _refuse_file(config.out)
+    check_paths(config, resume=arguments.resume)
+
+    from spikevideoformer.training import train
+    from spikevideoformer.training.recipe import with_recipe
+
+    if file is None:  # which holds all that was chosen
+        full, chosen = with_recipe({**settings, "out": str(out)})
+        config = TrainConfig.from_dict(full)
         if chosen:
             _note(chosen)
-    else:
-        settings = merged(read_yaml(file), settings)
-    config = TrainConfig.from_dict(settings)
-    _folder_to_write(config.out)
+    config.out.mkdir(parents=True, exist_ok=True)
+    if "out" not in settings:
+        _note(f"writing into {out}; --out chooses another folder")
     result = train(config, resume=arguments.resume)
     if not result.is_main_process:
         return DONE
@@ -498,15 +543,22 @@ def _train(arguments: Namespace) -> int:
     return DONE
 
 
+def _run_folder(data: Any) -> str:
+    """Where a run goes that was given no folder: runs/NAME, by the name of its data."""
+    return str(Path("runs") / _path(str(data)).resolve().name)
+
+
 # --- svf eval ------------------------------------------------------------------------------------
 
 
 def _eval_options(parser: argparse.ArgumentParser) -> None:
     _model_options(parser, batch_size="8")
     parser.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="folder of the data set"
+        "--data", type=_path, required=True, metavar="DIR", help="folder of the data set"
     )
-    parser.add_argument("--split", default="val", help="train, val or test (default val)")
+    parser.add_argument(
+        "--split", default="val", help="one of the data set, such as train or test (default val)"
+    )
     parser.add_argument("--layout", metavar="NAME", help="how the data lies (default: recognised)")
     _task_option(parser)
     parser.add_argument(
@@ -517,7 +569,7 @@ def _eval_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="also write evaluation.json, plots (and skipped.csv) into this folder",
     )
@@ -544,20 +596,24 @@ EVAL_OPTIONS: dict[str, tuple[str, ...]] = {
 def _body_option(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--body",
-        type=Path,
+        type=_path,
         metavar="FILE",
         help="SMPL as convert_smpl wrote it, for a model that was trained with it",
     )
 
 
 def _eval(arguments: Namespace) -> int:
-    for name, least in (("clips", 1), ("workers", 0), ("batch_size", 1)):
-        if (value := getattr(arguments, name)) is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} is {value}; give at least {least}")
-    from spikevideoformer.models.spikevideoformer import read_about
+    _require_at_least(arguments, clips=1, workers=0, batch_size=1)
+    _refuse_file(arguments.out)
+    from spikevideoformer.body.smpl_file import require_smpl_file
+    from spikevideoformer.data.sample import check_data_folder
+    from spikevideoformer.models.folder import read_about
 
     task = read_about(arguments.model)["task"]
     _check_task(arguments, task, EVAL_OPTIONS)
+    check_data_folder(arguments.data, "data set")
+    if arguments.body is not None:
+        require_smpl_file(arguments.body)
     out = None if arguments.out is None else _folder_to_write(arguments.out)
     evaluated: dict[str, Callable[[Namespace, Path | None], Evaluation]] = {
         "classification": _evaluated,
@@ -580,13 +636,14 @@ def _eval(arguments: Namespace) -> int:
 
 def _evaluated(arguments: Namespace, out: Path | None) -> ClassificationResult:
     from spikevideoformer.data.index import read_index
-    from spikevideoformer.data.video import VideoError
-    from spikevideoformer.training import evaluate_folder
-    from spikevideoformer.training.plots import plot_confusion
+    from spikevideoformer.data.sources import VideoError
 
     index = read_index(
         arguments.data, split=arguments.split, layout=arguments.layout, fold=arguments.fold or 1
     )
+    from spikevideoformer.training import evaluate_folder
+    from spikevideoformer.training.plots import plot_confusion
+
     try:
         result = evaluate_folder(
             Path(arguments.model),
@@ -610,9 +667,10 @@ def _evaluated(arguments: Namespace, out: Path | None) -> ClassificationResult:
 
 def _evaluated_masks(arguments: Namespace, out: Path | None) -> SegmentationResult:
     from spikevideoformer.data.sequence_index import read_sequences
-    from spikevideoformer.training import evaluate_segmentation_folder
 
     index = read_sequences(arguments.data, split=arguments.split, layout=arguments.layout)
+    from spikevideoformer.training import evaluate_segmentation_folder
+
     return evaluate_segmentation_folder(
         Path(arguments.model),
         index,
@@ -735,7 +793,7 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="also write annotated videos into this folder (for segmentation with a JSON file and "
         "a plot of areas for each; for pose with a side view, a BVH and a JSON file)",
@@ -814,9 +872,13 @@ PREDICT_OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 def _predict(arguments: Namespace) -> int:
-    from spikevideoformer.data.video import VideoError
+    from spikevideoformer.body.smpl_file import require_smpl_file
+    from spikevideoformer.data.sources import VideoError
     from spikevideoformer.inference.inputs import expand_inputs
+    from spikevideoformer.models.folder import read_about
 
+    _require_at_least(arguments, top_k=1, batch_size=1)
+    _require_above_zero(arguments, "window_s", "sequence_rate_hz", "focal_px")
     for name, what in (("html", "pages"), ("masks", "PNG files")):
         if getattr(arguments, name) and arguments.out is None:
             raise ValueError(f"--{name} writes {what} into a folder; give one with --out")
@@ -825,13 +887,16 @@ def _predict(arguments: Namespace) -> int:
     absent = [error for error in found if isinstance(error, VideoError)]
     if not videos:
         raise absent[0]
+    _refuse_file(arguments.out)
+    _check_task(arguments, read_about(arguments.model)["task"], PREDICT_OPTIONS)
+    if arguments.body is not None:
+        require_smpl_file(arguments.body)
     out = None if arguments.out is None else _folder_to_write(arguments.out)
     targets = {} if out is None else annotated_names(videos, out)
 
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 
     model = SpikeVideoFormer.from_pretrained(arguments.model)
-    _check_task(arguments, model.task, PREDICT_OPTIONS)
     for error in absent:
         _note_failure(error)
     predict = {
@@ -1099,16 +1164,17 @@ def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:
 
 
 def _convert_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT.pth", help="published file")
+    parser.add_argument("checkpoint", type=_path, metavar="CHECKPOINT.pth", help="published file")
     parser.add_argument(
         "--attention",
         required=True,
-        help="what it was trained with: joint_hamming, joint_dot or spatial_dot",
+        choices=("joint_hamming", "joint_dot", "spatial_dot"),
+        help="what it was trained with",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="model folder")
+    parser.add_argument("--out", type=_path, required=True, metavar="FOLDER", help="model folder")
     parser.add_argument("--heads", type=int, default=8, metavar="N", help="heads (default 8)")
     parser.add_argument(
-        "--classes", type=Path, metavar="FILE", help="class names, one on each line, in order"
+        "--classes", type=_path, metavar="FILE", help="class names, one on each line, in order"
     )
     parser.add_argument(
         "--frames", type=int, default=8, metavar="T", help="frames of a clip (default 8)"
@@ -1126,16 +1192,22 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(arguments: Namespace) -> int:
-    from spikevideoformer.data.clip import ClipSpec
+    from spikevideoformer.data.specs import ClipSpec
     from spikevideoformer.models.config import STRIDE
-    from spikevideoformer.models.published import load_published
 
     clip = ClipSpec(
         frames=arguments.frames, size=arguments.size, frame_rate_hz=arguments.frame_rate_hz
     )
     if clip.size % STRIDE:
         raise ValueError(f"--size is {clip.size}; give a multiple of {STRIDE}")
+    _require_at_least(arguments, heads=1)
+    _refuse_file(arguments.out)
+    _require_file(arguments.checkpoint, "a published .pth checkpoint")
+    _require_file(arguments.classes, "--classes a file with one class name on each line")
     classes = None if arguments.classes is None else _lines(arguments.classes)
+
+    from spikevideoformer.models.published import load_published
+
     model = load_published(
         arguments.checkpoint, attention=arguments.attention, heads=arguments.heads
     )
@@ -1174,7 +1246,7 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="the short form, within minutes")
     parser.add_argument("--rows", metavar="NAME,...", help="these rows only (default: all)")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write tables, JSON and pictures into this folder"
+        "--out", type=_path, metavar="DIR", help="write tables, JSON and pictures into this folder"
     )
     parser.add_argument(
         "--device",
@@ -1187,13 +1259,17 @@ def _bench_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(arguments: Namespace) -> int:
+    from spikevideoformer.bench.options import check_rows
+
+    _require_at_least(arguments, threads=1)
+    rows = None if arguments.rows is None else arguments.rows.split(",")
+    check_rows(rows)
     out = None if arguments.out is None else _folder_to_write(arguments.out)
-    if arguments.threads is not None and arguments.threads < 1:
-        raise ValueError(f"--threads is {arguments.threads}; give at least 1")
+
     from spikevideoformer.bench.run import format_table, run
 
     result = run(
-        None if arguments.rows is None else arguments.rows.split(","),
+        rows,
         quick=arguments.quick,
         out=out,
         device=arguments.device,
@@ -1221,7 +1297,7 @@ def _theory_options(parser: argparse.ArgumentParser) -> None:
         help="what the model sees: video files, folders of videos, or globs in quotes",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write theory.json and pictures into this folder"
+        "--out", type=_path, metavar="DIR", help="write theory.json and pictures into this folder"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all draws (default 0)")
     _limits_option(parser)
@@ -1229,6 +1305,13 @@ def _theory_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _theory(arguments: Namespace) -> int:
+    from spikevideoformer.theory.options import check_options
+
+    check_options(arguments.seed, arguments.model, arguments.videos)
+    _refuse_file(arguments.out)
+    if arguments.model is not None:
+        _check_model_and_inputs(arguments.model, arguments.videos, task="classification")
+
     from spikevideoformer.theory.run import format_table, run
 
     failures: list[VideoError] = []
@@ -1248,6 +1331,21 @@ def _theory(arguments: Namespace) -> int:
     else:
         print(format_table(result))
     return SOME_FAILED if failures else DONE
+
+
+def _check_model_and_inputs(model: str, inputs: Sequence[str], *, task: str | None = None) -> None:
+    """Refuse a model folder that is none, and inputs that are no video, before torch is there."""
+    from spikevideoformer.data.sources import VideoError
+    from spikevideoformer.inference.inputs import expand_inputs
+    from spikevideoformer.models.folder import read_about
+
+    made_for = read_about(model)["task"]
+    if task not in (None, made_for):
+        raise ValueError(f"{model} is made for {made_for}; give a model for {task}")
+    found = list(expand_inputs(inputs))
+    errors = [error for error in found if isinstance(error, VideoError)]
+    if errors and len(errors) == len(found):
+        raise errors[0]
 
 
 # --- svf energy ----------------------------------------------------------------------------------
@@ -1277,7 +1375,7 @@ def _energy_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--cost",
-        type=Path,
+        type=_path,
         metavar="FILE.yaml",
         help="energies (default: 45 nm)",
     )
@@ -1299,9 +1397,9 @@ def _energy_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="count attention alone, spiking and softmax, for 8 to 128 frames",
     )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write every operation as CSV")
+    parser.add_argument("--csv", type=_path, metavar="FILE", help="write every operation as CSV")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write energy.txt, .json and .csv (and growth.png)"
+        "--out", type=_path, metavar="DIR", help="write energy.txt, .json and .csv (and growth.png)"
     )
     parser.add_argument(
         "--html", action="store_true", help="with --out, also energy.html about the first clip"
@@ -1313,9 +1411,7 @@ def _energy_options(parser: argparse.ArgumentParser) -> None:
 def _energy(arguments: Namespace) -> int:
     from spikevideoformer.models.config import STRIDE, list_models
 
-    for name in ("frames", "size", "clips"):
-        if (value := getattr(arguments, name)) is not None and value < 1:
-            raise ValueError(f"--{name} is {value}; give at least 1")
+    _require_at_least(arguments, frames=1, size=1, clips=1)
     if arguments.size is not None and arguments.size % STRIDE:
         raise ValueError(f"--size is {arguments.size}; give a multiple of {STRIDE}")
     if arguments.html and arguments.out is None:
@@ -1329,6 +1425,10 @@ def _energy(arguments: Namespace) -> int:
             if getattr(arguments, name):
                 option = "VIDEO" if name == "inputs" else f"--{name.replace('_', '-')}"
                 raise ValueError(f"--growth counts attention alone; leave out {option}")
+    _refuse_file(arguments.out)
+    _require_file(arguments.cost, "--cost a file like configs/energy/45nm.yaml")
+    if not is_preset:
+        _check_model_and_inputs(arguments.model, arguments.inputs)
     out = None if arguments.out is None else _folder_to_write(arguments.out)
     if arguments.growth:
         return _energy_growth(arguments, is_preset, out)
@@ -1548,10 +1648,10 @@ def _energy_growth(arguments: Namespace, is_preset: bool, out: Path | None) -> i
 
 
 def _render_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the data set")
+    parser.add_argument("--out", type=_path, required=True, metavar="DIR", help="the data set")
     parser.add_argument(
         "--mocap",
-        type=Path,
+        type=_path,
         metavar="DIR",
         help="folder of BVH files with splits.csv (path,content,style,split); default: motions "
         "that are computed",
@@ -1582,14 +1682,23 @@ def _render_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _render(arguments: Namespace) -> int:
-    from spikevideoformer.data.motions import ACTIONS, procedural_motions, read_mocap_table
-    from spikevideoformer.data.render import RenderSpec, write_motion_clips
-    from spikevideoformer.progress import progress_on_stderr
+    from spikevideoformer.data.specs import RenderSpec
 
     if arguments.motions < 5:
         raise ValueError(f"--motions is {arguments.motions}; give at least 5, one for validation")
     settings = ("size", "frames", "frame_rate_hz", "view_deg")
     spec = RenderSpec(**{name: getattr(arguments, name) for name in settings})
+    _require_at_least(arguments, clips_per_motion=1, seed=0)
+    _refuse_file(arguments.out)
+    if arguments.mocap is not None:
+        _require_file(
+            arguments.mocap / "splits.csv", "--mocap a folder of motion capture with a table"
+        )
+
+    from spikevideoformer.data.motions import ACTIONS, procedural_motions, read_mocap_table
+    from spikevideoformer.data.render import write_motion_clips
+    from spikevideoformer.progress import progress_on_stderr
+
     out = _folder_to_write(arguments.out)
     if arguments.mocap is None:
         motions, total = procedural_motions(arguments.motions), arguments.motions * len(ACTIONS)
@@ -1630,6 +1739,8 @@ def _models_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _models(arguments: Namespace) -> int:
+    _require_at_least(arguments, num_classes=1)
+
     import torch
 
     from spikevideoformer.models.config import FAMILIES, list_models

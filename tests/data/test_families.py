@@ -63,13 +63,42 @@ class TestSplitsCsv:
         ]
         assert_sound(index)
 
+    def test_any_name_is_a_split(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        write(
+            tmp_path / "splits.csv",
+            "path,label,split\n1.mp4,a,Fold B\n2.mp4,a,train\n3.mp4,b,Holdout\n4.mp4,b,fold b\n",
+        )
+        with caplog.at_level("INFO", "spikevideoformer"):
+            index = read_index(tmp_path)
+        assert index.splits == ("train", "fold b", "holdout")
+        assert "used where they are named: fold b, holdout" in caplog.text
+        assert [s.source for s in index.select("FOLD B ").samples] == [
+            "splits.csv:2",
+            "splits.csv:5",
+        ]
+        assert len(read_index(tmp_path, split="holdout")) == 1
+        for name in ("foldb", ""):
+            with pytest.raises(DatasetError, match=r"\(it has: train, fold b, holdout\)"):
+                index.select(name)
+
+    def test_one_clip_in_two_splits_of_any_names(
+        self, tmp_path: Path, make_video: MakeVideo
+    ) -> None:
+        make_video(tmp_path / "1.mp4")
+        lines = "".join(f"1.mp4,a,{name}\n" for name in ("train", "two", "one", "val"))
+        write(tmp_path / "splits.csv", f"path,label,split\n{lines}")
+        found = check_index(read_index(tmp_path)).problems
+        assert [(p.source, p.kind) for p in found] == [
+            (f"splits.csv:{n}", "duplicate across splits") for n in (2, 3, 4)
+        ]
+
     def test_bad_lines_are_collected(self, tmp_path: Path) -> None:
         write(
             tmp_path / "splits.csv",
             "path,label,split,start_s,end_s\n"
             "1.mp4,a,train\n"
             '"1.mp4,a,train,,\n'
-            "1.mp4,a,trian,,\n"
+            "1.mp4,a, ,,\n"
             ",a,train,,\n"
             "1.mp4,,val,,\n"
             "1.mp4,a,train,two,\n"

@@ -71,6 +71,20 @@ class TestClassFolders:
         assert index.samples[-1].source == "validation/c"
         assert index.problems == ()
 
+    @pytest.mark.parametrize("clip", ["a.mp4", "frames/0.png"])
+    def test_a_class_named_like_a_split(self, tmp_path: Path, clip: str) -> None:
+        touch(tmp_path / "train" / clip, tmp_path / "bus" / "b.mp4", tmp_path / "car" / "c.mp4")
+        message = r"train was taken for the split train, .* bus/, car/ beside it were not read; "
+        with pytest.raises(DatasetError, match=message):
+            read_index(tmp_path)
+        (tmp_path / "train").rename(tmp_path / "trains")
+        assert read_index(tmp_path).classes == ("bus", "car", "trains")
+
+    def test_what_lies_beside_true_splits_is_no_matter(self, tmp_path: Path) -> None:
+        touch(tmp_path / "train" / "a" / "0.mp4", tmp_path / "docs" / "b.mp4")
+        touch(tmp_path / "train" / "stray.mp4")
+        assert read_index(tmp_path).classes == ("a",)
+
     def test_without_split_folders_all_is_train(self, tmp_path: Path) -> None:
         touch(tmp_path / "a/1.mp4", tmp_path / "b/1.mp4")
         assert read_index(tmp_path).splits == ("train",)
@@ -211,6 +225,20 @@ class TestWithValidation:
             index_of("abc").with_validation(1.5)
         with pytest.raises(DatasetError, match="folds"):
             index_of("abc", groups="111").with_validation()
+
+    def test_never_takes_the_only_clip_of_a_class(self) -> None:
+        for seed in range(8):
+            index = index_of("abbbbbbbbb").with_validation(0.2, seed)
+            assert counts(index.select("train"))[0] == 1
+            assert counts(index.select("val"))[1] == 2
+
+    @pytest.mark.parametrize("groups", [None, "123"])
+    def test_refuses_where_a_class_would_be_lost(self, groups: str | None) -> None:
+        with pytest.raises(
+            DatasetError, match=r"class '[abc]' would .* --val-split none"
+        ) as caught:
+            index_of("abc", groups=groups).with_validation()
+        assert "\n" not in str(caught.value)
 
 
 def test_a_problem_is_one_line_whatever_the_file_is_called() -> None:

@@ -109,7 +109,7 @@ class TestSplits:
         root = table(
             tmp_path,
             "a/0.png,,train,1",
-            "a/1.png,,trian,2",
+            "a/1.png,, ,2",
             ",,train,3",
             "a/2.png,m\0,train,3",
             "a/3.png,,train,1.5",

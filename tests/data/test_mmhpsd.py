@@ -73,25 +73,28 @@ def test_subjects_are_divided_in_order(subjects: int, splits: str, tmp_path: Pat
 
 
 def test_splits_of_a_list(tmp_path: Path) -> None:
-    write_mmhpsd(tmp_path, frames=1)
+    write_mmhpsd(tmp_path, subjects=4, frames=1)
     lines = [
         "sequence,split",
         f"{FIRST},test",
         "subject02_group1_time1,training",
         f"{FIRST},val",
         "subject07_group1_time1,val",
-        "subject03_group2_time1,other",
+        "subject03_group2_time1, ",
+        "subject04_group1_time1,Other",
     ]
     (tmp_path / "splits.csv").write_text("\n".join(lines))
     index = read_mmhpsd(tmp_path)
     assert [(s.name[:9], s.split) for s in index.sequences] == [
         ("subject01", "test"),
         ("subject02", "train"),
+        ("subject04", "other"),
     ]
+    assert index.splits == ("train", "test", "other")
     assert [(p.source, p.reason) for p in index.problems] == [
         ("splits.csv:4", f"{FIRST} is already listed"),
         ("splits.csv:5", "no folder pose_events/subject07_group1_time1"),
-        ("splits.csv:6", "split is 'other'"),
+        ("splits.csv:6", "no split"),
     ]
 
 

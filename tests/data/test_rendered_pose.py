@@ -110,7 +110,7 @@ def test_damaged_truth(content: bytes | None, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train/bow/1.mp4,bow,1,nowhere,calm", "split is 'nowhere'; use train, val or test"),
+        ("train/bow/1.mp4,bow,1,,calm", "no split; name one, such as train, val or test"),
         ("train/bow/1.mp4,,1,train,calm", "no usable path or label; fill in both"),
         (",bow,1,train,calm", "no usable path or label; fill in both"),
         ("a\0b.mp4,bow,1,train,calm", "no usable path or label; fill in both"),

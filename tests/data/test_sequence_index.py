@@ -15,6 +15,15 @@ def table(root: Path) -> None:
     write(root / "splits.csv", "image,label,split\na/1.png,,train\na/2.png,,val\n")
 
 
+def test_any_name_is_a_split_of_a_table(tmp_path: Path) -> None:
+    table(tmp_path)
+    write(tmp_path / "splits.csv", "image,label,split\na/1.png,,Drive 2\na/2.png,,val\n")
+    assert read_sequences(tmp_path).splits == ("val", "drive 2")
+    assert read_sequences(tmp_path, split="drive 2").frames == 1
+    with pytest.raises(DatasetError, match=r"no split 'drive' \(it has: val, drive 2\)"):
+        read_sequences(tmp_path, split="drive")
+
+
 def camvid(root: Path) -> None:
     (root / "LabeledApproved_full").mkdir()
     picture(root / "701_StillsRaw_full/0001TP_006690.png")

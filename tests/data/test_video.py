@@ -646,3 +646,10 @@ def test_a_part_file_of_an_interrupted_run_can_be_played(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="one size"):
         write_video(path, [grey(0, 32, 32), grey(1)], 10.0, part=part)
     assert not part.exists()
+
+
+@pytest.mark.parametrize("path", ["0", "/dev/video0", "http://host/a.mp4", "RTSP://host/live"])
+def test_cameras_and_addresses_are_not_read_yet(path: str) -> None:
+    for given in (path, Path(path)):
+        with pytest.raises(VideoError, match=r"are not read yet; .*give the file"):
+            probe(given)

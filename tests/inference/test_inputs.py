@@ -66,3 +66,30 @@ def test_inputs_that_stand_for_nothing(tmp_path: Path, videos: list[Path]) -> No
     ):
         assert isinstance(error, VideoError)
         assert str(error).startswith(f"{given}: {reason}")
+
+
+@pytest.mark.parametrize(
+    "given", ["0", 7, "/dev/video0", "http://h/a.mp4", "https://h/*.mp4", "rtsp://h:554/live"]
+)
+def test_cameras_and_addresses_are_not_read_yet(given: str | int) -> None:
+    (error,) = expand_inputs([given])
+    assert isinstance(error, VideoError)
+    what = "cameras" if str(given)[0] in "07/" else "addresses"
+    assert str(error).startswith(f"{given}: {what} are not read yet; ")
+    assert "give the file" in error.reason
+
+
+def test_a_file_may_have_a_number_for_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("0").touch()
+    Path("a:b").touch()
+    assert list(expand_inputs(["0", "a:b"])) == ["0", "a:b"]
+
+
+def test_the_home_folder_in_a_glob(
+    tmp_path: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert list(expand_inputs(["~/sub/*.avi"])) == [str(tmp_path / "sub" / "z.avi")]

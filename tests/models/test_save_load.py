@@ -253,6 +253,7 @@ def test_the_first_misfit_is_always_the_same_one(folder):
 
 def test_hub_id_is_fetched(folder, model, monkeypatch):
     asked = []
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
 
     def snapshot_download(repo_id, **options):
         asked.append((repo_id, options))
@@ -260,7 +261,22 @@ def test_hub_id_is_fetched(folder, model, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     loaded = svf.SpikeVideoFormer.from_pretrained("owner/some-model")
-    assert asked == [("owner/some-model", {"allow_patterns": ["config.json", "model.safetensors"]})]
+    files = ["config.json", "model.safetensors"]
+    assert asked == [("owner/some-model", {"allow_patterns": files, "local_files_only": False})]
+    assert torch.equal(_outputs(loaded), _outputs(model))
+
+
+def test_what_was_fetched_before_is_used_where_the_hub_cannot_be_asked(folder, model, monkeypatch):
+    def model_info(*_args, **_options):
+        raise ConnectionError("no route to host")
+
+    def snapshot_download(_repo_id, *, local_files_only, **_options):
+        assert local_files_only
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    loaded = svf.SpikeVideoFormer.from_pretrained("owner/some-model")
     assert torch.equal(_outputs(loaded), _outputs(model))
 
 
@@ -285,10 +301,12 @@ def test_what_the_hub_does_not_hand_out(monkeypatch, problem):
         raise huggingface_hub.errors.HFValidationError(f"bad name {repo_id}\n")
 
     if problem in ("offline", "no_route", "wrong_name"):
+        monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: None)
         monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     else:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    _refused("owner/no-such-model", "neither a folder here nor a model")
+    where = "no folder owner/no-such-model here"
+    _refused("owner/no-such-model", f"{where}, and the hub hands out no such model")
 
 
 def test_a_mistyped_path_is_not_taken_for_a_hub_id(tmp_path, monkeypatch):

@@ -1,7 +1,34 @@
-"""How rows are run, and how one says that there is nothing to time."""
+"""Which rows there are, how they are run, and how one says that there is nothing to time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+ROW_NAMES = (
+    "cpu_inference_exact",
+    "cpu_inference_int8",
+    "cpu_inference_ann",
+    "cpu_training_step",
+    "cpu_training_ann",
+    "neuron_forward",
+    "neuron_stepwise",
+    "attention",
+    "attention_bytes",
+    "clip_scaling",
+    "gpu_training_step",
+    "gpu_inference",
+)
+"""The keys of ``rows.ROWS``, which needs torch."""
+
+
+def check_rows(rows: Sequence[str] | None) -> None:
+    """Raise ValueError for names that are no rows, and for none at all; None means all."""
+    if rows is not None and not rows:
+        raise ValueError(
+            f"got no rows; choose from {', '.join(ROW_NAMES)}, or leave rows out for all"
+        )
+    unknown = [name for name in rows or () if name not in ROW_NAMES]
+    if unknown:
+        raise ValueError(f"row {unknown[0]!r} is unknown; choose from {', '.join(ROW_NAMES)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from spikevideoformer.bench.baselines import BaselineMissingError
-from spikevideoformer.bench.options import DifferentError, Options
+from spikevideoformer.bench.options import DifferentError, Options, check_rows
 from spikevideoformer.bench.plots import plot_growth, plot_ratios
 from spikevideoformer.bench.results import BenchResult, Measurement, format_markdown, format_table
 from spikevideoformer.bench.rows import ROWS, RowSpec
@@ -50,11 +50,7 @@ def run(
     Raises:
         ValueError: an unknown row or device, or cuda without a GPU.
     """
-    if rows is not None and not rows:
-        raise ValueError(f"got no rows; choose from {', '.join(ROWS)}, or leave rows out for all")
-    unknown = [name for name in rows or () if name not in ROWS]
-    if unknown:
-        raise ValueError(f"row {unknown[0]!r} is unknown; choose from {', '.join(ROWS)}")
+    check_rows(rows)
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device {device!r} is unknown; choose auto, cpu or cuda")
     has_cuda = torch.cuda.is_available()

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from spikevideoformer.body.inert_pickle import MOST_BYTES, read_inert_pickle, reason_of
 from spikevideoformer.body.skeleton import BodyModel, Skeleton, forward_kinematics
+from spikevideoformer.body.smpl_file import WHERE, require_smpl_file
 from spikevideoformer.files import write_atomically
 
 SMPL_JOINTS: tuple[str, ...] = tuple(
@@ -44,12 +45,6 @@ NUM_BETAS = 10
 
 _FORMAT = "spikevideoformer.smpl.1"
 _FARTHEST = 1000.0  # metres; no NaN is nearer
-_WHERE = (
-    "SMPL is licensed to each user and not part of this package: register at"
-    " https://smpl.is.tue.mpg.de, accept the licence (non-commercial), download SMPL 1.1.0 for"
-    " Python, and convert its basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl (smplx calls it"
-    ' SMPL_NEUTRAL.pkl) once with spikevideoformer.body.smpl.convert_smpl(FILE, "smpl.safetensors")'
-)
 
 
 class SmplBody(BodyModel):
@@ -121,8 +116,9 @@ def load_body(path: Path | None) -> SmplBody:
     Raises:
         ValueError: no path, no such file, or no file of `convert_smpl`; says where to get SMPL.
     """
-    if path is None or not path.is_file():
-        raise ValueError(f"{'no SMPL file given' if path is None else f'no file {path}'}. {_WHERE}")
+    if path is None:
+        raise ValueError(f"no SMPL file given. {WHERE}")
+    require_smpl_file(path)
     if path.suffix != ".safetensors":
         raise ValueError(
             f"{path} is not converted: convert_smpl({str(path)!r}, 'smpl.safetensors')"
@@ -131,7 +127,7 @@ def load_body(path: Path | None) -> SmplBody:
         with safe_open(path, "pt") as file:
             written_as = (file.metadata() or {}).get("format")
             if written_as != _FORMAT:
-                raise ValueError(f"{path} is {written_as or 'no SMPL'}, not {_FORMAT}. {_WHERE}")
+                raise ValueError(f"{path} is {written_as or 'no SMPL'}, not {_FORMAT}. {WHERE}")
             template = file.get_tensor("joint_template")
             directions = file.get_tensor("joint_shape_directions")
     except SafetensorError as error:
@@ -156,14 +152,14 @@ def convert_smpl(source: Path, out: Path) -> None:
         ValueError: a file that is absent, unsafe, damaged or another model.
     """
     if not source.is_file():
-        raise ValueError(f"no file {source}. {_WHERE}")
+        raise ValueError(f"no file {source}. {WHERE}")
     if out.suffix != ".safetensors":
         raise ValueError(f"{out} must end in .safetensors, the only format that is written")
     if source.stat().st_size > MOST_BYTES:
         raise ValueError(f"{source} has more than {MOST_BYTES // 2**20} MiB; give an SMPL file")
     read = {".pkl": _read_pickle, ".npz": _read_npz}.get(source.suffix)
     if read is None:
-        raise ValueError(f"{source} must be .pkl or .npz, as downloaded. {_WHERE}")
+        raise ValueError(f"{source} must be .pkl or .npz, as downloaded. {WHERE}")
     template, directions = _joint_model(source, read(source))
     tensors = {
         "joint_template": torch.from_numpy(template),
@@ -183,7 +179,7 @@ def _joint_model(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Regress joints from the vertices of the mean body and of each shape direction."""
     if missing := [name for name in _NEEDED if name not in entries]:
-        raise ValueError(f"{source} has no {', '.join(missing)}; give an SMPL file. {_WHERE}")
+        raise ValueError(f"{source} has no {', '.join(missing)}; give an SMPL file. {WHERE}")
     arrays = {name: _array(source, name, entries[name]) for name in _NEEDED}
     regressor, vertices = arrays["J_regressor"], arrays["v_template"]
     directions, tree = arrays["shapedirs"], arrays["kintree_table"]
@@ -229,11 +225,11 @@ def _read_npz(source: Path) -> dict[str, Any]:
         with np.load(source, allow_pickle=False) as file:
             return {name: file[name] for name in _NEEDED if name in file}
     except Exception as error:  # a damaged archive can fail in any way
-        raise ValueError(f"{source} cannot be read ({reason_of(error)}). {_WHERE}") from error
+        raise ValueError(f"{source} cannot be read ({reason_of(error)}). {WHERE}") from error
 
 
 def _read_pickle(source: Path) -> dict[str, Any]:
     try:
         return read_inert_pickle(source, _NEEDED)
     except ValueError as error:
-        raise ValueError(f"{error}. {_WHERE}") from error
+        raise ValueError(f"{error}. {WHERE}") from error

@@ -16,26 +16,29 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from spikevideoformer.data.sample import (
     ClipIndex,
     ClipSample,
     DatasetError,
     Problem,
+    listed_split,
     one_line,
     relative,
-    split_of_name,
 )
+from spikevideoformer.data.specs import Decode as Decode
 from spikevideoformer.data.video import DecodeLimits, VideoError, check_decodes, probe
 
 log = logging.getLogger(__name__)
 
-Decode = Literal["full", "open", "none"]
 
-KEPT_FIRST = ("test", "val", "train")
-"""Of a clip that is in several splits the one in the first of these is kept: a duplicate costs a
-little training, but it would make an evaluation worthless."""
+def kept_rank(split: str) -> tuple[int, str]:
+    """Of a clip that is in several splits, the one of the lowest rank is kept.
+
+    A duplicate costs a little training, but it would make an evaluation worthless: test, val,
+    splits of other names, and last train.
+    """
+    return ({"test": 0, "val": 1, "train": 3}.get(split, 2), split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +130,7 @@ def check_index(
         workers: threads that decode; None: one for each CPU core, at most 8.
         progress: called with the number of files that are done and their total.
     """
-    required_splits = [split_of_name(split) or split for split in required_splits]
+    required_splits = [listed_split(split) or split for split in required_splits]
     problems = list(index.problems)
     paths = list(dict.fromkeys(sample.path for sample in index.samples))
     finding_of_path = _look_at_files(paths, decode, limits or DecodeLimits(), workers, progress)
@@ -347,12 +350,12 @@ def _in_several_splits(index: ClipIndex, sound: list[Path]) -> Iterator[Problem]
         if len({sample.split for sample in samples}) < 2:
             continue
         for sample in samples:
-            rank = KEPT_FIRST.index(sample.split)
+            rank = kept_rank(sample.split)
             kept = next(
                 (
                     other
                     for other in samples
-                    if KEPT_FIRST.index(other.split) < rank and _overlap(sample, other)
+                    if kept_rank(other.split) < rank and _overlap(sample, other)
                 ),
                 None,
             )

@@ -2,100 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""RGB mean of ImageNet in [0, 1]. Source: torchvision's reference classification recipe."""
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""RGB standard deviation of ImageNet in [0, 1]. Source: as `IMAGENET_MEAN`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipSpec:
-    """How a stretch of video becomes model input; saved with a model so prediction repeats it.
-
-    Args:
-        frames: T, at least 1.
-        size: height and width of the square model input, in pixels, at least 1.
-        frame_rate_hz: frames per second of video time between samples, so that a clip lasts
-            ``frames / frame_rate_hz`` seconds; None spreads the frames evenly over the whole
-            stretch, whatever its length.
-        mean: RGB mean that normalisation subtracts, pictures scaled to [0, 1].
-        std: RGB standard deviation that normalisation divides by, above 0.
-
-    Raises:
-        ValueError: a value outside these ranges.
-    """
-
-    frames: int
-    size: int
-    frame_rate_hz: float | None = None
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-
-    def __post_init__(self) -> None:
-        for name in ("frames", "size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        rate = self.frame_rate_hz
-        if rate is not None:
-            if not _is_number(rate) or rate <= 0:
-                raise ValueError(
-                    f"frame_rate_hz must be above 0, got {rate!r}; "
-                    "None spreads the frames over the whole clip"
-                )
-            object.__setattr__(self, "frame_rate_hz", float(rate))
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 3:
-                raise ValueError(f"{name} must be three numbers (R, G, B), got {value!r}")
-            if not all(_is_number(v) and (name == "mean" or v > 0) for v in value):
-                positive = " above 0" if name == "std" else ""
-                raise ValueError(f"{name} must be three finite numbers{positive}, got {value!r}")
-            # A list (as JSON and YAML give) would make the frozen spec unhashable.
-            object.__setattr__(self, name, tuple(float(v) for v in value))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The spec as plain JSON values; `from_dict` reads it back."""
-        return {
-            "frames": self.frames,
-            "size": self.size,
-            "frame_rate_hz": self.frame_rate_hz,
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ClipSpec:
-        """Read a spec from plain values.
-
-        Args:
-            values: as `to_dict` writes them; what is left out keeps its default.
-
-        Raises:
-            ValueError: an unknown or missing key, or a value out of range.
-        """
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(str(key) for key in values if key not in known):
-            raise ValueError(
-                f"unknown clip setting {', '.join(unknown)}; accepted are {', '.join(known)}"
-            )
-        if missing := [name for name in ("frames", "size") if name not in values]:
-            raise ValueError(f"clip setting {', '.join(missing)} is missing")
-        # JSON knows no tuples.
-        plain: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**plain)
+from spikevideoformer.data.specs import IMAGENET_MEAN as IMAGENET_MEAN
+from spikevideoformer.data.specs import IMAGENET_STD as IMAGENET_STD
+from spikevideoformer.data.specs import ClipSpec as ClipSpec
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -213,7 +130,3 @@ def collate_clips(items: Sequence[LabelledClip]) -> ClipBatch:
         indices=torch.tensor([item.index for item in items], dtype=torch.int64),
         paths=tuple(item.path for item in items),
     )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +25,13 @@ from torch import Tensor
 from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.events import EventAccumulator, EventChannels, EventStream
 from spikevideoformer.data.sources import SEQUENCE_RATE_HZ, DecodeLimits, VideoError, open_source
+from spikevideoformer.data.specs import LEAST_THRESHOLD
+from spikevideoformer.data.specs import EventCamera as EventCamera
 from spikevideoformer.data.transforms import middle_square
 from spikevideoformer.data.video import VideoFrame, iter_frames, window_times
 
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
 """Weights of linear R, G, B in luminance. Source: IEC 61966-2-1 (the Y row of sRGB to XYZ)."""
-_LEAST_THRESHOLD = 0.01
-"""Below this no threshold falls, whatever the noise. Source: v2e's emulator."""
 
 
 def _linear_srgb() -> Float64[np.ndarray, 256]:
@@ -42,43 +41,6 @@ def _linear_srgb() -> Float64[np.ndarray, 256]:
 
 
 _LINEAR = _linear_srgb()
-
-
-@dataclass(frozen=True, kw_only=True)
-class EventCamera:
-    """The sensor that is simulated.
-
-    Args:
-        threshold: change of log light (natural logarithm) per event, at least 0.01.
-        threshold_noise: standard deviation of the thresholds, which are drawn once for each pixel
-            and polarity, at least 0; none falls below 0.01.
-        refractory_s: dead time of a pixel after an event; what it would have fired is lost.
-        log_eps: light (white is 1) that is added before the logarithm, above 0. At 0.01 one step
-            of an 8-bit picture stays below 0.04, so that rounding alone fires nothing.
-        seed: of the thresholds, at least 0.
-
-    Raises:
-        ValueError: a value outside these ranges.
-    """
-
-    threshold: float = 0.2
-    threshold_noise: float = 0.03
-    refractory_s: float = 0.0
-    log_eps: float = 0.01
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("threshold", _LEAST_THRESHOLD),
-            ("threshold_noise", 0.0),
-            ("refractory_s", 0.0),
-            ("seed", 0),
-        ):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= least):
-                raise ValueError(f"{name} must be at least {least:g}, got {value}")
-        if not (math.isfinite(self.log_eps) and self.log_eps > 0):
-            raise ValueError(f"log_eps must be above 0, got {self.log_eps}")
 
 
 def log_light(image: UInt8[np.ndarray, "H W 3"], log_eps: float) -> Float64[np.ndarray, "H W"]:
@@ -105,7 +67,7 @@ class EventSimulator:
         camera: the sensor.
     """
 
-    def __init__(self, camera: EventCamera = EventCamera()) -> None:
+    def __init__(self, camera: EventCamera = EventCamera()) -> None:  # noqa: B008 - frozen
         self.camera = camera
         # Set by the first picture; pixels in one row, [H*W].
         self._shape: tuple[int, int] | None = None
@@ -171,7 +133,7 @@ class EventSimulator:
         rng = np.random.default_rng(camera.seed)
         noise = camera.threshold_noise * rng.standard_normal((2, H * W))
         # Of positive events, of negative ones.
-        self._thresholds = np.maximum(camera.threshold + noise, _LEAST_THRESHOLD)
+        self._thresholds = np.maximum(camera.threshold + noise, LEAST_THRESHOLD)
         self._shape, self._log, self._time_s = (H, W), log, timestamp_s
         self._level = log.copy()
         self._fired_s = np.full(H * W, -np.inf)  # when each pixel last fired
@@ -205,7 +167,7 @@ class EventSimulator:
 def simulate_events(
     frames: Iterable[UInt8[np.ndarray, "H W 3"]],
     timestamps_s: Iterable[float],
-    camera: EventCamera = EventCamera(),
+    camera: EventCamera = EventCamera(),  # noqa: B008 - frozen
 ) -> EventStream:
     """All events of a video in one stream; of a long one, use `EventSimulator` step by step.
 
@@ -238,7 +200,7 @@ def read_event_clip(
     path: str | Path,
     spec: ClipSpec,
     channels: EventChannels = EventChannels(),  # noqa: B008 - frozen
-    camera: EventCamera = EventCamera(),
+    camera: EventCamera = EventCamera(),  # noqa: B008 - frozen
     *,
     start_s: float | None = None,
     end_s: float | None = None,

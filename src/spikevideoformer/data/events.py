@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikevideoformer.data.sample import one_line
+from spikevideoformer.data.specs import MODES as MODES
+from spikevideoformer.data.specs import POLARITIES as POLARITIES
+from spikevideoformer.data.specs import EventChannels as EventChannels
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
-POLARITIES = ("both", "positive", "negative", "signed", "merged")
-MODES = ("binary", "count", "voxel")
-
 _PER_SECOND: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _MOST_PIXELS = 2**15 - 1  # along a side: coordinates are kept in 16 bits
 
@@ -365,45 +365,6 @@ def read_packed_frames(
 # --- Frames -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class EventChannels:
-    """What the channels of an event frame hold.
-
-    The frame's stretch of time is cut into bins; channels go by polarity first, then by bin:
-    ``both`` with two bins gives positive 0, positive 1, negative 0, negative 1.
-
-    Args:
-        polarity: "both" in channels of their own, positive first; only the "positive" or the
-            "negative"; "signed", positive minus negative; "merged", without regard to it.
-        mode: "count" is the number of events; "binary" its sign, so 0 or 1 (-1 where signed);
-            "voxel" shares each event between the two nearest bins, linearly in time.
-        bins: B, at least 1. Bins of counts are B equal parts of the stretch; those of voxels
-            stand at B moments from its start to its end (one bin: all events count fully).
-
-    Raises:
-        ValueError: an unknown name, or no bin.
-
-    Source: the voxel grid is that of Zhu et al., CVPR 2019, equations 1 and 2, with polarities
-        apart unless "signed", and the time scaled by the stretch rather than by its events.
-    """
-
-    polarity: str = "both"
-    mode: str = "count"
-    bins: int = 1
-
-    def __post_init__(self) -> None:
-        for name, accepted in (("polarity", POLARITIES), ("mode", MODES)):
-            if (value := getattr(self, name)) not in accepted:
-                raise ValueError(f"{name} must be one of {', '.join(accepted)}, got {value!r}")
-        if self.bins < 1:
-            raise ValueError(f"bins must be at least 1, got {self.bins}")
-
-    @property
-    def count(self) -> int:
-        """C, the number of channels: a model's `in_channels`."""
-        return self.bins * (2 if self.polarity == "both" else 1)
-
-
 class EventAccumulator:
     """Event frames from streams that come piece by piece; frames are all it holds.
 
@@ -481,7 +442,7 @@ class EventAccumulator:
 def event_frames(
     stream: EventStream,
     borders_s: Sequence[float],
-    channels: EventChannels = EventChannels(),
+    channels: EventChannels = EventChannels(),  # noqa: B008 - frozen
     *,
     height: int | None = None,
     width: int | None = None,

@@ -16,11 +16,12 @@ from spikevideoformer.data.lists import empty_split
 from spikevideoformer.data.sample import (
     ClipIndex,
     ClipSample,
+    DatasetError,
     Problem,
     relative,
     split_of_name,
 )
-from spikevideoformer.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from spikevideoformer.data.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -42,6 +43,7 @@ def split_folders(root: Path) -> list[tuple[str, Path]]:
 def read_folders(root: Path) -> ClipIndex:
     """Read class folders, with or without split folders above them."""
     parts = split_folders(root) or [("train", root)]
+    _refuse_class_named_like_a_split(root, parts)
     classes = tuple(sorted({c.name for _, folder in parts for c in subfolders(folder)}))
     label_of_class = {name: label for label, name in enumerate(classes)}
     samples: list[ClipSample] = []
@@ -88,6 +90,32 @@ def read_folders(root: Path) -> ClipIndex:
         samples=tuple(samples),
         problems=tuple(problems),
     )
+
+
+def _refuse_class_named_like_a_split(root: Path, parts: list[tuple[str, Path]]) -> None:
+    """Where train/ holds clips itself, beside car/ and bus/, it is the class of trains.
+
+    Raises:
+        DatasetError: so it is.
+    """
+    taken = {folder for _, folder in parts}
+    beside = [folder.name for folder in subfolders(root) if folder not in taken]
+    for split, folder in parts:
+        if folder != root and beside and _holds_clips(folder):
+            others = ", ".join(f"{name}/" for name in beside[:3])
+            more = f" and {len(beside) - 3} more" if len(beside) > 3 else ""
+            raise DatasetError(
+                f"{folder} was taken for the split {split}, but it holds clips itself, and {others}"
+                f"{more} beside it were not read; if it is a class, move all classes into a folder"
+                f" {root / 'train'}, or rename it"
+            )
+
+
+def _holds_clips(folder: Path) -> bool:
+    """Whether clips lie in the folder itself and not in class folders."""
+    folders = subfolders(folder)
+    videos = [p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
+    return bool(videos or folders) and all(map(is_image_sequence, folders))
 
 
 def _clips(class_folder: Path) -> tuple[list[Path], list[Path]]:

@@ -13,7 +13,15 @@ from spikevideoformer.data.folders import read_folders, subfolders
 from spikevideoformer.data.hmdb51 import find_hmdb51, read_hmdb51
 from spikevideoformer.data.kinetics import find_kinetics, read_kinetics
 from spikevideoformer.data.lists import find_lists, read_lists, read_splits
-from spikevideoformer.data.sample import ClipIndex, ClipSample, DatasetError, Problem
+from spikevideoformer.data.sample import (
+    ClipIndex,
+    ClipSample,
+    DatasetError,
+    Problem,
+    check_data_folder,
+    check_layout,
+    note_other_splits,
+)
 from spikevideoformer.data.something import find_something, read_something
 from spikevideoformer.data.ucf101 import find_ucf101, read_ucf101
 
@@ -52,11 +60,8 @@ def read_index(
         DatasetError: no folder, no layout that is known, or no such split.
     """
     root = Path(root)
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise DatasetError(f"data folder {root} {what}; give the folder that holds the clips")
-    if layout is not None and layout not in _READERS:
-        raise DatasetError(f"unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
+    check_data_folder(root, "clips")
+    check_layout(layout, LAYOUTS)
     layout = layout or _recognise(root)
     try:
         if layout in _FOLD_READERS:
@@ -75,7 +80,10 @@ def read_index(
         ) from error
     if not index.samples and not index.problems:
         raise DatasetError(f"{root}, read as {layout}, lists no clip; add clips to it")
-    return index if split is None else index.select(split)
+    if split is not None:
+        return index.select(split)
+    note_other_splits(root, index.splits)
+    return index
 
 
 def _recognise(root: Path) -> str:

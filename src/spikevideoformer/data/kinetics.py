@@ -30,7 +30,7 @@ from spikevideoformer.data.sample import (
     relative,
     split_of_name,
 )
-from spikevideoformer.data.video import VIDEO_SUFFIXES
+from spikevideoformer.data.sources import VIDEO_SUFFIXES
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from spikevideoformer.data.sample import ClipIndex, ClipSample, Problem, split_of_name
+from spikevideoformer.data.sample import ClipIndex, ClipSample, Problem, listed_split, split_of_name
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
@@ -205,9 +205,9 @@ def read_splits(root: Path) -> ClipIndex:
 
 
 def _row_of_record(root: Path, source: str, record: dict[str, str]) -> Row | Problem:
-    split = split_of_name(record["split"])
+    split = listed_split(record["split"])
     if split is None:
-        return malformed(source, f"split is {record['split']!r}", "use train, val or test")
+        return malformed(source, "no split", "name one, such as train, val or test")
     empty = [name for name in ("path", "label") if not record[name]]
     if empty or "\0" in record["path"]:
         return malformed(source, "no usable path or label", "fill in both", split)

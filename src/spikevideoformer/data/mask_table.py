@@ -19,7 +19,7 @@ from pathlib import Path
 
 from spikevideoformer.data.lists import csv_records, malformed
 from spikevideoformer.data.masks import distinct_palette
-from spikevideoformer.data.sample import DatasetError, Problem, relative, split_of_name
+from spikevideoformer.data.sample import DatasetError, Problem, listed_split, relative
 from spikevideoformer.data.sequence import (
     IGNORED,
     Colour,
@@ -114,11 +114,11 @@ def read_mask_table(root: Path) -> SequenceIndex:
         if isinstance(record, Problem):
             problems.append(record)
             continue
-        split = split_of_name(record["split"])
+        split = listed_split(record["split"])
         number = _whole(record.get("frame", ""))
         image = root / record["image"]
         if split is None:
-            reason, remedy = f"split is {record['split']!r}", "use train, val or test"
+            reason, remedy = "no split", "name one, such as train, val or test"
         elif not record["image"] or "\0" in record["image"] + record["label"]:
             reason, remedy = "no usable image or label", "give the image, and the label or nothing"
         elif number is None and record.get("frame"):

@@ -32,7 +32,7 @@ from spikevideoformer.data.pose_files import (
     rotations_from_axis_angles,
 )
 from spikevideoformer.data.pose_sequence import PoseIndex, PoseSequence, PoseTruth
-from spikevideoformer.data.sample import Problem, split_of_name
+from spikevideoformer.data.sample import Problem, listed_split
 
 _RATE_HZ = 15.0
 _POSES, _PICTURES, _EVENTS = "pose_events", "full_pic_256", "events_256"
@@ -96,10 +96,10 @@ def _splits(root: Path, names: list[str]) -> tuple[dict[str, str], list[Problem]
         if isinstance(record, Problem):
             problems.append(record)
             continue
-        name, split = record["sequence"], split_of_name(record["split"])
+        name, split = record["sequence"], listed_split(record["split"])
         if split is None:
-            reason = f"split is {record['split']!r}"
-            problems.append(malformed(source, reason, "use train, val or test"))
+            remedy = "name one, such as train, val or test"
+            problems.append(malformed(source, "no split", remedy))
         elif name in split_of:
             reason = f"{name} is already listed"
             problems.append(malformed(source, reason, "remove one of the two lines", split))

@@ -17,7 +17,14 @@ from spikevideoformer.data.masks import picture_size
 from spikevideoformer.data.mmhpsd import find_mmhpsd, read_mmhpsd
 from spikevideoformer.data.pose_sequence import PoseIndex, PoseSequence
 from spikevideoformer.data.rendered_pose import find_rendered, read_rendered
-from spikevideoformer.data.sample import DatasetError, Problem, split_of_name
+from spikevideoformer.data.sample import (
+    DatasetError,
+    Problem,
+    check_data_folder,
+    check_layout,
+    listed_split,
+    note_other_splits,
+)
 from spikevideoformer.data.sequence_check import Fault, file_fault, in_threads
 from spikevideoformer.data.sources import VideoError
 from spikevideoformer.data.threedpw import find_3dpw, read_3dpw
@@ -51,11 +58,8 @@ def read_poses(
         DatasetError: no folder, no layout that is known, no sequence, or no such split.
     """
     root = Path(root)
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise DatasetError(f"data folder {root} {what}; give the folder that holds the poses")
-    if layout is not None and layout not in _LAYOUTS:
-        raise DatasetError(f"unknown layout {layout!r}; choose one of {', '.join(POSE_LAYOUTS)}")
+    check_data_folder(root, "poses")
+    check_layout(layout, POSE_LAYOUTS)
     layout = layout or _recognise(root)
     try:
         index = _LAYOUTS[layout][1](root)
@@ -66,7 +70,10 @@ def read_poses(
         ) from error
     if not index.sequences and not index.problems:
         raise DatasetError(f"{root}, read as {layout}, holds no pose; add some to it")
-    return index if split is None else index.select(split)
+    if split is not None:
+        return index.select(split)
+    note_other_splits(root, index.splits)
+    return index
 
 
 def _recognise(root: Path) -> str:
@@ -132,7 +139,7 @@ def settle_poses(
                 split=sequence.split,
             )
         )
-    required = [split_of_name(split) or split for split in required_splits]
+    required = [listed_split(split) or split for split in required_splits]
     problems += [
         Problem(
             kind="split without samples",

@@ -7,10 +7,9 @@ labelled is NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikevideoformer.body.skeleton import BodyModel, Skeleton, forward_kinematics
-from spikevideoformer.data.clip import IMAGENET_MEAN, IMAGENET_STD
-from spikevideoformer.data.event_camera import EventCamera
-from spikevideoformer.data.events import EventChannels
-from spikevideoformer.data.sample import SPLITS, DatasetError, Problem, split_of_name
-
-INPUTS = ("rgb", "grey", "events")
-CROPS = ("picture", "person")
+from spikevideoformer.data.sample import DatasetError, Problem, listed_split, ordered_splits
+from spikevideoformer.data.specs import PoseSpec as PoseSpec
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -138,9 +132,8 @@ class PoseIndex:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that have sequences: train, val, test in this order."""
-        present = {sequence.split for sequence in self.sequences}
-        return tuple(split for split in SPLITS if split in present)
+        """The splits that have sequences: train, val, test in this order, then others."""
+        return ordered_splits(sequence.split for sequence in self.sequences)
 
     @property
     def frames(self) -> int:
@@ -158,7 +151,7 @@ class PoseIndex:
         Raises:
             DatasetError: the data set has no such split.
         """
-        wanted = split_of_name(split)
+        wanted = listed_split(split)
         sequences = tuple(s for s in self.sequences if s.split == wanted)
         problems = tuple(p for p in self.problems if p.split in (None, wanted))
         if wanted is None or not (sequences or any(p.split == wanted for p in problems)):
@@ -258,110 +251,6 @@ def _directions(bones: Tensor) -> Tensor:
 
 
 # --- How frames become input ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoseSpec:
-    """How frames become model input; saved with a model so that prediction repeats it.
-
-    Args:
-        frames: T, frames of a clip, at least 1.
-        size: height and width of the square model input, in pixels, a multiple of 16.
-        frame_rate_hz: frames per second of video time that the network sees; None takes every
-            frame of a video.
-        input: rgb; grey, the same in three channels; or events.
-        crop: what the square shows: the whole picture, with margins where it is not square; or the
-            person, with a quarter of margin, which needs to be told where the person is.
-        channels: what event frames hold; unused for others.
-        camera: the event camera that is simulated where a data set has no event frames.
-        mean: RGB mean that normalisation subtracts, pictures scaled to [0, 1]; not for events.
-        std: RGB standard deviation that normalisation divides by, above 0; not for events.
-
-    Raises:
-        ValueError: a value outside these ranges.
-    """
-
-    frames: int
-    size: int
-    frame_rate_hz: float | None = None
-    input: str = "rgb"
-    crop: str = "picture"
-    channels: EventChannels = EventChannels()  # noqa: RUF009 - frozen
-    camera: EventCamera = EventCamera()  # noqa: RUF009 - frozen
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.frames, int) or isinstance(self.frames, bool) or self.frames < 1:
-            raise ValueError(f"frames must be a whole number of at least 1, got {self.frames!r}")
-        if not isinstance(self.size, int) or self.size < 16 or self.size % 16:
-            raise ValueError(
-                f"size must be a multiple of 16 pixels, at least 16, got {self.size!r}"
-            )
-        rate = self.frame_rate_hz
-        if rate is not None and not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
-            raise ValueError(f"frame_rate_hz must be above 0, got {rate!r}; None takes every frame")
-        for name, accepted in (("input", INPUTS), ("crop", CROPS)):
-            if getattr(self, name) not in accepted:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(accepted)}, got {getattr(self, name)!r}"
-                )
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if not (
-                isinstance(values, (tuple, list))
-                and len(values) == 3
-                and all(
-                    isinstance(v, (int, float)) and math.isfinite(v) and (name == "mean" or v > 0)
-                    for v in values
-                )
-            ):
-                positive = " above 0" if name == "std" else ""
-                raise ValueError(f"{name} must be three finite numbers{positive}, got {values!r}")
-            object.__setattr__(self, name, tuple(float(v) for v in values))
-
-    @property
-    def in_channels(self) -> int:
-        """C, the channels of a frame."""
-        return self.channels.count if self.input == "events" else 3
-
-    def step(self, frame_rate_hz: float) -> int:
-        """Frames of a video from one frame of a clip to the next, at least 1."""
-        if self.frame_rate_hz is None:
-            return 1
-        return max(1, round(frame_rate_hz / self.frame_rate_hz))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The spec as plain JSON values; `from_dict` reads it back."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["channels"], values["camera"] = vars(self.channels).copy(), vars(self.camera).copy()
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> PoseSpec:
-        """Read a spec from plain values.
-
-        Raises:
-            ValueError: an unknown or missing key, or a value out of range.
-        """
-        known = [f.name for f in fields(cls)]
-        if unknown := sorted(str(key) for key in values if key not in known):
-            raise ValueError(
-                f"unknown clip setting {', '.join(unknown)}; accepted are {', '.join(known)}"
-            )
-        if missing := [n for n in ("frames", "size") if n not in values]:
-            raise ValueError(f"clip setting {', '.join(missing)} is missing")
-        # JSON knows no tuples.
-        plain: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        for name, kind in (("channels", EventChannels), ("camera", EventCamera)):
-            if name in plain:
-                try:
-                    plain[name] = kind(**plain[name])
-                except TypeError as error:
-                    raise ValueError(f"clip setting {name}: {error}") from error
-        return cls(**plain)
 
 
 def window_positions(length: int, spec: PoseSpec, step: int) -> list[tuple[list[int], list[bool]]]:

@@ -13,7 +13,7 @@ import numpy as np
 from spikevideoformer.data.lists import csv_records, malformed
 from spikevideoformer.data.pose_files import Shape, bad_file, float32, read_npz
 from spikevideoformer.data.pose_sequence import PoseIndex, PoseSequence, PoseTruth
-from spikevideoformer.data.sample import Problem, split_of_name
+from spikevideoformer.data.sample import Problem, listed_split
 
 _COLUMNS = ("path", "label", "split")
 _SHAPES: dict[str, Shape] = {
@@ -46,11 +46,11 @@ def read_rendered(root: Path) -> PoseIndex:
         if isinstance(record, Problem):
             problems.append(record)
             continue
-        split = split_of_name(record["split"])
+        split = listed_split(record["split"])
         name = record["path"].rpartition(".")[0]
         if split is None:
-            reason = f"split is {record['split']!r}"
-            problems.append(malformed(source, reason, "use train, val or test"))
+            remedy = "name one, such as train, val or test"
+            problems.append(malformed(source, "no split", remedy))
         elif not name or "\0" in name or not record["label"]:
             reason = "no usable path or label"
             problems.append(malformed(source, reason, "fill in both", split))

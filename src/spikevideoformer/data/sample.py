@@ -2,18 +2,21 @@
 
 `ClipSample` is one labelled clip and `ClipIndex` all clips of a data set with their classes; it
 selects splits, takes over the classes of a model, and makes folds and validation parts. `Problem`
-and `DatasetError` say what is wrong, in text of `one_line`. `split_of_name` and `relative` are for
-the readers. Nothing here touches a file: `index` recognises the layout and has it read.
+and `DatasetError` say what is wrong, in text of `one_line`. `split_of_name`, `listed_split` and
+`relative` are for the readers. `index` recognises the layout of a folder and has it read.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 """The splits, in the order in which they are shown."""
@@ -39,6 +42,28 @@ def split_of_name(name: str) -> str | None:
     return _SPLIT_OF_NAME.get(name.strip().lower())
 
 
+def listed_split(name: str) -> str | None:
+    """The split that a list calls by this name, which may be any: train, val, test or its own.
+
+    Returns:
+        None for an empty name; case and surrounding blanks do not matter.
+    """
+    return split_of_name(name) or name.strip().lower() or None
+
+
+def ordered_splits(splits: Iterable[str]) -> tuple[str, ...]:
+    """Each once: train, val, test in this order, and then others by name."""
+    present = set(splits)
+    return (*(s for s in SPLITS if s in present), *sorted(present.difference(SPLITS)))
+
+
+def note_other_splits(root: Path, splits: Sequence[str]) -> None:
+    """Tell of splits that are none of the usual three: one may be a misspelt train."""
+    if others := [split for split in splits if split not in SPLITS]:
+        names = ", ".join(others)
+        log.info(one_line(f"{root} has splits of its own, used where they are named: {names}"))
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipSample:
     """One labelled clip.
@@ -46,7 +71,7 @@ class ClipSample:
     Args:
         path: a video file, or a folder of numbered images.
         label: index into the classes of the index that holds the sample, from 0.
-        split: train, val or test.
+        split: train, val, test, or another name that a list has.
         group: clips that share it belong together (one subject, one source video): cross-validation
             never puts them on both sides.
         start_s: where the labelled part begins, in seconds from the first frame; None: at it.
@@ -128,9 +153,8 @@ class ClipIndex:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that have samples: train, val, test in this order."""
-        present = {sample.split for sample in self.samples}
-        return tuple(split for split in SPLITS if split in present)
+        """The splits that have samples: train, val, test in this order, then others."""
+        return ordered_splits(sample.split for sample in self.samples)
 
     def select(self, split: str) -> ClipIndex:
         """The part of one split, with the problems that concern it and all the classes.
@@ -138,7 +162,7 @@ class ClipIndex:
         Raises:
             DatasetError: the data set has no such split.
         """
-        wanted = split_of_name(split)
+        wanted = listed_split(split)
         samples = tuple(s for s in self.samples if s.split == wanted)
         problems = tuple(p for p in self.problems if p.split in (None, wanted))
         # An empty split whose every line is broken has problems to show; one without is not there.
@@ -240,14 +264,16 @@ class ClipIndex:
         """The same index with a `val` split: its own, or else a part of `train` that is set aside.
 
         The part is one fold of `folds` over the training clips, hence disjoint by group and equal
-        in classes as well as can be; `test` stays as it is.
+        in classes as well as can be; `test` stays as it is. No class loses all its training clips:
+        the first fold is taken that leaves each class some.
 
         Args:
             fraction: part of the training clips, in (0, 0.5].
             seed: which part.
 
         Raises:
-            DatasetError: the training clips form fewer than two groups.
+            DatasetError: the training clips form fewer than two groups, or every fold would take a
+                class away.
         """
         if "val" in self.splits:
             return self
@@ -255,11 +281,37 @@ class ClipIndex:
             raise ValueError(f"fraction is {fraction}; give a part above 0 and at most 0.5")
         training = replace(self, samples=tuple(s for s in self.samples if s.split == "train"))
         groups = {s.group if s.group is not None else s for s in training.samples}
-        fold = training.folds(min(round(1 / fraction), max(len(groups), 2)), seed)[0]
-        divided = iter(fold.samples)
+        folds = training.folds(min(round(1 / fraction), max(len(groups), 2)), seed)
+        lost = [_classes_lost(fold) for fold in folds]
+        if all(lost):
+            name = self.classes[min(lost[0])]
+            raise DatasetError(
+                f"no clip of {self.root} can be set aside for validation: class {name!r} would have"
+                " no training clip left; add clips of it, or train with --val-split none"
+            )
+        divided = iter(folds[lost.index(set())].samples)
         return replace(
             self, samples=tuple(next(divided) if s.split == "train" else s for s in self.samples)
         )
+
+
+def _classes_lost(index: ClipIndex) -> set[int]:
+    """The labels that have clips, but none in train."""
+    trained = {sample.label for sample in index.samples if sample.split == "train"}
+    return {sample.label for sample in index.samples} - trained
+
+
+def check_data_folder(root: Path, holds: str) -> None:
+    """Raise DatasetError where there is no folder; `holds` names what should lie in it."""
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise DatasetError(f"data folder {root} {what}; give the folder that holds the {holds}")
+
+
+def check_layout(layout: str | None, known: Sequence[str]) -> None:
+    """Raise DatasetError for a layout that is none of the known ones; None is recognised."""
+    if layout is not None and layout not in known:
+        raise DatasetError(f"unknown layout {layout!r}; choose one of {', '.join(known)}")
 
 
 def relative(path: Path, root: Path) -> str:

@@ -28,6 +28,7 @@ from spikevideoformer.data.sequence import (
     SequenceFrame,
     SequenceIndex,
 )
+from spikevideoformer.data.specs import MaskAugmentation as MaskAugmentation
 from spikevideoformer.data.transforms import (
     Augmentation,
     coloured,
@@ -40,41 +41,6 @@ from spikevideoformer.data.transforms import (
 
 _CROP_ATTEMPTS = 10
 """Draws before a crop that shows little but one class is taken all the same. Source: mmseg."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskAugmentation:
-    """What is varied at random in training clips, besides flip and colours (`Augmentation`).
-
-    Args:
-        scale: range of the factor by which pictures are resized before a crop is cut, above 0.
-        one_class: a crop is drawn again (up to ten times) while one class has more than this share
-            of its labelled pixels, in (0, 1]; 1 takes any crop.
-
-    Raises:
-        ValueError: a value outside these ranges.
-    """
-
-    scale: tuple[float, float] = (0.75, 1.5)
-    one_class: float = 0.75
-
-    def __post_init__(self) -> None:
-        pair = self.scale
-        if not (
-            isinstance(pair, (tuple, list))
-            and len(pair) == 2
-            and all(isinstance(v, (int, float)) for v in pair)
-            and 0 < pair[0] <= pair[1] < float("inf")
-        ):
-            raise ValueError(f"scale must be two numbers 0 < low <= high, got {pair!r}")
-        object.__setattr__(self, "scale", (float(pair[0]), float(pair[1])))
-        if not (isinstance(self.one_class, (int, float)) and 0 < self.one_class <= 1):
-            raise ValueError(f"one_class must be a share in (0, 1], got {self.one_class!r}")
-
-    @classmethod
-    def off(cls) -> MaskAugmentation:
-        """Nothing is varied but the place of the crop."""
-        return cls(scale=(1.0, 1.0), one_class=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +185,7 @@ class SegmentationDataset(Dataset[SegmentationClip]):
         spec: SegmentationSpec,
         *,
         augmentation: Augmentation | None = None,
-        masks: MaskAugmentation = MaskAugmentation(),
+        masks: MaskAugmentation = MaskAugmentation(),  # noqa: B008 - frozen
         passes: int = 1,
         seed: int = 0,
         cache: FrameCache | None = None,

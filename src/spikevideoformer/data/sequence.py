@@ -7,15 +7,13 @@ a frame's mask may be absent: such a frame is context, for the membranes and for
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from spikevideoformer.data.clip import IMAGENET_MEAN, IMAGENET_STD
-from spikevideoformer.data.sample import SPLITS, DatasetError, Problem, split_of_name
+from spikevideoformer.data.sample import DatasetError, Problem, listed_split, ordered_splits
+from spikevideoformer.data.specs import SegmentationSpec as SegmentationSpec
 
 IGNORED = 255
 """The class index of pixels that neither loss nor metrics see."""
@@ -150,9 +148,8 @@ class SequenceIndex:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that have sequences: train, val, test in this order."""
-        present = {sequence.split for sequence in self.sequences}
-        return tuple(split for split in SPLITS if split in present)
+        """The splits that have sequences: train, val, test in this order, then others."""
+        return ordered_splits(sequence.split for sequence in self.sequences)
 
     @property
     def frames(self) -> int:
@@ -170,7 +167,7 @@ class SequenceIndex:
         Raises:
             DatasetError: the data set has no such split.
         """
-        wanted = split_of_name(split)
+        wanted = listed_split(split)
         sequences = tuple(s for s in self.sequences if s.split == wanted)
         problems = tuple(p for p in self.problems if p.split in (None, wanted))
         if wanted is None or not (sequences or any(p.split == wanted for p in problems)):
@@ -179,89 +176,3 @@ class SequenceIndex:
                 f"{self.root} has no split {split!r} (it has: {have}); ask for one of these"
             )
         return replace(self, sequences=sequences, problems=problems)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentationSpec:
-    """How frames become model input; saved with a model so that prediction repeats it.
-
-    Args:
-        frames: T, frames of a clip, at least 1.
-        short_side: pictures are brought to this short side, in pixels, keeping their shape; None
-            leaves them as they are.
-        crop: height and width of training crops and of sliding windows, multiples of 16.
-        step: frames of the sequence from one frame of a clip to the next.
-        mean: RGB mean that normalisation subtracts, pictures scaled to [0, 1].
-        std: RGB standard deviation that normalisation divides by, above 0.
-
-    Raises:
-        ValueError: a value outside these ranges.
-    """
-
-    frames: int
-    short_side: int | None
-    crop: tuple[int, int]
-    step: int = 1
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-
-    def __post_init__(self) -> None:
-        for name in ("frames", "step", "short_side"):
-            value = getattr(self, name)
-            if name == "short_side" and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        if not (
-            isinstance(self.crop, (tuple, list))
-            and len(self.crop) == 2
-            and all(isinstance(v, int) and v >= 16 and v % 16 == 0 for v in self.crop)
-        ):
-            raise ValueError(
-                f"crop must be height and width in pixels, multiples of 16, got {self.crop!r}"
-            )
-        object.__setattr__(self, "crop", tuple(self.crop))  # JSON knows no tuples
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if not (
-                isinstance(values, (tuple, list))
-                and len(values) == 3
-                and all(
-                    isinstance(v, (int, float)) and math.isfinite(v) and (name == "mean" or v > 0)
-                    for v in values
-                )
-            ):
-                positive = " above 0" if name == "std" else ""
-                raise ValueError(f"{name} must be three finite numbers{positive}, got {values!r}")
-            object.__setattr__(self, name, tuple(float(v) for v in values))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The spec as plain JSON values; `from_dict` reads it back."""
-        return {
-            "frames": self.frames,
-            "short_side": self.short_side,
-            "crop": list(self.crop),
-            "step": self.step,
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SegmentationSpec:
-        """Read a spec from plain values.
-
-        Raises:
-            ValueError: an unknown or missing key, or a value out of range.
-        """
-        known = [f.name for f in fields(cls)]
-        if unknown := sorted(str(key) for key in values if key not in known):
-            raise ValueError(
-                f"unknown clip setting {', '.join(unknown)}; accepted are {', '.join(known)}"
-            )
-        if missing := [n for n in ("frames", "short_side", "crop") if n not in values]:
-            raise ValueError(f"clip setting {', '.join(missing)} is missing")
-        # JSON knows no tuples.
-        plain: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**plain)

@@ -18,14 +18,14 @@ import numpy as np
 from jaxtyping import Int64
 
 from spikevideoformer.data.check import (
-    KEPT_FIRST,
     Decode,
+    kept_rank,
     shared_content,
     stop_or_skip,
     summary_of,
 )
 from spikevideoformer.data.masks import MaskError, picture_size, read_mask, read_picture
-from spikevideoformer.data.sample import Problem, relative, split_of_name
+from spikevideoformer.data.sample import Problem, listed_split, relative
 from spikevideoformer.data.sequence import (
     IGNORED,
     FrameSequence,
@@ -310,7 +310,7 @@ def _in_several_splits(index: SequenceIndex, content: Mapping[Path, bytes]) -> I
             key = content.get(frame.image) or os.path.normpath(frame.image)
             alike[key].append((sequence.split, frame))
     for frames in alike.values():
-        kept_split, kept = min(frames, key=lambda item: KEPT_FIRST.index(item[0]))
+        kept_split, kept = min(frames, key=lambda item: kept_rank(item[0]))
         for split, frame in frames:
             if split == kept_split:
                 continue
@@ -325,7 +325,7 @@ def _in_several_splits(index: SequenceIndex, content: Mapping[Path, bytes]) -> I
 def _unlabelled_splits(index: SequenceIndex, required: Iterable[str]) -> Iterator[Problem]:
     reported = {p.split for p in index.problems if p.kind == "split without samples"}
     for name in required:
-        split = split_of_name(name) or name
+        split = listed_split(name) or name
         if not _labelled(index, split) and split not in reported:
             yield Problem(
                 kind="split without samples",

@@ -13,7 +13,12 @@ from spikevideoformer.data.camvid import find_camvid, read_camvid
 from spikevideoformer.data.cityscapes import find_cityscapes, read_cityscapes
 from spikevideoformer.data.mask_folders import find_mask_folders, read_mask_folders
 from spikevideoformer.data.mask_table import read_mask_table
-from spikevideoformer.data.sample import DatasetError
+from spikevideoformer.data.sample import (
+    DatasetError,
+    check_data_folder,
+    check_layout,
+    note_other_splits,
+)
 from spikevideoformer.data.sequence import SequenceIndex
 from spikevideoformer.data.vspw import find_vspw, read_vspw
 
@@ -49,13 +54,8 @@ def read_sequences(
             split.
     """
     root = Path(root)
-    if not root.is_dir():
-        what = "is a file" if root.exists() else "does not exist"
-        raise DatasetError(f"data folder {root} {what}; give the folder that holds the frames")
-    if layout is not None and layout not in _READERS:
-        raise DatasetError(
-            f"unknown layout {layout!r}; choose one of {', '.join(SEQUENCE_LAYOUTS)}"
-        )
+    check_data_folder(root, "frames")
+    check_layout(layout, SEQUENCE_LAYOUTS)
     layout = layout or _recognise(root)
     try:
         index = _READERS[layout](root)
@@ -66,7 +66,10 @@ def read_sequences(
         ) from error
     if not index.sequences and not index.problems:
         raise DatasetError(f"{root}, read as {layout}, holds no frame; add frames to it")
-    return index if split is None else index.select(split)
+    if split is not None:
+        return index.select(split)
+    note_other_splits(root, index.splits)
+    return index
 
 
 def _recognise(root: Path) -> str:

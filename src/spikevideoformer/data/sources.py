@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -132,6 +133,26 @@ LIFT = "lift the limits with --no-decode-limits (DecodeLimits.unlimited()) if yo
 """What a refusal for a limit ends with."""
 
 
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/{1,2}(?=[^/])", re.IGNORECASE)  # Path makes one slash
+_CAMERA = re.compile(r"\d{1,3}|/dev/video\d*", re.ASCII)
+
+
+def live_source(path: str) -> str | None:
+    """Why what is meant is no recording: the number or device of a camera, or an address.
+
+    Args:
+        path: as it was given.
+
+    Returns:
+        The reason and the remedy; None for paths of files.
+    """
+    if _ADDRESS.match(path):
+        return "addresses are not read yet; download or record it, and give the file"
+    if _CAMERA.fullmatch(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        return "cameras are not read yet; record a video first, and give the file"
+    return None
+
+
 def open_source(
     path: str | Path, limits: DecodeLimits, sequence_rate_hz: float
 ) -> VideoFile | ImageFolder:
@@ -148,7 +169,9 @@ def open_source(
     """
     if not (math.isfinite(sequence_rate_hz) and sequence_rate_hz > 0):
         raise ValueError(f"sequence_rate_hz must be above 0, got {sequence_rate_hz}")
-    path = Path(path)
+    given, path = str(path), Path(path)
+    if (reason := live_source(given)) is not None:
+        raise VideoError(given, reason)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

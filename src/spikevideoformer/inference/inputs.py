@@ -6,15 +6,22 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-from jaxtyping import UInt8
-from torch import Tensor
+from spikevideoformer.data.sources import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    VideoError,
+    live_source,
+)
 
-from spikevideoformer.data.video import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
+if TYPE_CHECKING:  # paths are looked at before torch is there
+    import numpy as np
+    from jaxtyping import UInt8
+    from torch import Tensor
 
 VideoPath = str | os.PathLike[str]
-VideoArray = UInt8[np.ndarray, "T H W 3"] | UInt8[Tensor, "T H W 3"]
+VideoArray: TypeAlias = "UInt8[np.ndarray, 'T H W 3'] | UInt8[Tensor, 'T H W 3']"
 
 
 def expand_inputs(
@@ -24,7 +31,8 @@ def expand_inputs(
 
     A folder stands for the videos and image sequences in it, at any depth, sorted by name; a
     folder of images is a video itself; a glob stands for what it matches, sorted; an array is one
-    video. What is hidden (its name begins with a dot) is passed over in folders.
+    video. What is hidden (its name begins with a dot) is passed over in folders. ``~`` is the home
+    folder where nothing has that name. Cameras and addresses are not read yet.
 
     Args:
         inputs: taken one at a time, as videos are asked for.
@@ -35,10 +43,17 @@ def expand_inputs(
     """
     seen = set()
     for given in inputs:
-        if isinstance(given, (np.ndarray, Tensor)):
+        if isinstance(given, int):  # the number of a camera
+            given = str(given)
+        if not isinstance(given, (str, os.PathLike)):
             yield given
             continue
         path = os.fspath(given)
+        if (live := live_source(path)) is not None:
+            yield VideoError(path, live)
+            continue
+        if not os.path.lexists(path):  # a quoted glob has kept its ~
+            path = os.path.expanduser(path)
         if os.path.lexists(path):  # a name with brackets is that file before it is a pattern
             found = _videos_at(path)
             reason = "no video in this folder; give a folder of videos or of numbered images"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,25 +15,14 @@ from torch.utils.checkpoint import (
 )
 
 from spikevideoformer.models.config import ModelConfig
+from spikevideoformer.models.config import SpikeMemory as SpikeMemory
+from spikevideoformer.models.config import check_spike_memory as check_spike_memory
 from spikevideoformer.nn.attention import Axes, SpikeAttention, TransformerBlock
 from spikevideoformer.nn.conv import ConvBlock, Downsample, SpikeConv2d
 from spikevideoformer.nn.neuron import AnyNeuron, make_neuron
 from spikevideoformer.shapes import Design
 
-SpikeMemory = Literal["plain", "packed"]
 KEEPS_SPIKES = (SpikeConv2d, SpikeAttention)  # what the backward pass needs spikes for
-
-
-def check_spike_memory(memory: SpikeMemory, config: ModelConfig) -> None:
-    """Raise ValueError where a network of this architecture cannot keep its spikes so."""
-    if memory not in get_args(SpikeMemory):
-        accepted = " or ".join(get_args(SpikeMemory))
-        raise ValueError(f"spike_memory {memory!r} is unknown; choose {accepted}")
-    if memory == "packed" and not config.neuron.spiking:
-        raise ValueError(
-            "spike_memory 'packed' keeps spikes as bits, and neurons of kind relu fire none; "
-            "choose plain, and gradient_checkpointing to save memory"
-        )
 
 
 # One residual attention module per inner tuple; the axes inside it follow each other.

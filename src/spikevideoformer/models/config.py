@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
-from spikevideoformer.ops.lif import NeuronConfig
+from spikevideoformer.ops.neuron_config import NeuronConfig
 from spikevideoformer.shapes import AttentionKind, Design
 
 STRIDE = 16  # height and width of the last stage are those of the input over this
 
+SpikeMemory = Literal["plain", "packed"]
 Readout = Literal["spike", "membrane", "gru"]
 Family = Literal["spiking", "ann", "gru"]
 
@@ -260,3 +261,15 @@ def preset(name: str) -> ModelConfig:
     if name not in PRESETS:
         raise ValueError(f"model {name!r} is unknown; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def check_spike_memory(memory: SpikeMemory, config: ModelConfig) -> None:
+    """Raise ValueError where a network of this architecture cannot keep its spikes so."""
+    if memory not in get_args(SpikeMemory):
+        accepted = " or ".join(get_args(SpikeMemory))
+        raise ValueError(f"spike_memory {memory!r} is unknown; choose {accepted}")
+    if memory == "packed" and not config.neuron.spiking:
+        raise ValueError(
+            "spike_memory 'packed' keeps spikes as bits, and neurons of kind relu fire none; "
+            "choose plain, and gradient_checkpointing to save memory"
+        )

@@ -1,7 +1,6 @@
 """The network as users meet it: checked input, a backbone, a head, a folder on disk."""
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,12 +18,18 @@ from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.models.backbone import Backbone
 from spikevideoformer.models.config import STRIDE, ModelConfig, preset
 from spikevideoformer.models.familiarity import Familiarity
+from spikevideoformer.models.folder import (
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    WEIGHTS_FILE,
+    local_folder,
+    read_config,
+    weights_file,
+)
 from spikevideoformer.models.heads import ClassificationHead, SegmentationHead
 from spikevideoformer.models.initialise import start_statistics
 from spikevideoformer.models.pose import AbsentSmpl, PoseHead, body_from_dict, body_to_dict
 
-FORMAT_VERSION = 1
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 TASKS = ("classification", "segmentation", "pose")
 Head = ClassificationHead | SegmentationHead | PoseHead
 
@@ -191,8 +196,8 @@ class SpikeVideoFormer(nn.Module):
         Raises:
             ValueError: no such folder, or files that are missing, damaged or of another format.
         """
-        folder = _local_folder(folder_or_hub_id)
-        about = _read_config(folder / CONFIG_FILE)
+        folder = local_folder(folder_or_hub_id)
+        about = read_config(folder / CONFIG_FILE)
         body = about["body"]
         model = cls(
             ModelConfig.from_dict(about["model"]),
@@ -207,9 +212,7 @@ class SpikeVideoFormer(nn.Module):
         model.temperature = about["temperature"]
         if about["familiarity"] is not None:
             model.familiarity = Familiarity.from_dict(about["familiarity"])
-        weights = folder / WEIGHTS_FILE
-        if not weights.is_file():
-            raise ValueError(f"{weights} is missing; a model folder holds {CONFIG_FILE} and it")
+        weights = weights_file(folder)
         try:
             state = load_file(weights)
         except SafetensorError as error:
@@ -273,15 +276,6 @@ def _head(config: ModelConfig, task: str, num_classes: int, body: BodyModel | No
     return PoseHead(config, body)
 
 
-def read_about(folder_or_hub_id: str | os.PathLike[str]) -> dict[str, Any]:
-    """What ``config.json`` of a model says (task, classes, ...), without loading its weights.
-
-    Raises:
-        ValueError: as :meth:`SpikeVideoFormer.from_pretrained`.
-    """
-    return _read_config(_local_folder(folder_or_hub_id) / CONFIG_FILE)
-
-
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
     """Load every tensor, or raise a ValueError of one line that names the first misfit."""
     own = model.state_dict()
@@ -297,79 +291,6 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], source: Path) -> N
                 f"{tuple(own[key].shape)}"
             )
     model.load_state_dict(state)
-
-
-def _local_folder(folder_or_hub_id: str | os.PathLike[str]) -> Path:
-    folder = Path(folder_or_hub_id)
-    if folder.is_dir():
-        return folder
-    name = os.fspath(folder_or_hub_id)
-    if folder.exists():
-        raise ValueError(f"{name} is a file; give the folder that holds {CONFIG_FILE}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    is_path = name.startswith((".", "/", "~")) or folder.parent.is_dir()
-    if name.count("/") != 1 or is_path:
-        raise ValueError(f"{name} does not exist; give a model folder or a hub id (owner/name)")
-    try:
-        return Path(snapshot_download(name, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
-    except (OSError, HFValidationError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"{name} is neither a folder here nor a model that the hub hands out ({reason})"
-        ) from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; give a folder that save_pretrained or train wrote")
-    try:
-        about = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error})") from error
-    keys = {"format_version", "task", "num_classes", "model", "classes", "palette", "body", "clip"}
-    keys |= {"temperature", "familiarity"}
-    if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} is not of format version {FORMAT_VERSION}; it was not written by this "
-            "version of spikevideoformer"
-        )
-    about.setdefault("palette", None)  # which came with segmentation
-    about.setdefault("body", None)  # which came with pose
-    about.setdefault("temperature", None)  # which came with calibration, as did the next
-    about.setdefault("familiarity", None)
-    if about.keys() != keys:
-        odd = sorted(about.keys() ^ keys)[0]
-        raise ValueError(f"{path}: key {odd!r} is missing or unknown; expected {sorted(keys)}")
-    accepted_kinds: dict[str, Any] = {"num_classes": int, "model": dict}
-    accepted_kinds |= dict.fromkeys(("clip", "body", "familiarity"), dict | None)
-    accepted_kinds["temperature"] = float | int | None
-    for key, accepted in accepted_kinds.items():
-        if not isinstance(about[key], accepted):
-            raise ValueError(f"{path}: {key} is {about[key]!r}, of another kind than was saved")
-    names = about["classes"]
-    if names is not None and not (
-        isinstance(names, list)
-        and all(isinstance(name, str) for name in names)
-        and len(names) == about["num_classes"]
-    ):
-        raise ValueError(f"{path}: classes is {names!r}; expected {about['num_classes']} names")
-    palette = about["palette"]
-    if palette is not None and not (
-        isinstance(palette, list)
-        and len(palette) == about["num_classes"]
-        and all(isinstance(colour, list) and len(colour) == 3 for colour in palette)
-        and all(isinstance(v, int) and 0 <= v <= 255 for colour in palette for v in colour)
-    ):
-        raise ValueError(
-            f"{path}: palette is {palette!r}; expected a colour [R, G, B], each 0 to 255, for each "
-            f"of {about['num_classes']} classes"
-        )
-    temperature = about["temperature"]
-    if temperature is not None and not 0 < temperature < math.inf:
-        raise ValueError(f"{path}: temperature is {temperature!r}; expected a number above 0")
-    return about
 
 
 def _write_atomically(path: Path, write: Any) -> None:

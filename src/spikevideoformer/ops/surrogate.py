@@ -4,17 +4,14 @@ A spike is ``S = 1[x >= 0]`` with ``x = H - v_threshold``. Its derivative is zer
 everywhere, so training uses a smooth bump instead, in the backward pass only.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Surrogate = Literal["sigmoid", "arctan", "triangle"]
-SURROGATES: tuple[str, ...] = get_args(Surrogate)
-
-# Width parameters that each shape is used with in the field: sigmoid as in the published
-# checkpoints' code, arctan as in Fang et al. (ICCV 2021), triangle with support [-1, 1].
-DEFAULT_ALPHA: dict[str, float] = {"sigmoid": 4.0, "arctan": 2.0, "triangle": 1.0}
+from spikevideoformer.ops.neuron_config import DEFAULT_ALPHA as DEFAULT_ALPHA
+from spikevideoformer.ops.neuron_config import SURROGATES as SURROGATES
+from spikevideoformer.ops.neuron_config import Surrogate as Surrogate
 
 
 def surrogate_gradient(x: Tensor, surrogate: Surrogate, alpha: float) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spikevideoformer.body.rotations import geodesic_distance
 from spikevideoformer.tasks.outputs import require_finite
+from spikevideoformer.tasks.weights import PoseLossWeights as PoseLossWeights
 
 MIN_DEPTH_M = 0.1
 """Points nearer to the plane of the camera than this, or behind it, have no image."""
@@ -88,40 +89,6 @@ def project_weak(
 
 
 # --- Loss ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoseLossWeights:
-    """Weights of the terms of `pose_loss`; a term of weight 0 is not computed.
-
-    The defaults bring the errors of an untrained network to the same order of magnitude; they are
-    a start, and have not been tuned.
-
-    Args:
-        rotation: of the mean angle, in 1 / rad.
-        joints3d: of the distance of the joints relative to the root, in 1 / m.
-        joints2d: of the distance in the picture, as a share of its longer side.
-        shape: of the squared error of the shape values.
-        translation: of the error of the translation, in 1 / m.
-        smoothness: of the error of the acceleration, in frame^2 / m.
-
-    Raises:
-        ValueError: a weight below 0, infinite or NaN, or no weight above 0.
-    """
-
-    rotation: float = 1.0
-    joints3d: float = 5.0
-    joints2d: float = 5.0
-    shape: float = 0.1
-    translation: float = 1.0
-    smoothness: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, weight in asdict(self).items():
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"the loss weight {name} must be a number from 0 up, got {weight}")
-        if not any(asdict(self).values()):
-            raise ValueError("all weights of the pose loss are 0; set at least one above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,19 +6,17 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spikevideoformer.tasks.outputs import require_finite
+from spikevideoformer.tasks.weights import Weighting as Weighting
 
 IGNORED = 255
 """The label of pixels that neither loss nor metrics see."""
-
-Weighting = Literal["none", "inverse_log", "median_frequency"]
-"""How the loss weighs classes by their pixels."""
 
 
 def segmentation_loss(

@@ -10,6 +10,7 @@ from spikevideoformer.data.video import DecodeLimits, VideoError
 from spikevideoformer.inference.inputs import VideoPath
 from spikevideoformer.theory.collision import Bits, Collision, find_collision
 from spikevideoformer.theory.network import NetworkOrder, measure_files
+from spikevideoformer.theory.options import check_options
 from spikevideoformer.theory.projections import (
     DELTAS,
     SCALED_DELTAS,
@@ -87,12 +88,7 @@ def run(
         ValueError: a seed out of range, a model without videos, videos without a model, or what
             `measure_files` raises.
     """
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed is {seed}; give a whole number from 0 to 2^63 - 1")
-    if model is not None and not inputs:
-        raise ValueError("a model was given but no video; give at least one: --model FOLDER VIDEO")
-    if model is None and inputs:
-        raise ValueError(f"got {inputs[0]} but no model; give one: --model FOLDER {inputs[0]}")
+    check_options(seed, model, inputs)
     network = None
     if model is not None:  # first: what can be wrong is said at once
         tell("q and k of the network ...")

@@ -147,6 +147,11 @@ def _splits(config: TrainConfig, index: ClipIndex | None) -> tuple[ClipIndex, Cl
         if config.data is None:
             raise ValueError("no data is given; set --data to the folder of the data set")
         index = read_index(config.data, layout=config.layout, fold=config.fold)
+    if len(index.classes) < 2 and not index.problems:
+        raise ValueError(
+            f"{index.root} has one class only ({', '.join(index.classes) or 'none'}), so there is "
+            "nothing to tell apart; add a folder or label of another class"
+        )
     for split in (config.train_split, config.val_split):
         if split not in ("val", "none") or split in index.splits:
             index.select(split)  # complains of a name that is not there before the long check

@@ -12,18 +12,29 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from spikevideoformer.data.check import Decode
-from spikevideoformer.data.clip import ClipSpec
-from spikevideoformer.data.events import EventChannels
-from spikevideoformer.data.pose_sequence import PoseSpec
-from spikevideoformer.data.segmentation import MaskAugmentation
-from spikevideoformer.data.sequence import SegmentationSpec
-from spikevideoformer.data.transforms import Augmentation
-from spikevideoformer.models.backbone import SpikeMemory, check_spike_memory
-from spikevideoformer.models.config import STRIDE, Readout, preset
+from spikevideoformer.body.smpl_file import require_smpl_file
+from spikevideoformer.data.index import LAYOUTS
+from spikevideoformer.data.sample import check_data_folder, check_layout
+from spikevideoformer.data.sequence_index import SEQUENCE_LAYOUTS
+from spikevideoformer.data.specs import (
+    Augmentation,
+    ClipSpec,
+    Decode,
+    EventChannels,
+    MaskAugmentation,
+    PoseSpec,
+    SegmentationSpec,
+)
+from spikevideoformer.models.config import (
+    STRIDE,
+    Readout,
+    SpikeMemory,
+    check_spike_memory,
+    preset,
+)
+from spikevideoformer.models.folder import read_about
 from spikevideoformer.shapes import AttentionKind, Design
-from spikevideoformer.tasks.pose import PoseLossWeights
-from spikevideoformer.tasks.segmentation import Weighting
+from spikevideoformer.tasks.weights import PoseLossWeights, Weighting
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Cache = Literal["auto", "memory", "off"]
@@ -460,6 +471,30 @@ class TrainConfig:
         ]
 
 
+def check_paths(config: TrainConfig, *, resume: bool) -> None:
+    """Raise ValueError for a folder or file of a run that cannot be used; reads no data.
+
+    Args:
+        config: the run.
+        resume: whether a run that was begun in `config.out` is wanted there.
+    """
+    if not resume and any((config.out / "checkpoints").glob("*.pt")):
+        raise ValueError(
+            f"{config.out} already holds a training run; continue it with --resume, "
+            "or choose another --out"
+        )
+    if config.data is not None:
+        check_data_folder(config.data, "data set")
+    if config.task == "classification":
+        check_layout(config.layout, LAYOUTS)
+    if config.task == "segmentation":
+        check_layout(config.layout, SEQUENCE_LAYOUTS)
+    if config.init_from is not None:
+        read_about(config.init_from)
+    if config.pose.body is not None:
+        require_smpl_file(config.pose.body)
+
+
 def _require(
     config: Any,
     name: str,
@@ -538,8 +573,8 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
                 return value
         elif origin is tuple and isinstance(value, (list, tuple)):
             return tuple(value)  # its class checks what is inside
-        elif origin is Path and isinstance(value, str) and value:
-            return Path(value)
+        elif origin is Path and isinstance(value, (str, Path)) and str(value):
+            return Path(value).expanduser()
         elif origin is float and not isinstance(value, bool) and _is_number(value):
             return float(value)  # 1e-3 without a dot is text to YAML
         elif isinstance(value, bool):

@@ -22,7 +22,7 @@ from spikevideoformer.data.check import Decode
 from spikevideoformer.data.pose import PoseBatch, PoseDataset, collate_poses
 from spikevideoformer.data.pose_index import read_poses, settle_poses
 from spikevideoformer.data.pose_sequence import PoseIndex, PoseSpec, fit_skeleton
-from spikevideoformer.data.sample import split_of_name
+from spikevideoformer.data.sample import listed_split
 from spikevideoformer.models.pose import (
     AbsentSmpl,
     Pose,
@@ -474,7 +474,7 @@ def _splits(config: TrainConfig, index: PoseIndex | None) -> tuple[PoseIndex, Po
     wanted = [config.train_split, val_split]
     for split in wanted:
         index.select(split)  # complains of a name that is not there before the long check
-    parts = {split_of_name(split) for split in wanted}
+    parts = {listed_split(split) for split in wanted}
     # Of the others nothing is wanted, so nothing is looked for.
     index = replace(
         index,

@@ -23,7 +23,7 @@ from spikevideoformer.training.advice import about_training
 from spikevideoformer.training.batches import StepPlan
 from spikevideoformer.training.checkpoint import load_checkpoint
 from spikevideoformer.training.classification import ClassificationTask
-from spikevideoformer.training.config import TrainConfig
+from spikevideoformer.training.config import TrainConfig, check_paths
 from spikevideoformer.training.devices import from_first_process, launch
 from spikevideoformer.training.logs import shortened
 from spikevideoformer.training.loop import Loop
@@ -82,11 +82,7 @@ def train(
         SystemExit: in another process than the first, where that one found the data unusable.
         KeyboardInterrupt: Ctrl-C; the run can be resumed.
     """
-    if not resume and any((config.out / "checkpoints").glob("*.pt")):
-        raise ValueError(
-            f"{config.out} already holds a training run; continue it with --resume, "
-            "or choose another --out"
-        )
+    check_paths(config, resume=resume)
     fabric = launch(device=config.device, devices=config.devices, precision=config.precision)
     if not fabric.is_global_zero:  # what the first process tells need not be told again
         logging.getLogger("spikevideoformer").setLevel(logging.ERROR)
