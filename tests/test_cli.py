@@ -102,6 +102,24 @@ def test_version(svf) -> None:
     assert out.strip().count(".") == 2
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_the_options_of_each_verb(shell: str, svf) -> None:
+    status, script, err = svf("--completion", shell)
+    assert (status, err) == (0, "")
+    for text in (*VERBS, "top-k", "augmentation.flip", "joint_hamming"):
+        assert text in script
+    assert svf(f"--completion={shell}") == (0, script, "")
+    found = shutil.which(shell)
+    if found is not None:
+        subprocess.run([found, "-n"], input=script, text=True, check=True)
+
+
+def test_completion_for_another_shell(svf) -> None:
+    status, out, err = svf("--completion", "cmd")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "bash" in err
+
+
 def test_module_is_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "spikevideoformer", "models", "--json"],

@@ -406,7 +406,9 @@ def the_same_clip_in_both_splits(work: Workplace) -> str:
 
 def list_names_a_missing_file(work: Workplace) -> str:
     shutil.rmtree(work / "data" / "train")
-    work.text("data/splits.csv", "path,label,split\nval/left/0.mp4,left,train\ngone.mp4,right,val\n")
+    work.text(
+        "data/splits.csv", "path,label,split\nval/left/0.mp4,left,train\ngone.mp4,right,val\n"
+    )
     return "splits.csv:3"
 
 
