@@ -66,6 +66,9 @@ class PoseEvaluation:
     loss: float
     result: PoseResult
 
+    def _repr_html_(self) -> str:
+        return self.result._repr_html_()
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts and numbers, ready for JSON."""
         return {"loss": self.loss, **asdict(self.result)}
