@@ -453,7 +453,7 @@ class PoseTracker(VideoPredictor):
         Raises:
             ValueError: as in :meth:`track`.
         """
-        if isinstance(inputs, (str, os.PathLike, np.ndarray, Tensor)):
+        if isinstance(inputs, (str, int, os.PathLike, np.ndarray, Tensor)):
             inputs = [inputs]
         for video in expand_inputs(inputs):
             result: PosePrediction | FailedPrediction

@@ -334,7 +334,7 @@ class VideoPredictor:
         Raises:
             ValueError: wrong arguments, or an array that is no video.
         """
-        if isinstance(inputs, (str, os.PathLike, np.ndarray, Tensor)):
+        if isinstance(inputs, (str, int, os.PathLike, np.ndarray, Tensor)):
             inputs = [inputs]
 
         reading: dict[str, Any] = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
@@ -432,7 +432,7 @@ def path_of(video: VideoPath, frame_rate_hz: float | None) -> str:
             "frame_rate_hz is for arrays; a video file knows its own times, and a folder of images "
             "takes sequence_rate_hz"
         )
-    return os.fspath(video)
+    return str(video) if isinstance(video, int) else os.fspath(video)  # the number of a camera
 
 
 def checked_array(video: VideoArray, frame_rate_hz: float | None) -> tuple[Tensor, float]:

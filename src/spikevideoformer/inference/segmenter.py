@@ -348,7 +348,7 @@ class VideoSegmenter(VideoPredictor):
         Raises:
             ValueError: wrong arguments, or an array that is no video.
         """
-        if isinstance(inputs, (str, os.PathLike, np.ndarray, Tensor)):
+        if isinstance(inputs, (str, int, os.PathLike, np.ndarray, Tensor)):
             inputs = [inputs]
         for video in expand_inputs(inputs):
             result: SegmentationPrediction | FailedPrediction

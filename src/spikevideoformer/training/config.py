@@ -13,9 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from spikevideoformer.body.smpl_file import require_smpl_file
-from spikevideoformer.data.index import LAYOUTS
 from spikevideoformer.data.sample import check_data_folder, check_layout
-from spikevideoformer.data.sequence_index import SEQUENCE_LAYOUTS
 from spikevideoformer.data.specs import (
     Augmentation,
     ClipSpec,
@@ -463,9 +461,13 @@ def check_paths(config: TrainConfig, *, resume: bool) -> None:
         )
     if config.data is not None:
         check_data_folder(config.data, "data set")
-    if config.task == "classification":
+    if config.layout is not None and config.task == "classification":
+        from spikevideoformer.data.index import LAYOUTS
+
         check_layout(config.layout, LAYOUTS)
-    if config.task == "segmentation":
+    if config.layout is not None and config.task == "segmentation":
+        from spikevideoformer.data.sequence_index import SEQUENCE_LAYOUTS
+
         check_layout(config.layout, SEQUENCE_LAYOUTS)
     if config.init_from is not None:
         read_about(config.init_from)
