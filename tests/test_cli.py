@@ -203,6 +203,7 @@ def test_the_home_folder_in_options_and_files(
     assert svf("train", "--data=~/data", "--out=~/run", *SMALL_RUN)[0] == 0
     assert svf("eval", "--model=~/run/model", "--data=~/data", "--out=~/eval")[0] == 0
     assert svf("predict", "--model=~/run/model", "--out=~/predicted", "~/data/val/*/0.mp4")[0] == 0
+    assert svf("train", "--resume", "--out=~/run")[0] == 0
     for path in ("from_file/model", "run/model", "eval/evaluation.json", "predicted/0.svf.mp4"):
         assert (home / path).exists()
     assert not Path("~").exists()

@@ -377,7 +377,7 @@ def _require_above_zero(arguments: Namespace, *names: str) -> None:
 
 def _path(text: str) -> Path:
     """A path as a shell understands it: of --out=~/x no shell makes the home folder."""
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # Path's own raises for unknown users
 
 
 # --- svf demo ------------------------------------------------------------------------------------
@@ -534,7 +534,7 @@ def _train(arguments: Namespace) -> int:
     if file is None and arguments.resume:
         if "out" not in settings:
             raise ValueError("--resume needs --out, the folder of the run to go on with")
-        file = Path(settings["out"]) / "config.yaml"
+        file = _path(settings["out"]) / "config.yaml"
         if not file.is_file():
             raise ValueError(f"{file} is missing: no run to resume; start one without --resume")
     settings = _merged({} if file is None else read_yaml(file), settings)

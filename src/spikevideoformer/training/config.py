@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
@@ -543,7 +544,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         elif origin is tuple and isinstance(value, (list, tuple)):
             return tuple(value)  # its class checks what is inside
         elif origin is Path and isinstance(value, (str, Path)) and str(value):
-            return Path(value).expanduser()
+            return Path(os.path.expanduser(value))
         elif origin is float and not isinstance(value, bool) and _is_number(value):
             return float(value)  # 1e-3 without a dot is text to YAML
         elif isinstance(value, bool):
