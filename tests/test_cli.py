@@ -102,6 +102,24 @@ def test_version(svf) -> None:
     assert out.strip().count(".") == 2
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_the_options_of_each_verb(shell: str, svf) -> None:
+    status, script, err = svf("--completion", shell)
+    assert (status, err) == (0, "")
+    for text in (*VERBS, "top-k", "augmentation.flip", "joint_hamming"):
+        assert text in script
+    assert svf(f"--completion={shell}") == (0, script, "")
+    found = shutil.which(shell)
+    if found is not None:
+        subprocess.run([found, "-n"], input=script, text=True, check=True)
+
+
+def test_completion_for_another_shell(svf) -> None:
+    status, out, err = svf("--completion", "cmd")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "bash" in err
+
+
 def test_module_is_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "spikevideoformer", "models", "--json"],
@@ -185,6 +203,7 @@ def test_the_home_folder_in_options_and_files(
     assert svf("train", "--data=~/data", "--out=~/run", *SMALL_RUN)[0] == 0
     assert svf("eval", "--model=~/run/model", "--data=~/data", "--out=~/eval")[0] == 0
     assert svf("predict", "--model=~/run/model", "--out=~/predicted", "~/data/val/*/0.mp4")[0] == 0
+    assert svf("train", "--resume", "--out=~/run")[0] == 0
     for path in ("from_file/model", "run/model", "eval/evaluation.json", "predicted/0.svf.mp4"):
         assert (home / path).exists()
     assert not Path("~").exists()

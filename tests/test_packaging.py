@@ -34,6 +34,14 @@ def test_import_is_light() -> None:
     assert not loaded_modules("import spikevideoformer") & (HEAVY | {"av"})
 
 
+def test_what_is_public_is_shown() -> None:
+    names = dir(spikevideoformer)
+    assert {name for name in names if not name.startswith("__")} == set(spikevideoformer.__all__)
+    assert names == sorted(names)
+    assert {"__all__", "__version__", "__doc__"} <= set(names)
+    assert spikevideoformer.list_models()
+
+
 def test_help_is_light() -> None:
     code = """
 from spikevideoformer.cli import main

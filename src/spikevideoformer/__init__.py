@@ -70,4 +70,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+    """What is public, and Python's own names."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -142,8 +142,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _parsers(arguments: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
-    """The parser, with the options of the one verb that is used (those of others may be slow)."""
-    first = next((a for a in arguments if not a.startswith("-")), None)
+    """The parser, with the options of the one verb that is used, or of all for a completion."""
+    every = any(a.partition("=")[0] == "--completion" for a in arguments[:1])
+    first = None if every else next((a for a in arguments if not a.startswith("-")), None)
     if first is not None and first not in VERBS:
         near = get_close_matches(first, VERBS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(VERBS)}"
@@ -155,6 +156,12 @@ def _parsers(arguments: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version)
+    parser.add_argument(
+        "--completion",
+        action=_Completion,
+        choices=("bash", "zsh", "fish"),
+        help="print what makes this shell complete options with the tab key (docs/cli.md)",
+    )
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     verb_parsers = {}
     for name, verb in VERBS.items():
@@ -166,7 +173,7 @@ def _parsers(arguments: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        if name == first:
+        if every or name == first:
             verb.options(verb_parser)
             verb_parser.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser, verb_parsers
@@ -180,6 +187,26 @@ class _Version(argparse.Action):
         from spikevideoformer import __version__
 
         print(__version__)
+        parser.exit()
+
+
+class _Completion(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        _namespace: Namespace,
+        values: Any,
+        _option: str | None = None,
+    ) -> None:
+        import shtab
+
+        whole, verb_parsers = _parsers(["--completion"])
+        for verb_parser in verb_parsers.values():
+            for action in verb_parser._actions:
+                is_file = action.type is _path or action.metavar == "PATH"
+                if is_file or action.dest in ("model", "inputs", "videos"):
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own
+        print(shtab.complete(whole, values))
         parser.exit()
 
 
@@ -350,7 +377,7 @@ def _require_above_zero(arguments: Namespace, *names: str) -> None:
 
 def _path(text: str) -> Path:
     """A path as a shell understands it: of --out=~/x no shell makes the home folder."""
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))  # Path's own raises for unknown users
 
 
 # --- svf demo ------------------------------------------------------------------------------------
@@ -500,7 +527,7 @@ def _train(arguments: Namespace) -> int:
     if file is None and arguments.resume:
         if "out" not in settings:
             raise ValueError("--resume needs --out, the folder of the run to go on with")
-        file = Path(settings["out"]) / "config.yaml"
+        file = _path(settings["out"]) / "config.yaml"
         if not file.is_file():
             raise ValueError(f"{file} is missing: no run to resume; start one without --resume")
     settings = merged({} if file is None else read_yaml(file), settings)

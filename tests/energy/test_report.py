@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from html import escape
 
 import pytest
 import torch
@@ -111,6 +112,17 @@ def test_conventions_of_a_network(report: EnergyReport) -> None:
     assert work["paper"].multiplications == report.layers[0].macs  # pixels
     with pytest.raises(ValueError, match="'honest' was not counted; choose one of paper"):
         report.by_convention("honest")
+
+
+def test_in_a_notebook(report: EnergyReport) -> None:
+    line = repr(report)
+    assert line.startswith("EnergyReport(")
+    assert "2 clips of T=" in line
+    assert "; paper " in line
+    assert "\n" not in line
+    html = report._repr_html_()
+    assert html.count("<rect") == len(report.totals)
+    assert escape(str(report)) in html
 
 
 def test_parts_sum_to_the_whole(report: EnergyReport) -> None:

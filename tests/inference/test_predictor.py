@@ -34,6 +34,21 @@ def at_rate(predictor: VideoPredictor, rate_hz: float) -> VideoPredictor:
     )
 
 
+def test_repr_says_what_it_is(predictor: VideoPredictor) -> None:
+    assert repr(predictor) == (
+        "VideoPredictor(classification, 6 classes: wave, jump, run, ...; 4 frames of 32 pixels; "
+        f"{predictor.model.num_parameters():,} parameters; engine exact on cpu)"
+    )
+
+
+def test_cameras_are_not_read_yet(predictor: VideoPredictor) -> None:
+    with pytest.raises(VideoError, match=r"^0: cameras are not read yet; record a video first"):
+        predictor.predict(0)  # type: ignore[arg-type]
+    (failure,) = predictor.predict_many(0)  # type: ignore[arg-type]
+    assert isinstance(failure, FailedPrediction)
+    assert failure.reason.startswith("cameras are not read yet")
+
+
 def test_result_of_a_whole_video(predictor: VideoPredictor, video_folder: Path) -> None:
     result = predictor.predict(video_folder / "two.mkv", top_k=3)
     assert result.path == str(video_folder / "two.mkv")

@@ -29,7 +29,17 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_hub")
 @pytest.mark.parametrize(
     "name",
-    ["nowhere", "a/b/c", "./owner/name", "../name", "/owner/name", "~/name", "owner/", "here/name"],
+    [
+        "nowhere",
+        "a/b/c",
+        "./owner/name",
+        "../name",
+        "/owner/name",
+        "~/name",
+        "~nobody-of-that-name/m",
+        "owner/",
+        "here/name",
+    ],
 )
 def test_paths_that_are_not_there(name: str) -> None:
     Path("here").mkdir()

@@ -202,6 +202,21 @@ class EnergyReport:
                 writer.writerow([form, *values, *cost])
         return out.getvalue()
 
+    def __repr__(self) -> str:
+        T, C, H, W = self.clip
+        energies = ", ".join(f"{t.convention} {_sig(t.energy_mj)} mJ" for t in self.totals[:2])
+        return (
+            f"EnergyReport({self.model}, {self.clips} clips of T={T} frames of {C}x{H}x{W}; "
+            f"{energies}; print it for the tables)"
+        )
+
+    def _repr_html_(self) -> str:
+        from spikevideoformer import notebook
+
+        rows = [(total.convention, total.energy_mj) for total in self.totals]
+        drawing = notebook.bars(rows, show=lambda mj: f"{_sig(mj)} mJ", caption="energy of a clip")
+        return notebook.card(repr(self), drawing, notebook.text(str(self)))
+
     def __str__(self) -> str:
         return "\n\n".join(self._sections())
 

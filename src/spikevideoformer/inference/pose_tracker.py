@@ -30,6 +30,7 @@ from spikevideoformer.body.skeleton import BodyModel, Skeleton
 from spikevideoformer.body.smpl import SmplBody
 from spikevideoformer.data.pose import MOST_SIDE, Square, event_input, picture_input
 from spikevideoformer.data.pose_sequence import PoseSpec
+from spikevideoformer.data.sample import one_line
 from spikevideoformer.data.video import (
     SEQUENCE_RATE_HZ,
     DecodeLimits,
@@ -45,8 +46,10 @@ from spikevideoformer.inference.predictor import (
     FailedPrediction,
     Precision,
     VideoPredictor,
+    about_run,
     checked_array,
     path_of,
+    rate_curve,
 )
 from spikevideoformer.inference.segmenter import Tell, array_frames
 from spikevideoformer.models.pose import AbsentSmpl, focal_of_view, pose_from_output
@@ -134,6 +137,25 @@ class PosePrediction:
     firing_rate: float | None
     firing_rate_per_frame: tuple[float, ...] | None = field(repr=False)
     engine: str
+
+    def __repr__(self) -> str:
+        about = about_run(self.duration_s, self.firing_rate, self.engine)
+        size = f"{len(self.timestamps_s)} frames of {len(self.joint_names)} joints"
+        return one_line(f"PosePrediction({self.path!r}, {size}, {about})")
+
+    def _repr_html_(self) -> str:
+        from spikevideoformer import notebook
+
+        middle = len(self.timestamps_s) // 2
+        return notebook.card(
+            repr(self),
+            notebook.skeleton(
+                self.joints[middle, :, :2].tolist(),
+                self.parents,
+                caption=f"seen from the camera, at {self.timestamps_s[middle]:.2f} s",
+            ),
+            rate_curve(self.timestamps_s, self.firing_rate_per_frame),
+        )
 
     @property
     def frame_rate_hz(self) -> float:
@@ -431,7 +453,7 @@ class PoseTracker(VideoPredictor):
         Raises:
             ValueError: as in :meth:`track`.
         """
-        if isinstance(inputs, (str, os.PathLike, np.ndarray, Tensor)):
+        if isinstance(inputs, (str, int, os.PathLike, np.ndarray, Tensor)):
             inputs = [inputs]
         for video in expand_inputs(inputs):
             result: PosePrediction | FailedPrediction

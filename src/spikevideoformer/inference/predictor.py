@@ -25,6 +25,7 @@ from torch import Tensor
 
 from spikevideoformer.data.clip import Clip, ClipSpec
 from spikevideoformer.data.pose_sequence import PoseSpec
+from spikevideoformer.data.sample import one_line
 from spikevideoformer.data.sequence import SegmentationSpec
 from spikevideoformer.data.transforms import eval_transform
 from spikevideoformer.data.video import (
@@ -102,9 +103,39 @@ class PredictionResult:
     distance: float | None = None
     unlike_training: bool | None = None
 
+    def __repr__(self) -> str:
+        labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in self.labels[:3])
+        about = about_run(self.duration_s, self.firing_rate, self.engine)
+        return one_line(f"PredictionResult({self.path!r}, {labels}, {about})")
+
+    def _repr_html_(self) -> str:
+        from spikevideoformer import notebook
+
+        labels = [(label.name, label.probability) for label in self.labels]
+        return notebook.card(
+            repr(self),
+            notebook.bars(labels, show="{:.1%}".format, largest=1.0, caption="probability"),
+            rate_curve(self.timestamps_s, self.firing_rate_per_frame),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
+
+
+def about_run(duration_s: float, firing_rate: float | None, engine: str) -> str:
+    """What all predictions say of themselves, in a few words."""
+    rate = "" if firing_rate is None else f"firing rate {firing_rate:.3f}, "
+    return f"{duration_s:.2f} s, {rate}engine {engine}"
+
+
+def rate_curve(timestamps_s: Sequence[float], rates: Sequence[float] | None) -> str:
+    """Firing rates over time for a notebook; nothing for a network without spikes."""
+    from spikevideoformer import notebook
+
+    if not rates:
+        return ""
+    return notebook.curve(timestamps_s, rates, caption="firing rate, spikes per neuron and frame")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +216,17 @@ class VideoPredictor:
         self._run_network = self._run_model
         if self.engine in ("exact", "int8"):
             self._run_network = InferenceEngine(self.model, precision=self.engine).run
+
+    def __repr__(self) -> str:
+        what = "joints" if self.task == "pose" else "classes"
+        names = ", ".join(self.classes[:3]) + (", ..." if len(self.classes) > 3 else "")
+        side = getattr(self.clip, "size", None) or getattr(self.clip, "short_side", None)
+        pixels = "whole pictures" if side is None else f"{side} pixels"
+        return one_line(
+            f"{type(self).__name__}({self.task}, {len(self.classes)} {what}: {names}; "
+            f"{self.clip.frames} frames of {pixels}; {self.model.num_parameters():,} parameters; "
+            f"engine {self.engine} on {self.device})"
+        )
 
     @classmethod
     def from_pretrained(
@@ -299,7 +341,7 @@ class VideoPredictor:
         Raises:
             ValueError: wrong arguments, or an array that is no video.
         """
-        if isinstance(inputs, (str, os.PathLike, np.ndarray, Tensor)):
+        if isinstance(inputs, (str, int, os.PathLike, np.ndarray, Tensor)):
             inputs = [inputs]
 
         reading: dict[str, Any] = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
@@ -404,7 +446,7 @@ def path_of(video: VideoPath, frame_rate_hz: float | None) -> str:
             "frame_rate_hz is for arrays; a video file knows its own times, and a folder of images "
             "takes sequence_rate_hz"
         )
-    return os.fspath(video)
+    return str(video) if isinstance(video, int) else os.fspath(video)  # the number of a camera
 
 
 def checked_array(video: VideoArray, frame_rate_hz: float | None) -> tuple[Tensor, float]:

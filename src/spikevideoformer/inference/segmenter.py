@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from spikevideoformer.data.masks import distinct_palette
+from spikevideoformer.data.sample import one_line
 from spikevideoformer.data.sequence import IGNORED, SegmentationSpec
 from spikevideoformer.data.transforms import picture_input
 from spikevideoformer.data.video import (
@@ -38,8 +39,10 @@ from spikevideoformer.inference.predictor import (
     FailedPrediction,
     Precision,
     VideoPredictor,
+    about_run,
     checked_array,
     path_of,
+    rate_curve,
 )
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.models.tiling import class_scores, upsampled_classes
@@ -103,6 +106,28 @@ class SegmentationPrediction:
     firing_rate: float | None
     firing_rate_per_frame: tuple[float, ...] | None = field(repr=False)
     engine: str
+
+    def __repr__(self) -> str:
+        largest = sorted(zip(self.mean_area.tolist(), self.classes, strict=True), reverse=True)[:3]
+        shares = ", ".join(f"{name} {share:.1%}" for share, name in largest if share > 0)
+        about = about_run(self.duration_s, self.firing_rate, self.engine)
+        frames = f"{len(self.timestamps_s)} frames"
+        return one_line(f"SegmentationPrediction({self.path!r}, {shares}, {frames}, {about})")
+
+    def _repr_html_(self) -> str:
+        from spikevideoformer import notebook
+
+        return notebook.card(
+            repr(self),
+            notebook.areas(
+                self.timestamps_s,
+                self.area.tolist(),
+                self.classes,
+                distinct_palette(len(self.classes)),
+                caption="share of the pixels, by class",
+            ),
+            rate_curve(self.timestamps_s, self.firing_rate_per_frame),
+        )
 
     def to_dict(self, *, areas: bool = True) -> dict[str, Any]:
         """Plain values for JSON: all but the masks, areas by class name to six digits.
@@ -323,7 +348,7 @@ class VideoSegmenter(VideoPredictor):
         Raises:
             ValueError: wrong arguments, or an array that is no video.
         """
-        if isinstance(inputs, (str, os.PathLike, np.ndarray, Tensor)):
+        if isinstance(inputs, (str, int, os.PathLike, np.ndarray, Tensor)):
             inputs = [inputs]
         for video in expand_inputs(inputs):
             result: SegmentationPrediction | FailedPrediction

@@ -23,7 +23,7 @@ def local_folder(folder_or_hub_id: str | os.PathLike[str]) -> Path:
         ValueError: no such folder, and no such model of the hub.
     """
     name = os.fspath(folder_or_hub_id)
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))
     if folder.is_dir():
         return folder
     if folder.exists():

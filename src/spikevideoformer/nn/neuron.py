@@ -150,6 +150,23 @@ class FiringRates:
 
     per_frame: dict[str, Tensor] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        means = self.mean
+        if not means:
+            return "FiringRates(no neuron has fired in a forward pass)"
+        low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
+        return (
+            f"FiringRates({len(means)} layers, mean {sum(means.values()) / len(means):.3f}, from "
+            f"{means[low]:.3f} ({low}) to {means[high]:.3f} ({high}))"
+        )
+
+    def _repr_html_(self) -> str:
+        from spikevideoformer import notebook
+
+        rows = list(self.mean.items())
+        caption = "spikes per neuron and frame, by layer"
+        return notebook.card(repr(self), notebook.bars(rows, show="{:.3f}".format, caption=caption))
+
     @property
     def mean(self) -> dict[str, float]:
         """Mean over frames and clips of each layer of neurons."""

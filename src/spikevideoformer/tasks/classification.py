@@ -77,6 +77,22 @@ class ClassificationResult:
     class_accuracy: tuple[float | None, ...]
     confusion: tuple[tuple[int, ...], ...]
 
+    def __repr__(self) -> str:
+        return (
+            f"ClassificationResult(top-1 {self.top1:.1%}, top-5 {self.top5:.1%} of {self.clips} "
+            f"videos, {len(self.classes)} classes, loss {self.loss:.3f} nats)"
+        )
+
+    def _repr_html_(self) -> str:
+        from spikevideoformer import notebook
+
+        shares = zip(self.classes, self.class_accuracy, strict=True)
+        rows = [(name, share) for name, share in shares if share is not None]
+        drawing = notebook.bars(
+            rows, show="{:.1%}".format, largest=1.0, caption="top-1 within each class"
+        )
+        return notebook.card(repr(self), drawing)
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain lists, dicts and numbers, ready for JSON."""
         return {

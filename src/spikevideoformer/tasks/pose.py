@@ -307,6 +307,23 @@ class PoseResult:
     joints: dict[str, PoseScores]
     actions: dict[str, PoseScores]
 
+    def __repr__(self) -> str:
+        def text(value: float | None) -> str:
+            return "unknown" if value is None else f"{value:.1f} mm"
+
+        return (
+            f"PoseResult(MPJPE {text(self.overall.mpjpe_mm)}, PA-MPJPE "
+            f"{text(self.overall.pa_mpjpe_mm)} of {self.frames} frames, {len(self.joints)} joints)"
+        )
+
+    def _repr_html_(self) -> str:
+        from spikevideoformer import notebook
+
+        errors = ((name, scores.mpjpe_mm) for name, scores in self.joints.items())
+        rows = [(name, error) for name, error in errors if error is not None]
+        drawing = notebook.bars(rows, show="{:.1f} mm".format, caption="MPJPE of each joint")
+        return notebook.card(repr(self), drawing)
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts and numbers, ready for JSON."""
         return asdict(self)

@@ -271,6 +271,22 @@ class SegmentationResult:
     mvc8: float | None
     mvc16: float | None
 
+    def __repr__(self) -> str:
+        return (
+            f"SegmentationResult(mIoU {self.miou:.1%}, pixel accuracy {self.pixel_accuracy:.1%} of "
+            f"{self.frames} frames, {len(self.classes)} classes)"
+        )
+
+    def _repr_html_(self) -> str:
+        from spikevideoformer import notebook
+
+        shares = zip(self.classes, self.class_iou, strict=True)
+        rows = [(name, iou) for name, iou in shares if iou is not None]
+        drawing = notebook.bars(
+            rows, show="{:.1%}".format, largest=1.0, caption="IoU of each class"
+        )
+        return notebook.card(repr(self), drawing)
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain lists, dicts and numbers, ready for JSON."""
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
@@ -13,9 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from spikevideoformer.body.smpl_file import require_smpl_file
-from spikevideoformer.data.index import LAYOUTS
 from spikevideoformer.data.sample import check_data_folder, check_layout
-from spikevideoformer.data.sequence_index import SEQUENCE_LAYOUTS
 from spikevideoformer.data.specs import (
     Augmentation,
     ClipSpec,
@@ -485,9 +484,13 @@ def check_paths(config: TrainConfig, *, resume: bool) -> None:
         )
     if config.data is not None:
         check_data_folder(config.data, "data set")
-    if config.task == "classification":
+    if config.layout is not None and config.task == "classification":
+        from spikevideoformer.data.index import LAYOUTS
+
         check_layout(config.layout, LAYOUTS)
-    if config.task == "segmentation":
+    if config.layout is not None and config.task == "segmentation":
+        from spikevideoformer.data.sequence_index import SEQUENCE_LAYOUTS
+
         check_layout(config.layout, SEQUENCE_LAYOUTS)
     if config.init_from is not None:
         read_about(config.init_from)
@@ -574,7 +577,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         elif origin is tuple and isinstance(value, (list, tuple)):
             return tuple(value)  # its class checks what is inside
         elif origin is Path and isinstance(value, (str, Path)) and str(value):
-            return Path(value).expanduser()
+            return Path(os.path.expanduser(value))
         elif origin is float and not isinstance(value, bool) and _is_number(value):
             return float(value)  # 1e-3 without a dot is text to YAML
         elif isinstance(value, bool):

@@ -71,6 +71,9 @@ class PoseEvaluation:
     result: PoseResult
     variation: float | None = None
 
+    def _repr_html_(self) -> str:
+        return self.result._repr_html_()
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts and numbers, ready for JSON."""
         return {"loss": self.loss, "variation": self.variation, **asdict(self.result)}
