@@ -31,6 +31,7 @@ from spikevideoformer.data.index import ClipIndex, read_index
 from spikevideoformer.data.synthetic import write_interaction_clips
 from spikevideoformer.data.transforms import Augmentation
 from spikevideoformer.data.video import read_clip
+from spikevideoformer.figures import legend_above
 from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.training import TrainConfig, evaluate, train
@@ -172,7 +173,7 @@ def plot(
     axis.axvline(1 / len(classes), color="#888888", linestyle="--", label="chance")
     axis.set(yticks=range(len(rows)), yticklabels=list(rows), xlim=(0, 1), xlabel="accuracy")
     axis.set_title("five folds by subject: mean, 95 % interval, each fold")
-    axis.legend(loc="lower right")
+    legend_above(axis)
     figure.savefig(out / "results.png", dpi=120)
 
     figure, axis = plt.subplots(figsize=(4.6, 4), layout="constrained")

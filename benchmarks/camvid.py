@@ -31,6 +31,7 @@ from spikevideoformer.data.masks import read_mask
 from spikevideoformer.data.segmentation import SegmentationDataset
 from spikevideoformer.data.sequence import IGNORED, SequenceIndex
 from spikevideoformer.data.sequence_index import read_sequences
+from spikevideoformer.figures import axis_from_zero, epoch_axis
 from spikevideoformer.files import save_figure, write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.segmentation import SegmentationMetrics, SegmentationResult
@@ -184,11 +185,13 @@ def draw(baseline: SegmentationResult, found: dict[str, dict[str, Any]], path: P
                 alpha=0.9 if seed == "0" else 0.5,
             )
     left.axhline(baseline.miou, color="black", linestyle="--", linewidth=1)
-    left.text(1, baseline.miou + 0.004, "most frequent class per pixel position", fontsize=8)
-    left.set(xlabel="epoch", ylabel="validation mIoU", ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="validation loss (nats)", ylim=(0, None))
-    left.legend(fontsize=8, loc="lower right")
+    left.text(1.05, baseline.miou + 0.004, "most frequent class per pixel position", fontsize=8)
+    left.set(ylabel="validation mIoU")
+    right.set(ylabel="validation loss (nats)")
+    figure.legend(loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     for panel in (left, right):
+        axis_from_zero(panel)
+        epoch_axis(panel, max(row["epoch"] for e in found.values() for row in e["history"]))
         panel.grid(alpha=0.3)
     save_figure(figure, path)
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.synthetic import DIRECTIONS, render_direction, write_direction_clips
 from spikevideoformer.data.transforms import Augmentation, eval_transform
+from spikevideoformer.figures import axis_from_zero, epoch_axis, legend_above
 from spikevideoformer.files import write_text
 from spikevideoformer.models.config import ModelConfig, list_models
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
@@ -135,7 +136,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
             axes[1].plot(case["losses"], color=colours[rule], alpha=0.7)
     axes[0].set(title="gradient norm per stage, six presets", xlabel="resolution of the stage")
     axes[1].set(title="eight clips again and again, six presets", xlabel="step", ylabel="loss")
-    axes[1].set_ylim(0, 2)
+    axes[1].set(xlim=(0, None))
+    axis_from_zero(axes[1])
     for rule, rows in result["curves"].items():
         axes[2].plot(
             [r["epoch"] for r in rows],
@@ -145,8 +147,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
             label=rule,
         )
     axes[2].axhline(1 / len(DIRECTIONS), color="#888888", linestyle="--", label="chance")
-    axes[2].set(title="directions, nano: validation top-1", xlabel="epoch", ylim=(0, 1))
-    axes[2].legend()
+    axes[2].set(title="directions, nano: validation top-1", ylim=(0, 1))
+    epoch_axis(axes[2], max(len(rows) for rows in result["curves"].values()))
+    legend_above(axes[2], 3)
     figure.savefig(path, dpi=110)
 
 

@@ -43,7 +43,6 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.data.dataset import ClipDataset
@@ -52,6 +51,7 @@ from spikevideoformer.data.pose import PoseDataset
 from spikevideoformer.data.pose_index import read_poses
 from spikevideoformer.data.pose_sequence import PoseIndex, PoseSpec
 from spikevideoformer.demo.pose import mean_pose
+from spikevideoformer.figures import axis_from_zero, epoch_axis, legend_above
 from spikevideoformer.files import save_figure, write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.pose import PoseResult
@@ -250,13 +250,14 @@ def draw(constant: dict[str, PoseResult], found: dict[str, dict[str, Any]], path
         )
     mean = constant["pose"].overall.pa_mpjpe_mm
     left.axhline(mean, color="black", linestyle="--", linewidth=1)
-    left.text(1, mean, "mean pose", fontsize=8, va="bottom")
-    left.set(xlabel="epoch", ylabel="validation PA-MPJPE, mm", ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="validation top-1", ylim=(0, None))
+    left.text(1.05, mean, "mean pose", fontsize=8, va="bottom")
+    left.set(ylabel="validation PA-MPJPE, mm")
+    axis_from_zero(left)
+    right.set(ylabel="validation top-1", ylim=(0, 1))
     for panel in (left, right):
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        epoch_axis(panel, max(row["epoch"] for e in found.values() for row in e["history"]))
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=8)
+        legend_above(panel)
     save_figure(figure, path)
 
 

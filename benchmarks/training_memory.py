@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from spikevideoformer.figures import legend_above
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn import attention, neuron
 from spikevideoformer.ops.batch_norm_lif import batch_norm_lif_reference
@@ -188,7 +189,7 @@ def plot(results: list[dict[str, Any]], path: Path, title: str) -> None:
     axes.set_ylabel("peak memory of a training step, MiB")
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    axes.legend()
+    legend_above(axes)
     figure.savefig(path, dpi=150)
 
 

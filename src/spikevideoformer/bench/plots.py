@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from spikevideoformer.bench.results import Measurement
+from spikevideoformer.figures import axis_from_zero, legend_above
 from spikevideoformer.files import save_figure
 
 
@@ -77,8 +78,8 @@ def plot_growth(measurements: Sequence[Measurement], axis: str, path: Path) -> b
         panel.set_xscale("log", base=2)
         panel.set_xticks(ticks, [str(t) for t in ticks])
         panel.set(xlabel="frames T" if axis == "T" else "clips in a batch", ylabel=unit)
-        panel.set_ylim(bottom=0)
+        axis_from_zero(panel)
         panel.grid(alpha=0.3)
-        panel.legend()
+        legend_above(panel, 2)
     save_figure(figure, path)
     return True

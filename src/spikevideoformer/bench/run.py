@@ -18,6 +18,7 @@ from spikevideoformer.bench.plots import plot_growth, plot_ratios
 from spikevideoformer.bench.results import BenchResult, Measurement, format_markdown, format_table
 from spikevideoformer.bench.rows import ROWS, RowSpec
 from spikevideoformer.bench.timing import NoPeakError
+from spikevideoformer.machine import processor
 
 __all__ = ["ROWS", "format_table", "run"]
 
@@ -123,7 +124,7 @@ def describe_machine() -> dict[str, Any]:
     """What the numbers hold for."""
     about: dict[str, Any] = {
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load_before": os.getloadavg()[0],
@@ -139,15 +140,6 @@ def describe_machine() -> dict[str, Any]:
     if torch.cuda.is_available():
         about["gpu"] = torch.cuda.get_device_name()
     return about
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.is_file():
-        for line in path.read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def write(result: BenchResult, out: Path) -> list[Path]:

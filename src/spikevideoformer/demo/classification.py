@@ -7,7 +7,6 @@ the next, which therefore should not rise above chance. The first of them is the
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,10 +16,10 @@ from typing import Literal
 from spikevideoformer.data.index import read_index
 from spikevideoformer.data.synthetic import FRAMES, SIZE, write_direction_clips
 from spikevideoformer.data.transforms import Augmentation
-from spikevideoformer.demo.report import picture, share, stage
+from spikevideoformer.demo.report import learning_curves, next_commands, share, stage
 from spikevideoformer.files import write_text
 from spikevideoformer.inference.annotate import write_annotated
-from spikevideoformer.inference.page import STYLE, inline
+from spikevideoformer.inference.document import document, picture, player, table
 from spikevideoformer.inference.predictor import PredictionResult, VideoPredictor
 from spikevideoformer.tasks.classification import ClassificationResult
 from spikevideoformer.training import TrainConfig, train
@@ -160,19 +159,22 @@ def _report(
     minutes: float,
 ) -> str:
     """One HTML page with pictures and videos inside it."""
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td>{share(a)}{share(b)}</tr>"
-        for name, a, b in zip(
-            joint.classes, joint.class_accuracy, spatial.class_accuracy, strict=True
-        )
-    )
-    curves = "".join(
-        picture(out / design / "learning_curves.png", f"{title}: learning curves")
-        for design, title in (("joint", "Joint"), ("spatial_only", "Spatial only"))
-    )
+    chance = share(1 / len(joint.classes))
+    rows = [
+        ("top-1", share(joint.top1), share(spatial.top1)),
+        ("chance", chance, chance),
+        *(
+            (name, share(a), share(b))
+            for name, a, b in zip(
+                joint.classes, joint.class_accuracy, spatial.class_accuracy, strict=True
+            )
+        ),
+    ]
+    clips = len(read_index(out / "clips", split="train").samples)
+    designs = (("joint", "Joint"), ("spatial_only", "Spatial only"))
     matrices = "".join(
         picture(out / design / "confusion.png", f"{title}: confusion matrix")
-        for design, title in (("joint", "Joint"), ("spatial_only", "Spatial only"))
+        for design, title in designs
     )
     videos = "".join(_video(one) for one in used)
     spiking = used[0].result.firing_rate is not None
@@ -180,32 +182,28 @@ def _report(
     if spiking:
         kind = " spiking"
         rates = ", and the mean\nfiring rate of all layers of neurons at each frame"
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>SpikeVideoFormer demo</title>
-<meta name="viewport" content="width=device-width"><style>{STYLE}</style>
-<h1>SpikeVideoFormer demo</h1>
-<p>A small{kind} network learned {len(joint.classes)} kinds of motion from clips that were made
-for this demo. The class of a clip lies in its motion alone, so a network that forgets each frame
-before the next cannot tell it: that is the spatial-only design.</p>
-<table>
-<tr><th>validation, {joint.clips} clips</th><th>joint space-time</th><th>spatial only</th></tr>
-<tr><td><b>top-1</b></td>{share(joint.top1)}{share(spatial.top1)}</tr>
-<tr><td>chance</td>{share(1 / len(joint.classes))}{share(1 / len(joint.classes))}</tr>
-{rows}</table>
-<h2>Training</h2><div class="row">{curves}</div><div class="row">{matrices}</div>
-<h2>Predictions of the joint network on video files</h2><div class="row">{videos}</div>
-<p>The band under each clip shows the most probable classes and the best label over time{rates}.</p>
-<p>Made in {minutes:.1f} minutes. The trained model is the folder
-<code>{html.escape(str(out / "joint" / "model"))}</code>.</p></html>
-"""
+    parts = [
+        f"""<p>A small{kind} network learned {len(joint.classes)} kinds of motion from clips that
+were made for this demo. The class of a clip lies in its motion alone, so a network that forgets
+each frame before the next cannot tell it: that is the spatial-only design.</p>""",
+        table([f"validation, {joint.clips} clips", "joint space-time", "spatial only"], rows),
+        "<h2>Training</h2>",
+        *(
+            learning_curves(out / design, clips, f"{title}: learning curves")
+            for design, title in designs
+        ),
+        f'<div class="row">{matrices}</div>',
+        "<h2>Predictions of the joint network on video files</h2>",
+        f'<div class="videos">{videos}</div>',
+        f"""<p>The band under each clip shows the most probable classes and the best label over
+time{rates}.</p>""",
+        next_commands(out / "joint" / "model", out / "joint"),
+        f"<p>Made in {minutes:.1f} minutes.</p>",
+    ]
+    return document("SpikeVideoFormer demo", parts)
 
 
 def _video(one: Used) -> str:
     best = one.result.labels[0]
-    verdict = "" if best.name == one.truth else ' class="wrong"'
-    source = inline(one.annotated.read_bytes(), "video/mp4")
-    return (
-        f'<figure><video src="{source}" controls loop muted></video>'
-        f"<figcaption{verdict}>{html.escape(one.truth)}, recognised as {html.escape(best.name)} "
-        f"({best.probability:.0%})</figcaption></figure>"
-    )
+    caption = f"{one.truth}, recognised as {best.name} ({best.probability:.0%})"
+    return player(one.annotated, caption, wrong=best.name != one.truth)

@@ -7,7 +7,6 @@ them, and is then used on video files. Beside it stands the mean pose of the tra
 
 from __future__ import annotations
 
-import html
 import json
 import time
 from collections.abc import Callable
@@ -25,9 +24,9 @@ from spikevideoformer.data.pose_index import read_poses
 from spikevideoformer.data.pose_sequence import PoseIndex, PoseSequence, PoseSpec
 from spikevideoformer.data.render import RenderSpec, write_motion_clips
 from spikevideoformer.data.transforms import to_pictures
-from spikevideoformer.demo.report import picture, stage
+from spikevideoformer.demo.report import learning_curves, next_commands, stage
 from spikevideoformer.files import save_figure, write_text
-from spikevideoformer.inference.page import STYLE, inline
+from spikevideoformer.inference.document import document, picture, player, table
 from spikevideoformer.inference.pose_tracker import PoseTracker
 from spikevideoformer.inference.skeleton_video import draw_bones, side_views, write_overlay
 from spikevideoformer.models.pose import mean_rotations
@@ -134,7 +133,9 @@ def run_pose_demo(
         videos = _predict(model, shown.sequences, out)
     with stage(tell, "4/4 writing the report"):
         minutes = (time.monotonic() - begin_s) / 60
-        write_text(out / "report.html", _report(out, evaluation.result, mean, videos, minutes))
+        trained_on = len(index.select("train").sequences)
+        report = _report(out, trained_on, evaluation.result, mean, videos, minutes)
+        write_text(out / "report.html", report)
     return "\n".join(
         [
             f"network:             {_errors(evaluation.result.overall)} of "
@@ -247,51 +248,44 @@ def _errors(scores: PoseScores) -> str:
 
 
 def _report(
-    out: Path, result: PoseResult, mean: PoseResult, videos: list[Path], minutes: float
+    out: Path,
+    clips: int,
+    result: PoseResult,
+    mean: PoseResult,
+    videos: list[Path],
+    minutes: float,
 ) -> str:
     """One HTML page with pictures and videos inside it."""
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td>{_cells(scores)}{_cells(mean.actions[name])}</tr>"
-        for name, scores in result.actions.items()
-    )
-    sheet = picture(out / "poses.png", "Frames of validation clips")
-    curves = picture(out / "run" / "learning_curves.png", "Learning curves")
-    errors = picture(out / "run" / "errors.png", "Errors by joint and action")
-    players = "".join(_video(path) for path in videos)
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>SpikeVideoFormer demo: pose</title>
-<meta name="viewport" content="width=device-width"><style>{STYLE}</style>
-<h1>SpikeVideoFormer demo: pose</h1>
-<p>A small spiking network learned to find {len(result.joints)} joints of a body in space, in every
-frame of clips that were rendered for this demo. The validation clips show the same
-{len(result.actions)} kinds of motion at other speeds, by other bodies before other cameras.</p>
-<table>
-<tr><th>{result.frames} validation frames</th><th>network: MPJPE</th><th>PA-MPJPE</th>
-<th>mean pose: MPJPE</th><th>PA-MPJPE</th></tr>
-<tr><td><b>all</b></td>{_cells(result.overall)}{_cells(mean.overall)}</tr>
-{rows}</table>
-<p>MPJPE is the mean distance of the joints, the hips brought to one place; PA-MPJPE is the same
-after turning, scaling and moving each pose for the best. The mean pose is that of the training
-motions, which is the same in every frame.</p>
-<h2>Truth and prediction</h2><div class="row">{sheet}</div>
-<h2>Training</h2><div class="row">{curves}</div><div class="row">{errors}</div>
-<h2>Video files with predicted skeletons</h2><div class="row">{players}</div>
-<p>The network sees a square around the person, which it is told. Bones of the left side are blue,
-those of the right side orange.</p>
-<p>Made in {minutes:.1f} minutes. The trained model is the folder
-<code>{html.escape(str(out / "run" / "model"))}</code>.</p></html>
-"""
+    rows = [
+        ("all", *_cells(result.overall), *_cells(mean.overall)),
+        *(
+            (name, *_cells(scores), *_cells(mean.actions[name]))
+            for name, scores in result.actions.items()
+        ),
+    ]
+    head = ("network: MPJPE", "PA-MPJPE", "mean pose: MPJPE", "PA-MPJPE")
+    players = "".join(player(path, path.stem) for path in videos)
+    parts = [
+        f"""<p>A small spiking network learned to find {len(result.joints)} joints of a body in
+space, in every frame of clips that were rendered for this demo. The validation clips show the same
+{len(result.actions)} kinds of motion at other speeds, by other bodies before other cameras.</p>""",
+        table([f"{result.frames} validation frames", *head], rows),
+        """<p>MPJPE is the mean distance of the joints, the hips brought to one place; PA-MPJPE is
+the same after turning, scaling and moving each pose for the best. The mean pose is that of the
+training motions, which is the same in every frame.</p>""",
+        "<h2>Truth and prediction</h2>",
+        picture(out / "poses.png", "Frames of validation clips"),
+        "<h2>Training</h2>",
+        learning_curves(out / "run", clips),
+        picture(out / "run" / "errors.png", "Errors by joint and action"),
+        f'<h2>Video files with predicted skeletons</h2><div class="videos">{players}</div>',
+        """<p>The network sees a square around the person, which it is told. Bones of the left side
+are blue, those of the right side orange.</p>""",
+        next_commands(out / "run" / "model", out / "run"),
+        f"<p>Made in {minutes:.1f} minutes.</p>",
+    ]
+    return document("SpikeVideoFormer demo: pose", parts)
 
 
-def _cells(scores: PoseScores) -> str:
-    return "".join(
-        f'<td class="number">{value:.0f} mm</td>' for value in (scores.mpjpe_mm, scores.pa_mpjpe_mm)
-    )
-
-
-def _video(path: Path) -> str:
-    source = inline(path.read_bytes(), "video/mp4")
-    return (
-        f'<figure><video src="{source}" controls loop muted></video>'
-        f"<figcaption>{html.escape(path.stem)}</figcaption></figure>"
-    )
+def _cells(scores: PoseScores) -> tuple[str, str]:
+    return f"{scores.mpjpe_mm:.0f} mm", f"{scores.pa_mpjpe_mm:.0f} mm"

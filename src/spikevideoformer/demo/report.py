@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import html
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spikevideoformer.inference.page import inline
+from spikevideoformer.inference.document import picture, table
+from spikevideoformer.machine import machine
+from spikevideoformer.training import TrainConfig
 
 
 @contextmanager
@@ -20,11 +25,90 @@ def stage(tell: Callable[[str], None], name: str) -> Iterator[None]:
 
 
 def share(value: float | None) -> str:
-    """A table cell with a percentage; an empty one for None."""
-    return f'<td class="number">{"" if value is None else f"{value:.1%}"}</td>'
+    """A percentage; empty for None."""
+    return "" if value is None else f"{value:.1%}"
 
 
-def picture(path: Path, caption: str) -> str:
-    """A PNG file with a caption, inside the page."""
-    source = inline(path.read_bytes(), "image/png")
-    return f'<figure><img src="{source}" alt=""><figcaption>{caption}</figcaption></figure>'
+def learning_curves(run: Path, clips: int, caption: str = "Learning curves") -> str:
+    """The learning curves of a run, and beside them what learned how long.
+
+    Args:
+        run: its folder.
+        clips: that it trained on.
+        caption: of the curves.
+    """
+    curves = picture(run / "learning_curves.png", caption)
+    return f'<div class="row">{curves}{table([], training_facts(run, clips))}</div>'
+
+
+def training_facts(run: Path, clips: int) -> list[tuple[str, str]]:
+    """Model, clips, epochs, steps, minutes and machine of a run, each a name and a text.
+
+    Minutes are those of training steps in all sessions of the run, without validation.
+
+    Args:
+        run: its folder.
+        clips: that it trained on.
+    """
+    config = TrainConfig.from_yaml(run / "config.yaml")
+    with (run / "metrics.csv").open(newline="") as file:
+        epochs = list(csv.DictReader(file))
+    steps = [int(epoch["step"]) for epoch in epochs]
+    batch = config.batch_size * config.accumulate * config.devices
+    seconds = sum(
+        (step - before) * batch / float(epoch["clips_per_second"])
+        for before, step, epoch in zip([0, *steps], steps, epochs, strict=False)
+    )
+    options = {"design": config.design, "readout": config.readout}
+    model = [config.model, *(f"{name} {value}" for name, value in options.items() if value)]
+    return [
+        ("model", ", ".join(model)),
+        ("clips", f"{clips:,}, each {config.frames} frames of {config.size} pixels"),
+        ("epochs", f"{len(epochs)}"),
+        ("steps", f"{steps[-1]:,}, each {batch} clips"),
+        ("time", f"{seconds / 60:.1f} minutes, without validation"),
+        ("machine", machine(config.device)),
+    ]
+
+
+OWN_DATA = {
+    "classification": (
+        "<code>my_videos</code> holds a folder of videos for each class, such as "
+        "<code>my_videos/wave/one.mp4</code>. A fifth of them is set aside to measure on."
+    ),
+    "segmentation": (
+        "<code>my_videos</code> holds the frames of videos as pictures, "
+        "<code>train/one/images/000000.jpg</code>, the masks that there are of them, "
+        "<code>train/one/labels/000000.png</code>, the same under <code>val</code>, and "
+        "<code>classes.csv</code> with the lines <code>id,name</code> and one for each class."
+    ),
+    "pose": (
+        "The first line renders bodies in motion; with <code>--mocap FOLDER</code> it takes the "
+        "motions from your own BVH files."
+    ),
+}
+"""What the first of the next commands needs, by task; HTML."""
+
+
+def next_commands(model: Path, run: Path) -> str:
+    """The commands that come after a demo, for one's own videos, to be copied.
+
+    Args:
+        model: its folder.
+        run: folder of the run that trained it.
+    """
+    config = TrainConfig.from_yaml(run / "config.yaml")
+    data = "my_videos"
+    train = ["svf", "train", "--data", data, "--init-from", str(model), "--out", "my_run"]
+    if config.task != "classification":
+        train[2:2] = ["--task", config.task]
+    if config.model != TrainConfig.model:
+        train[-2:-2] = ["--model", config.model]
+    lines = [
+        shlex.join(train),
+        "svf predict --model my_run/model new_clip.mp4 --out annotated",
+    ]
+    if config.task == "pose":
+        lines.insert(0, f"svf render --out {data}")
+    commands = html.escape("\n".join(lines))
+    return f"<h2>Your own videos</h2>\n<p>{OWN_DATA[config.task]}</p>\n<pre>{commands}</pre>"

@@ -7,7 +7,6 @@ network learns to name the shapes, and is then used on video files.
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -15,10 +14,10 @@ from pathlib import Path
 
 from spikevideoformer.data.moving_shapes import SIZE, write_scene_video, write_scenes
 from spikevideoformer.data.transforms import Augmentation
-from spikevideoformer.demo.report import picture, share, stage
+from spikevideoformer.demo.report import learning_curves, next_commands, share, stage
 from spikevideoformer.files import write_text
+from spikevideoformer.inference.document import document, picture, player, table
 from spikevideoformer.inference.overlay import write_segmentation
-from spikevideoformer.inference.page import STYLE, inline
 from spikevideoformer.inference.segmenter import VideoSegmenter
 from spikevideoformer.tasks.segmentation import SegmentationResult
 from spikevideoformer.training import SegmentationOptions, TrainConfig, train
@@ -99,7 +98,7 @@ def run_segmentation_demo(
         videos = _predict(recipe, out)
     with stage(tell, "4/4 writing the report"):
         minutes = (time.monotonic() - begin_s) / 60
-        write_text(out / "report.html", _report(out, evaluation, videos, minutes))
+        write_text(out / "report.html", _report(recipe, out, evaluation, videos, minutes))
     return "\n".join(
         [
             f"network:           mIoU {evaluation.miou:6.1%}, pixel accuracy "
@@ -133,40 +132,37 @@ def _predict(recipe: SegmentationRecipe, out: Path) -> list[Path]:
     return written
 
 
-def _report(out: Path, result: SegmentationResult, videos: list[Path], minutes: float) -> str:
+def _report(
+    recipe: SegmentationRecipe,
+    out: Path,
+    result: SegmentationResult,
+    videos: list[Path],
+    minutes: float,
+) -> str:
     """One HTML page with pictures and videos inside it."""
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td>{share(iou)}{share(pixels / result.pixels)}</tr>"
-        for name, iou, pixels in zip(
-            result.classes, result.class_iou, result.class_pixels, strict=True
-        )
-    )
-    sheet = picture(out / "run" / "contact_sheet.png", "Frames of validation clips")
-    curves = picture(out / "run" / "learning_curves.png", "Learning curves")
-    players = "".join(_video(path) for path in videos)
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>SpikeVideoFormer demo: segmentation</title>
-<meta name="viewport" content="width=device-width"><style>{STYLE}</style>
-<h1>SpikeVideoFormer demo: segmentation</h1>
-<p>A small spiking network learned to name the shape at every pixel of every frame, from clips that
-were made for this demo. Colours and textures do not tell one shape from another. One frame in ten
-is hidden: what is there then can only be remembered.</p>
-<table>
-<tr><th>{result.frames} validation frames</th><th>IoU</th><th>share of pixels</th></tr>
-<tr><td><b>mean</b></td>{share(result.miou)}<td></td></tr>
-{rows}</table>
-<p>Naming every pixel ground would have a mean IoU of {_ground_everywhere(result):.1%}.</p>
-<h2>Predictions beside labels</h2><div class="row">{sheet}</div>
-<h2>Training</h2><div class="row">{curves}</div>
-<h2>Video files with masks</h2><div class="row">{players}</div>
-<p>Made in {minutes:.1f} minutes. The trained model is the folder
-<code>{html.escape(str(out / "run" / "model"))}</code>.</p></html>
-"""
-
-
-def _video(path: Path) -> str:
-    source = inline(path.read_bytes(), "video/mp4")
-    return (
-        f'<figure><video src="{source}" controls loop muted></video>'
-        f"<figcaption>{html.escape(path.name)}</figcaption></figure>"
-    )
+    rows = [
+        ("mean", share(result.miou), ""),
+        *(
+            (name, share(iou), share(pixels / result.pixels))
+            for name, iou, pixels in zip(
+                result.classes, result.class_iou, result.class_pixels, strict=True
+            )
+        ),
+    ]
+    players = "".join(player(path, path.name) for path in videos)
+    parts = [
+        """<p>A small spiking network learned to name the shape at every pixel of every frame, from
+clips that were made for this demo. Colours and textures do not tell one shape from another. One
+frame in ten is hidden: what is there then can only be remembered.</p>""",
+        table([f"{result.frames} validation frames", "IoU", "share of pixels"], rows),
+        "<p>IoU is the area where prediction and label agree over the area that either has. Naming "
+        f"every pixel ground would have a mean IoU of {_ground_everywhere(result):.1%}.</p>",
+        "<h2>Predictions beside labels</h2>",
+        picture(out / "run" / "contact_sheet.png", "Frames of validation clips"),
+        "<h2>Training</h2>",
+        learning_curves(out / "run", recipe.train_clips),
+        f'<h2>Video files with masks</h2><div class="videos">{players}</div>',
+        next_commands(out / "run" / "model", out / "run"),
+        f"<p>Made in {minutes:.1f} minutes.</p>",
+    ]
+    return document("SpikeVideoFormer demo: segmentation", parts)

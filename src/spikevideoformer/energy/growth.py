@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from spikevideoformer.energy.count import count_operations
 from spikevideoformer.energy.record import Counts
+from spikevideoformer.figures import legend_above
 from spikevideoformer.files import save_figure
 from spikevideoformer.models.config import ModelConfig
 from spikevideoformer.ops.hamming import hamming_attention
@@ -197,7 +198,7 @@ def draw_growth(points: Sequence[GrowthPoint], panel: "Axes") -> None:
     panel.set_xticks(T, [str(t) for t in T])
     panel.set(xlabel="frames T", ylabel="operations of attention in a clip")
     panel.grid(alpha=0.3)
-    panel.legend()
+    legend_above(panel)
 
 
 def format_growth(points: Sequence[GrowthPoint]) -> str:

@@ -1,16 +1,15 @@
 """One self-contained HTML page about one clip of a video.
 
 It shows what the network saw, when and where its neurons fired, what it made of it, and what that
-cost. Nothing is fetched when the page is opened: pictures are inside it, and there are no scripts.
+cost.
 """
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +22,13 @@ from spikevideoformer.data.clip import Clip, ClipSpec
 from spikevideoformer.data.transforms import eval_transform, to_pictures
 from spikevideoformer.energy.growth import GrowthPoint, attention_growth, draw_growth
 from spikevideoformer.energy.report import EnergyReport, energy_report, with_prefix
+from spikevideoformer.figures import legend_above
+from spikevideoformer.inference.document import document, drawing, inline, table
 from spikevideoformer.inference.observe import Observation, observe
 from spikevideoformer.inference.predictor import PredictionResult, VideoPredictor
 from spikevideoformer.models.config import STRIDE
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.nn.neuron import layer_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,27 +36,6 @@ if TYPE_CHECKING:
 
 SHOWN_FRAMES = 16  # pictures in a row; more are left out evenly
 PICTURE_PIXELS = 128  # height of a picture of a frame
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1c2128; background: #fff; }
-h1 { margin-bottom: .2rem; } h2 { margin-top: 2.4rem; } code { font-size: .92em; }
-table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-img { max-width: 100%; } figure { margin: 0; }
-figcaption, .note { font-size: .9rem; color: #57606a; }
-.row { display: flex; flex-wrap: wrap; gap: 1.2rem; } .row > * { flex: 1 1 20rem; }
-.wide { overflow-x: auto; } table.maps { width: 100%; min-width: 50rem; table-layout: fixed; }
-table.maps td, table.maps th { padding: 1px; font-size: .8rem; }
-table.maps th { width: 7rem; font-weight: 500; } table.maps img { display: block; width: 100%; }
-table.maps img.map { image-rendering: pixelated; }
-video { width: 100%; background: #14171c; } .wrong { color: #b3261e; }
-"""
-
-
-def inline(data: bytes, kind: str) -> str:
-    """A file as an address that holds it."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def frame_numbers(frames: int, shown: int = SHOWN_FRAMES) -> list[int]:
@@ -89,17 +70,6 @@ def heat_map(values: Tensor, largest: float) -> str:
     return inline(file.getvalue(), "image/png")
 
 
-def drawing(figure: Figure, caption: str) -> str:
-    """A figure of matplotlib as vector graphics, with a caption."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    file = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
-    source = inline(file.getvalue(), "image/svg+xml")
-    text = html.escape(caption)
-    return f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
-
-
 def clip_page(
     model: SpikeVideoFormer,
     clip: Clip,
@@ -128,35 +98,29 @@ def clip_page(
     seen = observe(model, video.unsqueeze(0).to(next(model.parameters()).device))
     times = clip.timestamps_s.tolist()
     parts = [
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-        f"<title>{html.escape(title)}</title>",
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>',
-        f"<h1>{html.escape(title)}</h1>",
-        _table([], [[name, text] for name, text in about]),
+        table([], about),
         "<h2>What the network saw, and where it fired</h2>",
         _maps(to_pictures(video, spec), times, seen),
     ]
     if seen.evidence is not None or len(windows) > 1:
         parts.append('<h2>Predictions over time</h2><div class="row">')
         if seen.evidence is not None:
-            parts.append(_prediction_curve(seen.evidence, classes, times))
+            parts.append(_prediction_curve(seen.evidence, classes, clip))
         if len(windows) > 1:
             parts.append(_window_bars(windows))
         parts.append("</div>")
     if seen.rates:
         parts += [
-            '<h2>Firing rates</h2><div class="row">',
+            "<h2>Firing rates</h2>",
             _rate_map(seen.rates, times),
             _spike_bars(seen.spikes, times),
-            "</div>",
         ]
     if energy is not None:
         parts += _energy(energy)
         if model.config.neuron.spiking:
             tokens = (spec.size // STRIDE) ** 2
             parts += _growth(attention_growth(model.config, tokens_per_frame=tokens))
-    parts.append("</body></html>\n")
-    return "\n".join(parts)
+    return document(title, parts)
 
 
 def prediction_page(
@@ -212,19 +176,6 @@ def prediction_page(
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The first column holds names, the others are numbers where there is a head."""
-    kind = ' class="number"' if head else ""
-
-    def cells(tag: str, row: Sequence[str]) -> str:
-        first, *others = map(html.escape, row)
-        return f"<{tag}>{first}</{tag}>" + "".join(f"<{tag}{kind}>{o}</{tag}>" for o in others)
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    top = f"<tr>{cells('th', head)}</tr>" if head else ""
-    return f"<table>{top}{body}</table>"
-
-
 def _maps(pictures: Tensor, timestamps_s: Sequence[float], seen: Observation) -> str:
     """Frames, and below each the heat map of every stage."""
     numbers = frame_numbers(len(pictures))
@@ -233,7 +184,8 @@ def _maps(pictures: Tensor, timestamps_s: Sequence[float], seen: Observation) ->
         + "".join(f'<td><img src="{picture(pictures[t])}" alt=""></td>' for t in numbers)
         + "</tr>"
     ]
-    for stage, maps in seen.maps.items():
+    for module, maps in seen.maps.items():
+        stage = html.escape(layer_name(module))
         largest = maps.max().item()
         cells = "".join(
             f'<td><img class="map" src="{heat_map(maps[t], largest)}" alt="" '
@@ -241,8 +193,7 @@ def _maps(pictures: Tensor, timestamps_s: Sequence[float], seen: Observation) ->
             for t in numbers
         )
         rows.append(
-            f"<tr><th>{html.escape(stage)}<br>{maps.shape[1]}x{maps.shape[2]}, "
-            f"to {largest:.2f}</th>{cells}</tr>"
+            f"<tr><th>{stage}<br>{maps.shape[1]}x{maps.shape[2]}, to {largest:.2f}</th>{cells}</tr>"
         )
     times = "".join(f"<td>{timestamps_s[t]:.2f} s</td>" for t in numbers)
     note = (
@@ -251,8 +202,10 @@ def _maps(pictures: Tensor, timestamps_s: Sequence[float], seen: Observation) ->
         if seen.maps
         else "The network has no spikes."
     )
+    least, most = (7 + rem * len(numbers) for rem in (2.7, 9.0))
     return (
-        f'<div class="wide"><table class="maps">{"".join(rows)}<tr><th></th>{times}</tr></table>'
+        f'<div class="wide"><table class="maps" style="min-width: {least:.1f}rem; '
+        f'max-width: {most:.1f}rem">{"".join(rows)}<tr><th></th>{times}</tr></table>'
         f'</div><p class="note">{note}</p>'
     )
 
@@ -265,23 +218,31 @@ def _figure(width: float, height: float) -> Figure:
 
 def _legend(panel: Axes, handles: Sequence[Any], names: Sequence[str]) -> None:
     """A legend of class names, which may hold dollar signs or begin with an underscore."""
-    legend = panel.legend(handles, [str(i) for i in range(len(handles))], fontsize=8)
+    numbers = [str(i) for i in range(len(handles))]
+    legend = legend_above(panel, 3, handles=handles, labels=numbers)
     for text, name in zip(legend.get_texts(), names, strict=False):
         text.set_parse_math(False)
-        text.set_text(name)
+        text.set_text(shortened(name))
 
 
-def _prediction_curve(
-    evidence: Tensor, classes: Sequence[str], timestamps_s: Sequence[float]
-) -> str:
+def shortened(name: str, most: int = 24) -> str:
+    """A name of at most so many letters."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _prediction_curve(evidence: Tensor, classes: Sequence[str], clip: Clip) -> str:
     """What the classifier would say if it averaged up to each frame."""
     so_far = evidence.cumsum(0) / torch.arange(1, len(evidence) + 1).unsqueeze(1)
     probabilities = so_far.softmax(1).numpy()  # [T, K]
     best = (-probabilities[-1]).argsort()[:5]
     figure = _figure(7, 3.4)
     panel = figure.subplots()
-    lines = [panel.plot(timestamps_s, probabilities[:, i], marker=".")[0] for i in best]
-    panel.set(xlabel="time in the video (s)", ylabel="probability", ylim=(0, 1.02))
+    lines = [
+        panel.plot(clip.timestamps_s, probabilities[:, i], marker=".", clip_on=False)[0]
+        for i in best
+    ]
+    panel.set(xlabel="time in the video (s)", xlim=(clip.start_s, clip.end_s))
+    panel.set(ylabel="probability", ylim=(0, 1))
     panel.grid(alpha=0.3)
     _legend(panel, lines, [classes[i] for i in best])
     return drawing(
@@ -301,21 +262,21 @@ def _window_bars(windows: Sequence[tuple[float, float, str, float]]) -> str:
             start_s, probability, end_s - start_s, align="edge", color=colours[name], alpha=0.85
         )
     bars = [panel.bar(0, 0, 0, color=colours[name]) for name in names[:10]]
-    panel.set(xlabel="time in the video (s)", ylabel="probability", ylim=(0, 1.02))
+    panel.set(xlabel="time in the video (s)", xlim=(0, max(end_s for _, end_s, _, _ in windows)))
+    panel.set(ylabel="probability", ylim=(0, 1))
     _legend(panel, bars, names)
     return drawing(figure, "The best label of each window of the video, and its probability.")
 
 
 def _rate_map(rates: dict[str, Tensor], timestamps_s: Sequence[float]) -> str:
     """Layers by frames."""
-    table = torch.stack(list(rates.values())).numpy()  # [L, T]
-    figure = _figure(7, max(3.0, 1.0 + 0.11 * len(table)))
+    rows = torch.stack(list(rates.values())).numpy()  # [L, T]
+    figure = _figure(11, max(3.0, 1.0 + 0.15 * len(rows)))
     panel = figure.subplots()
-    image = panel.imshow(table, aspect="auto", cmap="inferno", vmin=0, interpolation="nearest")
-    figure.colorbar(image, label="spikes per neuron")
-    names = [name.removeprefix("backbone.") for name in rates]
-    panel.set_yticks(range(len(names)), names, fontsize=4.5)
-    numbers = frame_numbers(len(timestamps_s), 8)
+    image = panel.imshow(rows, aspect="auto", cmap="inferno", vmin=0, interpolation="nearest")
+    figure.colorbar(image, label="spikes per neuron", pad=0.01)
+    panel.set_yticks(range(len(rates)), list(map(layer_name, rates)), fontsize=7.5)
+    numbers = frame_numbers(len(timestamps_s))
     panel.set_xticks(numbers, [f"{timestamps_s[t]:.2f}" for t in numbers])
     panel.set(xlabel="time in the video (s)")
     return drawing(
@@ -324,11 +285,12 @@ def _rate_map(rates: dict[str, Tensor], timestamps_s: Sequence[float]) -> str:
 
 
 def _spike_bars(spikes: Tensor, timestamps_s: Sequence[float]) -> str:
-    figure = _figure(7, 3.4)
+    figure = _figure(11, 3)
     panel = figure.subplots()
     numbers = range(len(spikes))
     panel.bar(numbers, spikes.tolist(), color="tab:blue", alpha=0.85)
-    shown = frame_numbers(len(spikes), 8)
+    panel.set(xlim=(-0.5, len(spikes) - 0.5))
+    shown = frame_numbers(len(spikes))
     panel.set_xticks(shown, [f"{timestamps_s[t]:.2f}" for t in shown])
     panel.set(xlabel="time in the video (s)", ylabel="spikes")
     panel.grid(axis="y", alpha=0.3)
@@ -357,9 +319,8 @@ def _energy(report: EnergyReport) -> list[str]:
     )
     found = [
         "<h2>Energy</h2>",
-        '<div class="wide">',
-        _table([*head, f"ms on {report.throughput.name}"], rows),
-        f'</div><p class="note">{html.escape(note)}</p>',
+        table([*head, f"ms on {report.throughput.name}"], rows),
+        f'<p class="note">{html.escape(note)}</p>',
         _energy_bars(report),
     ]
     if report.neurons:
@@ -374,13 +335,13 @@ def _energy(report: EnergyReport) -> list[str]:
 
 
 def part_of(module: str) -> str:
-    """The part of the network that a module belongs to, folded or not: ``stage3.0.mlp``."""
-    inner = re.match(r"backbone\.(\w+)\.blocks\.(\d+)(?:\.(\w+))?", module)
+    """The part of the network that a module belongs to, folded or not, in words."""
+    inner = re.match(r"(backbone\.\w+\.blocks\.\d+)(?:\.(\w+))?", module)
     if inner:
-        stage, block, part = inner.groups()
-        return f"{stage}.{block}.{part or 'residuals'}"
-    first, _, rest = module.partition(".")
-    return ".".join(rest.split(".")[:2]) if first == "backbone" else first
+        block, part = inner.groups()
+        return layer_name(f"{block}.{part or 'residuals'}")
+    first, *rest = module.split(".")
+    return layer_name(".".join((first, *rest[:2])) if first == "backbone" else first)
 
 
 def _energy_bars(report: EnergyReport) -> str:
@@ -395,19 +356,20 @@ def _energy_bars(report: EnergyReport) -> str:
         for o in report.forms[form].operations:  # type: ignore[index]
             part = sums.setdefault(part_of(o.module) or "between stages", {})
             part[name] = part.get(name, 0.0) + energy_pj(o) * 1e-9
-    figure = _figure(10, 1.2 + 0.26 * len(sums))
+    figure = _figure(11, 1.2 + 0.26 * len(sums))
     panel = figure.subplots()
     height = 0.8 / len(ways)
     for i, name in enumerate(ways):
         places = [row + (i - (len(ways) - 1) / 2) * height for row in range(len(sums))]
         values = [part.get(name, 0.0) for part in sums.values()]
         panel.barh(places, values, height, label=name)
-    panel.set_yticks(range(len(sums)), list(sums), fontsize=7)
+    panel.set_yticks(range(len(sums)), list(sums), fontsize=7.5)
     panel.invert_yaxis()
     largest = max(value for part in sums.values() for value in part.values())
     panel.set(xlabel="energy of arithmetic (mJ)", xscale="log", xlim=(largest / 1e5, largest * 1.5))
     panel.grid(axis="x", alpha=0.3)
-    panel.legend()
+    panel.margins(y=0.01)
+    legend_above(panel, len(ways))
     return drawing(figure, "Energy of each part of the network by convention (logarithmic).")
 
 

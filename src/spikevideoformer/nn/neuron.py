@@ -1,5 +1,6 @@
 """The spiking neuron as a module, SN(.) in the paper, and the rectifier that can stand for it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -217,3 +218,46 @@ def record_firing_rates(model: nn.Module) -> Iterator[FiringRates]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+_SPOKEN = {
+    "downsample": "downsampling",
+    "sep_conv": "SepConv",
+    "channel_conv": "ChannelConv",
+    "mlp": "MLP",
+    "blocks": "block",
+    "steps": "step",
+}
+_NEURONS = {
+    "neuron": "",
+    "neuron1": "input",
+    "neuron2": "hidden",
+    "q_neuron": "q",
+    "k_neuron": "k",
+    "v_neuron": "v",
+    "out_neuron": "output",
+}
+
+
+def layer_name(module: str) -> str:
+    """What people call a layer, for pages and pictures; files for programs keep the module's name.
+
+    ``backbone.stage3.blocks.1.attention.0.steps.0.q_neuron`` is ``stage 3, block 2, attention: q``.
+    Blocks count from 1; a second attention or step of a block has its number, the first one none.
+    """
+    parts = module.removeprefix("backbone.").split(".")
+    last = _NEURONS.get(parts[-1])
+    if last is not None:
+        parts.pop()
+        if last == "" and "attention" in parts:
+            last = "input"
+    words: list[str] = []
+    for part in parts:
+        if not (part.isdecimal() and words):
+            spoken = _SPOKEN.get(part, part.replace("_", " "))
+            words.append(re.sub(r"(?<=[a-z])(?=\d)", " ", spoken))
+        elif part != "0" or words[-1] == "block":
+            words[-1] += f" {int(part) + 1}"
+        elif words[-1] == "step":
+            words.pop()
+    return ", ".join(words) + (f": {last}" if last else "")

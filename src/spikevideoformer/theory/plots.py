@@ -8,10 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from spikevideoformer.figures import legend_above
 from spikevideoformer.files import save_figure
 from spikevideoformer.models.config import PRESETS
+from spikevideoformer.nn.neuron import layer_name
 from spikevideoformer.theory.collision import Collision
-from spikevideoformer.theory.network import NetworkOrder
+from spikevideoformer.theory.network import LayerOrder, NetworkOrder
 from spikevideoformer.theory.projections import (
     DELTAS,
     SCALED_DELTAS,
@@ -46,7 +48,7 @@ def plot_errors(errors: Sequence[EmbeddingError], path: Path) -> None:
     panel.set_yscale("log")
     panel.set(ylabel=r"$|f_H - g(\cos)|$", title="Error of Hamming similarity")
     _mark_heads(panel)
-    panel.legend(fontsize=8)
+    legend_above(panel)
     save_figure(figure, path)
 
 
@@ -76,7 +78,7 @@ def plot_tail(errors: Sequence[EmbeddingError], path: Path) -> None:
         left.plot(between, [hoeffding_bound(delta, d) for d in between], "--", color=colour)
     _width_axis(left, widths)
     left.set(ylabel=r"$P(|f_H - g(\cos)| > \delta)$", title=r"Fixed $\delta$")
-    _mark_heads(left, at=0.96)
+    _mark_heads(left)
     shown = [e for e in errors if e.width in (8, 64, 512, 4096)]
     for e, marker in zip(shown, "osD^", strict=False):
         tail = [_told(share, e.pairs) for share in e.scaled_tail]
@@ -87,12 +89,10 @@ def plot_tail(errors: Sequence[EmbeddingError], path: Path) -> None:
     for panel in (left, right):
         panel.plot([], [], "-", color="grey", label="paper's bound")
         panel.plot([], [], "--", color="grey", label="Hoeffding's bound")
-        panel.axhline(1, color="grey", linewidth=0.8)
         panel.set_yscale("log")
-        panel.set_ylim(1 / errors[0].pairs, 8)
+        panel.set_ylim(1 / errors[0].pairs, 1)
         panel.grid(alpha=0.3)
-    left.legend(fontsize=8, loc="lower left")
-    right.legend(fontsize=8, loc="lower left")
+        legend_above(panel, 3)
     save_figure(figure, path)
 
 
@@ -119,15 +119,16 @@ def plot_orders(orders: Sequence[Order], path: Path) -> None:
             ),
             (DOT_NAME, DOT, "s-", [o.dot for o in row], [o.dot_quartiles for o in row]),
         ):
-            panel.plot(widths, mean, marker, color=colour, markersize=5, label=name)
+            panel.plot(widths, mean, marker, color=colour, markersize=5, label=name, clip_on=False)
             panel.fill_between(widths, *zip(*quartiles, strict=True), color=colour, alpha=0.2)
         _width_axis(panel, widths)
         signs = " (sign bits)" if rate == 0.5 else ""
         panel.set_title(f"firing rate {rate:g}{signs}")
         _mark_heads(panel)
     panels[0].set(ylabel="rank correlation with the cosine")
-    panels[0].set_ylim(top=1.02)
-    panels[-1].legend(fontsize=8, loc="lower right")
+    panels[0].set_ylim(top=1)
+    names = panels[0].get_legend_handles_labels()
+    figure.legend(*names, fontsize=8, loc="outside lower center", ncols=2, frameon=False)
     save_figure(figure, path)
 
 
@@ -196,7 +197,7 @@ def plot_network(network: NetworkOrder, path: Path) -> None:
             drawn = panel.bar([x + shift for x in places], heights, 0.38, color=colour, label=name)
             labels = ["" if math.isnan(height) else f"{height:.2f}" for height in heights]
             panel.bar_label(drawn, labels, fontsize=8, padding=1)
-        panel.set_title(title, fontsize=9)
+        panel.set_title(title, fontsize=9, pad=12)
         panel.margins(y=0.2)
         panel.axhline(0, color="black", linewidth=0.8)
         panel.grid(alpha=0.3, axis="y")
@@ -206,12 +207,18 @@ def plot_network(network: NetworkOrder, path: Path) -> None:
         panel.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     for panel in panels[:2]:
         panel.set_ylabel("rank correlation", fontsize=9)
+        panel.set_ylim(top=min(1.0, panel.get_ylim()[1]))
+        panel.spines.top.set_visible(False)  # where a bar of 1 has its number
     panels[2].set_ylabel("spikes per neuron\nand frame", fontsize=9)
-    panels[2].set_xticks(
-        places, [f"{i}: {layer.axes}\nd = {layer.width}" for i, layer in enumerate(layers, 1)]
-    )
+    panels[2].set_xticks(places, [_place(i, layer) for i, layer in enumerate(layers, 1)])
     panels[2].set_xlabel("attention module, in order of execution")
     save_figure(figure, path)
+
+
+def _place(number: int, layer: LayerOrder) -> str:
+    """Which attention module this is, in a narrow column."""
+    where = layer_name(layer.layer).replace(", attention", "").split(", ")
+    return "\n".join([f"{number}: {where[0]}", *where[1:], layer.axes, f"d = {layer.width}"])
 
 
 def _or_nan(value: float | None) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from spikevideoformer.figures import axis_from_zero, epoch_axis, legend_above
 from spikevideoformer.files import save_figure
 from spikevideoformer.tasks.classification import ClassificationResult
 
@@ -45,20 +46,20 @@ def plot_learning_curves(
         values = [row[f"{split}_loss"] for row in history]
         losses.plot(epochs, values, marker=".", color=colour, label=split)
     curves = [("train", measure, "tab:blue"), ("val", watched[0], "tab:orange")]
-    if measure in watched[1:]:
+    alone = measure == watched[0]
+    if measure in watched and not alone:
         curves.insert(1, ("val", measure, "tab:green"))
     for split, metric, colour in curves:
         values = [row[f"{split}_{metric}"] for row in history]
-        label = split if measure == watched[0] else f"{split} {SPOKEN[metric]}"
+        label = split if alone else f"{split} {SPOKEN[metric]}"
         shares.plot(epochs, values, marker=".", color=colour, label=label)
-    losses.set(
-        xlabel="epoch", ylabel=f"loss ({loss_unit})" if loss_unit else "loss", ylim=(0, None)
-    )
-    alone = measure == watched[0]
-    shares.set(xlabel="epoch", ylabel=SPOKEN[measure] if alone else "share", ylim=(0, 1.02))
+    losses.set(ylabel=f"loss ({loss_unit})" if loss_unit else "loss")
+    axis_from_zero(losses)
+    shares.set(ylabel=SPOKEN[measure] if alone else "share", ylim=(0, 1))
     for panel in (losses, shares):
         panel.grid(alpha=0.3)
-        panel.legend()
+        epoch_axis(panel, len(epochs))
+        legend_above(panel)
     save_figure(figure, path)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from spikevideoformer.figures import axis_from_zero, epoch_axis, legend_above
 from spikevideoformer.files import save_figure
 from spikevideoformer.tasks.pose import PoseResult, PoseScores
 
@@ -30,15 +31,17 @@ def plot_errors(
     figure = Figure(figsize=(4.6 * (2 + bool(history)), max(3.6, height)), layout="constrained")
     axes = figure.subplots(1, 2 + bool(history), squeeze=False)[0]
     for panel, (what, scores) in zip(axes, panels, strict=False):
-        _bars(panel, scores)
         panel.set_title(f"by {what}")
+        _bars(panel, scores)
     if history:
         epochs = [row["epoch"] for row in history]
         for name, label in (("mpjpe_mm", "MPJPE"), ("pa_mpjpe_mm", "PA-MPJPE")):
             axes[2].plot(epochs, [row[f"val_{name}"] for row in history], marker=".", label=label)
-        axes[2].set(xlabel="epoch", ylabel="mm", ylim=(0, None), title="validation")
+        axes[2].set(ylabel="mm", title="validation")
         axes[2].grid(alpha=0.3)
-        axes[2].legend()
+        axis_from_zero(axes[2])
+        epoch_axis(axes[2], len(epochs))
+        legend_above(axes[2])
     save_figure(figure, path)
 
 
@@ -52,4 +55,4 @@ def _bars(panel: Axes, scores: Mapping[str, PoseScores]) -> None:
     panel.set(xlabel="mm")
     panel.invert_yaxis()
     panel.grid(alpha=0.3, axis="x")
-    panel.legend()
+    legend_above(panel)

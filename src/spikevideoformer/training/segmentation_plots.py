@@ -103,11 +103,11 @@ def plot_iou(result: SegmentationResult, palette: Sequence[Colour], path: Path) 
     shares = [n / max(sum(result.class_pixels), 1) for n in result.class_pixels]
     colours = [tuple(v / 255 for v in colour) for colour in palette]
     panel.barh(range(size), values, color=colours, edgecolor="0.4", linewidth=0.5)
-    for i, (value, iou, share) in enumerate(zip(values, result.class_iou, shares, strict=True)):
+    for i, (iou, share) in enumerate(zip(result.class_iou, shares, strict=True)):
         text = "absent" if iou is None else f"{iou:.1%}  ({share:.1%} of pixels)"
-        panel.text(value + 0.01, i, text, va="center", fontsize=8)
+        panel.text(1.01, i, text, va="center", fontsize=8)
     panel.axvline(result.miou, color="black", linewidth=1, linestyle="--")
     panel.set_yticks(range(size), result.classes, fontsize=9)
-    panel.set(xlim=(0, 1.25), xlabel="IoU", title=f"mIoU {result.miou:.1%}")
+    panel.set(xlim=(0, 1), xlabel="IoU", title=f"mIoU {result.miou:.1%}")
     panel.invert_yaxis()
     save_figure(figure, path)
