@@ -1,6 +1,6 @@
 """Segmentation of CamVid: Hamming against dot product, LIF against Integer-LIF, fine-tuning.
 
-    python benchmarks/camvid.py --data ../shared/data/vss --classifier demo/joint/model
+    python benchmarks/camvid.py --data ../shared/data/vss --classifier demo/run/model
 
 trains the recipe of configs/camvid_nano.yaml in these variants and measures the LAST epoch of each
 on the validation sequence (no epoch is chosen by looking at it), beside the baseline that knows no

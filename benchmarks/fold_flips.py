@@ -1,6 +1,6 @@
 """How many spikes flip, and whether labels change, when a trained network is folded in float32.
 
-    python benchmarks/fold_flips.py --model demo/joint/model demo/clips/val --clips 64
+    python benchmarks/fold_flips.py --model demo/run/model demo/clips/val --clips 64
 
 Clips are taken evenly from those of the folder, in order of their paths.
 """

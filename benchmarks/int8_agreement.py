@@ -1,6 +1,6 @@
 """How often the int8 engine gives the label of the exact one, on the clips of a trained model.
 
-    python benchmarks/int8_agreement.py --model demo/joint/model demo/clips/val
+    python benchmarks/int8_agreement.py --model demo/run/model demo/clips/val
 
 Clips lie in folders of their class. Prints the share of equal labels, both accuracies, and every
 clip whose label changed with the two best probabilities of each engine. With a segmentation model

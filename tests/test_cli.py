@@ -577,18 +577,17 @@ def test_demo_goes_the_whole_way(
             size=16,
             warmup_epochs=0.0,
         ),
-        spatial_epochs=1,
     )
     monkeypatch.setattr(demo.run_demo, "__kwdefaults__", {"recipe": small})
     status, out, err = svf("demo", "--out", tmp_path / "demo")
     assert status == 0
-    for words in ("joint space-time design:", "spatial-only design:", "chance", "total time:"):
+    for words in ("network:         top-1", "chance", "total time:"):
         assert words in out
-    for stage in range(1, 6):
-        assert f"[{stage}/5" in err
+    for stage in range(1, 5):
+        assert f"[{stage}/4" in err
     page = (tmp_path / "demo" / "report.html").read_text()
     assert page.count("data:video/mp4;base64,") == page.count("<video")
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 2
     assert ("firing rate" in page) == ("spiking network" in page) == (model == "svf_nano")
     assert "://" not in page  # base64 has no colon; plain "http" turns up in it by chance
     # again, it finds all done

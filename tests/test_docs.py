@@ -22,7 +22,7 @@ from torch.distributed.run import get_args_parser
 import spikevideoformer
 from spikevideoformer import cli
 from spikevideoformer.bench.rows import ROWS
-from spikevideoformer.training.config import TrainConfig, read_yaml
+from spikevideoformer.training.config import TrainConfig, merged, read_yaml
 
 from .snippets import (
     PAGES,
@@ -45,12 +45,8 @@ PYTHON = [block for block in BLOCKS if block.language == "python"]
 COMMANDS = [command for block in TYPED for command in commands(block)[0]]
 SPANS = sorted({c.words: c for page in PAGES for c in spans(page)}.values(), key=str)
 
-# The folder that each demo writes: as the README and `make demo` call it, and as `svf demo` does.
-DEMOS = {
-    "classification": ("demo", "svf-demo"),
-    "segmentation": ("demo_masks", "svf-demo-segmentation"),
-    "pose": ("demo_pose", "svf-demo-pose"),
-}
+# The folder that each demo writes.
+DEMOS = {"classification": "demo", "segmentation": "demo_masks", "pose": "demo_pose"}
 OWN_FILES = ("new_clip.mp4", "street.mp4", "walk.mp4")  # what a reader is taken to have
 PLACEHOLDERS = {"VERB": "predict", "TASK": "pose", "NAME": "svf_nano"}
 
@@ -81,7 +77,7 @@ def _make_demos(world: Path) -> None:
     recipe = classification.Recipe()
     lively = {"neuron": {"v_threshold": 0.1}, "residual_gain": 1.0}  # that it fires untrained
     training = replace(recipe.training, frames=4, **few, **lively)
-    small = replace(recipe, train_clips=16, val_clips=8, spatial_epochs=1, training=training)
+    small = replace(recipe, train_clips=16, val_clips=8, training=training)
     masks = segmentation.SegmentationRecipe()
     training = replace(masks.training, frames=2, **few)
     small_masks = replace(masks, train_clips=4, val_clips=2, videos=1, training=training)
@@ -97,9 +93,8 @@ def _make_demos(world: Path) -> None:
             (pose.run_pose_demo, small_poses),
         ):
             patch.setattr(function, "__kwdefaults__", {"recipe": made})
-        for task, (name, default) in DEMOS.items():
+        for task, name in DEMOS.items():
             assert cli.main(["demo", "--task", task, "--out", str(world / name)]) == 0
-            (world / default).symlink_to(name)
     # The first validation clips under the names that they have in the whole demos, too.
     for clip in sorted((world / "demo" / "clips" / "val").rglob("*.mp4")):
         number = int(clip.stem) - small.train_clips + recipe.train_clips
@@ -221,14 +216,13 @@ def check_svf(arguments: list[str], world: Path, *, whole: bool) -> None:
     known, unknown = parser.parse_known_args([cli._with_dashes(word) for word in arguments])
     assert unknown == []
     if known.verb == "demo" and whole:
-        out = known.out.name if known.out else DEMOS[known.task][1]
-        assert out in DEMOS[known.task]
+        assert known.out is None or known.out.name == DEMOS[known.task]
     elif known.verb == "bench" and known.rows:
         assert set(known.rows.split(",")) <= set(ROWS)
     elif known.verb == "train" and (settings := cli._settings(known)):
         written = known.config is not None and (world / known.config).is_file()
         below = read_yaml(world / known.config) if written else {"out": "run"}
-        TrainConfig.from_dict(cli._merged(below, settings))
+        TrainConfig.from_dict(merged(below, settings))
 
 
 class _ParsedError(Exception):

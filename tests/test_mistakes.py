@@ -92,7 +92,7 @@ COMMANDS = {
     "address": ("predict --model {model} rtsp://host/stream", "download or record it"),
     "address for theory": ("theory --model {model} https://host/a.mp4", "download or record it"),
     "address for energy": ("energy --model {model} https://host/a.mp4", "download or record it"),
-    "demo that was not made": ("predict --model demo/joint/model {videos}", "`svf demo"),
+    "demo that was not made": ("predict --model demo/run/model {videos}", "`svf demo"),
     "model of energy that is not there": ("energy --model {nowhere}/m {videos}", "model folder"),
     "prices that are not there": ("energy --model svf_nano --cost {no.yaml}", "give --cost"),
     "unknown row": ("bench --rows speed", "choose from"),

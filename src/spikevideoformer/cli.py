@@ -388,7 +388,7 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=_path,
         metavar="DIR",
-        help="folder for clips, runs and the report (default svf-demo, or svf-demo-TASK)",
+        help="folder for clips, the run and the report (default demo, demo_masks or demo_pose)",
     )
     parser.add_argument(
         "--task",
@@ -401,8 +401,8 @@ def _demo_options(parser: argparse.ArgumentParser) -> None:
 
 def _demo(arguments: Namespace) -> int:
     task = arguments.task
-    default = "svf-demo" if task == "classification" else f"svf-demo-{task}"
-    out = _folder_to_write(arguments.out or Path(default))
+    default = {"classification": "demo", "segmentation": "demo_masks", "pose": "demo_pose"}
+    out = _folder_to_write(arguments.out or Path(default[task]))
     if task == "segmentation":
         from spikevideoformer.demo.segmentation import run_segmentation_demo
 
@@ -1684,6 +1684,13 @@ def _render_options(parser: argparse.ArgumentParser) -> None:
         "that are computed",
     )
     parser.add_argument(
+        "--puppets",
+        type=int,
+        metavar="N",
+        help="instead, N clips of two puppets who shake hands, hug, kick, point, punch or push, "
+        "and a tenth as many for validation: motion of people to learn before one's own clips",
+    )
+    parser.add_argument(
         "--motions",
         type=int,
         default=20,
@@ -1711,6 +1718,8 @@ def _render_options(parser: argparse.ArgumentParser) -> None:
 def _render(arguments: Namespace) -> int:
     from spikevideoformer.data.specs import RenderSpec
 
+    if arguments.puppets is not None:
+        return _render_puppets(arguments)
     if arguments.motions < 5:
         raise ValueError(f"--motions is {arguments.motions}; give at least 5, one for validation")
     settings = ("size", "frames", "frame_rate_hz", "view_deg")
@@ -1744,6 +1753,23 @@ def _render(arguments: Namespace) -> int:
         _print_json({"out": str(out), "motions": total, "clips": clips})
     else:
         print(f"{clips} clips of {total} motions, with exact joints: {out}")
+    return DONE
+
+
+def _render_puppets(arguments: Namespace) -> int:
+    from spikevideoformer.data.synthetic import write_interaction_clips
+
+    train, val = arguments.puppets, arguments.puppets // 10
+    if val < 1:
+        raise ValueError(f"--puppets is {train}; give at least 10, for one to validate on")
+    if arguments.mocap is not None:
+        raise ValueError("--puppets act by themselves; leave out --mocap")
+    out = _folder_to_write(arguments.out)
+    write_interaction_clips(out, train=train, val=val, seed=arguments.seed)
+    if arguments.json:
+        _print_json({"out": str(out), "clips": train + val})
+    else:
+        print(f"{train + val} clips of puppets: {out}")
     return DONE
 
 
@@ -1806,25 +1832,25 @@ def _models(arguments: Namespace) -> int:
 VERBS = {
     "demo": Verb(
         does="go the whole way on clips that it makes: train, evaluate, predict, report",
-        example="svf demo --out svf-demo",
+        example="svf demo --out demo",
         options=_demo_options,
         run=_demo,
     ),
     "train": Verb(
         does="train a model on a folder of videos",
-        example="svf train --data svf-demo/clips --model svf_nano --epochs 2 --out runs/first",
+        example="svf train --data demo/clips --model svf_nano --epochs 2 --out runs/first",
         options=_train_options,
         run=_train,
     ),
     "eval": Verb(
         does="measure a model on a folder of videos",
-        example="svf eval --model svf-demo/joint/model --data svf-demo/clips --split val",
+        example="svf eval --model demo/run/model --data demo/clips --split val",
         options=_eval_options,
         run=_eval,
     ),
     "predict": Verb(
         does="recognise what happens in videos, what is where, or the pose of a body",
-        example="svf predict --model svf-demo/joint/model svf-demo/clips/val --json",
+        example="svf predict --model demo/run/model demo/clips/val --json",
         options=_predict_options,
         run=_predict,
     ),
@@ -1842,13 +1868,13 @@ VERBS = {
     ),
     "theory": Verb(
         does="show Proposition 3.1 in numbers: what Hamming similarity keeps of the cosine",
-        example="svf theory --out svf-theory --model svf-demo/joint/model svf-demo/clips/val/up",
+        example="svf theory --out svf-theory --model demo/run/model demo/clips/val/up",
         options=_theory_options,
         run=_theory,
     ),
     "energy": Verb(
         does="count every operation and what it costs, by several conventions",
-        example="svf energy --model svf-demo/joint/model svf-demo/clips/val",
+        example="svf energy --model demo/run/model demo/clips/val",
         options=_energy_options,
         run=_energy,
     ),

@@ -51,10 +51,10 @@ def test_paths_that_are_not_there(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("demo/joint/model", "svf demo --out demo"),
-        ("demo/model", "svf demo --out demo"),
-        ("svf-demo/joint/model", "svf demo"),
-        ("svf-demo-pose/model", "svf demo --task pose"),
+        ("demo/run/model", "svf demo"),
+        ("demo/joint/model", "svf demo"),
+        ("demo_masks/run/model", "svf demo --task segmentation"),
+        ("demo_pose/run/model", "svf demo --task pose"),
     ],
 )
 def test_demos_that_were_not_made(name: str, command: str) -> None:

@@ -11,7 +11,7 @@ FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 HUB_TIMEOUT_S = 5.0  # for the hub to answer at all; downloads may take as long as they need
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
-_DEMO = re.compile(r"(demo|svf-demo(?:-(segmentation|pose))?)(/|$)")
+_DEMOS = {"demo": "", "demo_masks": " --task segmentation", "demo_pose": " --task pose"}
 
 
 def local_folder(folder_or_hub_id: str | os.PathLike[str]) -> Path:
@@ -28,10 +28,10 @@ def local_folder(folder_or_hub_id: str | os.PathLike[str]) -> Path:
         return folder
     if folder.exists():
         raise ValueError(f"{name} is a file; give the folder that holds {CONFIG_FILE}")
-    demo = _DEMO.match(name)
-    if demo is not None:
-        out = " --out demo" if demo[1] == "demo" else f" --task {demo[2]}" if demo[2] else ""
-        raise ValueError(f"{name} does not exist; `svf demo{out}` makes it, or give another folder")
+    if (task := _DEMOS.get(name.partition("/")[0])) is not None:
+        raise ValueError(
+            f"{name} does not exist; `svf demo{task}` makes it, or give another folder"
+        )
     if not _HUB_ID.fullmatch(name) or folder.parent.is_dir():
         raise ValueError(f"{name} does not exist; give a model folder or a hub id (owner/name)")
     return _from_hub(name)
