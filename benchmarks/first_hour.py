@@ -4,7 +4,7 @@ r"""The first hour of a stranger: small data sets, the README's command as print
 
 makes five small data sets of real and rendered video and trains on each what
 `svf train --data DATA --out RUN` chooses, with and without `--init-from`, and ten recipes tuned by
-hand, each of up to twice the steps. Validation clips are of other videos, subjects, drives or
+hand, each of as many steps. Validation clips are of other videos, subjects, drives or
 performers than the training clips. Beside them stand baselines that need no network.
 
     clips2    2 classes x 10 clips of a second, portraits and people in a hall, cut from four videos
@@ -60,7 +60,7 @@ TUNED: dict[str, list[dict[str, Any]]] = {
         {"neuron": "integer_lif"},
         {"label_smoothing": 0.0, "augmentation": {"crop_scale": None}},
         {"batch_size": 4, "learning_rate": 2e-3},
-        {"epochs": 16},
+        {"design": "neuron_only"},
     ],
     "segmentation": [
         {"learning_rate": 6e-3},
@@ -71,8 +71,8 @@ TUNED: dict[str, list[dict[str, Any]]] = {
         {"size": 96},
         {"segmentation": {"class_weights": "inverse_log"}},
         {"batch_size": 4},
-        {"epochs": 16},
-        {"design": "spatial_only", "epochs": 16},
+        {"design": "neuron_only"},
+        {"attention": "dot"},
     ],
     "pose": [
         {"learning_rate": 6e-3},
@@ -83,7 +83,7 @@ TUNED: dict[str, list[dict[str, Any]]] = {
         {"size": 96},
         {"pose": {"crop": "picture"}},
         {"batch_size": 4},
-        {"epochs": 16},
+        {"attention": "dot"},
         {"pose": {"rotation_weight": 1.0}},
     ],
 }

@@ -31,9 +31,11 @@ def run(arguments: list[str], config) -> dict[str, object]:
 def assert_equal_runs(a: Path, b: Path, steps: int) -> None:
     a, b = (load_checkpoint(p / "checkpoints" / f"step-{steps:08d}.pt") for p in (a, b))
     worst = 0.0
-    for name, value in a["model"].items():
-        if not name.endswith("num_batches_tracked"):  # counts micro-batches of a process
-            worst = max(worst, (value - b["model"][name]).abs().max().item())
+    assert a["measured"]
+    for part in ("model", "measured"):
+        for name, value in a[part].items():
+            if not name.endswith("num_batches_tracked"):  # counts micro-batches of a process
+                worst = max(worst, (value - b[part][name]).abs().max().item())
     print(f"largest difference in weights and statistics after {steps} steps: {worst:g}")
     assert worst <= 1e-6
     for one, other in zip(a["history"], b["history"], strict=True):

@@ -194,6 +194,40 @@ def test_a_part_is_set_aside_where_there_is_no_validation_split(tiny, clips, tmp
     assert 2 <= result.evaluation.clips <= 3
 
 
+def test_statistics_are_measured_for_evaluation_and_do_not_touch_training(tiny, tmp_path):
+    measured, running = (
+        train(tiny(out=tmp_path / name, norm_clips=clips, keep=9))
+        for name, clips in (("measured", 128), ("running", 0))
+    )
+    a, b = (
+        load_checkpoint(r.out / "checkpoints" / "step-00000006.pt") for r in (measured, running)
+    )
+    assert_same_bits(a["model"], b["model"])
+    assert_same_bits(b["measured"], {k: v for k, v in b["model"].items() if k in b["measured"]})
+    step = load_checkpoint(measured.out / "checkpoints" / f"step-{3 * measured.best_epoch:08d}.pt")
+    released = load_file(measured.model / "model.safetensors")
+    assert_same_bits(released, step["model"] | step["measured"])
+    variance = "backbone.stage1a.downsample.bn.running_var"
+    assert (step["measured"][variance] / step["model"][variance]).log().abs().max() > 0.1
+
+
+def test_without_validation_the_last_epoch_is_released(tiny, clips):
+    result = train(tiny(val_split="none", epochs=3))
+    assert result.best_epoch == 3
+    assert result.evaluation.clips == 12
+    assert any("no clips were set aside" in note for note in result.notes)
+    model = SpikeVideoFormer.from_pretrained(result.model)
+    assert model.temperature is None
+    assert model.familiarity.false_alarms is None
+
+
+def test_probabilities_are_calibrated_and_kept_with_the_model(tiny):
+    result = train(tiny(epochs=1))
+    model = SpikeVideoFormer.from_pretrained(result.model)
+    assert 0.2 <= model.temperature <= 20
+    assert len(model.familiarity.mean) > 30  # layers, and facts of the pictures
+
+
 def test_starting_from_a_released_model(tiny, clips, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     first = train(tiny(epochs=1))

@@ -57,9 +57,10 @@ def with_recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     config = TrainConfig.from_dict(settings)
     batch = config.batch_size * config.accumulate
     steps = clips * config.passes // batch * config.epochs
+    passes = "1 pass" if config.passes == 1 else f"{config.passes} passes"
     start = "from scratch" if config.init_from is None else f"from {config.init_from}"
     return settings, (
-        f"{clips} clips to train on: {config.epochs} epochs of {config.passes} passes, in all "
+        f"{clips} clips to train on: {config.epochs} epochs of {passes}, in all "
         f"{steps} steps of {batch} clips, learning rate {config.learning_rate:g}, {start}, "
         f"{'mirrored at random' if config.augmentation.flip else 'not mirrored'}; whatever is set "
         "by an option or a configuration file is taken instead"
@@ -80,8 +81,9 @@ def _recipe(
     return {
         **_OF_TASK[config.task],
         "epochs": epochs,
-        # An epoch is so many passes that all of them make about the steps that are needed.
-        "passes": max(1, round(_STEPS * batch / (epochs * clips))),
+        # An epoch is so many passes that all of them make about the steps that are needed; whoever
+        # says how many epochs means passes.
+        "passes": 1 if "epochs" in given else max(1, round(_STEPS * batch / (epochs * clips))),
         "batch_size": _BATCH,
         "learning_rate": 3e-3 if config.init_from is None else 1.5e-3,
         "warmup_epochs": 0.05 * epochs,

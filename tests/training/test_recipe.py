@@ -1,0 +1,68 @@
+"""What is chosen for a small data set, and what is left alone."""
+
+import pytest
+
+from spikevideoformer.training import TrainConfig
+from spikevideoformer.training.batches import MicroBatches, StepPlan
+from spikevideoformer.training.recipe import FEW, with_recipe
+
+
+def chosen(data, **given):
+    settings, line = with_recipe({"data": str(data), "out": "run", **given})
+    return TrainConfig.from_dict(settings), line
+
+
+def test_few_clips_get_hundreds_of_steps(clips):
+    config, line = chosen(clips)
+    steps = 12 * config.passes // config.batch_size * config.epochs
+    assert 600 <= steps <= 680
+    assert f"12 clips to train on: 8 epochs of {config.passes} passes" in line
+    assert "from scratch" in line
+    assert config.warmup_epochs < 1
+    # left and right are classes here: a mirrored clip would be of the other one
+    assert config.augmentation.flip == 0
+    assert "not mirrored" in line
+
+
+def test_what_is_given_stays(clips):
+    config, line = chosen(
+        clips, epochs=3, learning_rate=1e-2, init_from="m", augmentation={"contrast": 0.7}
+    )
+    assert (config.epochs, config.passes, config.learning_rate) == (3, 1, 1e-2)
+    assert "3 epochs of 1 pass," in line
+    assert config.augmentation.contrast == 0.7
+    assert config.augmentation.brightness == 0.3
+    assert "from m" in line
+    assert chosen(clips, init_from="m")[0].learning_rate < chosen(clips)[0].learning_rate
+
+
+def test_classes_without_sides_are_mirrored(clips, tmp_path):
+    for name, other in (("left", "brightleft"), ("right", "jump")):
+        for split in ("train", "val"):
+            (tmp_path / split).mkdir(exist_ok=True)
+            (tmp_path / split / other).symlink_to(clips / split / name)
+    assert chosen(tmp_path)[0].augmentation.flip == 0.5
+
+
+def test_enough_data_keep_the_defaults(clips, monkeypatch):
+    monkeypatch.setattr("spikevideoformer.training.recipe.FEW", 12)
+    assert FEW > 1000
+    config, line = chosen(clips)
+    assert line == ""
+    assert config == TrainConfig(out="run", data=clips)
+
+
+def test_an_epoch_of_several_passes_sees_every_clip_as_often():
+    plan = StepPlan(clips=5, batch_size=2, micro_batches=1, seed=0, passes=4)
+    assert plan.steps_per_epoch == 10
+    steps = range(2 * plan.steps_per_epoch)
+    seen = [key for batch in MicroBatches(plan, steps, rank=0, world_size=1) for key in batch]
+    assert sorted(seen) == [(number, clip) for number in range(8) for clip in range(5)]
+    one = StepPlan(clips=5, batch_size=2, micro_batches=1, seed=0)
+    assert [clip for _, clip in one.order(3)] == [clip for number, clip in plan.order(0)[15:]]
+
+
+@pytest.mark.parametrize("task", ["segmentation", "pose"])
+def test_data_of_another_task_are_refused_as_always(clips, task):
+    with pytest.raises(ValueError, match=str(clips)):
+        chosen(clips, task=task)
