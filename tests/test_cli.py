@@ -235,6 +235,17 @@ def test_options_override_the_file(svf, clip_data: Path, tmp_path: Path) -> None
     assert "cache: memory\n" in written
 
 
+def test_options_for_the_cache(svf, clip_data: Path, tmp_path: Path) -> None:
+    for given, written in (("off", "'off'"), ("auto", "auto"), ("true", "memory")):
+        out = tmp_path / given
+        options = ["--data", clip_data, "--out", out, *SMALL_RUN, "--cache", given]
+        assert svf("train", *options)[0] == 0
+        assert f"cache: {written}\n" in (out / "config.yaml").read_text()
+    status, _, err = svf("train", "--out", tmp_path / "no", "--cache", "disk")
+    assert status == 2
+    assert "cache is 'disk'; expected auto or memory or off, or true or false" in err
+
+
 def test_resume_goes_on_with_the_settings_of_the_run(svf, run_folder: Path) -> None:
     before = (run_folder / "model" / "model.safetensors").read_bytes()
     status, out, err = svf("train", "--resume", "--out", run_folder)

@@ -25,6 +25,20 @@ def test_yaml_round_trip(tmp_path):
     assert TrainConfig.from_yaml(path) == TrainConfig(out=Path("run"))
 
 
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [("auto", "auto"), ("memory", "memory"), ("true", "memory"), ("off", "off"), ("false", "off")],
+)
+def test_ways_to_set_the_cache(tmp_path, written, means):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"out: run\ncache: {written}\n")
+    config = TrainConfig.from_yaml(path)
+    assert config.cache == means
+    path.write_text(config.to_yaml())
+    assert TrainConfig.from_yaml(path) == config
+    assert TrainConfig(out=Path("run")).cache == "auto"
+
+
 def test_numbers_as_yaml_reads_them():
     config = TrainConfig.from_dict({"out": "run", "learning_rate": "1e-3", "clip_grad_norm": 2})
     assert (config.learning_rate, config.clip_grad_norm) == (1e-3, 2.0)
@@ -88,8 +102,9 @@ def test_an_absent_yaml_file_is_named(tmp_path):
 
 def test_what_may_change_on_resume():
     base = TrainConfig(out=Path("run"), workers=0)
-    moved = TrainConfig(out=Path("elsewhere"), workers=2, keep=5)
+    moved = TrainConfig(out=Path("elsewhere"), workers=2, keep=5, cache="off")
     assert moved.differences(base.to_dict()) == []
+    assert moved.differences({**base.to_dict(), "cache": True}) == []  # as it used to be written
     longer = TrainConfig(out=Path("run"), epochs=30)
     assert longer.differences(base.to_dict()) == ["epochs: 20 then, 30 now"]
 

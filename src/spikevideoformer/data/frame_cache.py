@@ -108,22 +108,25 @@ class FrameCache:
             if not alone:
                 return
             self._catch_up()
-            begin = self._seen
-            tensors = begin + _aligned(_ALIGNED + len(head))
-            end = tensors + sum(_aligned(t.nbytes) for t in value)
-            if key in self._places:
-                return
-            if end > len(self._bytes):
-                self._head[_FULL] = 1
-                return
-            self._bytes[begin : begin + _ALIGNED].view(torch.int64)[0] = len(head)
-            self._write(begin + _ALIGNED, torch.frombuffer(bytearray(head), dtype=torch.uint8))
-            for tensor in value:
-                self._write(tensors, tensor.contiguous().flatten().view(torch.uint8))
-                tensors += _aligned(tensor.nbytes)
-            self._head[_KEPT if value else _REFUSED] += 1
-            self._head[_END] = end  # last: until here nothing has happened
-            self._catch_up()
+            if key not in self._places:
+                self._append(head, value)
+                self._catch_up()
+
+    def _append(self, head: bytes, value: Sequence[Tensor]) -> None:
+        """Write after the last value: the length of the head, the head, and the tensors."""
+        begin = self._seen
+        place = begin + _aligned(_ALIGNED + len(head))
+        end = place + sum(_aligned(t.nbytes) for t in value)
+        if end > len(self._bytes):
+            self._head[_FULL] = 1
+            return
+        self._bytes[begin : begin + _ALIGNED].view(torch.int64)[0] = len(head)
+        self._write(begin + _ALIGNED, torch.frombuffer(bytearray(head), dtype=torch.uint8))
+        for tensor in value:
+            self._write(place, tensor.contiguous().flatten().view(torch.uint8))
+            place += _aligned(tensor.nbytes)
+        self._head[_KEPT if value else _REFUSED] += 1
+        self._head[_END] = end  # last: until here nothing has happened
 
     def get_or_make(self, key: str, make: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
         """The value of a key, made and kept where it is not there yet."""
