@@ -51,7 +51,7 @@ from spikevideoformer.data.pose import PoseDataset
 from spikevideoformer.data.pose_index import read_poses
 from spikevideoformer.data.pose_sequence import PoseIndex, PoseSpec
 from spikevideoformer.demo.pose import mean_pose
-from spikevideoformer.figures import axis_from_zero, epoch_axis, legend_above
+from spikevideoformer.figures import axis_from_zero, epoch_axis
 from spikevideoformer.files import save_figure, write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.pose import PoseResult
@@ -235,7 +235,7 @@ def action_table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def draw(constant: dict[str, PoseResult], found: dict[str, dict[str, Any]], path: Path) -> None:
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for name, entry in found.items():
         task, kind, seed = name.split("-")
@@ -255,9 +255,10 @@ def draw(constant: dict[str, PoseResult], found: dict[str, dict[str, Any]], path
     axis_from_zero(left)
     right.set(ylabel="validation top-1", ylim=(0, 1))
     for panel in (left, right):
-        epoch_axis(panel, max(row["epoch"] for e in found.values() for row in e["history"]))
+        epoch_axis(panel, max(max(line.get_xdata()) for line in panel.lines))
         panel.grid(alpha=0.3)
-        legend_above(panel)
+    names = left.get_legend_handles_labels()
+    figure.legend(*names, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     save_figure(figure, path)
 
 

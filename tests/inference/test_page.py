@@ -55,7 +55,8 @@ def test_page_of_a_prediction(model_folder: Path, video_folder: Path) -> None:
     predictor = VideoPredictor.from_pretrained(model_folder, device="cpu")
     result = predictor.predict(video_folder / "three.avi", window_s=1.0)
     told: list[str] = []
-    page = Page(prediction_page(predictor, result, window_s=1.0, tell=told.append))
+    text = prediction_page(predictor, result, window_s=1.0, tell=told.append)
+    page = Page(text)
     assert page.headings == [
         "What the network saw, and where it fired",
         "Predictions over time",
@@ -68,6 +69,10 @@ def test_page_of_a_prediction(model_folder: Path, video_folder: Path) -> None:
     kinds = [re.match(r"data:image/([a-z+]+)", a)[1] for a in page.addresses]  # type: ignore[index]
     assert (kinds.count("jpeg"), kinds.count("png"), kinds.count("svg+xml")) == (4, 20, 6)
     assert "three.avi" in page.text
+    assert "stage 1a" in page.text and "stage1a" not in page.text
+    for word in ("spike", "firing rate", "executed", "merged", "ZCU104"):
+        assert f"<dt>{word}</dt>" in text
+    assert "<dt>membrane</dt>" not in text
     assert result.labels[0].name in page.text
     best = [window.labels[0].probability for window in result.windows]
     assert f"window {best.index(max(best)) + 1} of 3" in page.text
@@ -133,9 +138,11 @@ def test_heat_map_of_silence_is_one_colour() -> None:
 
 
 def test_parts_are_the_same_before_and_after_folding() -> None:
-    assert (
-        part_of("backbone.stage3.blocks.0.attention.0.steps.0.q_conv.pw1") == "stage3.0.attention"
-    )
-    assert part_of("backbone.stage3.blocks.0") == "stage3.0.residuals"
-    assert part_of("backbone.stage1a.downsample.bn") == "stage1a.downsample"
-    assert part_of("head.fc") == "head"
+    parts = {
+        "backbone.stage3.blocks.0.attention.0.steps.0.q_conv.pw1": "stage 3, block 1, attention",
+        "backbone.stage3.blocks.0": "stage 3, block 1, residuals",
+        "backbone.stage1a.downsample.bn": "stage 1a, downsampling",
+        "head.fc": "head",
+        "": "",
+    }
+    assert {module: part_of(module) for module in parts} == parts

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from spikevideoformer.nn.neuron import Neuron, Rectifier, make_neuron, record_firing_rates
+from spikevideoformer.nn.neuron import (
+    Neuron,
+    Rectifier,
+    layer_name,
+    make_neuron,
+    record_firing_rates,
+)
 from spikevideoformer.ops.lif import NeuronConfig, lif, lif_reference
 
 CONFIGS = [NeuronConfig(), NeuronConfig(v_reset=-0.5), NeuronConfig.integer(4)]
@@ -235,3 +241,29 @@ def test_rates_of_neurons_without_space():
 def test_repr_says_what_it_is():
     assert "tau=2.0" in repr(Neuron(NeuronConfig()))
     assert "reset_each_frame" in repr(Neuron(NeuronConfig(), reset_each_frame=True))
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("backbone.stage1a.blocks.0.sep_conv.neuron1", "stage 1a, block 1, SepConv: input"),
+        ("backbone.stage2.blocks.0.channel_conv.neuron2", "stage 2, block 1, ChannelConv: hidden"),
+        ("backbone.stage2.downsample.neuron", "stage 2, downsampling"),
+        ("backbone.stage3.blocks.1.attention.0.neuron", "stage 3, block 2, attention: input"),
+        ("backbone.stage3.blocks.1.attention.0.steps.0.q_neuron", "stage 3, block 2, attention: q"),
+        (
+            "backbone.stage4.blocks.0.attention.0.steps.1.out_neuron",
+            "stage 4, block 1, attention, step 2: output",
+        ),
+        (
+            "backbone.stage4.blocks.0.attention.1.steps.0.v_neuron",
+            "stage 4, block 1, attention 2: v",
+        ),
+        ("backbone.stage4.blocks.2.mlp.neuron1", "stage 4, block 3, MLP: input"),
+        ("head.neuron", "head"),
+        ("head.lateral4.neuron", "head, lateral 4"),
+        ("0.features.3", "0, features 4"),
+    ],
+)
+def test_layers_have_names_for_people(module: str, name: str) -> None:
+    assert layer_name(module) == name
