@@ -91,7 +91,7 @@ def test_projection_weights_of_a_whole_network(design):
 @pytest.mark.parametrize("name", svf.list_models())
 @pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
 def test_every_neuron_of_every_preset_emits_spikes_only(name, neuron, lively):
-    model = lively(svf.create_model(name, num_classes=4, neuron=neuron)).eval()
+    model = lively(svf.create_model(name, num_classes=4, neuron=neuron, readout="spike")).eval()
     levels = model.config.neuron.levels
     assert levels == {"lif": 1, "integer_lif": 4}[neuron]
     neurons = {n: m for n, m in model.named_modules() if isinstance(m, Neuron)}
