@@ -53,7 +53,11 @@ RULES = (
     Rule(r"svf energy", "--clips 1"),
     Rule(r"svf theory", slow="seconds for each of the tables"),
     Rule(r"svf bench", "--quick --rows attention_bytes", slow="times kernels"),
-    Rule(r"svf render .*--mocap", "--clips-per-motion 1 --size 32 --frames 8"),
+    Rule(
+        r"svf render .*--mocap",
+        "--clips-per-motion 1 --size 32 --frames 8",
+        slow="reads motion capture, for the benchmark below it",
+    ),
     Rule(r"svf render", "--motions 5 --clips-per-motion 1 --size 32 --frames 4"),
     Rule(
         r"python benchmarks/action_crossval\.py",
