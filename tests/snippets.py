@@ -43,7 +43,6 @@ SMALL = "--epochs 1 --size 32 --batch-size 8 --workers 0"
 RULES = (
     Rule(r"svf demo", unrun="the demos were made, by a small recipe, for all other snippets"),
     Rule(r"svf train .*--resume"),
-    Rule(r"svf train .*--config configs/motion_actions", unrun="begins with a network of poses"),
     Rule(r"svf train", SMALL + " --frames 2"),
     Rule(r"svf eval .*--scales", "--workers 0 --scales 0.75,1"),
     Rule(r"svf eval", "--workers 0"),
@@ -54,12 +53,16 @@ RULES = (
     Rule(r"svf energy", "--clips 1"),
     Rule(r"svf theory", slow="seconds for each of the tables"),
     Rule(r"svf bench", "--quick --rows attention_bytes", slow="times kernels"),
-    Rule(r"svf render .*--mocap", "--clips-per-motion 1 --size 32 --frames 8"),
+    Rule(
+        r"svf render .*--mocap",
+        "--clips-per-motion 1 --size 32 --frames 8",
+        slow="reads motion capture, for the benchmark below it",
+    ),
     Rule(r"svf render", "--motions 5 --clips-per-motion 1 --size 32 --frames 4"),
     Rule(
         r"python benchmarks/action_crossval\.py",
-        "--puppets 24 --pretrain-epochs 1 --epochs 1 --jobs 1",
-        slow="trains a dozen networks",
+        "--puppets 24 --pretrain-epochs 2 --epochs 3 --arms transfer --jobs 1",
+        slow="trains six networks",
     ),
     Rule(
         r"python benchmarks/twin\.py",

@@ -2,7 +2,6 @@
 
 import argparse
 import builtins
-import csv
 import importlib.util
 import json
 import logging
@@ -64,8 +63,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     _make_own_files(world)
     for name in ("benchmarks", "configs"):
         (world / name).symlink_to(REPOSITORY / name)
-    if SHARED.is_dir():
-        _share(folder / "shared")
+    if (SHARED / "data").is_dir():
+        _share(folder / "shared" / "data")
     return world
 
 
@@ -115,21 +114,19 @@ def _make_own_files(world: Path) -> None:
         (world / "metaspikformer.pth").symlink_to(golden)
 
 
-def _share(shared: Path) -> None:
-    """The data beside the repository, of motion capture two motions of an action."""
-    (shared / "data" / "mocap").mkdir(parents=True)
+def _share(data: Path) -> None:
+    """The data beside the repository, but of motion capture one action alone."""
+    (data / "mocap").mkdir(parents=True)
     for name in ("action", "vss"):
-        (shared / "data" / name).symlink_to(SHARED / "data" / name)
+        (data / name).symlink_to(SHARED / "data" / name)
     mocap = SHARED / "data" / "mocap"
-    with (mocap / "splits.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    chosen = {(row["content"], row["split"]): row for row in rows if row["content"] == "bow"}
-    for row in chosen.values():
-        (shared / "data" / "mocap" / row["path"]).symlink_to(mocap / row["path"])
-    with (shared / "data" / "mocap" / "splits.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(chosen.values())
+    header, *rows = (mocap / "splits.csv").read_text().splitlines()
+    assert header.startswith("path,subset,content,")
+    chosen = [row for row in rows if row.split(",")[2] == "bow"]
+    for row in chosen:
+        name = row.partition(",")[0]
+        (data / "mocap" / name).symlink_to(mocap / name)
+    (data / "mocap" / "splits.csv").write_text("\n".join([header, *chosen]) + "\n")
 
 
 # --- Nothing is left unchecked -------------------------------------------------------------------
@@ -354,15 +351,23 @@ def run(command: Command) -> None:
     assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
 
 
+BESIDE = {"../shared/": SHARED / "data", "metaspikformer.pth": SHARED / "golden"}
+
+
 def what_is_missing(block: Block) -> str:
-    """The folder beside the repository that a block needs and that is absent; empty for none."""
-    needs = {"../shared/": SHARED / "data", "metaspikformer.pth": SHARED / "golden"}
-    absent = [at for sign, at in needs.items() if sign in block.text and not at.is_dir()]
-    return f"needs the folder {absent[0].name}, which lies beside the repository" if absent else ""
+    """Why a block cannot run here; nothing where it can."""
+    for sign, folder in BESIDE.items():
+        if sign in block.text and not folder.is_dir():
+            return (
+                f"needs the folder ../shared/{folder.name} beside the repository, which is absent"
+            )
+    return ""
 
 
 def _marked(block: Block, *, slow: bool) -> object:
     marks = [pytest.mark.slow, pytest.mark.timeout(1800)] if slow else []
+    if any(sign in block.text for sign in BESIDE):
+        marks.append(pytest.mark.data)
     if block.language == "python" and (mark := python_mark(block)):
         marks.append(getattr(pytest.mark, mark))
     return pytest.param(block, slow, id=f"{block}-slow" if slow else str(block), marks=marks)
