@@ -48,6 +48,7 @@ RULES = (
     Rule(r"svf eval", "--workers 0"),
     Rule(r"svf predict"),
     Rule(r"svf models"),
+    Rule(r"svf --completion", unrun="writes into the home folder; tests/test_cli.py runs it"),
     Rule(r"svf energy .*--growth", "--size 32"),
     Rule(r"svf energy --model svf_15m", "--frames 1 --size 32 --no-merge"),
     Rule(r"svf energy", "--clips 1"),
@@ -58,6 +59,7 @@ RULES = (
         "--clips-per-motion 1 --size 32 --frames 8",
         slow="reads motion capture, for the benchmark below it",
     ),
+    Rule(r"svf render --puppets", "--puppets 20"),
     Rule(r"svf render", "--motions 5 --clips-per-motion 1 --size 32 --frames 4"),
     Rule(
         r"python benchmarks/action_crossval\.py",

@@ -47,7 +47,7 @@ SPANS = sorted({c.words: c for page in PAGES for c in spans(page)}.values(), key
 # The folder that each demo writes.
 DEMOS = {"classification": "demo", "segmentation": "demo_masks", "pose": "demo_pose"}
 OWN_FILES = ("new_clip.mp4", "street.mp4", "walk.mp4")  # what a reader is taken to have
-PLACEHOLDERS = {"VERB": "predict", "TASK": "pose", "NAME": "svf_nano"}
+PLACEHOLDERS = {"VERB": "predict", "TASK": "pose", "NAME": "svf_nano", "KIND": "joint_hamming"}
 
 
 # --- What the pages take for granted -------------------------------------------------------------
@@ -202,6 +202,10 @@ def check(command: Command, world: Path, monkeypatch: pytest.MonkeyPatch, *, who
 
 
 def check_svf(arguments: list[str], world: Path, *, whole: bool) -> None:
+    if "--completion" in arguments:
+        arguments = arguments[: arguments.index(">")] if ">" in arguments else arguments
+        assert cli.main(arguments) == 0
+        return
     if "--help" in arguments or not arguments:
         assert cli.main(arguments or ["--help"]) == 0
         return

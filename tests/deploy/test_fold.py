@@ -771,4 +771,4 @@ def test_flipped_spikes_counts():
     assert {name for name, share in flips.items() if share} <= {silenced, "head.neuron", "all"}
     assert 0 < flips["all"] < flips[silenced]
     with pytest.raises(ValueError, match="different neurons"):
-        flipped_spikes(model, _nano(readout="membrane"), video)
+        flipped_spikes(model, _nano(readout="spike"), video)

@@ -250,7 +250,7 @@ MODEL_ARGUMENTS = {
     "constant_term": (True, "output"),
     "neuron": ("integer_lif", "output"),
     "drop_path": (0.5, "training"),
-    "readout": ("membrane", "output"),
+    "readout": ("spike", "output"),
     "residual_gain": (0.5, "start"),
     "pad_input": (True, "accepts"),
 }
@@ -674,7 +674,7 @@ def test_gradient_checkpointing_keeps_less(lively):
 
 @pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
 def test_firing_rates_of_a_network(neuron, lively):
-    model = lively(_nano(neuron=neuron)).eval()
+    model = lively(_nano(neuron=neuron, readout="spike")).eval()
     with torch.no_grad(), svf.record_firing_rates(model) as rates:
         model(_video())
     neurons = [name for name, m in model.named_modules() if isinstance(m, Neuron)]
