@@ -18,7 +18,7 @@ FEW = 2000
 steps: a network from scratch needs hundreds of them whatever the number of clips
 (docs/first_hour.md)."""
 
-_STEPS = 640  # of a network from scratch, at eight clips of eight frames each
+_STEPS = {"classification": 640, "segmentation": 320, "pose": 640}  # of eight clips each
 _EPOCHS = 8  # validations in that time
 _BATCH = 8
 _SIDES = re.compile(r"(^|[^a-z])(left|right|clockwise|counterclockwise)([^a-z]|$)", re.IGNORECASE)
@@ -83,7 +83,9 @@ def _recipe(
         "epochs": epochs,
         # An epoch is so many passes that all of them make about the steps that are needed; whoever
         # says how many epochs means passes.
-        "passes": 1 if "epochs" in given else max(1, round(_STEPS * batch / (epochs * clips))),
+        "passes": 1
+        if "epochs" in given
+        else max(1, round(_STEPS[config.task] * batch / (epochs * clips))),
         "batch_size": _BATCH,
         "learning_rate": 3e-3 if config.init_from is None else 1.5e-3,
         "warmup_epochs": 0.05 * epochs,
