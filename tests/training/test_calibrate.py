@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.models.familiarity import Familiarity, profile
 from spikevideoformer.nn.neuron import FiringRates, silence
 from spikevideoformer.tasks.classification import ClassificationResult
@@ -37,8 +38,8 @@ def test_the_temperature_that_makes_probabilities_true_is_found(factor):
 def test_few_clips_that_are_all_right_do_not_make_certain():
     logits = torch.tensor([[9.0, 0.0], [0.0, 9.0]], dtype=torch.float64)
     temperature = fit_temperature(logits, torch.tensor([0, 1]))
-    # the rule of succession: two clips of two classes, (2 + 1) / (2 + 2)
-    assert (logits / temperature).softmax(1).max().item() == pytest.approx(0.75, abs=1e-3)
+    # two clips, and one of every class alike: (2 + 1/2) / (2 + 1)
+    assert (logits / temperature).softmax(1).max().item() == pytest.approx(5 / 6, abs=1e-3)
 
 
 def test_calibration_error_of_a_known_case():
@@ -60,8 +61,30 @@ def test_clips_that_fire_otherwise_are_unlike():
     assert familiar.false_alarms <= 0.05
     assert (familiar.distances(clips(40, 0.0, 2)) <= familiar.limit).double().mean() > 0.9
     assert (familiar.distances(clips(40, 0.2, 3)) > familiar.limit).all()
-    again = Familiarity.from_dict(familiar.to_dict())
-    assert again == familiar
+
+
+def test_layers_that_fire_together_must_stay_together():
+    """Each rate is usual, the two together are not: a diagonal would not see it."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(60, 1, generator=generator, dtype=torch.float64)
+    known = 0.2 + 0.05 * common + 0.002 * torch.randn(60, 6, generator=generator).double()
+    familiar = Familiarity.of(known[:50], known[50:])
+    odd = torch.full((1, 6), 0.2, dtype=torch.float64)
+    odd[:, ::2] += 0.04
+    odd[:, 1::2] -= 0.04
+    assert (odd - known.mean(0)).abs().max() < known.std(0).min()
+    assert familiar.distances(odd) > familiar.limit
+
+
+def test_it_is_kept_beside_the_weights(tmp_path):
+    model = create_model("svf_nano", num_classes=2)
+    model.familiarity = Familiarity.of(clips(20, 0.0, 0), clips(20, 0.0, 1))
+    model.temperature = 1.5
+    model.save_pretrained(tmp_path)
+    again = SpikeVideoFormer.from_pretrained(tmp_path)
+    assert again.temperature == 1.5
+    assert torch.equal(again.familiarity.whitening, model.familiarity.whitening)
+    assert again.familiarity.limit == model.familiarity.limit
 
 
 def test_too_few_clips_say_nothing_of_others():
@@ -69,13 +92,19 @@ def test_too_few_clips_say_nothing_of_others():
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"mean": [1.0]}, {"limit": 0.0}, {"limit": math.nan}, {"deviation": "x"}, {"limit": None}],
+    ("about", "state"),
+    [
+        ({"limit": 0.0}, {}),
+        ({"limit": math.nan}, {}),
+        ({"limit": None}, {}),
+        ({}, {"familiarity.mean": torch.zeros(3)}),
+        ({}, {"familiarity.whitening": torch.full((14, 14), math.inf)}),
+    ],
 )
-def test_familiarity_that_nobody_wrote_is_refused(change):
-    values = Familiarity.of(clips(9, 0.0, 0), None).to_dict()
-    with pytest.raises(ValueError, match=r"familiarity|could not convert"):
-        Familiarity.from_dict(values | change)
+def test_familiarity_that_nobody_wrote_is_refused(about, state):
+    good = Familiarity.of(clips(9, 0.0, 0), None)
+    with pytest.raises(ValueError, match="familiarity"):
+        Familiarity.taken_from(good.to_dict() | about, good.tensors() | state)
 
 
 def test_the_order_of_layers_does_not_matter():

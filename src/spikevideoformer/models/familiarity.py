@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,35 +13,47 @@ from torch import Tensor
 from spikevideoformer.nn.neuron import FiringRates
 
 _FALSE_ALARMS = 0.05
+_MARGIN = 1.25
+_SHRINKAGE = 0.2  # docs/first_hour.md; covariances of few clips are mostly chance
 _FEWEST = 8
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Familiarity:
     """How the layers of a network fire on clips like those it was trained on.
 
-    A clip's profile is the firing rate of each layer of neurons, and simple facts of its pictures
-    (see :func:`profile`). Its distance is the root mean square of how many standard deviations
-    each entry lies from the mean of the training clips: about 1 for one of them.
+    A clip's profile x is the firing rate of each layer of neurons, and simple facts of its pictures
+    (see :func:`profile`); P numbers.
+
+    Equation: distance = |(x - mean) W| / sqrt(P), W W^T the inverse of the covariance of profiles,
+    of which a fifth is replaced by its diagonal. About 1 for a training clip.
 
     Attributes:
-        mean: of each entry of the profile over training clips.
-        deviation: its standard deviation, with a floor.
+        mean: of profiles of training clips, ``[P]``.
+        whitening: W, ``[P, P]``.
         limit: distance from which a clip counts as unlike.
         false_alarms: share of validation clips beyond the limit; None without validation clips.
+
+    Source: Lee et al., "A Simple Unified Framework for Detecting Out-of-Distribution Samples", 2018
+    (Mahalanobis distance); Ledoit & Wolf, 2004 (shrinkage, here by a fixed share).
     """
 
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    mean: Tensor = field(repr=False)
+    whitening: Tensor = field(repr=False)
     limit: float
     false_alarms: float | None
 
     def __post_init__(self) -> None:
-        numbers = (*self.mean, *self.deviation, self.limit)
-        if len(self.mean) != len(self.deviation) or not all(map(math.isfinite, numbers)):
-            raise ValueError("familiarity needs as many means as deviations, all of them finite")
-        if min((*self.deviation, self.limit), default=1.0) <= 0:
-            raise ValueError("deviations and limit of a familiarity must be above 0")
+        size = self.mean.numel()
+        if self.mean.shape != (size,) or self.whitening.shape != (size, size):
+            raise ValueError(
+                f"familiarity has a mean {tuple(self.mean.shape)} and a whitening "
+                f"{tuple(self.whitening.shape)}; expected [P] and [P, P]"
+            )
+        if not bool(self.mean.isfinite().all() & self.whitening.isfinite().all()):
+            raise ValueError("familiarity holds numbers that are not finite")
+        if not 0 < self.limit < math.inf:
+            raise ValueError(f"limit of a familiarity is {self.limit!r}; expected a number above 0")
 
     @classmethod
     def of(cls, training: Tensor, validation: Tensor | None) -> Familiarity | None:
@@ -51,7 +63,7 @@ class Familiarity:
         with a margin for those that nobody has seen.
 
         Args:
-            training: profiles ``[N, P]``.
+            training: profiles ``[N, P]``, float64.
             validation: of clips that were not trained on, ``[M, P]``, or None.
 
         Returns:
@@ -60,42 +72,54 @@ class Familiarity:
         if len(training) < _FEWEST:
             return None
         mean = training.mean(0)
-        # Layers that fire the same on all clips must not make a hair's breadth a surprise.
-        deviation = training.std(0).clamp(min=1e-3) + 0.05 * mean.abs()
-        known = [_distances(training, mean, deviation)]
-        if validation is not None:
-            known.append(_distances(validation, mean, deviation))
-        limit = 1.25 * max(float(d.quantile(1 - _FALSE_ALARMS)) for d in known)
+        deviation = training.std(0).clamp(min=1e-3)
+        correlation = torch.corrcoef(((training - mean) / deviation).T).nan_to_num(0.0)
+        correlation = (1 - _SHRINKAGE) * correlation
+        correlation.fill_diagonal_(1.0)
+        whitening = torch.linalg.cholesky(torch.linalg.inv(correlation)) / deviation[:, None]
+        familiar = cls(
+            mean=mean.float(),
+            whitening=whitening.float().contiguous(),
+            limit=1.0,
+            false_alarms=None,
+        )
+        known = [familiar.distances(z) for z in (training, validation) if z is not None]
+        limit = round(_MARGIN * max(float(d.quantile(1 - _FALSE_ALARMS)) for d in known), 4)
         alarms = None if validation is None else float((known[1] > limit).double().mean())
         return cls(
-            mean=tuple(round(v, 6) for v in mean.tolist()),
-            deviation=tuple(round(v, 6) for v in deviation.tolist()),
-            limit=round(limit, 4),
-            false_alarms=alarms,
+            mean=familiar.mean, whitening=familiar.whitening, limit=limit, false_alarms=alarms
         )
 
     def distances(self, profiles: Tensor) -> Tensor:
-        """Of clips with these profiles ``[N, P]``: ``[N]``."""
-        mean = torch.tensor(self.mean, dtype=torch.float64)
-        return _distances(profiles, mean, torch.tensor(self.deviation, dtype=torch.float64))
+        """Of clips with these profiles ``[N, P]``: ``[N]``, float64."""
+        away = (profiles - self.mean.double()) @ self.whitening.double()
+        return away.square().mean(1).sqrt()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is kept beside the weights."""
+        return {"familiarity.mean": self.mean, "familiarity.whitening": self.whitening}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """The rest, as plain values for JSON."""
+        return {"limit": self.limit, "false_alarms": self.false_alarms}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Familiarity:
-        """Inverse of :meth:`to_dict`; ValueError for anything else."""
+    def taken_from(cls, about: Mapping[str, Any], state: dict[str, Tensor]) -> Familiarity:
+        """Inverse of :meth:`to_dict` and :meth:`tensors`, which are removed from the state.
+
+        Raises:
+            ValueError: something is missing, or is not what training wrote.
+        """
         try:
-            numbers = {name: _numbers(values[name]) for name in ("mean", "deviation")}
-            alarms = values["false_alarms"]
+            alarms = about["false_alarms"]
             return cls(
-                **numbers,
-                limit=float(values["limit"]),
+                mean=state.pop("familiarity.mean"),
+                whitening=state.pop("familiarity.whitening"),
+                limit=float(about["limit"]),
                 false_alarms=None if alarms is None else float(alarms),
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"familiarity is {values!r}; expected what training wrote") from error
+            raise ValueError(f"familiarity lacks {error}; save the model again") from error
 
 
 def profile(video: Tensor, rates: FiringRates) -> Tensor:
@@ -114,11 +138,3 @@ def profile(video: Tensor, rates: FiringRates) -> Tensor:
         layers = torch.stack([rates.per_frame[name] for name in names])  # [L, T, B]
         parts.append(layers.double().mean(1).T.to(x.device))
     return torch.cat(parts, dim=1).cpu()
-
-
-def _distances(profiles: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    return ((profiles - mean) / deviation).square().mean(1).sqrt()
-
-
-def _numbers(values: Sequence[Any]) -> tuple[float, ...]:
-    return tuple(map(float, values))

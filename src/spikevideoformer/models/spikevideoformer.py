@@ -183,6 +183,8 @@ class SpikeVideoFormer(nn.Module):
             "familiarity": None if self.familiarity is None else self.familiarity.to_dict(),
         }
         state = {k: v.contiguous() for k, v in self.state_dict().items()}
+        if self.familiarity is not None:
+            state |= self.familiarity.tensors()
         _write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(state, path))
         text = json.dumps(about, indent=2) + "\n"
         _write_atomically(folder / CONFIG_FILE, lambda path: path.write_text(text, "utf-8"))
@@ -210,8 +212,6 @@ class SpikeVideoFormer(nn.Module):
             model.palette = tuple(map(tuple, about["palette"]))
         model.clip = about["clip"]
         model.temperature = about["temperature"]
-        if about["familiarity"] is not None:
-            model.familiarity = Familiarity.from_dict(about["familiarity"])
         weights = weights_file(folder)
         try:
             state = load_file(weights)
@@ -219,6 +219,11 @@ class SpikeVideoFormer(nn.Module):
             raise ValueError(
                 f"{weights} is no readable safetensors file ({error}); copy or train it again"
             ) from error
+        if about["familiarity"] is not None:
+            try:
+                model.familiarity = Familiarity.taken_from(about["familiarity"], state)
+            except ValueError as error:
+                raise ValueError(f"{folder}: {error}") from error
         load_state(model, state, weights)
         return model.eval()
 

@@ -96,7 +96,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature at which these logits say best what the labels are.
 
     Equation: the T that minimises the mean of ``-sum_c q_c log softmax(logits / T)_c`` with
-    ``q = (N onehot(label) + 1) / (N + K)``: few clips that are all right do not make it certain.
+    ``q = (N onehot(label) + 1 / K) / (N + 1)``: few clips that are all right do not make it
+    certain.
 
     Args:
         logits: ``[N, K]``.
@@ -109,8 +110,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     in Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
     """
     count, classes = logits.shape
-    target = torch.full_like(logits, 1 / (count + classes))
-    target[torch.arange(count), labels] += count / (count + classes)
+    target = torch.full_like(logits, 1 / (classes * (count + 1)))
+    target[torch.arange(count), labels] += count / (count + 1)
 
     def loss(log_t: float) -> float:
         return float(-(target * (logits / math.exp(log_t)).log_softmax(1)).sum(1).mean())
