@@ -81,10 +81,10 @@ TUNED: dict[str, list[dict[str, Any]]] = {
         {"neuron": "integer_lif"},
         {"frames": 4, "batch_size": 16},
         {"size": 96},
-        {"pose": {"crop": "picture"}},
+        {"pose": {"crop": "person"}},
         {"batch_size": 4},
         {"attention": "dot"},
-        {"pose": {"rotation_weight": 1.0}},
+        {"pose": {"rotation_weight": 3.0}},
     ],
 }
 

@@ -531,10 +531,11 @@ def _train(arguments: Namespace) -> int:
         if not file.is_file():
             raise ValueError(f"{file} is missing: no run to resume; start one without --resume")
     settings = merged({} if file is None else read_yaml(file), settings)
-    if settings.get("data") is None:
-        raise ValueError("no data is given; set --data to the folder of the data set")
-    out = settings.get("out") or _run_folder(settings["data"])
+    data = settings.get("data")
+    out = settings.get("out") or ("run" if data is None else _run_folder(data))
     config = TrainConfig.from_dict({**settings, "out": out})
+    if data is None:
+        raise ValueError("no data is given; set --data to the folder of the data set")
     _refuse_file(config.out)
     check_paths(config, resume=arguments.resume)
 

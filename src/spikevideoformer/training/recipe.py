@@ -27,7 +27,7 @@ _SIDES = re.compile(r"(^|[^a-z])(left|right|clockwise|counterclockwise)([^a-z]|$
 _OF_TASK: dict[str, dict[str, Any]] = {
     "classification": {},
     "segmentation": {"frames": 4, "size": 128, "label_smoothing": 0.0},
-    "pose": {"pose": {"crop": "person", "rotation_weight": 3.0}},
+    "pose": {},
 }
 
 
