@@ -125,7 +125,7 @@ COMMANDS = {
     "smoothing beyond one": (f"{TRAIN} --label-smoothing 1.5", "below 1"),
     "drop_path beyond one": (f"{TRAIN} --drop-path 2", "[0, 1)"),
     "flip beyond one": (f"{TRAIN} --augmentation.flip 2", "flip"),
-    "batch larger than the data": (f"{TRAIN} --batch-size 64", "lower batch_size"),
+    "batch larger than the data": (f"{TRAIN} --batch-size 64 --passes 1", "lower batch_size"),
     "split that is not there": (f"{TRAIN} --val-split test", "train, val"),
     "configuration that is not there": (f"{TRAIN} --config {{nowhere}}", "check the path"),
     "resume without a folder": ("train --resume", "--out"),
@@ -484,7 +484,7 @@ def test_run_folder_in_use_and_changed_settings(
     out, err = capfd.readouterr()
     assert out == ""
     assert sum(line.startswith("svf: ") for line in err.splitlines()) == 1
-    assert "learning_rate: 0.004 then, 0.1 now" in err
+    assert "learning_rate: 0.003 then, 0.1 now" in err
 
 
 # --- Some inputs fail ----------------------------------------------------------------------------

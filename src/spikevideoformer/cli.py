@@ -542,15 +542,14 @@ def _train(arguments: Namespace) -> int:
     from spikevideoformer.training import train
     from spikevideoformer.training.recipe import with_recipe
 
+    chosen = ""
     if file is None:  # which holds all that was chosen
         full, chosen = with_recipe({**settings, "out": str(out)})
         config = TrainConfig.from_dict(full)
-        if chosen:
-            _note(chosen)
     config.out.mkdir(parents=True, exist_ok=True)
     if "out" not in settings:
         _note(f"writing into {out}; --out chooses another folder")
-    result = train(config, resume=arguments.resume)
+    result = train(config, resume=arguments.resume, about=chosen)
     if not result.is_main_process:
         return DONE
     if arguments.json:
@@ -648,9 +647,10 @@ def _eval(arguments: Namespace) -> int:
         "segmentation": _evaluated_masks,
         "pose": _evaluated_poses,
     }
+    result = evaluated[task](arguments, out)
+
     from spikevideoformer.training.advice import about_answers
 
-    result = evaluated[task](arguments, out)
     for line in about_answers(result):
         _note(f"note: {line}")
     if out is not None:

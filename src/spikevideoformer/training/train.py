@@ -63,6 +63,7 @@ def train(
     *,
     index: ClipIndex | SequenceIndex | PoseIndex | None = None,
     resume: bool = False,
+    about: str = "",
 ) -> TrainResult:
     """Train a model and write the run folder.
 
@@ -76,6 +77,7 @@ def train(
         index: the clips, such as a fold of `ClipIndex.folds`, or the sequences of a segmentation
             or pose run; None: read from `config.data`.
         resume: go on from the newest checkpoint in `config.out`; without one, begin.
+        about: a line on the settings, logged and written with the facts of the run.
 
     Raises:
         ValueError: anything about the configuration, the data or the folder that cannot be used.
@@ -99,7 +101,7 @@ def train(
         if fabric.is_global_zero:
             _write_origins(config.out / "init_from.csv", model, taken, left)
     if fabric.is_global_zero:
-        _write_config(config, plan, fabric, model)
+        _write_config(config, plan, fabric, model, about)
     loop.run()
     return _finish(loop, fabric)
 
@@ -203,8 +205,11 @@ def _resume(loop: Loop, fabric: Fabric) -> bool:
     return True
 
 
-def _write_config(config: TrainConfig, plan: StepPlan, fabric: Fabric, model: nn.Module) -> None:
+def _write_config(
+    config: TrainConfig, plan: StepPlan, fabric: Fabric, model: nn.Module, about: str
+) -> None:
     facts = (
+        *([about] if about else []),
         f"effective batch size {plan.effective_batch} (batch_size {config.batch_size} x "
         f"accumulate {config.accumulate} x {fabric.world_size} processes)",
         f"peak learning rate {config.learning_rate:g}",
