@@ -756,7 +756,7 @@ def pose_run(tmp_path_factory: pytest.TempPathFactory, rendered: Path) -> Path:
     """A finished run of two steps."""
     out = tmp_path_factory.mktemp("pose-run")
     small = "--task pose --frames 3 --size 32 --epochs 1 --batch-size 24 --workers 0 --device cpu"
-    small += " --learning-rate 0.001"
+    small += " --learning-rate 0.004 --warmup-epochs 0.5"
     assert main(["train", "--data", str(rendered), "--out", str(out), *small.split()]) == 0
     return out
 

@@ -28,7 +28,7 @@ def _published_state(model):
 
 
 def _model(attention="hamming", design="joint", lively=None, **overrides):
-    options = {"widths": WIDTHS, "depths": (1, 1, 1, 2, 1), **overrides}
+    options = {"widths": WIDTHS, "depths": (1, 1, 1, 2, 1), "readout": "spike", **overrides}
     model = svf.create_model(
         "svf_nano", num_classes=5, design=design, attention=attention, **options
     )

@@ -424,8 +424,9 @@ class VideoPredictor:
         probabilities = logits.softmax(dim=1).cpu().numpy()  # [B, K]
         firing: Iterable[np.ndarray | None] = repeat(None)  # of a network without spikes
         if rates.per_frame:
-            layers = torch.stack(list(rates.per_frame.values()))  # [L, T, B]
-            firing = layers.mean(0).T.cpu().numpy()  # [B, T]
+            layers = list(rates.per_frame.values())  # [T, B] each
+            # added one after the other: torch's own sum rounds by the place in the batch
+            firing = (sum(layers[1:], layers[0]) / len(layers)).T.cpu().numpy()  # [B, T]
         distances: Iterable[float | None] = repeat(None)
         if self.model.familiarity is not None:
             distances = self.model.familiarity.distances(profile(video, rates)).tolist()

@@ -135,9 +135,9 @@ def _batch_norm_arguments(norm: nn.BatchNorm2d) -> tuple[Any, ...]:
     return mean, var, norm.weight, norm.bias, of_batch, momentum, norm.eps
 
 
-SILENT_RATE = 0.005
+SILENT_RATE = 0.003
 """Mean rate over the layers of a network under which it is called silent. Trained networks fire ten
-to forty times as much; what still fires below it are the first layers, and no answer reaches the
+to a hundred times as much; what still fires below it are the first layers, and nothing reaches the
 end."""
 
 
