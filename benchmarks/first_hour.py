@@ -28,11 +28,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from camvid import most_frequent
 
+from spikevideoformer.body.skeleton import Skeleton
+from spikevideoformer.data.index import read_index
 from spikevideoformer.data.motions import read_mocap_table
+from spikevideoformer.data.pose_index import read_poses
+from spikevideoformer.data.pose_sequence import PoseSpec
 from spikevideoformer.data.render import RenderSpec, write_motion_clips
+from spikevideoformer.data.sequence_index import read_sequences
 from spikevideoformer.data.video import iter_frames, write_video
+from spikevideoformer.demo.pose import mean_pose
 from spikevideoformer.files import write_text
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.training import TrainConfig, train
 from spikevideoformer.training.config import merged
 from spikevideoformer.training.recipe import with_recipe
@@ -206,6 +214,26 @@ def told(task: str, evaluation: dict[str, Any]) -> str:
     return f"MPJPE {overall['mpjpe_mm']:.0f} mm, PA-MPJPE {overall['pa_mpjpe_mm']:.0f} mm"
 
 
+def trivial(task: str, data: Path, model: Path) -> str:
+    """What an answer is worth that does not look at the input."""
+    if task == "classification":
+        labels = [sample.label for sample in read_index(data, split="val").samples]
+        return f"most frequent class {max(map(labels.count, labels)) / len(labels):.1%}"
+    if task == "segmentation":
+        index = read_sequences(data)
+        result = most_frequent(index.select("train"), index.select("val"))
+        return f"most frequent class at each pixel: {told(task, result.to_dict())}"
+    poses = read_poses(data)
+    network = SpikeVideoFormer.from_pretrained(model)
+    assert isinstance(network.body, Skeleton) and network.clip is not None
+    spec = PoseSpec.from_dict(network.clip)
+    constant, turned = (
+        told(task, mean_pose(poses, spec, network.body, turned=turned).to_dict())
+        for turned in (False, True)
+    )
+    return f"mean pose {constant}; turned as in the truth {turned}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -236,6 +264,8 @@ def main() -> None:
         for title, change in runs.items():
             slug = title.partition(":")[0].replace(", ", "-").replace(" ", "-")
             entry = run({**common, **change, "out": str(arguments.out / name / slug)})
+            if title == "chosen":
+                print(f"{name:8} {trivial(task, data, arguments.out / name / slug / 'model')}")
             print(
                 f"{name:8} {told(task, entry['evaluation']):36} {entry['minutes']:5.1f} min "
                 f"({entry['cpu_minutes']:.1f} of CPU)  {title}",
