@@ -47,7 +47,13 @@ SPANS = sorted({c.words: c for page in PAGES for c in spans(page)}.values(), key
 # The folder that each demo writes.
 DEMOS = {"classification": "demo", "segmentation": "demo_masks", "pose": "demo_pose"}
 OWN_FILES = ("new_clip.mp4", "street.mp4", "walk.mp4")  # what a reader is taken to have
-PLACEHOLDERS = {"VERB": "predict", "TASK": "pose", "NAME": "svf_nano", "KIND": "joint_hamming"}
+PLACEHOLDERS = {
+    "VERB": "predict",
+    "TASK": "pose",
+    "NAME": "svf_nano",
+    "KIND": "joint_hamming",
+    "N": "20",
+}
 
 
 # --- What the pages take for granted -------------------------------------------------------------

@@ -106,7 +106,8 @@ class PredictionResult:
     def __repr__(self) -> str:
         labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in self.labels[:3])
         about = about_run(self.duration_s, self.firing_rate, self.engine)
-        return one_line(f"PredictionResult({self.path!r}, {labels}, {about})")
+        doubt = "UNLIKE THE TRAINING CLIPS: " if self.unlike_training else ""
+        return one_line(f"PredictionResult({self.path!r}, {doubt}{labels}, {about})")
 
     def _repr_html_(self) -> str:
         from spikevideoformer import notebook

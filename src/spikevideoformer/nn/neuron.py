@@ -164,7 +164,7 @@ class FiringRates:
     def _repr_html_(self) -> str:
         from spikevideoformer import notebook
 
-        rows = list(self.mean.items())
+        rows = [(layer_name(name), rate) for name, rate in self.mean.items()]
         caption = "spikes per neuron and frame, by layer"
         return notebook.card(repr(self), notebook.bars(rows, show="{:.3f}".format, caption=caption))
 
