@@ -1147,6 +1147,7 @@ def pose_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folders = {}
     for kind in ("rgb", "events"):
         clip = PoseSpec(frames=2, size=32, frame_rate_hz=5.0, input=kind, crop="person")
+        torch.manual_seed(0)
         model = create_model(
             *("svf_nano", "pose"),
             body=standing_skeleton(),

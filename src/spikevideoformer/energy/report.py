@@ -382,7 +382,9 @@ def _refuse_silence(model: nn.Module, video: Tensor) -> None:
     with record_firing_rates(model) as rates:
         model(video[:1])
     if (line := silence(rates.overall)) is not None:
-        raise ValueError(f"{line}: an energy would say nothing")
+        raise ValueError(
+            f"{line}; an energy would say nothing (or give videos like those it was trained on)"
+        )
 
 
 def ann_of_same_shape(model: nn.Module, counts: Counts) -> list[OperationCount]:
