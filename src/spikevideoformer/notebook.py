@@ -31,7 +31,8 @@ def card(title: str, *parts: str) -> str:
 
 def text(content: str) -> str:
     """Preformatted text, such as a table."""
-    return f'<pre style="overflow-x:auto;font-family:monospace;line-height:1.2">{escape(content)}</pre>'
+    style = "overflow-x:auto;font-family:monospace;line-height:1.2"
+    return f'<pre style="{style}">{escape(content)}</pre>'
 
 
 def bars(
