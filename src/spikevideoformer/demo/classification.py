@@ -43,7 +43,7 @@ class Recipe:
             model="svf_nano",
             frames=FRAMES,
             size=SIZE // 2,
-            epochs=8,
+            epochs=7,
             batch_size=8,
             learning_rate=3e-3,
             warmup_epochs=1,
