@@ -772,6 +772,19 @@ def test_render_lists_what_it_wrote(svf, rendered: Path, tmp_path: Path) -> None
     assert err == "svf: --motions is 4; give at least 5, one for validation\n"
 
 
+def test_render_of_puppets(svf, tmp_path: Path) -> None:
+    status, out, err = svf("render", "--out", tmp_path / "few", "--puppets", "6")
+    assert (status, err) == (0, "")
+    assert out == f"12 clips of puppets: {tmp_path / 'few'}\n"
+    for split in ("train", "val"):
+        assert len([f for f in (tmp_path / "few" / split).iterdir() if any(f.iterdir())]) == 6
+    for option, value in (("--size", "128"), ("--motions", "3"), ("--mocap", "x")):
+        status, _, err = svf("render", "--out", tmp_path, "--puppets", "6", option, value)
+        assert (status, err.count("\n")) == (2, 1)
+        assert f"leave out {option}" in err
+    assert "--puppets is 5" in svf("render", "--out", tmp_path, "--puppets", "5")[2]
+
+
 def test_render_keeps_the_table_of_motion_capture(svf, tmp_path: Path) -> None:
     table = tmp_path / "splits.csv"
     table.write_text("path,content,style,split\na.bvh,walk,calm,train\n")

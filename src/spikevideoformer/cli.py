@@ -1760,11 +1760,15 @@ def _render(arguments: Namespace) -> int:
 def _render_puppets(arguments: Namespace) -> int:
     from spikevideoformer.data.synthetic import write_interaction_clips
 
-    train, val = arguments.puppets, arguments.puppets // 10
-    if val < 1:
-        raise ValueError(f"--puppets is {train}; give at least 10, for one to validate on")
-    if arguments.mocap is not None:
-        raise ValueError("--puppets act by themselves; leave out --mocap")
+    parser = argparse.ArgumentParser()
+    _render_options(parser)
+    others = "mocap motions clips_per_motion size frames frame_rate_hz view_deg".split()
+    for name in others:
+        if getattr(arguments, name) != parser.get_default(name):
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"--puppets act by themselves, as they are; leave out {option}")
+    train, val = arguments.puppets, max(6, arguments.puppets // 10)  # of each action at least one
+    _require_at_least(arguments, puppets=6, seed=0)
     out = _folder_to_write(arguments.out)
     write_interaction_clips(out, train=train, val=val, seed=arguments.seed)
     if arguments.json:

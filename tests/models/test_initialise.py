@@ -62,3 +62,15 @@ def test_a_classifier_reads_membranes_unless_told_otherwise():
     assert create_model("svf_nano", readout="spike").config.readout == "spike"
     assert create_model("gru_nano").config.readout == "gru"
     assert create_model("svf_nano", task="segmentation").config.readout == "spike"
+
+
+def test_the_default_type_and_device_do_not_matter():
+    pictures = made_pictures(3)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert torch.equal(made_pictures(3), pictures)
+        assert create_model("svf_nano").head.fc.weight.dtype == torch.bfloat16
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        assert torch.equal(made_pictures(3), pictures)

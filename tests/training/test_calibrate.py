@@ -1,5 +1,6 @@
 """Temperature, familiarity, and what is said of networks that do not work."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -85,6 +86,26 @@ def test_it_is_kept_beside_the_weights(tmp_path):
     assert again.temperature == 1.5
     assert torch.equal(again.familiarity.whitening, model.familiarity.whitening)
     assert again.familiarity.limit == model.familiarity.limit
+    about = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(about | {"familiarity": None}))
+    assert SpikeVideoFormer.from_pretrained(tmp_path).familiarity is None  # its tensors stay unread
+    (tmp_path / "config.json").write_text(json.dumps(about | {"temperature": True}))
+    with pytest.raises(ValueError, match="temperature is True"):
+        SpikeVideoFormer.from_pretrained(tmp_path)
+
+
+def test_clips_that_are_all_the_same_leave_a_limit():
+    known = torch.full((10, 5), 0.1, dtype=torch.float64)
+    familiar = Familiarity.of(known, known)
+    assert familiar.limit > 0
+    assert (familiar.distances(known) < familiar.limit).all()
+    assert familiar.distances(known + 0.1)[0] > familiar.limit
+
+
+def test_profiles_of_another_network_are_refused():
+    familiar = Familiarity.of(clips(9, 0.0, 0), None)
+    with pytest.raises(ValueError, match="of another network"):
+        familiar.distances(torch.zeros(1, 3, dtype=torch.float64))
 
 
 def test_too_few_clips_say_nothing_of_others():
@@ -97,6 +118,8 @@ def test_too_few_clips_say_nothing_of_others():
         ({"limit": 0.0}, {}),
         ({"limit": math.nan}, {}),
         ({"limit": None}, {}),
+        ({"limit": "x"}, {}),
+        ({"limit": True}, {}),
         ({}, {"familiarity.mean": torch.zeros(3)}),
         ({}, {"familiarity.whitening": torch.full((14, 14), math.inf)}),
     ],
@@ -152,10 +175,12 @@ def test_what_is_said_of_a_training(tmp_path):
         return " ".join(about_training(config, evaluation, history, "top1"))
 
     assert said(rows([0.5, 0.2, 0.1], [0.4, 0.2, 0.1], 1.0)) == ""
-    guessing = said(rows([0.69] * 3, [0.70, 0.69, 0.71], 0.5))
+    poor = result(((4, 1), (4, 1)))
+    guessing = said(rows([0.69] * 3, [0.70, 0.69, 0.71], 0.5), poor)
     assert "guessing (0.69 at best, ln 2 = 0.69)" in guessing
     assert "more --epochs" in guessing
-    assert "known by heart" in said(rows([0.1] * 3, [0.70, 0.69, 0.71], 1.0))
+    assert "known by heart" in said(rows([0.1] * 3, [0.70, 0.69, 0.71], 1.0), poor)
+    assert said(rows([0.1] * 3, [0.70, 0.69, 0.71], 1.0)) == ""  # unsure, and right every time
     assert "cut short" in said(rows([0.69, 0.6, 0.4], [0.6, 0.5, 0.4], 0.8))
     assert "no clips were set aside" in said(
         rows([0.1] * 3, [0.1] * 3, 1.0), config=replace(config, val_split="none")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from spikevideoformer.data.index import read_index
 from spikevideoformer.training import TrainConfig
 from spikevideoformer.training.batches import MicroBatches, StepPlan
 from spikevideoformer.training.recipe import FEW, with_recipe
@@ -34,6 +35,28 @@ def test_what_is_given_stays(clips):
     assert config.augmentation.brightness == 0.3
     assert "from m" in line
     assert chosen(clips, init_from="m")[0].learning_rate < chosen(clips)[0].learning_rate
+
+
+def test_all_processes_and_forward_passes_count(clips):
+    for options in ({"devices": 2}, {"accumulate": 2}):
+        config, line = chosen(clips, **options)
+        assert 600 <= 12 * config.passes // (2 * config.batch_size) * config.epochs <= 680
+        assert f"steps of {2 * config.batch_size} clips" in line
+
+
+def test_fewer_clips_than_a_batch_still_make_a_step(clips, tmp_path):
+    for name in ("left", "right"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            (tmp_path / name / f"{i}.mp4").symlink_to(clips / "train" / name / f"{i}.mp4")
+    config, line = chosen(tmp_path, epochs=2)  # one or two of the six are set aside
+    training = len(read_index(tmp_path).with_validation(seed=0).select("train"))
+    assert line.startswith(f"{training} clips to train on")
+    assert config.batch_size == training
+
+
+def test_a_long_warm_up_that_is_given_fits(clips):
+    assert chosen(clips, warmup_epochs=10)[0].epochs == 20
 
 
 def test_classes_without_sides_are_mirrored(clips, tmp_path):

@@ -15,6 +15,7 @@ from spikevideoformer.nn.neuron import FiringRates
 _FALSE_ALARMS = 0.05
 _MARGIN = 1.25
 _SHRINKAGE = 0.2  # docs/first_hour.md; covariances of few clips are mostly chance
+_LEAST_LIMIT = 0.05  # of clips that are all the same
 _FEWEST = 8
 
 
@@ -84,14 +85,24 @@ class Familiarity:
             false_alarms=None,
         )
         known = [familiar.distances(z) for z in (training, validation) if z is not None]
-        limit = round(_MARGIN * max(float(d.quantile(1 - _FALSE_ALARMS)) for d in known), 4)
+        limit = _MARGIN * max(float(d.quantile(1 - _FALSE_ALARMS)) for d in known)
+        limit = round(max(limit, _LEAST_LIMIT), 4)
         alarms = None if validation is None else float((known[1] > limit).double().mean())
         return cls(
             mean=familiar.mean, whitening=familiar.whitening, limit=limit, false_alarms=alarms
         )
 
     def distances(self, profiles: Tensor) -> Tensor:
-        """Of clips with these profiles ``[N, P]``: ``[N]``, float64."""
+        """Of clips with these profiles ``[N, P]``: ``[N]``, float64.
+
+        Raises:
+            ValueError: profiles of another network.
+        """
+        if profiles.shape[1] != self.mean.numel():
+            raise ValueError(
+                f"the model knows profiles of {self.mean.numel()} numbers, and its layers give "
+                f"{profiles.shape[1]}: its familiarity is of another network; save or train it anew"
+            )
         away = (profiles - self.mean.double()) @ self.whitening.double()
         return away.square().mean(1).sqrt()
 
@@ -110,16 +121,20 @@ class Familiarity:
         Raises:
             ValueError: something is missing, or is not what training wrote.
         """
-        try:
-            alarms = about["false_alarms"]
-            return cls(
-                mean=state.pop("familiarity.mean"),
-                whitening=state.pop("familiarity.whitening"),
-                limit=float(about["limit"]),
-                false_alarms=None if alarms is None else float(alarms),
-            )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"familiarity lacks {error}; save the model again") from error
+        missing = [k for k in ("limit", "false_alarms") if k not in about]
+        missing += [k for k in ("familiarity.mean", "familiarity.whitening") if k not in state]
+        if missing:
+            raise ValueError(f"familiarity lacks {missing[0]}; save or train the model anew")
+        for name in ("limit", "false_alarms"):
+            value = about[name]
+            if type(value) not in (int, float) and not (value is None and name == "false_alarms"):
+                raise ValueError(f"{name} of the familiarity is {value!r}; expected a number")
+        return cls(
+            mean=state.pop("familiarity.mean"),
+            whitening=state.pop("familiarity.whitening"),
+            limit=about["limit"],
+            false_alarms=about["false_alarms"],
+        )
 
 
 def profile(video: Tensor, rates: FiringRates) -> Tensor:

@@ -135,6 +135,8 @@ def read_config(path: Path) -> dict[str, Any]:
             f"of {about['num_classes']} classes"
         )
     temperature = about["temperature"]
-    if temperature is not None and not 0 < temperature < math.inf:
+    if temperature is not None and (
+        isinstance(temperature, bool) or not 0 < temperature < math.inf
+    ):
         raise ValueError(f"{path}: temperature is {temperature!r}; expected a number above 0")
     return about

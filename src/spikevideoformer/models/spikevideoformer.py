@@ -224,6 +224,8 @@ class SpikeVideoFormer(nn.Module):
                 model.familiarity = Familiarity.taken_from(about["familiarity"], state)
             except ValueError as error:
                 raise ValueError(f"{folder}: {error}") from error
+        else:  # tensors of an earlier save beside a config without them
+            state = {k: v for k, v in state.items() if not k.startswith("familiarity.")}
         load_state(model, state, weights)
         return model.eval()
 

@@ -74,8 +74,8 @@ def about_training(
 def _about_classes(
     evaluation: ClassificationResult, history: Sequence[Row], share: float
 ) -> Iterator[str]:
-    classes = sum(any(row) for row in evaluation.confusion)
-    if classes < 2:
+    classes = len(evaluation.classes)
+    if classes < 2 or evaluation.top1 > (1 + 1 / classes) / 2:
         return
     guess = math.log(classes)
     best = min(row["val_loss"] for row in history)

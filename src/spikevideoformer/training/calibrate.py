@@ -17,6 +17,7 @@ from spikevideoformer.training.batches import clip_loader
 _MOST_CLIPS = 512  # of each split, taken evenly
 _LOW, _HIGH = math.log(0.2), math.log(20.0)  # of temperatures that are tried
 _BINS = 10
+_FEWEST = 8  # clips that a temperature is fitted to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +76,9 @@ def calibrate(model: SpikeVideoFormer, training: Seen, validation: Seen | None) 
         training.profiles, None if validation is None else validation.profiles
     )
     model.familiarity = familiar
-    if validation is None:
+    if validation is None or len(validation.labels) < _FEWEST:
         model.temperature = None
-        return "no validation clips: probabilities are not calibrated"
+        return "too few validation clips to calibrate probabilities on"
     model.temperature = fit_temperature(validation.logits, validation.labels)
     before, after = (
         calibration_error((validation.logits / t).softmax(1), validation.labels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,23 +57,26 @@ def with_recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     chosen = _recipe(config, clips, classes, given)
     settings = merged(chosen, given)
     config = TrainConfig.from_dict(settings)
-    batch = config.batch_size * config.accumulate
+    batch = config.batch_size * _forward_passes(config)
     steps = clips * config.passes // batch * config.epochs
     passes = "1 pass" if config.passes == 1 else f"{config.passes} passes"
     start = "from scratch" if config.init_from is None else f"from {config.init_from}"
     return settings, (
         f"{clips} clips to train on: {config.epochs} epochs of {passes}, in all "
         f"{steps} steps of {batch} clips, learning rate {config.learning_rate:g}, {start}, "
-        f"{'mirrored at random' if config.augmentation.flip else 'not mirrored'}; whatever is set "
-        "by an option or a configuration file is taken instead"
+        f"{'mirrored at random' if config.augmentation.flip else 'not mirrored'}; options "
+        "that are given are taken instead"
     )
 
 
 def _recipe(
     config: TrainConfig, clips: int, classes: Sequence[str], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    batch = int(given.get("batch_size", _BATCH)) * config.accumulate
-    epochs = int(given.get("epochs", _EPOCHS))
+    processes = _forward_passes(config)
+    batch_size = int(given.get("batch_size", max(1, min(_BATCH, clips // processes))))
+    batch = batch_size * processes
+    least = math.ceil(2 * float(given.get("warmup_epochs", 0)))  # the rest is not all warm-up
+    epochs = int(given.get("epochs", max(_EPOCHS, least)))
     sided = config.task == "classification" and any(map(_SIDES.search, classes))
     flip = 0.0 if sided or config.task == "pose" else 0.5
     augmentation: dict[str, Any] = {"flip": flip, "brightness": 0.3, "contrast": 0.3}
@@ -86,11 +91,17 @@ def _recipe(
         "passes": 1
         if "epochs" in given
         else max(1, round(_STEPS[config.task] * batch / (epochs * clips))),
-        "batch_size": _BATCH,
+        "batch_size": batch_size,
         "learning_rate": 3e-3 if config.init_from is None else 1.5e-3,
         "warmup_epochs": 0.05 * epochs,
         "augmentation": augmentation,
     }
+
+
+def _forward_passes(config: TrainConfig) -> int:
+    """Of an optimiser step, over all processes."""
+    launched = "TORCHELASTIC_RUN_ID" in os.environ
+    return config.accumulate * (int(os.environ["WORLD_SIZE"]) if launched else config.devices)
 
 
 def _looked_at(config: TrainConfig) -> tuple[int, tuple[str, ...]]:
@@ -98,7 +109,8 @@ def _looked_at(config: TrainConfig) -> tuple[int, tuple[str, ...]]:
     assert config.data is not None
     if config.task == "segmentation":
         sequences = read_sequences(config.data, layout=config.layout).select(config.train_split)
-        return len(evaluation_cuts(sequences, config.segmentation_spec)), sequences.classes
+        cuts = evaluation_cuts(sequences, config.segmentation_spec)
+        return len(cuts) * config.segmentation.passes, sequences.classes
     if config.task == "pose":
         poses, spec = read_poses(config.data, layout=config.layout), config.pose_spec
         windows = [
@@ -107,7 +119,6 @@ def _looked_at(config: TrainConfig) -> tuple[int, tuple[str, ...]]:
         ]
         return sum(map(len, windows)), poses.joint_names
     index = read_index(config.data, layout=config.layout, fold=config.fold)
-    clips = len(index.select(config.train_split))
-    if config.val_split == "val" and "val" not in index.splits:
-        clips -= clips // 5  # which are set aside
-    return clips, index.classes
+    if config.val_split == "val":
+        index = index.with_validation(seed=config.seed)
+    return len(index.select(config.train_split)), index.classes
