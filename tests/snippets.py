@@ -62,6 +62,11 @@ RULES = (
     Rule(r"svf render --puppets", "--puppets 20"),
     Rule(r"svf render", "--motions 5 --clips-per-motion 1 --size 32 --frames 4"),
     Rule(
+        r"python benchmarks/first_hour\.py",
+        "--only clips2 --tuned 0",
+        slow="trains two networks, minutes each",
+    ),
+    Rule(
         r"python benchmarks/action_crossval\.py",
         "--puppets 24 --pretrain-epochs 2 --epochs 3 --arms transfer --jobs 1",
         slow="trains six networks",

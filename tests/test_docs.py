@@ -240,6 +240,7 @@ def check_script(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A script parses its arguments with its own parser, and goes no further."""
     path = REPOSITORY / arguments[0]
     assert path.is_file()
+    monkeypatch.syspath_prepend(path.parent)  # as for a script that is run
     spec = importlib.util.spec_from_file_location(f"benchmarks_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -70,6 +70,8 @@ def test_a_run_leaves_what_it_promises(tiny, caplog, clips):
     assert_same_bits(model.state_dict(), best["model"])
     again = evaluate_folder(result.model, read_index(clips, split="val"), device="cpu")
     assert again == result.evaluation
+    assert f"epoch {result.best_epoch} of 2" in repr(result)
+    assert len(repr(result)) < 400
 
 
 def test_the_seed_decides_everything(tiny, tmp_path):
@@ -221,8 +223,11 @@ def test_without_validation_the_last_epoch_is_released(tiny, clips):
     assert model.familiarity.false_alarms is None
 
 
-def test_probabilities_are_calibrated_and_kept_with_the_model(tiny):
-    result = train(tiny(epochs=1))
+def test_probabilities_are_calibrated_and_kept_with_the_model(tiny, clips, tmp_path):
+    few = train(tiny(epochs=1))  # four validation clips
+    assert SpikeVideoFormer.from_pretrained(few.model).temperature is None
+    config = tiny(data=None, epochs=1, out=tmp_path / "more")
+    result = train(config, index=read_index(clips).folds(2)[0])
     model = SpikeVideoFormer.from_pretrained(result.model)
     assert 0.2 <= model.temperature <= 20
     assert len(model.familiarity.mean) > 30  # layers, and facts of the pictures

@@ -119,6 +119,7 @@ def _looked_at(config: TrainConfig) -> tuple[int, tuple[str, ...]]:
         ]
         return sum(map(len, windows)), poses.joint_names
     index = read_index(config.data, layout=config.layout, fold=config.fold)
+    index.select(config.train_split)  # complains of a name that is not there
     if config.val_split == "val":
         index = index.with_validation(seed=config.seed)
     return len(index.select(config.train_split)), index.classes

@@ -57,6 +57,10 @@ class TrainResult:
     is_main_process: bool
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        epochs = f"epoch {self.best_epoch} of {len(self.history)}"
+        return f"TrainResult({str(self.model)!r}, {epochs}, {self.evaluation!r})"
+
 
 def train(
     config: TrainConfig,
