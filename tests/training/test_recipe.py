@@ -55,6 +55,13 @@ def test_fewer_clips_than_a_batch_still_make_a_step(clips, tmp_path):
     assert config.batch_size == training
 
 
+def test_data_without_a_clip_are_left_to_the_check(tmp_path):
+    (tmp_path / "splits.csv").write_text("path,label,split\n,left,train\n,right,train\n")
+    assert read_index(tmp_path).problems
+    config, line = chosen(tmp_path)
+    assert (config, line) == (TrainConfig(out="run", data=tmp_path), "")
+
+
 def test_a_long_warm_up_that_is_given_fits(clips):
     assert chosen(clips, warmup_epochs=10)[0].epochs == 20
 

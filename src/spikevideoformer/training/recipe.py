@@ -18,7 +18,7 @@ from spikevideoformer.training.config import TrainConfig, merged
 FEW = 2000
 """Training clips from which the defaults of `TrainConfig` hold. Below, twenty epochs are too few
 steps: a network from scratch needs hundreds of them whatever the number of clips
-(docs/first_hour.md)."""
+(docs/training.md)."""
 
 _STEPS = {"classification": 640, "segmentation": 320, "pose": 640}  # of eight clips each
 _EPOCHS = 8  # validations in that time
@@ -52,7 +52,7 @@ def with_recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     if config.data is None:
         return dict(given), ""
     clips, classes = _looked_at(config)
-    if clips >= FEW:
+    if not 0 < clips < FEW:  # of data without a clip the check before training tells more
         return dict(given), ""
     chosen = _recipe(config, clips, classes, given)
     settings = merged(chosen, given)
@@ -120,6 +120,6 @@ def _looked_at(config: TrainConfig) -> tuple[int, tuple[str, ...]]:
         return sum(map(len, windows)), poses.joint_names
     index = read_index(config.data, layout=config.layout, fold=config.fold)
     index.select(config.train_split)  # complains of a name that is not there
-    if config.val_split == "val":
+    if config.val_split == "val" and not index.problems:
         index = index.with_validation(seed=config.seed)
     return len(index.select(config.train_split)), index.classes
