@@ -25,17 +25,18 @@ import matplotlib
 import numpy as np
 import torch
 
-from spikevideoformer.data.clip import ClipSpec
-from spikevideoformer.data.dataset import ClipDataset
-from spikevideoformer.data.index import ClipIndex, read_index
-from spikevideoformer.data.synthetic import write_interaction_clips
-from spikevideoformer.data.transforms import Augmentation
-from spikevideoformer.data.video import read_clip
+from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.figures import legend_above
 from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.synth.directions import write_interaction_clips
+from spikevideoformer.tasks.classification.dataset import ClipDataset
+from spikevideoformer.tasks.classification.index import read_index
+from spikevideoformer.tasks.classification.sample import ClipIndex
 from spikevideoformer.training import TrainConfig, evaluate, train
 from spikevideoformer.training.checkpoint import load_checkpoint
+from spikevideoformer.video.frames import read_clip
+from spikevideoformer.video.spec import ClipSpec
 
 matplotlib.use("Agg")
 

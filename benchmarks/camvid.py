@@ -27,14 +27,14 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from spikevideoformer.data.masks import read_mask
-from spikevideoformer.data.segmentation import SegmentationDataset
-from spikevideoformer.data.sequence import IGNORED, SequenceIndex
-from spikevideoformer.data.sequence_index import read_sequences
 from spikevideoformer.figures import axis_from_zero, epoch_axis
 from spikevideoformer.files import save_figure, write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.tasks.segmentation import SegmentationMetrics, SegmentationResult
+from spikevideoformer.tasks.segmentation.dataset import SegmentationDataset
+from spikevideoformer.tasks.segmentation.index import read_sequences
+from spikevideoformer.tasks.segmentation.masks import read_mask
+from spikevideoformer.tasks.segmentation.metrics import SegmentationMetrics, SegmentationResult
+from spikevideoformer.tasks.segmentation.sequence import IGNORED, SequenceIndex
 from spikevideoformer.training import TrainConfig, evaluate_segmentation, train
 from spikevideoformer.training.checkpoint import CheckpointFolder
 from spikevideoformer.training.segmentation_plots import ContactSheet, plot_iou

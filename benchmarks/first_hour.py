@@ -31,19 +31,20 @@ import torch
 from camvid import most_frequent
 
 from spikevideoformer.body.skeleton import Skeleton
-from spikevideoformer.data.index import read_index
-from spikevideoformer.data.motions import read_mocap_table
-from spikevideoformer.data.pose_index import read_poses
-from spikevideoformer.data.pose_sequence import PoseSpec
-from spikevideoformer.data.render import RenderSpec, write_motion_clips
-from spikevideoformer.data.sequence_index import read_sequences
-from spikevideoformer.data.video import iter_frames, write_video
 from spikevideoformer.demo.pose import mean_pose
 from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.settings import merged
+from spikevideoformer.synth.motions import read_mocap_table
+from spikevideoformer.synth.render import write_motion_clips
+from spikevideoformer.synth.spec import RenderSpec
+from spikevideoformer.tasks.classification.index import read_index
+from spikevideoformer.tasks.pose.index import read_poses
+from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.tasks.segmentation.index import read_sequences
 from spikevideoformer.training import TrainConfig, train
-from spikevideoformer.training.config import merged
 from spikevideoformer.training.recipe import with_recipe
+from spikevideoformer.video.frames import iter_frames, write_video
 
 VIDEOS = {  # class -> video to train on, video to validate on
     "portrait": (

@@ -14,7 +14,7 @@ import torch
 import spikevideoformer as svf
 from spikevideoformer.data.transforms import eval_transform
 from spikevideoformer.deploy.fold import flipped_spikes
-from spikevideoformer.inference.inputs import expand_inputs
+from spikevideoformer.video.inputs import expand_inputs
 
 
 @torch.inference_mode()

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from spikevideoformer.data.moving_shapes import render_scene, write_scenes
-from spikevideoformer.data.segmentation import SegmentationDataset
-from spikevideoformer.data.sequence_index import read_sequences
 from spikevideoformer.demo.segmentation import SegmentationRecipe
 from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.tasks.segmentation import SegmentationMetrics
+from spikevideoformer.synth.moving_shapes import render_scene, write_scenes
+from spikevideoformer.tasks.segmentation.dataset import SegmentationDataset
+from spikevideoformer.tasks.segmentation.index import read_sequences
+from spikevideoformer.tasks.segmentation.metrics import SegmentationMetrics
 from spikevideoformer.training import TrainConfig, evaluate_segmentation, train
 from spikevideoformer.training.segmentation import JudgedFrame
 

@@ -21,14 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikevideoformer.data.clip import ClipSpec
-from spikevideoformer.data.synthetic import DIRECTIONS, render_direction, write_direction_clips
-from spikevideoformer.data.transforms import Augmentation, eval_transform
+from spikevideoformer.data.specs import Augmentation
+from spikevideoformer.data.transforms import eval_transform
 from spikevideoformer.figures import axis_from_zero, epoch_axis, legend_above
 from spikevideoformer.files import write_text
 from spikevideoformer.models.config import ModelConfig, list_models
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
+from spikevideoformer.synth.directions import DIRECTIONS, render_direction, write_direction_clips
 from spikevideoformer.training import TrainConfig, train
+from spikevideoformer.video.spec import ClipSpec
 
 matplotlib.use("Agg")
 

@@ -11,9 +11,9 @@ import argparse
 from pathlib import Path
 
 import spikevideoformer as svf
-from spikevideoformer.inference.inputs import expand_inputs
 from spikevideoformer.inference.predictor import PredictionResult
 from spikevideoformer.inference.segmenter import VideoSegmenter
+from spikevideoformer.video.inputs import expand_inputs
 
 
 def main() -> None:

@@ -45,16 +45,17 @@ import torch
 from matplotlib.figure import Figure
 
 from spikevideoformer.body.skeleton import Skeleton
-from spikevideoformer.data.dataset import ClipDataset
-from spikevideoformer.data.index import read_index
-from spikevideoformer.data.pose import PoseDataset
-from spikevideoformer.data.pose_index import read_poses
-from spikevideoformer.data.pose_sequence import PoseIndex, PoseSpec
 from spikevideoformer.demo.pose import mean_pose
 from spikevideoformer.figures import axis_from_zero, epoch_axis
 from spikevideoformer.files import save_figure, write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.tasks.pose import PoseResult
+from spikevideoformer.tasks.classification.dataset import ClipDataset
+from spikevideoformer.tasks.classification.index import read_index
+from spikevideoformer.tasks.pose.dataset import PoseDataset
+from spikevideoformer.tasks.pose.index import read_poses
+from spikevideoformer.tasks.pose.metrics import PoseResult
+from spikevideoformer.tasks.pose.sequence import PoseIndex
+from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.training import TrainConfig, evaluate, evaluate_pose, train
 from spikevideoformer.training.checkpoint import CheckpointFolder
 from spikevideoformer.training.pose import pose_metrics

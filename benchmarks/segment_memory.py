@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spikevideoformer.data.sequence import SegmentationSpec
-from spikevideoformer.data.video import write_video
 from spikevideoformer.models.spikevideoformer import create_model
+from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
+from spikevideoformer.video.frames import write_video
 
 KIB = 1024 if sys.platform == "darwin" else 1  # of ru_maxrss, in bytes there
 CLASSES = tuple(f"class {i}" for i in range(19))  # as many as Cityscapes has

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from spikevideoformer.data.synthetic import write_direction_clips
-from spikevideoformer.data.transforms import Augmentation
+from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.inference.predictor import VideoPredictor
 from spikevideoformer.models.config import list_models
 from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.ops.hamming import hamming_attention
+from spikevideoformer.synth.directions import write_direction_clips
 from spikevideoformer.training import TrainConfig, train
 
 

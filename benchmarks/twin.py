@@ -19,11 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spikevideoformer.data.synthetic import write_direction_clips
 from spikevideoformer.demo.classification import Recipe
 from spikevideoformer.files import write_text
 from spikevideoformer.models.config import list_models
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.synth.directions import write_direction_clips
 from spikevideoformer.training import TrainConfig, train
 
 FAMILIES = {

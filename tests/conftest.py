@@ -2,8 +2,10 @@
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
+import av
 import beartype._check.code.codemain as beartype_code
 import numpy as np
 import pytest
@@ -62,8 +64,8 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained nano model of six classes, lively enough that videos differ: T = 4, 32 x 32."""
-    from spikevideoformer.data.clip import ClipSpec
     from spikevideoformer.models.spikevideoformer import create_model
+    from spikevideoformer.video.spec import ClipSpec
 
     torch.manual_seed(0)
     model = create_model(
@@ -86,8 +88,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mask_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained nano model that segments five classes, lively as well: T = 3, short side 32."""
-    from spikevideoformer.data.sequence import SegmentationSpec
     from spikevideoformer.models.spikevideoformer import create_model
+    from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 
     torch.manual_seed(0)
     model = create_model(
@@ -112,7 +114,7 @@ def mask_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three small sound videos, one.mp4, two.mkv and three.avi, of 1, 2 and 3 s at 10 Hz."""
-    from spikevideoformer.data.video import write_video
+    from spikevideoformer.video.frames import write_video
 
     folder = tmp_path_factory.mktemp("videos")
     rng = np.random.default_rng(0)
@@ -125,3 +127,31 @@ def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         write_video(folder / name, frames, 10.0, codec=codec.get(name[-3:], "libx264"))
     return folder
+
+
+_CODEC = {".mp4": "mpeg4", ".avi": "mpeg4", ".webm": "libvpx"}
+
+
+@pytest.fixture(scope="session")
+def make_video() -> Callable[..., Path]:
+    """``make_video(path, seed, frames=8, size=32)`` writes a moving square; content by seed."""
+    written = 0
+
+    def write(path: Path, seed: int | None = None, frames: int = 8, size: int = 32) -> Path:
+        nonlocal written
+        written += 1
+        draw = np.random.default_rng(written if seed is None else seed)
+        background = draw.integers(0, 256, 3)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(_CODEC[path.suffix], rate=10)
+            stream.width = stream.height = size
+            stream.pix_fmt = "yuv420p"
+            for t in range(frames):
+                image = np.tile(background.astype(np.uint8), (size, size, 1))
+                image[:, 2 * t : 2 * t + 6] = 255 - image[0, 0]
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())
+        return path
+
+    return write

@@ -23,7 +23,7 @@ import torch
 
 from spikevideoformer import cli
 from spikevideoformer.cli import VERBS, annotated_names, main
-from spikevideoformer.data.video import check_decodes, write_video
+from spikevideoformer.video.frames import check_decodes, write_video
 
 Output = tuple[int, str, str]
 
@@ -639,8 +639,8 @@ def test_demo_of_segmentation_goes_the_whole_way(
 def test_demo_of_pose_goes_the_whole_way(
     svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spikevideoformer.data.render import RenderSpec
     from spikevideoformer.demo import pose as demo
+    from spikevideoformer.synth.spec import RenderSpec
 
     small = demo.PoseRecipe(
         motions=5,
@@ -697,7 +697,7 @@ def test_no_video_is_written_onto_an_input_even_for_a_while(tmp_path: Path) -> N
 
 
 def test_segmentation_from_training_to_evaluation(svf, tmp_path: Path) -> None:
-    from spikevideoformer.data.moving_shapes import write_scenes
+    from spikevideoformer.synth.moving_shapes import write_scenes
 
     write_scenes(tmp_path / "scenes", train=4, val=1)
     run = tmp_path / "run"
@@ -828,7 +828,7 @@ def test_train_tells_the_errors_of_poses(svf, pose_run: Path, rendered: Path) ->
 
 def test_predict_tracks_poses(svf, pose_run: Path, rendered: Path, tmp_path: Path) -> None:
     from spikevideoformer.body.bvh import read_bvh
-    from spikevideoformer.data.video import iter_frames
+    from spikevideoformer.video.frames import iter_frames
 
     video, out = rendered / "val" / "squat" / "squat_004_00.mp4", tmp_path / "new" / "out"
     predict = ("predict", "--model", pose_run / "model", "--task", "pose", video, "--json")
@@ -1152,10 +1152,10 @@ def test_what_is_for_classification_only(svf, segmentation_folder: Path, tmp_pat
 def pose_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Untrained nano networks that find a body in pictures and in events, two frames a clip."""
     from spikevideoformer.bench.inputs import random_video
-    from spikevideoformer.data.motions import standing_skeleton
-    from spikevideoformer.data.pose_sequence import PoseSpec
     from spikevideoformer.models.spikevideoformer import create_model
     from spikevideoformer.nn.statistics import measure_statistics
+    from spikevideoformer.synth.motions import standing_skeleton
+    from spikevideoformer.tasks.pose.spec import PoseSpec
 
     folders = {}
     for kind in ("rgb", "events"):
@@ -1208,8 +1208,8 @@ def test_energy_of_pose(
 
 @pytest.mark.parametrize(("changed", "frame"), [(1, 0), (2, 0), (3, 1), (4, 1)])
 def test_energy_of_pose_counts_events_between_all_pictures(changed: int, frame: int) -> None:
-    from spikevideoformer.data.clip import Clip
-    from spikevideoformer.data.pose_sequence import PoseSpec
+    from spikevideoformer.tasks.pose.spec import PoseSpec
+    from spikevideoformer.video.clip import Clip
 
     pictures = torch.full((5, 16, 16, 3), 50, dtype=torch.uint8)
     pictures[changed:] = 200  # two frames of two pictures each follow the first picture

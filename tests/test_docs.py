@@ -21,7 +21,8 @@ from torch.distributed.run import get_args_parser
 import spikevideoformer
 from spikevideoformer import cli
 from spikevideoformer.bench.rows import ROWS
-from spikevideoformer.training.config import TrainConfig, merged, read_yaml
+from spikevideoformer.settings import merged, read_yaml
+from spikevideoformer.training.config import TrainConfig
 
 from .snippets import (
     PAGES,
@@ -75,8 +76,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _make_demos(world: Path) -> None:
-    from spikevideoformer.data.render import RenderSpec
     from spikevideoformer.demo import classification, pose, segmentation
+    from spikevideoformer.synth.spec import RenderSpec
 
     few = {"epochs": 1, "warmup_epochs": 0.0, "size": 32}
     recipe = classification.Recipe()
@@ -110,8 +111,8 @@ def _make_demos(world: Path) -> None:
 
 
 def _make_own_files(world: Path) -> None:
-    from spikevideoformer.data.moving_shapes import write_scene_video
-    from spikevideoformer.data.synthetic import write_direction_clips
+    from spikevideoformer.synth.directions import write_direction_clips
+    from spikevideoformer.synth.moving_shapes import write_scene_video
 
     write_direction_clips(world / "my_videos", train=16, val=8)
     for name in OWN_FILES:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spikevideoformer.cli import VERBS, main
-from spikevideoformer.data.video import write_video
+from spikevideoformer.video.frames import write_video
 
 
 class Workplace:
@@ -440,7 +440,7 @@ def class_called_train(work: Workplace) -> str:
 def no_such_split_of_its_own(work: Workplace) -> str:
     lines = "val/left/0.mp4,left,dev\nval/right/0.mp4,right,blind\n"
     work.text("data/splits.csv", f"path,label,split\n{lines}")
-    return "no labelled split 'train' (it has: blind, dev); ask for one of these"
+    return "no split 'train' (it has: blind, dev); ask for one of these"
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from spikevideoformer.inference.pose_tracker import PosePrediction
 from spikevideoformer.inference.predictor import Label, PredictionResult, WindowPrediction
 from spikevideoformer.inference.segmenter import SegmentationPrediction
 from spikevideoformer.nn.neuron import FiringRates
-from spikevideoformer.tasks.classification import ClassificationResult
-from spikevideoformer.tasks.pose import PoseResult, PoseScores
-from spikevideoformer.tasks.segmentation import SegmentationResult
+from spikevideoformer.tasks.classification.metrics import ClassificationResult
+from spikevideoformer.tasks.pose.metrics import PoseResult, PoseScores
+from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
 from spikevideoformer.training.pose import PoseEvaluation
 
 EVIL = "<script>alert('&')</script>"

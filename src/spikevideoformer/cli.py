@@ -8,7 +8,6 @@ needs is imported by the verb, so that ``svf --help`` does not wait for torch.
 from __future__ import annotations
 
 import argparse
-import inspect
 import io
 import json
 import logging
@@ -28,23 +27,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from spikevideoformer.files import part_of, write_atomically, write_text
+from spikevideoformer.messages import one_line
+from spikevideoformer.settings import field_docs, merged, read_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spikevideoformer.data.clip import Clip, ClipSpec
-    from spikevideoformer.data.motions import LabelledMotion
-    from spikevideoformer.data.pose_sequence import PoseSpec
-    from spikevideoformer.data.sequence import SegmentationSpec
-    from spikevideoformer.data.video import DecodeLimits, VideoError
     from spikevideoformer.inference.pose_tracker import PosePrediction
     from spikevideoformer.inference.predictor import FailedPrediction, PredictionResult
     from spikevideoformer.inference.segmenter import SegmentationPrediction
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-    from spikevideoformer.tasks.classification import ClassificationResult
-    from spikevideoformer.tasks.pose import PoseResult
-    from spikevideoformer.tasks.segmentation import SegmentationResult
+    from spikevideoformer.synth.motions import LabelledMotion
+    from spikevideoformer.tasks.classification.metrics import ClassificationResult
+    from spikevideoformer.tasks.pose.metrics import PoseResult
+    from spikevideoformer.tasks.pose.spec import PoseSpec
+    from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
+    from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
     from spikevideoformer.training.pose import PoseEvaluation
+    from spikevideoformer.video.clip import Clip
+    from spikevideoformer.video.frames import DecodeLimits, VideoError
+    from spikevideoformer.video.spec import ClipSpec
 
     Evaluation = ClassificationResult | SegmentationResult | PoseEvaluation
     Spec = ClipSpec | SegmentationSpec | PoseSpec
@@ -94,8 +96,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def explain(error: Exception) -> str:
     """One line for a user: what is wrong and what to do."""
-    from spikevideoformer.data.sample import one_line
-
     text = one_line(" ".join(str(error).split()))
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
@@ -339,7 +339,7 @@ def _check_task(arguments: Namespace, task: str, tasks_of: Mapping[str, Collecti
 
 
 def _limits(arguments: Namespace) -> DecodeLimits:
-    from spikevideoformer.data.sources import DecodeLimits
+    from spikevideoformer.video.sources import DecodeLimits
 
     return DecodeLimits.unlimited() if arguments.no_decode_limits else DecodeLimits()
 
@@ -438,7 +438,7 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 
 def _config_options(group: argparse._ArgumentGroup, config: type, prefix: str = "") -> None:
     """An option for each field of a configuration; what is not given stays out of the namespace."""
-    hints, helps = get_type_hints(config), _field_docs(config)
+    hints, helps = get_type_hints(config), field_docs(config)
     for f in fields(config):
         hint, name = hints[f.name], prefix + f.name
         if is_dataclass(hint):
@@ -481,21 +481,6 @@ def _text_or_null(text: str) -> Any:
     return _yaml_value(text) if text == "null" or text.startswith("{") else text
 
 
-def _field_docs(config: type) -> dict[str, str]:
-    """What the docstring of a configuration says of each field."""
-    docs: dict[str, str] = {}
-    name = ""
-    for line in inspect.getdoc(config).partition("Args:")[2].splitlines():  # type: ignore[union-attr]
-        if found := re.match(r"    (\w+): (.*)", line):
-            name = found[1]
-            docs[name] = found[2]
-        elif name and line.startswith(8 * " "):
-            docs[name] += f" {line.strip()}"
-        elif line.strip():
-            break
-    return docs
-
-
 def _metavar(hint: Any) -> str:
     options = [option for option in get_args(hint) or (hint,) if option is not type(None)]
     if get_origin(hint) is Literal:
@@ -520,7 +505,7 @@ def _settings(arguments: Namespace) -> dict[str, Any]:
 
 
 def _train(arguments: Namespace) -> int:
-    from spikevideoformer.training.config import TrainConfig, check_paths, merged, read_yaml
+    from spikevideoformer.training.config import TrainConfig, check_paths
 
     settings = _settings(arguments)
     file = arguments.config
@@ -633,7 +618,7 @@ def _eval(arguments: Namespace) -> int:
     _require_at_least(arguments, clips=1, workers=0, batch_size=1)
     _refuse_file(arguments.out)
     from spikevideoformer.body.smpl_file import require_smpl_file
-    from spikevideoformer.data.sample import check_data_folder
+    from spikevideoformer.data.index import check_data_folder
     from spikevideoformer.models.folder import read_about
 
     task = read_about(arguments.model)["task"]
@@ -663,8 +648,8 @@ def _eval(arguments: Namespace) -> int:
 
 
 def _evaluated(arguments: Namespace, out: Path | None) -> ClassificationResult:
-    from spikevideoformer.data.index import read_index
-    from spikevideoformer.data.sources import VideoError
+    from spikevideoformer.tasks.classification.index import read_index
+    from spikevideoformer.video.sources import VideoError
 
     index = read_index(
         arguments.data, split=arguments.split, layout=arguments.layout, fold=arguments.fold or 1
@@ -694,7 +679,7 @@ def _evaluated(arguments: Namespace, out: Path | None) -> ClassificationResult:
 
 
 def _evaluated_masks(arguments: Namespace, out: Path | None) -> SegmentationResult:
-    from spikevideoformer.data.sequence_index import read_sequences
+    from spikevideoformer.tasks.segmentation.index import read_sequences
 
     index = read_sequences(arguments.data, split=arguments.split, layout=arguments.layout)
     from spikevideoformer.training import evaluate_segmentation_folder
@@ -715,7 +700,7 @@ def _evaluated_masks(arguments: Namespace, out: Path | None) -> SegmentationResu
 
 
 def _evaluated_poses(arguments: Namespace, out: Path | None) -> PoseEvaluation:
-    from spikevideoformer.data.pose_index import read_poses
+    from spikevideoformer.tasks.pose.index import read_poses
     from spikevideoformer.training import evaluate_pose_folder
 
     return evaluate_pose_folder(
@@ -733,8 +718,7 @@ def _evaluated_poses(arguments: Namespace, out: Path | None) -> PoseEvaluation:
 
 
 def _evaluation_lines(result: Evaluation) -> Iterator[str]:
-    from spikevideoformer.data.sample import one_line
-    from spikevideoformer.tasks.segmentation import SegmentationResult
+    from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
     from spikevideoformer.training.pose import PoseEvaluation
 
     if isinstance(result, PoseEvaluation):
@@ -901,9 +885,9 @@ PREDICT_OPTIONS: dict[str, tuple[str, ...]] = {
 
 def _predict(arguments: Namespace) -> int:
     from spikevideoformer.body.smpl_file import require_smpl_file
-    from spikevideoformer.data.sources import VideoError
-    from spikevideoformer.inference.inputs import expand_inputs
     from spikevideoformer.models.folder import read_about
+    from spikevideoformer.video.inputs import expand_inputs
+    from spikevideoformer.video.sources import VideoError
 
     _require_at_least(arguments, top_k=1, batch_size=1)
     _require_above_zero(arguments, "window_s", "sequence_rate_hz", "focal_px")
@@ -950,10 +934,10 @@ def _predict_labels(
     targets: dict[str, Path],
 ) -> int:
     """Recognise what is in videos; how many could not be read."""
-    from spikevideoformer.data.video import VideoError
     from spikevideoformer.inference.annotate import write_annotated
     from spikevideoformer.inference.page import prediction_page
     from spikevideoformer.inference.predictor import FailedPrediction, VideoPredictor
+    from spikevideoformer.video.frames import VideoError
 
     running, reading = _predict_settings(arguments)
     predictor = VideoPredictor(model, **running)
@@ -1007,10 +991,10 @@ def _predict_masks(
     targets: dict[str, Path],
 ) -> int:
     """Segment videos; how many could not be read."""
-    from spikevideoformer.data.video import VideoError
     from spikevideoformer.inference.overlay import write_segmentation
     from spikevideoformer.inference.segmenter import VideoSegmenter
     from spikevideoformer.progress import progress_on_stderr
+    from spikevideoformer.video.frames import VideoError
 
     running, reading = _predict_settings(arguments)
     segmenter = VideoSegmenter(
@@ -1062,10 +1046,10 @@ def _predict_poses(
     """Track the body in videos; how many could not be read."""
     from spikevideoformer.body.bvh import write_bvh
     from spikevideoformer.body.smpl import load_body
-    from spikevideoformer.data.video import VideoError
     from spikevideoformer.inference.pose_tracker import PoseTracker
     from spikevideoformer.inference.skeleton_video import write_overlay, write_side_view
     from spikevideoformer.progress import progress_on_stderr
+    from spikevideoformer.video.frames import VideoError
 
     running, reading = _predict_settings(arguments)
     tracker = PoseTracker(
@@ -1110,7 +1094,6 @@ def _predict_poses(
 
 
 def _note_silence(path: str | None, rate: float | None) -> None:
-    from spikevideoformer.data.sample import one_line
     from spikevideoformer.nn.neuron import silence
 
     if (line := silence(rate)) is not None:
@@ -1118,14 +1101,10 @@ def _note_silence(path: str | None, rate: float | None) -> None:
 
 
 def _note_failure(failure: FailedPrediction | VideoError) -> None:
-    from spikevideoformer.data.sample import one_line
-
     _note(one_line(f"svf: {failure.path}: {failure.reason}"))
 
 
 def _prediction_lines(result: PredictionResult) -> Iterator[str]:
-    from spikevideoformer.data.sample import one_line
-
     labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in result.labels)
     about = [f"{result.duration_s:.2f} s", f"engine {result.engine}"]
     if result.firing_rate is not None:
@@ -1140,8 +1119,6 @@ def _prediction_lines(result: PredictionResult) -> Iterator[str]:
 
 
 def _segmentation_line(result: SegmentationPrediction) -> str:
-    from spikevideoformer.data.sample import one_line
-
     largest = sorted(zip(result.mean_area.tolist(), result.classes, strict=True), reverse=True)[:5]
     areas = ", ".join(f"{name} {share:.1%}" for share, name in largest if share > 0)
     about = [f"{len(result.timestamps_s)} frames in {result.duration_s:.2f} s"]
@@ -1152,8 +1129,6 @@ def _segmentation_line(result: SegmentationPrediction) -> str:
 
 
 def _pose_line(result: PosePrediction) -> str:
-    from spikevideoformer.data.sample import one_line
-
     x, y, z = result.joints[:, 0].mean(0).tolist()
     about = [f"{len(result.timestamps_s)} frames in {result.duration_s:.2f} s"]
     if result.firing_rate is not None:
@@ -1220,8 +1195,8 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(arguments: Namespace) -> int:
-    from spikevideoformer.data.specs import ClipSpec
     from spikevideoformer.models.config import STRIDE
+    from spikevideoformer.video.spec import ClipSpec
 
     clip = ClipSpec(
         frames=arguments.frames, size=arguments.size, frame_rate_hz=arguments.frame_rate_hz
@@ -1363,9 +1338,9 @@ def _theory(arguments: Namespace) -> int:
 
 def _check_model_and_inputs(model: str, inputs: Sequence[str], *, task: str | None = None) -> None:
     """Refuse a model folder that is none, and inputs that are no video, before torch is there."""
-    from spikevideoformer.data.sources import VideoError
-    from spikevideoformer.inference.inputs import expand_inputs
     from spikevideoformer.models.folder import read_about
+    from spikevideoformer.video.inputs import expand_inputs
+    from spikevideoformer.video.sources import VideoError
 
     made_for = read_about(model)["task"]
     if task not in (None, made_for):
@@ -1464,11 +1439,11 @@ def _energy(arguments: Namespace) -> int:
     import torch
 
     from spikevideoformer.bench.inputs import lively_model, made_clip
-    from spikevideoformer.data.clip import ClipSpec
-    from spikevideoformer.data.pose_sequence import PoseSpec
     from spikevideoformer.energy.cost import HOROWITZ_45NM, CostTable
     from spikevideoformer.energy.report import energy_report
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+    from spikevideoformer.tasks.pose.spec import PoseSpec
+    from spikevideoformer.video.spec import ClipSpec
 
     cost = HOROWITZ_45NM if arguments.cost is None else CostTable.from_yaml(arguments.cost)
     model = None if is_preset else SpikeVideoFormer.from_pretrained(arguments.model)
@@ -1550,9 +1525,9 @@ def _energy(arguments: Namespace) -> int:
 
 def _energy_spec(arguments: Namespace, model: SpikeVideoFormer | None) -> Spec:
     """How clips are made: as the model says, but for what is given."""
-    from spikevideoformer.data.clip import ClipSpec
-    from spikevideoformer.data.pose_sequence import PoseSpec
-    from spikevideoformer.data.sequence import SegmentationSpec
+    from spikevideoformer.tasks.pose.spec import PoseSpec
+    from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
+    from spikevideoformer.video.spec import ClipSpec
 
     size, frames = arguments.size, arguments.frames
     clip: dict[str, Any] = {"frames": 8, "size": 224}
@@ -1570,7 +1545,7 @@ def _energy_spec(arguments: Namespace, model: SpikeVideoFormer | None) -> Spec:
 
 
 def _height_and_width(spec: Spec) -> tuple[int, int]:
-    from spikevideoformer.data.sequence import SegmentationSpec
+    from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 
     return spec.crop if isinstance(spec, SegmentationSpec) else (spec.size, spec.size)
 
@@ -1580,9 +1555,10 @@ def _energy_input(clip: Clip, spec: Spec) -> Tensor:
 
     Pictures that the crop does not fit into are enlarged. For pose it is the whole picture.
     """
-    from spikevideoformer.data.clip import ClipSpec
-    from spikevideoformer.data.pose_sequence import PoseSpec
-    from spikevideoformer.data.transforms import eval_transform, picture_input
+    from spikevideoformer.data.transforms import eval_transform
+    from spikevideoformer.tasks.pose.spec import PoseSpec
+    from spikevideoformer.tasks.segmentation.dataset import picture_input
+    from spikevideoformer.video.spec import ClipSpec
 
     if isinstance(spec, ClipSpec):
         return eval_transform(clip.frames, spec)
@@ -1598,7 +1574,7 @@ def _energy_input(clip: Clip, spec: Spec) -> Tensor:
 
 def _pose_energy_input(clip: Clip, spec: PoseSpec) -> Tensor:
     """The same for pose; frames of events lie between every n-th picture and the one n later."""
-    from spikevideoformer.data.pose import Square, event_input, picture_input
+    from spikevideoformer.tasks.pose.dataset import Square, event_input, picture_input
 
     square = Square.of_picture(*clip.frames.shape[1:3])
     if spec.input != "events":
@@ -1611,10 +1587,10 @@ def _pose_energy_input(clip: Clip, spec: PoseSpec) -> Tensor:
 
 def _clips(arguments: Namespace, spec: Spec) -> tuple[list[Clip], int]:
     """Clips of the videos, evenly taken where there are too many, and how many videos failed."""
-    from spikevideoformer.data.clip import ClipSpec
-    from spikevideoformer.data.pose_sequence import PoseSpec
-    from spikevideoformer.data.video import VideoError, iter_windows, probe
-    from spikevideoformer.inference.inputs import expand_inputs
+    from spikevideoformer.tasks.pose.spec import PoseSpec
+    from spikevideoformer.video.frames import VideoError, iter_windows, probe
+    from spikevideoformer.video.inputs import expand_inputs
+    from spikevideoformer.video.spec import ClipSpec
 
     found = list(expand_inputs(arguments.inputs))
     errors = [video for video in found if isinstance(video, VideoError)]
@@ -1717,7 +1693,7 @@ def _render_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _render(arguments: Namespace) -> int:
-    from spikevideoformer.data.specs import RenderSpec
+    from spikevideoformer.synth.spec import RenderSpec
 
     if arguments.puppets is not None:
         return _render_puppets(arguments)
@@ -1732,9 +1708,9 @@ def _render(arguments: Namespace) -> int:
             arguments.mocap / "splits.csv", "--mocap a folder of motion capture with a table"
         )
 
-    from spikevideoformer.data.motions import ACTIONS, procedural_motions, read_mocap_table
-    from spikevideoformer.data.render import write_motion_clips
     from spikevideoformer.progress import progress_on_stderr
+    from spikevideoformer.synth.motions import ACTIONS, procedural_motions, read_mocap_table
+    from spikevideoformer.synth.render import write_motion_clips
 
     out = _folder_to_write(arguments.out)
     if arguments.mocap is None:
@@ -1758,7 +1734,7 @@ def _render(arguments: Namespace) -> int:
 
 
 def _render_puppets(arguments: Namespace) -> int:
-    from spikevideoformer.data.synthetic import write_interaction_clips
+    from spikevideoformer.synth.directions import write_interaction_clips
 
     parser = argparse.ArgumentParser()
     _render_options(parser)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from spikevideoformer.data.check import CheckReport, check_index
-from spikevideoformer.data.index import ClipIndex, DatasetError, read_index
+from spikevideoformer.data.problems import DatasetError
+from spikevideoformer.tasks.classification.check import CheckReport, check_index
+from spikevideoformer.tasks.classification.index import read_index
+from spikevideoformer.tasks.classification.sample import ClipIndex
 
 MakeVideo = Callable[..., Path]
 

@@ -10,7 +10,7 @@ import torch
 
 from spikevideoformer.data import frame_cache
 from spikevideoformer.data.frame_cache import FrameCache, pictures_at
-from spikevideoformer.data.video import DecodeLimits, iter_frames
+from spikevideoformer.video.frames import DecodeLimits, iter_frames
 
 MakeVideo = Callable[..., Path]
 LIMITS = DecodeLimits()

@@ -6,13 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikevideoformer.data.clip import ClipSpec
-from spikevideoformer.data.transforms import (
-    Augmentation,
-    eval_transform,
-    to_pictures,
-    train_transform,
-)
+from spikevideoformer.data.specs import Augmentation
+from spikevideoformer.data.transforms import eval_transform, to_pictures, train_transform
+from spikevideoformer.video.spec import ClipSpec
 
 SPEC = ClipSpec(frames=5, size=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 PLAIN = ClipSpec(frames=5, size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import spikevideoformer as svf
-from spikevideoformer.data.motions import standing_skeleton
 from spikevideoformer.deploy import engine as engine_module
 from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.synth.motions import standing_skeleton
 
 WHOLE, SMALL_PIECES = 8 * 2**20, 2**17
 

@@ -14,7 +14,6 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import spikevideoformer as svf
-from spikevideoformer.data.motions import standing_skeleton
 from spikevideoformer.deploy import fold as fold_module
 from spikevideoformer.deploy.fold import (
     FoldedAttention,
@@ -33,6 +32,7 @@ from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops import _stepwise
 from spikevideoformer.ops.lif import NeuronConfig, lif_reference
 from spikevideoformer.shapes import Design
+from spikevideoformer.synth.motions import standing_skeleton
 
 DESIGNS, ATTENTIONS = get_args(Design), ("hamming", "dot")
 SWEEP = list(itertools.product(DESIGNS, ATTENTIONS))

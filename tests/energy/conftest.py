@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from spikevideoformer.bench.inputs import lively_model, random_video
-from spikevideoformer.data.motions import standing_skeleton
 from spikevideoformer.energy.count import count_operations
 from spikevideoformer.energy.record import Counts, OperationCount
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.nn.statistics import measure_statistics
 from spikevideoformer.ops.lif import NeuronConfig
+from spikevideoformer.synth.motions import standing_skeleton
 
 
 class Fires(nn.Module):

@@ -7,11 +7,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import spikevideoformer as svf
 from spikevideoformer.bench.inputs import random_video
-from spikevideoformer.data.motions import standing_skeleton
 from spikevideoformer.energy.count import count_operations
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops import hamming
 from spikevideoformer.ops.lif import NeuronConfig
+from spikevideoformer.synth.motions import standing_skeleton
 
 # --- Parts of ordinary networks -------------------------------------------------------------------
 

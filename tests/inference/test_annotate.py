@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevideoformer.data.video import check_decodes, iter_frames, probe
 from spikevideoformer.inference import annotate
 from spikevideoformer.inference.annotate import annotate_frames, fit_frame, write_annotated
 from spikevideoformer.inference.predictor import (
@@ -15,6 +14,7 @@ from spikevideoformer.inference.predictor import (
     VideoPredictor,
     WindowPrediction,
 )
+from spikevideoformer.video.frames import check_decodes, iter_frames, probe
 
 
 def prediction(names: list[str], windows: int = 2, duration_s: float = 2.0) -> PredictionResult:

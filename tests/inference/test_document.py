@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spikevideoformer.data.video import write_video
 from spikevideoformer.inference.document import GLOSSARY, document, glossary, player, table
+from spikevideoformer.video.frames import write_video
 
 
 def test_glossary_has_the_words_that_are_used_and_no_others() -> None:

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikevideoformer.data.masks import distinct_palette
-from spikevideoformer.data.video import VideoError, check_decodes, iter_frames
 from spikevideoformer.inference import overlay as module
 from spikevideoformer.inference.overlay import (
     Overlay,
@@ -23,6 +21,8 @@ from spikevideoformer.inference.segmenter import (
     SegmentedFrame,
     VideoSegmenter,
 )
+from spikevideoformer.tasks.segmentation.masks import distinct_palette
+from spikevideoformer.video.frames import VideoError, check_decodes, iter_frames
 
 
 @pytest.fixture(scope="module")

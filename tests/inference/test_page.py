@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from spikevideoformer.bench.inputs import made_clip
-from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.energy.report import energy_report
 from spikevideoformer.inference.page import (
     clip_page,
@@ -19,6 +18,7 @@ from spikevideoformer.inference.page import (
 )
 from spikevideoformer.inference.predictor import VideoPredictor
 from spikevideoformer.models.spikevideoformer import create_model
+from spikevideoformer.video.spec import ClipSpec
 
 
 class Page(HTMLParser):

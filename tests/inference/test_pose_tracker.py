@@ -20,13 +20,6 @@ from spikevideoformer.body.bvh import read_bvh, write_bvh
 from spikevideoformer.body.rotations import matrix_from_axis_angle
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.body.smpl import NUM_BETAS, SmplBody
-from spikevideoformer.data import video as video_io
-from spikevideoformer.data.clip import ClipSpec
-from spikevideoformer.data.motions import procedural_motion, standing_skeleton
-from spikevideoformer.data.pose import MOST_SIDE, PoseDataset, Square
-from spikevideoformer.data.pose_sequence import PoseIndex, PoseSequence, PoseSpec, PoseTruth
-from spikevideoformer.data.render import RenderedClip, RenderSpec, render_motion
-from spikevideoformer.data.video import VideoError, iter_frames, write_video
 from spikevideoformer.files import write_atomically
 from spikevideoformer.inference import pose_tracker as module
 from spikevideoformer.inference.pose_tracker import PosePrediction, PoseTracker
@@ -34,6 +27,15 @@ from spikevideoformer.inference.predictor import FailedPrediction, VideoPredicto
 from spikevideoformer.models.pose import AbsentSmpl, pose_from_output
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.neuron import record_firing_rates
+from spikevideoformer.synth.motions import procedural_motion, standing_skeleton
+from spikevideoformer.synth.render import RenderedClip, render_motion
+from spikevideoformer.synth.spec import RenderSpec
+from spikevideoformer.tasks.pose.dataset import MOST_SIDE, PoseDataset, Square
+from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence, PoseTruth
+from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.video import frames as video_io
+from spikevideoformer.video.frames import VideoError, iter_frames, write_video
+from spikevideoformer.video.spec import ClipSpec
 
 FRAMES, RATE_HZ = 11, 30.0
 SPEC = PoseSpec(frames=4, size=32)

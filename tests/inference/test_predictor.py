@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.transforms import eval_transform
-from spikevideoformer.data.video import VideoError, iter_frames
 from spikevideoformer.inference.predictor import (
     FailedPrediction,
     PredictionResult,
     VideoPredictor,
 )
 from spikevideoformer.models.spikevideoformer import create_model
+from spikevideoformer.video.frames import VideoError, iter_frames
+from spikevideoformer.video.spec import ClipSpec
 
 
 @pytest.fixture(scope="module")

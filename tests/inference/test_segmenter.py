@@ -14,10 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from spikevideoformer.data import video as video_io
-from spikevideoformer.data.clip import ClipSpec
-from spikevideoformer.data.transforms import picture_input
-from spikevideoformer.data.video import VideoError, iter_frames, write_video
 from spikevideoformer.deploy import engine
 from spikevideoformer.inference import predictor
 from spikevideoformer.inference import segmenter as module
@@ -26,6 +22,10 @@ from spikevideoformer.inference.segmenter import SegmentationPrediction, VideoSe
 from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.models.tiling import class_scores, upsampled_classes
 from spikevideoformer.nn.neuron import record_firing_rates
+from spikevideoformer.tasks.segmentation.dataset import picture_input
+from spikevideoformer.video import frames as video_io
+from spikevideoformer.video.frames import VideoError, iter_frames, write_video
+from spikevideoformer.video.spec import ClipSpec
 
 
 @pytest.fixture(scope="module")

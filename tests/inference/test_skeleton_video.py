@@ -9,10 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from spikevideoformer.data.motions import procedural_motion, standing_skeleton
-from spikevideoformer.data.pose_sequence import PoseSpec
-from spikevideoformer.data.render import RenderedClip, RenderSpec, render_motion
-from spikevideoformer.data.video import VideoError, check_decodes, iter_frames, write_video
 from spikevideoformer.inference.pose_tracker import PosePrediction, PoseTracker, TrackedFrame
 from spikevideoformer.inference.skeleton_video import (
     LEFT,
@@ -29,6 +25,11 @@ from spikevideoformer.inference.skeleton_video import (
     write_side_view,
 )
 from spikevideoformer.models.spikevideoformer import create_model
+from spikevideoformer.synth.motions import procedural_motion, standing_skeleton
+from spikevideoformer.synth.render import RenderedClip, render_motion
+from spikevideoformer.synth.spec import RenderSpec
+from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.video.frames import VideoError, check_decodes, iter_frames, write_video
 
 FRAMES, RATE_HZ = 9, 30.0
 BODY = standing_skeleton()

@@ -9,7 +9,7 @@ from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 
 import spikevideoformer as svf
-from spikevideoformer.data.motions import standing_skeleton
+from spikevideoformer.synth.motions import standing_skeleton
 
 # dynamo makes an instance of an autograd function, of which torch itself warns
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from spikevideoformer import create_model, list_models, record_firing_rates
-from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.transforms import eval_transform
-from spikevideoformer.data.video import read_clip
 from spikevideoformer.models.initialise import made_pictures
+from spikevideoformer.video.frames import read_clip
+from spikevideoformer.video.spec import ClipSpec
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from spikevideoformer.models.pose import (
     mean_rotations,
     pose_from_output,
 )
-from spikevideoformer.tasks.pose import project_perspective
+from spikevideoformer.tasks.pose.metrics import project_perspective
 
 NAMES, J = ("hips", "left_hip", "left_knee", "right_hip"), 4
 BODY = Skeleton(

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from spikevideoformer.tasks.segmentation import class_weights_from_pixels
+from spikevideoformer.tasks.segmentation.metrics import class_weights_from_pixels
 from spikevideoformer.tasks.weights import PoseLossWeights, Weighting
 
 

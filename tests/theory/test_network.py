@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from spikevideoformer.bench.inputs import random_video
-from spikevideoformer.data.video import VideoError
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.attention import SpikeAttention, to_tokens
 from spikevideoformer.nn.conv import per_frame
@@ -26,6 +25,7 @@ from spikevideoformer.theory.network import (
     measure_files,
     measure_network,
 )
+from spikevideoformer.video.frames import VideoError
 
 VIDEO = random_video(2, 3, 3, 32, 48)
 

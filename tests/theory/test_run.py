@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from spikevideoformer.data.video import VideoError
 from spikevideoformer.theory import run as theory
 from spikevideoformer.theory.collision import find_collision
 from spikevideoformer.theory.network import measure_files
 from spikevideoformer.theory.projections import measure_errors, measure_order
 from spikevideoformer.theory.run import TheoryResult, format_table, run, write
+from spikevideoformer.video.frames import VideoError
 
 
 def refuse(error: VideoError) -> None:

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from spikevideoformer.data.transforms import Augmentation
+from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.training import TrainConfig
 
 

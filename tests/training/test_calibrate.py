@@ -10,7 +10,7 @@ import torch
 from spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.models.familiarity import Familiarity, profile
 from spikevideoformer.nn.neuron import FiringRates, silence
-from spikevideoformer.tasks.classification import ClassificationResult
+from spikevideoformer.tasks.classification.metrics import ClassificationResult
 from spikevideoformer.training import TrainConfig
 from spikevideoformer.training.advice import about_answers, about_training
 from spikevideoformer.training.calibrate import calibration_error, fit_temperature

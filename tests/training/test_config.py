@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from spikevideoformer.data.transforms import Augmentation
+from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.training.config import TrainConfig
 
 FULL = TrainConfig(

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from spikevideoformer.data.clip import ClipSpec
-from spikevideoformer.data.dataset import ClipDataset
-from spikevideoformer.data.index import read_index
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.progress import Progress
+from spikevideoformer.tasks.classification.dataset import ClipDataset
+from spikevideoformer.tasks.classification.index import read_index
 from spikevideoformer.training import evaluate, evaluate_folder
+from spikevideoformer.video.spec import ClipSpec
 
 SPEC = ClipSpec(frames=2, size=16)
 

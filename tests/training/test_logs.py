@@ -1,4 +1,4 @@
-from spikevideoformer.tasks.classification import ClassificationMetrics
+from spikevideoformer.tasks.classification.metrics import ClassificationMetrics
 from spikevideoformer.training.logs import TensorBoardLog, write_metrics
 from spikevideoformer.training.plots import plot_confusion, plot_learning_curves
 

@@ -15,14 +15,16 @@ from safetensors.torch import save_file
 
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.body.smpl import NUM_BETAS
-from spikevideoformer.data.motions import procedural_motions, standing_skeleton
-from spikevideoformer.data.pose import PoseDataset
-from spikevideoformer.data.pose_index import read_poses
-from spikevideoformer.data.pose_sequence import PoseIndex, PoseSequence, PoseSpec, fit_skeleton
-from spikevideoformer.data.render import RenderSpec, write_motion_clips
 from spikevideoformer.models.pose import mean_rotations, pose_from_output
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
-from spikevideoformer.tasks.pose import PoseLossWeights
+from spikevideoformer.synth.motions import procedural_motions, standing_skeleton
+from spikevideoformer.synth.render import write_motion_clips
+from spikevideoformer.synth.spec import RenderSpec
+from spikevideoformer.tasks.pose.dataset import PoseDataset
+from spikevideoformer.tasks.pose.index import read_poses
+from spikevideoformer.tasks.pose.metrics import PoseLossWeights
+from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence, fit_skeleton
+from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.training import (
     PoseOptions,
     TrainConfig,
@@ -36,7 +38,7 @@ from spikevideoformer.training.devices import launch
 from spikevideoformer.training.loop import Loop
 from spikevideoformer.training.pose import PoseTask, batch_pose
 
-from ..data.poses import write_mmhpsd
+from ..tasks.pose.poses import write_mmhpsd
 
 ACTIONS = ("squat", "wave-left-hand")
 JOINTS = standing_skeleton().joint_names

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from spikevideoformer.tasks.pose import PoseMetrics, PoseResult
+from spikevideoformer.tasks.pose.metrics import PoseMetrics, PoseResult
 from spikevideoformer.training import pose_plots
 from spikevideoformer.training.pose_plots import plot_errors
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spikevideoformer.data.index import read_index
+from spikevideoformer.tasks.classification.index import read_index
 from spikevideoformer.training import TrainConfig
 from spikevideoformer.training.batches import MicroBatches, StepPlan
 from spikevideoformer.training.recipe import FEW, with_recipe

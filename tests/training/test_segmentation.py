@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from spikevideoformer.data.moving_shapes import CLASSES, PALETTE, write_scenes
-from spikevideoformer.data.segmentation import SegmentationDataset
-from spikevideoformer.data.sequence import IGNORED, SegmentationSpec
-from spikevideoformer.data.sequence_index import read_sequences
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
+from spikevideoformer.synth.moving_shapes import CLASSES, PALETTE, write_scenes
+from spikevideoformer.tasks.segmentation.dataset import SegmentationDataset
+from spikevideoformer.tasks.segmentation.index import read_sequences
+from spikevideoformer.tasks.segmentation.sequence import IGNORED
+from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 from spikevideoformer.training import (
     SegmentationOptions,
     TrainConfig,

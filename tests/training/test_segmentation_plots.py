@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from spikevideoformer.data.sequence import IGNORED
-from spikevideoformer.tasks.segmentation import SegmentationMetrics
+from spikevideoformer.tasks.segmentation.metrics import SegmentationMetrics
+from spikevideoformer.tasks.segmentation.sequence import IGNORED
 from spikevideoformer.training.segmentation_plots import SHOWN, ContactSheet, plot_iou
 
 PALETTE = ((0, 0, 0), (255, 0, 0))

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spikevideoformer.data.index import read_index
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.progress import Progress
+from spikevideoformer.tasks.classification.index import read_index
 from spikevideoformer.training import TrainConfig, evaluate_folder, train
 from spikevideoformer.training.checkpoint import load_checkpoint
 from spikevideoformer.training.loop import Loop
@@ -164,7 +164,7 @@ def test_a_misspelt_split_is_reported_before_the_check(tiny, clips, tmp_path, na
     data = tmp_path / "data"
     shutil.copytree(clips, data)
     (data / "train" / "left" / "0.mp4").write_bytes(b"")  # what the check would find
-    with pytest.raises(ValueError, match=r"no labelled split 'vla' \(it has: train, val\)"):
+    with pytest.raises(ValueError, match=r"no split 'vla' \(it has: train, val\)"):
         train(tiny(data=data, check="full", **{name: "vla"}))
 
 

@@ -7,14 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikevideoformer.data.clip import Clip, ClipSpec
-from spikevideoformer.data.sequence import SegmentationSpec
 from spikevideoformer.data.transforms import to_pictures
 from spikevideoformer.models.config import preset
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import SpikeAttention
 from spikevideoformer.nn.neuron import record_firing_rates
 from spikevideoformer.nn.statistics import measure_statistics
+from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
+from spikevideoformer.video.clip import Clip
+from spikevideoformer.video.spec import ClipSpec
 
 
 def random_video(*shape: int, seed: int = 0) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float64, UInt8
 from torch import Tensor
 
-from spikevideoformer.data.video import (
+from spikevideoformer.video.frames import (
     PRECISION_S,
     DecodeLimits,
     VideoError,

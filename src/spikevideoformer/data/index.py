@@ -1,108 +1,179 @@
-"""`read_index`: recognises the layout of a folder and has it read by that family's reader.
-
-The types it answers with (`ClipIndex`, `ClipSample`, `Problem`, `DatasetError`) are defined in
-`sample` and passed on here, so that a user needs this module alone.
-"""
+"""The index of a data set: what it holds, in a fixed order, and how its folder is read into one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
-from spikevideoformer.data.folders import read_folders, subfolders
-from spikevideoformer.data.hmdb51 import find_hmdb51, read_hmdb51
-from spikevideoformer.data.kinetics import find_kinetics, read_kinetics
-from spikevideoformer.data.lists import find_lists, read_lists, read_splits
-from spikevideoformer.data.sample import (
-    ClipIndex,
-    ClipSample,
+from spikevideoformer.data.problems import (
+    SPLITS,
     DatasetError,
     Problem,
-    check_data_folder,
-    check_layout,
-    note_other_splits,
+    listed_split,
+    ordered_splits,
 )
-from spikevideoformer.data.something import find_something, read_something
-from spikevideoformer.data.ucf101 import find_ucf101, read_ucf101
+from spikevideoformer.messages import one_line
 
-__all__ = ["LAYOUTS", "ClipIndex", "ClipSample", "DatasetError", "Problem", "read_index"]
-
-_READERS: dict[str, Callable[[Path], ClipIndex]] = {
-    "splits": read_splits,
-    "ucf101": read_ucf101,
-    "hmdb51": read_hmdb51,
-    "something": read_something,
-    "kinetics": read_kinetics,
-    "lists": read_lists,
-    "folders": read_folders,
-}
-_FOLD_READERS = {"ucf101": read_ucf101, "hmdb51": read_hmdb51}
-
-LAYOUTS = tuple(_READERS)
-"""The layouts that `read_index` knows, in the order in which it tries them."""
+log = logging.getLogger(__name__)
 
 
-def read_index(
-    root: Path | str, *, split: str | None = None, layout: str | None = None, fold: int = 1
-) -> ClipIndex:
-    """Read the lists or folders of a data set; no video is opened.
+@runtime_checkable
+class Sample(Protocol):
+    """One item of a data set: a labelled clip, or a sequence of frames."""
 
-    Lines that cannot be read do not stop it: they are collected in `problems`, and `check_index`
-    reports them together with what is wrong with the files.
+    @property
+    def split(self) -> str:
+        """The part of the data set that it is in: train, val, test, or a name of its own."""
+
+
+S = TypeVar("S", bound=Sample)
+Own = TypeVar("Own", bound="DatasetIndex[Any]")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DatasetIndex(Generic[S]):
+    """What a data set holds, in a fixed order. No file of it has been opened but its lists.
+
+    Args:
+        root: the folder that was read.
+        layout: how it was read ("folders", "splits", "ucf101", ...).
+        problems: what was wrong in the lists themselves; the check adds what is wrong with files.
+    """
+
+    root: Path
+    layout: str
+    problems: tuple[Problem, ...] = field(default=(), repr=False)
+
+    _holds: ClassVar[str] = "sequences"
+    """The field with what it holds."""
+
+    @property
+    def items(self) -> tuple[S, ...]:
+        """What it holds, whatever the field is called."""
+        return getattr(self, self._holds)
+
+    def with_items(self: Own, items: Sequence[Any], problems: Sequence[Problem] = ()) -> Own:
+        """The same index of other items."""
+        changes: dict[str, Any] = {self._holds: tuple(items), "problems": tuple(problems)}
+        return replace(self, **changes)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that hold something: train, val, test in this order, then others."""
+        return ordered_splits(item.split for item in self.items)
+
+    def select(self: Own, split: str) -> Own:
+        """The part of one split, with the problems that concern it.
+
+        Raises:
+            DatasetError: the data set has no such split.
+        """
+        wanted = listed_split(split)
+        items = [item for item in self.items if item.split == wanted]
+        problems = [p for p in self.problems if p.split in (None, wanted)]
+        # An empty split whose every line is broken has problems to show; one without is not there.
+        if wanted is None or not (items or any(p.split == wanted for p in problems)):
+            have = ", ".join(self.splits) or "none"
+            raise DatasetError(
+                f"{self.root} has no split {split!r} (it has: {have});"
+                " ask for one of these, or add the missing list or folder"
+            )
+        return self.with_items(items, problems)
+
+
+Index_co = TypeVar("Index_co", bound="DatasetIndex[Any]", covariant=True)
+
+
+@dataclass(frozen=True)
+class Layout(Generic[Index_co]):
+    """A family of data sets, by the way its files lie.
+
+    Args:
+        read: the index of a root; with `folds` also told which of them.
+        find: whether the files in a root fit; None: taken only by name.
+        folds: how many official folds there are.
+    """
+
+    read: Callable[..., Index_co]
+    find: Callable[[Path], Any] | None = None
+    folds: int = 1
+
+
+Index = TypeVar("Index", bound="DatasetIndex[Any]")
+
+
+def read_dataset(
+    root: Path | str,
+    layouts: Mapping[str, Layout[Index]],
+    *,
+    holds: str,
+    expected: str,
+    split: str | None = None,
+    layout: str | None = None,
+    fold: int = 1,
+) -> Index:
+    """Read the lists or folders of a data set; no video or picture is opened.
+
+    What is wrong in them does not stop it: it is collected in `problems`.
 
     Args:
         root: the folder of the data set.
-        split: train, val or test: only this part; None: all of them.
-        layout: one of `LAYOUTS`; None: recognised by the files in the root.
-        fold: which of the three official splits, for UCF-101 and HMDB-51.
+        layouts: those that may be, in the order in which they are tried.
+        holds: what lies in the folder, for errors.
+        expected: what a folder that fits no layout was expected to hold, for the error.
+        split: train, val, test or another of the data set: only this part; None: all of them.
+        layout: one of `layouts`; None: recognised by the files in the root.
+        fold: which of the official folds, for layouts that have some.
 
     Raises:
-        DatasetError: no folder, no layout that is known, or no such split.
+        DatasetError: no folder, no layout that is known, nothing in it, or no such split.
     """
     root = Path(root)
-    check_data_folder(root, "clips")
-    check_layout(layout, LAYOUTS)
-    layout = layout or _recognise(root)
+    check_data_folder(root, holds)
+    check_layout(layout, layouts)
     try:
-        if layout in _FOLD_READERS:
-            index = _FOLD_READERS[layout](root, fold)
-        elif fold != 1:
+        if layout is None:
+            layout = next((n for n, it in layouts.items() if it.find and it.find(root)), None)
+        if layout is None:
+            raise DatasetError(f"{root} holds no {holds}: expected {expected}; see docs/data.md")
+        if fold != 1 and layouts[layout].folds == 1:
             raise DatasetError(
                 f"fold is {fold}, but {root} is read as {layout}, which has no official folds;"
                 " leave it out"
             )
-        else:
-            index = _READERS[layout](root)
+        how = (fold,) if layouts[layout].folds > 1 else ()
+        index = layouts[layout].read(root, *how)
     except OSError as error:
         raise DatasetError(
             f"{error.filename or root} cannot be read ({error.strerror or error});"
             f" check that it exists, or that {root} has the layout {layout}"
         ) from error
-    if not index.samples and not index.problems:
-        raise DatasetError(f"{root}, read as {layout}, lists no clip; add clips to it")
+    if not index.items and not index.problems:
+        raise DatasetError(f"{root}, read as {layout}, holds no {holds}; add some to it")
     if split is not None:
         return index.select(split)
-    note_other_splits(root, index.splits)
+    _note_other_splits(root, index.splits)
     return index
 
 
-def _recognise(root: Path) -> str:
-    """The most specific layout that the files in the root fit."""
-    if (root / "splits.csv").is_file():
-        return "splits"
-    if find_ucf101(root) is not None:
-        return "ucf101"
-    if find_hmdb51(root) is not None:
-        return "hmdb51"
-    if find_something(root) is not None:
-        return "something"
-    if find_kinetics(root):
-        return "kinetics"
-    if find_lists(root):
-        return "lists"
-    if subfolders(root):
-        return "folders"
-    raise DatasetError(
-        f"{root} holds no data set: expected class folders (train/<class>/<clip>), splits.csv,"
-        " train.csv and val.csv, or an official layout; see docs/data.md"
-    )
+def check_data_folder(root: Path, holds: str) -> None:
+    """Raise DatasetError where there is no folder; `holds` names what should lie in it."""
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise DatasetError(f"data folder {root} {what}; give the folder that holds the {holds}")
+
+
+def check_layout(layout: str | None, known: Mapping[str, Any] | Sequence[str]) -> None:
+    """Raise DatasetError for a layout that is none of the known ones; None is recognised."""
+    if layout is not None and layout not in known:
+        raise DatasetError(f"unknown layout {layout!r}; choose one of {', '.join(known)}")
+
+
+def _note_other_splits(root: Path, splits: Sequence[str]) -> None:
+    """Tell of splits that are none of the usual three: one may be a misspelt train."""
+    if others := [split for split in splits if split not in SPLITS]:
+        names = ", ".join(others)
+        log.info(one_line(f"{root} has splits of its own, used where they are named: {names}"))

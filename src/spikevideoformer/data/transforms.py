@@ -13,10 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from spikevideoformer.data.specs import Augmentation as Augmentation
-
-from .clip import ClipSpec
-from .sequence import SegmentationSpec
+from spikevideoformer.data.specs import Augmentation
+from spikevideoformer.video.spec import ClipSpec, Colours
 
 _CROP_ATTEMPTS = 10
 """Draws before a random crop gives up. Source: Szegedy et al. crop as in torchvision."""
@@ -39,23 +37,6 @@ def eval_transform(
     return normalised(scaled(middle_square(frames, spec.size)), spec)
 
 
-def picture_input(
-    frames: UInt8[Tensor, "T H W 3"], spec: SegmentationSpec
-) -> Float[Tensor, "T 3 h w"]:
-    """Whole pictures brought to the short side `spec.short_side`, and normalised.
-
-    Args:
-        frames: RGB pictures.
-        spec: short side and normalisation.
-
-    Raises:
-        ValueError: frames of another type or shape.
-    """
-    _, H, W, _ = _checked(frames).shape
-    size = (H, W) if spec.short_side is None else short_side_size(H, W, spec.short_side)
-    return normalised(scaled(resized(frames, size)), spec)
-
-
 def train_transform(
     frames: UInt8[Tensor, "T H W 3"],
     spec: ClipSpec,
@@ -73,7 +54,7 @@ def train_transform(
     Raises:
         ValueError: frames of another type or shape.
     """
-    _, H, W, _ = _checked(frames).shape
+    _, H, W, _ = checked_pictures(frames).shape
     # Always the same number of draws, so that switching one part off leaves the others as they are.
     flip, *colours = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     top, left, height, width = _random_crop(H, W, augmentation, generator)
@@ -90,7 +71,8 @@ def train_transform(
     return normalised(video, spec)
 
 
-def _checked(frames: Tensor) -> Tensor:
+def checked_pictures(frames: Tensor) -> Tensor:
+    """Raise ValueError for what is no stack of pictures."""
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
         raise ValueError(
             f"frames must be uint8 RGB [T, H, W, 3], got {frames.dtype} {list(frames.shape)}"
@@ -124,7 +106,7 @@ def _middle(H: int, W: int) -> tuple[int, int, int, int]:
 
 def middle_square(frames: UInt8[Tensor, "T H W 3"], size: int) -> UInt8[Tensor, "T 3 size size"]:
     """The largest square in the middle of pictures, brought to `size` pixels, channels first."""
-    _, H, W, _ = _checked(frames).shape
+    _, H, W, _ = checked_pictures(frames).shape
     # The square is cut before it is resized: the same pixels, and fewer of them to resize.
     top, left, height, width = _middle(H, W)
     return resized(frames[:, top : top + height, left : left + width], (size, size))
@@ -163,18 +145,14 @@ def coloured(
     return torch.lerp(grey, video, saturation).clamp_(0, 1)
 
 
-def normalised(
-    video: Float[Tensor, "T 3 H W"], spec: ClipSpec | SegmentationSpec
-) -> Float[Tensor, "T 3 H W"]:
+def normalised(video: Float[Tensor, "T 3 H W"], spec: Colours) -> Float[Tensor, "T 3 H W"]:
     """Numbers in [0, 1] without the mean, over the standard deviation."""
     mean = video.new_tensor(spec.mean).view(1, 3, 1, 1)
     std = video.new_tensor(spec.std).view(1, 3, 1, 1)
     return (video - mean) / std
 
 
-def to_pictures(
-    video: Float[Tensor, "T 3 H W"], spec: ClipSpec | SegmentationSpec
-) -> UInt8[Tensor, "T H W 3"]:
+def to_pictures(video: Float[Tensor, "T 3 H W"], spec: Colours) -> UInt8[Tensor, "T H W 3"]:
     """Normalised frames as pictures again; colours outside of what a picture holds are clipped.
 
     Args:

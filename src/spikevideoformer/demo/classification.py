@@ -12,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from spikevideoformer.data.index import read_index
-from spikevideoformer.data.synthetic import FRAMES, SIZE, write_direction_clips
-from spikevideoformer.data.transforms import Augmentation
+from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.demo.report import learning_curves, next_commands, share, stage
 from spikevideoformer.files import write_text
 from spikevideoformer.inference.annotate import write_annotated
 from spikevideoformer.inference.document import document, picture, player, table
 from spikevideoformer.inference.predictor import PredictionResult, VideoPredictor
-from spikevideoformer.tasks.classification import ClassificationResult
+from spikevideoformer.synth.directions import FRAMES, SIZE, write_direction_clips
+from spikevideoformer.tasks.classification.index import read_index
+from spikevideoformer.tasks.classification.metrics import ClassificationResult
 from spikevideoformer.training import TrainConfig, train
 
 

@@ -17,12 +17,6 @@ import torch
 from matplotlib.figure import Figure
 
 from spikevideoformer.body.skeleton import BodyModel
-from spikevideoformer.data.clip import ClipSpec
-from spikevideoformer.data.motions import procedural_motions
-from spikevideoformer.data.pose import PoseDataset, Square, collate_poses
-from spikevideoformer.data.pose_index import read_poses
-from spikevideoformer.data.pose_sequence import PoseIndex, PoseSequence, PoseSpec
-from spikevideoformer.data.render import RenderSpec, write_motion_clips
 from spikevideoformer.data.transforms import to_pictures
 from spikevideoformer.demo.report import learning_curves, next_commands, stage
 from spikevideoformer.files import save_figure, write_text
@@ -31,9 +25,17 @@ from spikevideoformer.inference.pose_tracker import PoseTracker
 from spikevideoformer.inference.skeleton_video import draw_bones, side_views, write_overlay
 from spikevideoformer.models.pose import mean_rotations
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.tasks.pose import PoseResult, PoseScores, project_perspective
+from spikevideoformer.synth.motions import procedural_motions
+from spikevideoformer.synth.render import write_motion_clips
+from spikevideoformer.synth.spec import RenderSpec
+from spikevideoformer.tasks.pose.dataset import PoseDataset, Square, collate_poses
+from spikevideoformer.tasks.pose.index import read_poses
+from spikevideoformer.tasks.pose.metrics import PoseResult, PoseScores, project_perspective
+from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence
+from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.training import PoseEvaluation, PoseOptions, TrainConfig, train
 from spikevideoformer.training.pose import batch_pose, pose_metrics
+from spikevideoformer.video.spec import ClipSpec
 
 ENLARGED = 4  # the pictures of poses.png over what the network sees
 

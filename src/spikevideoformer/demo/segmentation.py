@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from spikevideoformer.data.moving_shapes import SIZE, write_scene_video, write_scenes
-from spikevideoformer.data.transforms import Augmentation
+from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.demo.report import learning_curves, next_commands, share, stage
 from spikevideoformer.files import write_text
 from spikevideoformer.inference.document import document, picture, player, table
 from spikevideoformer.inference.overlay import write_segmentation
 from spikevideoformer.inference.segmenter import VideoSegmenter
-from spikevideoformer.tasks.segmentation import SegmentationResult
+from spikevideoformer.synth.moving_shapes import SIZE, write_scene_video, write_scenes
+from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
 from spikevideoformer.training import SegmentationOptions, TrainConfig, train
 
 

@@ -5,15 +5,11 @@ the arithmetic alone: no control, no data movement, no clock. Memory is priced a
 where it is asked for.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
-
-import yaml
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
 
 from spikevideoformer.energy.record import LAYERS, OperationCount
+from spikevideoformer.settings import Stored
 
 Precision = Literal["float32", "float16", "int8", "int8_sum16"]
 Store = Literal["sram_8kb", "sram_32kb", "sram_1mb", "dram"]
@@ -21,7 +17,7 @@ LARGEST_PJ = 1e9  # of one operation: beyond it a typing error
 
 
 @dataclass(frozen=True, kw_only=True)
-class CostTable:
+class CostTable(Stored):
     """Energies in pJ, and the choices that decide which of them apply.
 
     The defaults are Horowitz's figures for 45 nm at 0.9 V.
@@ -59,6 +55,8 @@ class CostTable:
         pages 10-14. Shifts, comparisons, exponentials and divisions are not in it: comparisons
         are priced as additions of their width, the others as said above.
     """
+
+    _what = "cost"
 
     name: str = "45 nm"
     source: str = "Horowitz, ISSCC 2014"
@@ -166,48 +164,6 @@ class CostTable:
     def _store_pj(self, store: Store) -> float:
         energy: float = getattr(self, f"{store}_pj")
         return energy
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as :meth:`from_dict` takes them."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "CostTable":
-        """A table from plain values; those that are absent have the defaults.
-
-        Raises:
-            ValueError: an unknown key, or a value outside its range.
-        """
-        known = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in known:
-                near = get_close_matches(str(key), known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-                raise ValueError(f"unknown cost {key!r}; {hint}")
-        return cls(**values)
-
-    @classmethod
-    def from_yaml(cls, path: Path) -> "CostTable":
-        """A table from a file, such as ``configs/energy/45nm.yaml``.
-
-        Raises:
-            ValueError: a file that cannot be read, or as :meth:`from_dict`.
-        """
-        try:
-            values = yaml.safe_load(path.read_text("utf-8"))
-        except OSError as error:
-            raise ValueError(
-                f"{path}: cannot be read ({error.strerror}); check the path"
-            ) from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: not valid YAML ({reason}); correct the file") from error
-        if not isinstance(values, dict):
-            raise ValueError(f"{path}: expected lines like `add_float32_pj: 0.9`, got {values!r}")
-        try:
-            return cls.from_dict(values)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
 
 
 HOROWITZ_45NM = CostTable()

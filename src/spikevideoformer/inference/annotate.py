@@ -29,9 +29,9 @@ from typing import Literal, TypeVar
 import numpy as np
 import torch
 
-from spikevideoformer.data import video as video_io
 from spikevideoformer.files import part_of
 from spikevideoformer.inference.predictor import PredictionResult, WindowPrediction
+from spikevideoformer.video import frames as video_io
 
 MAX_WIDTH, MAX_HEIGHT = 1280, 960  # larger frames are scaled down; text stays legible at these
 MIN_WIDTH = 480  # narrower frames are centred on a canvas this wide

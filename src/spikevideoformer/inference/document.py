@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikevideoformer.data import video as video_io
+from spikevideoformer.video import frames as video_io
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,9 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from spikevideoformer.data import video as video_io
-from spikevideoformer.data.masks import write_mask
-from spikevideoformer.data.sequence import Colour
 from spikevideoformer.files import save_figure
 from spikevideoformer.inference.annotate import (
     MUTED,
@@ -45,6 +42,9 @@ from spikevideoformer.inference.segmenter import (
     Tell,
     VideoSegmenter,
 )
+from spikevideoformer.tasks.segmentation.masks import write_mask
+from spikevideoformer.tasks.segmentation.sequence import Colour
+from spikevideoformer.video import frames as video_io
 
 LEGEND_CLASSES = 40  # that a legend has room for
 PLOT_CLASSES = 20  # that the plot of areas tells apart

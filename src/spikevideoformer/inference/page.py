@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikevideoformer.data.clip import Clip, ClipSpec
 from spikevideoformer.data.transforms import eval_transform, to_pictures
 from spikevideoformer.energy.growth import GrowthPoint, attention_growth, draw_growth
 from spikevideoformer.energy.report import EnergyReport, energy_report, with_prefix
@@ -29,6 +28,8 @@ from spikevideoformer.inference.predictor import PredictionResult, VideoPredicto
 from spikevideoformer.models.config import STRIDE
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import layer_name
+from spikevideoformer.video.clip import Clip
+from spikevideoformer.video.spec import ClipSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -28,18 +28,6 @@ from spikevideoformer.body.bvh import Motion
 from spikevideoformer.body.rotations import axis_angle_from_matrix
 from spikevideoformer.body.skeleton import BodyModel, Skeleton
 from spikevideoformer.body.smpl import SmplBody
-from spikevideoformer.data.pose import MOST_SIDE, Square, event_input, picture_input
-from spikevideoformer.data.pose_sequence import PoseSpec
-from spikevideoformer.data.sample import one_line
-from spikevideoformer.data.video import (
-    SEQUENCE_RATE_HZ,
-    DecodeLimits,
-    VideoError,
-    VideoFrame,
-    iter_frames,
-    probe,
-)
-from spikevideoformer.inference.inputs import VideoArray, VideoPath, expand_inputs
 from spikevideoformer.inference.predictor import (
     AnySpec,
     Engine,
@@ -52,10 +40,22 @@ from spikevideoformer.inference.predictor import (
     rate_curve,
 )
 from spikevideoformer.inference.segmenter import Tell, array_frames
+from spikevideoformer.messages import one_line
 from spikevideoformer.models.pose import AbsentSmpl, focal_of_view, pose_from_output
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.outputs import require_finite
-from spikevideoformer.tasks.pose import project_perspective
+from spikevideoformer.tasks.pose.dataset import MOST_SIDE, Square, event_input, picture_input
+from spikevideoformer.tasks.pose.metrics import project_perspective
+from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.video.frames import (
+    SEQUENCE_RATE_HZ,
+    DecodeLimits,
+    VideoError,
+    VideoFrame,
+    iter_frames,
+    probe,
+)
+from spikevideoformer.video.inputs import VideoArray, VideoPath, expand_inputs
 
 USUAL_VIEW_DEG = 55.0
 """Angle that the longer side of a picture is taken to span where nothing is known of the camera."""

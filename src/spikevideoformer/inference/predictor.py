@@ -23,23 +23,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikevideoformer.data.clip import Clip, ClipSpec
-from spikevideoformer.data.pose_sequence import PoseSpec
-from spikevideoformer.data.sample import one_line
-from spikevideoformer.data.sequence import SegmentationSpec
 from spikevideoformer.data.transforms import eval_transform
-from spikevideoformer.data.video import (
+from spikevideoformer.deploy.engine import InferenceEngine, cannot_run
+from spikevideoformer.messages import one_line
+from spikevideoformer.models.familiarity import profile
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
+from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
+from spikevideoformer.video.clip import Clip
+from spikevideoformer.video.frames import (
     SEQUENCE_RATE_HZ,
     DecodeLimits,
     VideoError,
     iter_windows,
     window_times,
 )
-from spikevideoformer.deploy.engine import InferenceEngine, cannot_run
-from spikevideoformer.inference.inputs import VideoArray, VideoPath, expand_inputs
-from spikevideoformer.models.familiarity import profile
-from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
+from spikevideoformer.video.inputs import VideoArray, VideoPath, expand_inputs
+from spikevideoformer.video.spec import ClipSpec
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Engine = Literal["auto", "model", "exact", "int8"]

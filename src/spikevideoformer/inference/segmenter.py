@@ -20,19 +20,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikevideoformer.data.masks import distinct_palette
-from spikevideoformer.data.sample import one_line
-from spikevideoformer.data.sequence import IGNORED, SegmentationSpec
-from spikevideoformer.data.transforms import picture_input
-from spikevideoformer.data.video import (
-    SEQUENCE_RATE_HZ,
-    DecodeLimits,
-    VideoError,
-    VideoFrame,
-    iter_frames,
-    probe,
-)
-from spikevideoformer.inference.inputs import VideoArray, VideoPath, expand_inputs
 from spikevideoformer.inference.predictor import (
     AnySpec,
     Engine,
@@ -44,8 +31,22 @@ from spikevideoformer.inference.predictor import (
     path_of,
     rate_curve,
 )
+from spikevideoformer.messages import one_line
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.models.tiling import class_scores, upsampled_classes
+from spikevideoformer.tasks.segmentation.dataset import picture_input
+from spikevideoformer.tasks.segmentation.masks import distinct_palette
+from spikevideoformer.tasks.segmentation.sequence import IGNORED
+from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
+from spikevideoformer.video.frames import (
+    SEQUENCE_RATE_HZ,
+    DecodeLimits,
+    VideoError,
+    VideoFrame,
+    iter_frames,
+    probe,
+)
+from spikevideoformer.video.inputs import VideoArray, VideoPath, expand_inputs
 
 Tell = Callable[[int, int | None], None]
 """Is told how many frames are done, and of how many, or None where the video does not say."""

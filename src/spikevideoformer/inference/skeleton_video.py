@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 
 from spikevideoformer.body.skeleton import BodyModel
-from spikevideoformer.data import video as video_io
-from spikevideoformer.data.sequence import Colour
 from spikevideoformer.inference.annotate import (
     MUTED,
     TEXT,
@@ -33,6 +31,8 @@ from spikevideoformer.inference.pose_tracker import (
     TrackedFrame,
 )
 from spikevideoformer.inference.segmenter import Tell
+from spikevideoformer.tasks.segmentation.sequence import Colour
+from spikevideoformer.video import frames as video_io
 
 # Of the palette of Okabe and Ito, "Color Universal Design" (2008).
 LEFT, RIGHT, MIDDLE = (86, 180, 233), (230, 159, 0), (255, 255, 255)

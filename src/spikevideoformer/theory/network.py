@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikevideoformer.data.clip import ClipSpec
 from spikevideoformer.data.transforms import eval_transform
-from spikevideoformer.data.video import DecodeLimits, VideoError, read_clip
-from spikevideoformer.inference.inputs import VideoPath, expand_inputs
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import Axes, SpikeAttention, to_tokens
 from spikevideoformer.nn.conv import per_frame
 from spikevideoformer.theory.ranks import rank_correlation
+from spikevideoformer.video.frames import DecodeLimits, VideoError, read_clip
+from spikevideoformer.video.inputs import VideoPath, expand_inputs
+from spikevideoformer.video.spec import ClipSpec
 
 SEQUENCES, QUERIES, KEYS = 4, 32, 128  # at most, of a layer and clip; queries and keys of each head
 # Tokens that show the same have currents that differ by rounding: that is no order.

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from spikevideoformer.data.video import DecodeLimits, VideoError
-from spikevideoformer.inference.inputs import VideoPath
 from spikevideoformer.theory.collision import Bits, Collision, find_collision
 from spikevideoformer.theory.network import NetworkOrder, measure_files
 from spikevideoformer.theory.options import check_options
@@ -21,6 +19,8 @@ from spikevideoformer.theory.projections import (
     measure_order,
     paper_bound,
 )
+from spikevideoformer.video.frames import DecodeLimits, VideoError
+from spikevideoformer.video.inputs import VideoPath
 
 SHOWN_DELTA = 0.1  # of DELTAS, in the table
 
@@ -194,7 +194,7 @@ def _bits(bits: Bits) -> str:
 
 
 def _network_lines(network: NetworkOrder) -> Iterator[str]:
-    from spikevideoformer.data.sample import one_line
+    from spikevideoformer.messages import one_line
 
     yield one_line(
         f"q and k of {network.model} ({network.attention} attention), {len(network.videos)} "

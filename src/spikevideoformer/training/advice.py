@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from spikevideoformer.data.sample import one_line
-from spikevideoformer.tasks.classification import ClassificationResult
-from spikevideoformer.tasks.segmentation import SegmentationResult
+from spikevideoformer.messages import one_line
+from spikevideoformer.tasks.classification.metrics import ClassificationResult
+from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
 from spikevideoformer.training.config import TrainConfig
 from spikevideoformer.training.pose import PoseEvaluation
 from spikevideoformer.training.task import Row

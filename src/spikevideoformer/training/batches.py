@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from spikevideoformer.data.clip import collate_clips
+from spikevideoformer.video.clip import collate_clips
 
 
 def mixed_seed(*parts: int | str) -> int:

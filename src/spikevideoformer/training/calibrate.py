@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spikevideoformer.data.dataset import ClipDataset
 from spikevideoformer.models.familiarity import Familiarity, profile
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import record_firing_rates
+from spikevideoformer.tasks.classification.dataset import ClipDataset
 from spikevideoformer.training.batches import clip_loader
 
 _MOST_CLIPS = 512  # of each split, taken evenly

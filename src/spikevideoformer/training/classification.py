@@ -11,18 +11,17 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from spikevideoformer.data.check import check_index
-from spikevideoformer.data.clip import ClipBatch
-from spikevideoformer.data.dataset import ClipDataset
-from spikevideoformer.data.index import ClipIndex, read_index
-from spikevideoformer.data.video import DecodeLimits
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.progress import progress_on_stderr
-from spikevideoformer.tasks.classification import (
+from spikevideoformer.tasks.classification.check import check_index
+from spikevideoformer.tasks.classification.dataset import ClipDataset
+from spikevideoformer.tasks.classification.index import read_index
+from spikevideoformer.tasks.classification.metrics import (
     ClassificationResult,
     classification_loss,
     count_correct,
 )
+from spikevideoformer.tasks.classification.sample import ClipIndex
 from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.calibrate import calibrate, look_at
 from spikevideoformer.training.config import TrainConfig
@@ -31,6 +30,8 @@ from spikevideoformer.training.evaluate import evaluate
 from spikevideoformer.training.plots import plot_confusion
 from spikevideoformer.training.run_cache import RunCache
 from spikevideoformer.training.task import Row, Task
+from spikevideoformer.video.clip import ClipBatch
+from spikevideoformer.video.frames import DecodeLimits
 
 log = logging.getLogger(__name__)
 

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-import types
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar
 
 import yaml
 
 from spikevideoformer.body.smpl_file import require_smpl_file
-from spikevideoformer.data.sample import check_data_folder, check_layout
-from spikevideoformer.data.specs import (
-    Augmentation,
-    ClipSpec,
-    Decode,
-    EventChannels,
-    MaskAugmentation,
-    PoseSpec,
-    SegmentationSpec,
-)
+from spikevideoformer.data.index import check_data_folder, check_layout
+from spikevideoformer.data.specs import Augmentation, Decode
+from spikevideoformer.events.spec import EventChannels
 from spikevideoformer.models.config import (
     STRIDE,
     Readout,
@@ -32,8 +22,12 @@ from spikevideoformer.models.config import (
     preset,
 )
 from spikevideoformer.models.folder import read_about
+from spikevideoformer.settings import Stored, check_types, require
 from spikevideoformer.shapes import AttentionKind, Design
+from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.tasks.segmentation.spec import MaskAugmentation, SegmentationSpec
 from spikevideoformer.tasks.weights import PoseLossWeights, Weighting
+from spikevideoformer.video.spec import ClipSpec
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Cache = Literal["auto", "memory", "off"]
@@ -89,13 +83,9 @@ class SegmentationOptions:
     sliding_window: bool = False
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for f in fields(self):
-            object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), hints[f.name]))
-        for name in ("step", "passes"):
-            _require(self, name, at_least=1)
-        for name in ("dice_weight", "lovasz_weight"):
-            _require(self, name, at_least=0)
+        check_types(self)
+        require(self, "step", "passes", at_least=1)
+        require(self, "dice_weight", "lovasz_weight", at_least=0)
         self.augmentation  # noqa: B018 - it knows its own ranges
 
     @property
@@ -147,17 +137,15 @@ class PoseOptions:
     smoothness_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for f in fields(self):
-            object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), hints[f.name]))
+        check_types(self)
         if not (
             len(self.zoom) == 2
-            and all(_is_number(v) for v in self.zoom)
+            and all(isinstance(v, (int, float)) for v in self.zoom)
             and 0 < self.zoom[0] <= self.zoom[1] < math.inf
         ):
             raise ValueError(f"zoom must be two numbers 0 < low <= high, got {self.zoom!r}")
         object.__setattr__(self, "zoom", tuple(map(float, self.zoom)))
-        _require(self, "shift", at_least=0, below=1)
+        require(self, "shift", at_least=0, below=1)
         self.weights, self.channels  # noqa: B018 - they know their own ranges
 
     @property
@@ -176,7 +164,7 @@ class PoseOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Stored):
     """A training run.
 
     Args:
@@ -250,6 +238,8 @@ class TrainConfig:
         ValueError: a value outside its range, in one line with what is accepted.
     """
 
+    _what = "setting"
+
     out: Path
     data: Path | None = None
     task: Literal["classification", "segmentation", "pose"] = "classification"
@@ -301,12 +291,11 @@ class TrainConfig:
     unlimited_decoding: bool = False
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for f in fields(self):
-            object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), hints[f.name]))
+        check_types(self)
         if isinstance(self.cache, bool):  # in YAML, off is false
             object.__setattr__(self, "cache", "memory" if self.cache else "off")
-        for name in (
+        require(
+            self,
             "epochs",
             "passes",
             "batch_size",
@@ -315,16 +304,15 @@ class TrainConfig:
             "keep",
             "eval_clips",
             "fold",
-        ):
-            _require(self, name, at_least=1)
-        for name in ("workers", "seed", "weight_decay", "warmup_epochs", "norm_clips"):
-            _require(self, name, at_least=0)
-        _require(self, "learning_rate", above=0)
-        _require(self, "label_smoothing", at_least=0, below=1)
+            at_least=1,
+        )
+        require(self, "workers", "seed", "weight_decay", "warmup_epochs", "norm_clips", at_least=0)
+        require(self, "learning_rate", above=0)
+        require(self, "label_smoothing", at_least=0, below=1)
         if self.clip_grad_norm is not None:
-            _require(self, "clip_grad_norm", above=0)
+            require(self, "clip_grad_norm", above=0)
         if self.checkpoint_every_steps is not None:
-            _require(self, "checkpoint_every_steps", at_least=1)
+            require(self, "checkpoint_every_steps", at_least=1)
         if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0:
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs} epochs; "
@@ -419,36 +407,9 @@ class TrainConfig:
             channels=self.pose.channels,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for YAML and checkpoints; `from_dict` reads them back."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Read a configuration from plain values.
-
-        Raises:
-            ValueError: an unknown key (the nearest known one is suggested), a missing one, or a
-                value that is not accepted.
-        """
-        return _read(cls, values, "")
-
     def to_yaml(self) -> str:
         """The configuration as YAML."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
-
-    @classmethod
-    def from_yaml(cls, path: Path) -> TrainConfig:
-        """Read a YAML file.
-
-        Raises:
-            ValueError: the file cannot be read or does not hold an accepted configuration.
-        """
-        values = read_yaml(path)
-        try:
-            return cls.from_dict(values)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
 
     def differences(self, earlier: Mapping[str, Any]) -> list[str]:
         """What would change the outcome of a run begun with another configuration.
@@ -485,134 +446,14 @@ def check_paths(config: TrainConfig, *, resume: bool) -> None:
     if config.data is not None:
         check_data_folder(config.data, "data set")
     if config.layout is not None and config.task == "classification":
-        from spikevideoformer.data.index import LAYOUTS
+        from spikevideoformer.tasks.classification.index import LAYOUTS
 
         check_layout(config.layout, LAYOUTS)
     if config.layout is not None and config.task == "segmentation":
-        from spikevideoformer.data.sequence_index import SEQUENCE_LAYOUTS
+        from spikevideoformer.tasks.segmentation.index import SEQUENCE_LAYOUTS
 
         check_layout(config.layout, SEQUENCE_LAYOUTS)
     if config.init_from is not None:
         read_about(config.init_from)
     if config.pose.body is not None:
         require_smpl_file(config.pose.body)
-
-
-def _require(
-    config: Any,
-    name: str,
-    *,
-    at_least: float = -math.inf,
-    above: float = -math.inf,
-    below: float = math.inf,
-) -> None:
-    value = getattr(config, name)
-    if not (math.isfinite(value) and at_least <= value and above < value < below):
-        bounds = [f"at least {at_least:g}"] if at_least > -math.inf else [f"above {above:g}"]
-        if below < math.inf:
-            bounds.append(f"below {below:g}")
-        raise ValueError(f"{name} is {value!r}; give a number {' and '.join(bounds)}")
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings of which the ones above hide the ones below."""
-    both = dict(below)
-    for key, value in above.items():
-        inner = both.get(key)
-        if isinstance(value, Mapping) and isinstance(inner, Mapping):
-            value = merged(inner, value)
-        both[key] = value
-    return both
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file, unchecked.
-
-    Args:
-        path: the file.
-
-    Raises:
-        ValueError: it cannot be read or does not hold settings.
-    """
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path}: not valid YAML ({reason}); correct the file") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path}: expected lines like `epochs: 20`, got {values!r}")
-    return values
-
-
-def _read(cls: type[_T], values: Mapping[str, Any], prefix: str) -> _T:
-    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]  # a dataclass
-    for key in values:
-        if key not in known:
-            near = get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
-            raise ValueError(f"unknown setting {prefix}{key}; {hint}")
-    for name, f in known.items():
-        if f.default is MISSING and f.default_factory is MISSING and name not in values:
-            raise ValueError(f"{prefix}{name} is missing; give it a value")
-    hints = get_type_hints(cls)
-    given = {
-        key: _read(hints[key], value, f"{prefix}{key}.")
-        if is_dataclass(hints[key]) and isinstance(value, Mapping)
-        else _typed(prefix + key, value, hints[key])
-        for key, value in values.items()
-    }
-    return cls(**given)
-
-
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    """`value` as what `hint` asks for, where that loses nothing; else a ValueError."""
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    for option in options:
-        origin = get_origin(option) or option
-        if origin is Literal:
-            if value in get_args(option):
-                return value
-        elif origin is tuple and isinstance(value, (list, tuple)):
-            return tuple(value)  # its class checks what is inside
-        elif origin is Path and isinstance(value, (str, Path)) and str(value):
-            return Path(os.path.expanduser(value))
-        elif origin is float and not isinstance(value, bool) and _is_number(value):
-            return float(value)  # 1e-3 without a dot is text to YAML
-        elif isinstance(value, bool):
-            if origin is bool:
-                return value
-        elif isinstance(origin, type) and isinstance(value, origin):
-            return value
-    raise ValueError(f"{name} is {value!r}; expected {_described(options)}")
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _described(options: tuple[Any, ...]) -> str:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    words |= {Path: "a path", type(None): "null", dict: "key: value pairs"}
-    texts = [
-        " or ".join(map(str, get_args(option)))
-        if get_origin(option) is Literal
-        else words.get(get_origin(option) or option, getattr(option, "__name__", str(option)))
-        for option in options
-    ]
-    return ", or ".join(texts)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

@@ -12,18 +12,22 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from spikevideoformer.data.check import Decode, check_index
-from spikevideoformer.data.clip import ClipSpec
-from spikevideoformer.data.dataset import ClipDataset
-from spikevideoformer.data.index import ClipIndex
-from spikevideoformer.data.video import DecodeLimits
+from spikevideoformer.data.specs import Decode
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import record_firing_rates, silence
 from spikevideoformer.progress import progress_on_stderr
-from spikevideoformer.tasks.classification import ClassificationMetrics, ClassificationResult
+from spikevideoformer.tasks.classification.check import check_index
+from spikevideoformer.tasks.classification.dataset import ClipDataset
+from spikevideoformer.tasks.classification.metrics import (
+    ClassificationMetrics,
+    ClassificationResult,
+)
+from spikevideoformer.tasks.classification.sample import ClipIndex
 from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.config import Precision
 from spikevideoformer.training.devices import Device, launch, over_processes
+from spikevideoformer.video.frames import DecodeLimits
+from spikevideoformer.video.spec import ClipSpec
 
 log = logging.getLogger(__name__)
 

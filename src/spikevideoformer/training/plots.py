@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from spikevideoformer.figures import axis_from_zero, epoch_axis, legend_above
 from spikevideoformer.files import save_figure
-from spikevideoformer.tasks.classification import ClassificationResult
+from spikevideoformer.tasks.classification.metrics import ClassificationResult
 
 SPOKEN = {
     "top1": "top-1",

@@ -18,11 +18,8 @@ from torch import Tensor, nn
 
 from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.body.smpl import load_body
-from spikevideoformer.data.check import Decode
-from spikevideoformer.data.pose import PoseBatch, PoseDataset, collate_poses
-from spikevideoformer.data.pose_index import read_poses, settle_poses
-from spikevideoformer.data.pose_sequence import PoseIndex, PoseSpec, fit_skeleton
-from spikevideoformer.data.sample import listed_split
+from spikevideoformer.data.problems import listed_split
+from spikevideoformer.data.specs import Decode
 from spikevideoformer.models.pose import (
     AbsentSmpl,
     Pose,
@@ -33,7 +30,10 @@ from spikevideoformer.models.pose import (
 )
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.progress import progress_on_stderr
-from spikevideoformer.tasks.pose import (
+from spikevideoformer.tasks.pose.check import check_poses
+from spikevideoformer.tasks.pose.dataset import PoseBatch, PoseDataset, collate_poses
+from spikevideoformer.tasks.pose.index import read_poses
+from spikevideoformer.tasks.pose.metrics import (
     PCK_MM,
     PoseLossWeights,
     PoseMetrics,
@@ -43,6 +43,8 @@ from spikevideoformer.tasks.pose import (
     pose_loss,
     project_perspective,
 )
+from spikevideoformer.tasks.pose.sequence import PoseIndex, fit_skeleton
+from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.config import PoseOptions, Precision, TrainConfig
 from spikevideoformer.training.devices import Device, from_first_process, launch, over_processes
@@ -457,14 +459,8 @@ def _settled(
     index: PoseIndex, decode: Decode, required: list[str], *, skip_bad: bool, folder: Path | None
 ) -> PoseIndex:
     with progress_on_stderr("checked sequence") as progress:
-        return settle_poses(
-            index,
-            decode=decode,
-            required_splits=required,
-            skip_bad=skip_bad,
-            folder=folder,
-            progress=progress,
-        )
+        report = check_poses(index, decode=decode, required_splits=required, progress=progress)
+    return report.settle(skip_bad=skip_bad, folder=folder)
 
 
 def _splits(config: TrainConfig, index: PoseIndex | None) -> tuple[PoseIndex, PoseIndex]:

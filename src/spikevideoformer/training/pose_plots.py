@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from spikevideoformer.figures import axis_from_zero, epoch_axis, legend_above
 from spikevideoformer.files import save_figure
-from spikevideoformer.tasks.pose import PoseResult, PoseScores
+from spikevideoformer.tasks.pose.metrics import PoseResult, PoseScores
 
 
 def plot_errors(

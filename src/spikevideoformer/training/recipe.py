@@ -8,12 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spikevideoformer.data.index import read_index
-from spikevideoformer.data.pose_index import read_poses
-from spikevideoformer.data.pose_sequence import window_positions
-from spikevideoformer.data.segmentation import evaluation_cuts
-from spikevideoformer.data.sequence_index import read_sequences
-from spikevideoformer.training.config import TrainConfig, merged
+from spikevideoformer.settings import merged
+from spikevideoformer.tasks.classification.index import read_index
+from spikevideoformer.tasks.pose.index import read_poses
+from spikevideoformer.tasks.pose.sequence import window_positions
+from spikevideoformer.tasks.segmentation.dataset import evaluation_cuts
+from spikevideoformer.tasks.segmentation.index import read_sequences
+from spikevideoformer.training.config import TrainConfig
 
 FEW = 2000
 """Training clips from which the defaults of `TrainConfig` hold. Below, twenty epochs are too few

@@ -15,25 +15,26 @@ from jaxtyping import UInt8
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from spikevideoformer.data.check import Decode
-from spikevideoformer.data.segmentation import (
+from spikevideoformer.data.specs import Decode
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.models.tiling import class_scores, upsampled
+from spikevideoformer.progress import progress_on_stderr
+from spikevideoformer.tasks.segmentation.check import SequenceReport, check_sequences, count_pixels
+from spikevideoformer.tasks.segmentation.dataset import (
     SegmentationBatch,
     SegmentationClip,
     SegmentationDataset,
     collate_segmentation,
 )
-from spikevideoformer.data.sequence import IGNORED, SegmentationSpec, SequenceIndex
-from spikevideoformer.data.sequence_check import SequenceReport, check_sequences, count_pixels
-from spikevideoformer.data.sequence_index import read_sequences
-from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.models.tiling import class_scores, upsampled
-from spikevideoformer.progress import progress_on_stderr
-from spikevideoformer.tasks.segmentation import (
+from spikevideoformer.tasks.segmentation.index import read_sequences
+from spikevideoformer.tasks.segmentation.metrics import (
     SegmentationMetrics,
     SegmentationResult,
     class_weights_from_pixels,
     segmentation_loss,
 )
+from spikevideoformer.tasks.segmentation.sequence import IGNORED, SequenceIndex
+from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.config import Precision, TrainConfig
 from spikevideoformer.training.devices import Device, from_first_process, launch, over_processes

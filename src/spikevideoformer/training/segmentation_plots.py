@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from spikevideoformer.data.masks import read_picture
-from spikevideoformer.data.sequence import IGNORED, Colour
+from spikevideoformer.data.pictures import read_picture
 from spikevideoformer.files import save_figure
-from spikevideoformer.tasks.segmentation import SegmentationResult
+from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
+from spikevideoformer.tasks.segmentation.sequence import IGNORED, Colour
 
 SHOWN = 6  # frames of a contact sheet
 LEGEND = 24  # most classes that a legend names

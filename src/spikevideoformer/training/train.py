@@ -12,13 +12,13 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
-from spikevideoformer.data.index import ClipIndex
-from spikevideoformer.data.pose_sequence import PoseIndex
-from spikevideoformer.data.sequence import SequenceIndex
 from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.tasks.classification import ClassificationResult
-from spikevideoformer.tasks.segmentation import SegmentationResult
+from spikevideoformer.tasks.classification.metrics import ClassificationResult
+from spikevideoformer.tasks.classification.sample import ClipIndex
+from spikevideoformer.tasks.pose.sequence import PoseIndex
+from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
+from spikevideoformer.tasks.segmentation.sequence import SequenceIndex
 from spikevideoformer.training.advice import about_training
 from spikevideoformer.training.batches import StepPlan
 from spikevideoformer.training.checkpoint import load_checkpoint

@@ -1,0 +1,1 @@
+"""Streams and files of events, and the simulated camera."""

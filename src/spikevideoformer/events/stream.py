@@ -1,0 +1,473 @@
+"""Events of an event camera: the stream, readers of recordings, and frames for the network.
+
+An event says that the light at one pixel rose (positive) or fell (negative) by a fixed factor, and
+when. A network that takes one frame per time step gets them as sums over the stretches between
+given times (`event_frames`), in as many channels as `EventChannels` says; a model for them has that
+number as its `in_channels`. Events made from ordinary video are in `event_camera`.
+"""
+
+from __future__ import annotations
+
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spikevideoformer.events.spec import MODES as MODES
+from spikevideoformer.events.spec import POLARITIES as POLARITIES
+from spikevideoformer.events.spec import EventChannels as EventChannels
+from spikevideoformer.messages import one_line
+
+TimeUnit = Literal["s", "ms", "us", "ns"]
+_PER_SECOND: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+_MOST_PIXELS = 2**15 - 1  # along a side: coordinates are kept in 16 bits
+
+# What numpy raises for files that are damaged, depending on where the damage is.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    SyntaxError,
+    RuntimeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class EventError(ValueError):
+    """Events that cannot be used: ``str`` gives ``path: reason`` on one line.
+
+    Args:
+        path: the file; None for events that come from none.
+        reason: what is wrong and what is accepted.
+    """
+
+    # `reason` may be left out because a loader worker's error is rebuilt from its text alone.
+    def __init__(self, path: str | Path | None, reason: str = "") -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = one_line(" ".join(reason.split()))
+
+    def __str__(self) -> str:
+        where = "events" if self.path is None else self.path
+        return one_line(f"{where}: {self.reason}" if self.reason else str(where))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class EventStream:
+    """Events in order of time. There may be none: nothing moved.
+
+    Arrays of other number types are taken, checked and converted to those named here.
+
+    Args:
+        t_s: time in seconds, on any clock; never falls. float64 [N].
+        x: column, 0 at the left, below `width`. int16 [N].
+        y: row, 0 at the top, below `height`. int16 [N].
+        polarity: whether the light rose; as numbers 1 and 0, or 1 and -1. bool [N].
+        height: rows of the sensor, 1 to 32767.
+        width: its columns, 1 to 32767.
+        path: the file that they come from, for messages.
+
+    Raises:
+        EventError: arrays that are no events of such a sensor, or not in order.
+    """
+
+    t_s: NDArray[Any]
+    x: NDArray[Any]
+    y: NDArray[Any]
+    polarity: NDArray[Any]
+    height: int
+    width: int
+    path: Path | None = None
+
+    def __post_init__(self) -> None:
+        path = self.path
+        for name, pixels in (("height", self.height), ("width", self.width)):
+            if not 1 <= pixels <= _MOST_PIXELS:
+                raise EventError(path, f"{name} must be 1 to {_MOST_PIXELS} pixels, got {pixels}")
+        t, x, y, p = columns = [
+            _numbers(path, name, array)
+            for name, array in zip("txyp", (self.t_s, self.x, self.y, self.polarity), strict=True)
+        ]
+        if len({len(column) for column in columns}) > 1:
+            raise EventError(
+                path, f"t, x, y and p have {len(t)}, {len(x)}, {len(y)} and {len(p)} values; "
+                "each event needs all four",
+            )  # fmt: skip
+        for name, column in zip("txyp", columns, strict=True):
+            _refuse(path, ~np.isfinite(column), column, f"{name} is {{}}, not a finite number")
+        for name, column, pixels in (("x", x, self.width), ("y", y, self.height)):
+            outside = (column < 0) | (column >= pixels)
+            _refuse(
+                path, outside, column,
+                f"{name} is {{}}, outside of 0 to {pixels - 1}; give the height and width of the "
+                "sensor, and the order of the columns",
+            )  # fmt: skip
+            _refuse(path, column != np.floor(column), column, f"{name} is {{}}, not a whole number")
+        wrong = ~np.isin(p, (0, 1) if (p == 0).any() else (-1, 1))
+        _refuse(path, wrong, p, "p is {}; polarity is 1 and 0, or 1 and -1")
+        falls = np.concatenate(([False], t[1:] < t[:-1])) if len(t) else np.zeros(0, bool)
+        _refuse(path, falls, t, "time {}, before that of the event ahead of it; sort them by time")
+        object.__setattr__(self, "t_s", t.astype(np.float64))
+        object.__setattr__(self, "x", x.astype(np.int16))
+        object.__setattr__(self, "y", y.astype(np.int16))
+        object.__setattr__(self, "polarity", p > 0)
+
+    def __len__(self) -> int:
+        return len(self.t_s)
+
+    def __repr__(self) -> str:
+        when = f"{self.t_s[0]:.3f}-{self.t_s[-1]:.3f} s, " if len(self) else ""
+        return f"EventStream({len(self)} events, {when}[H={self.height}, W={self.width}])"
+
+
+def _numbers(path: Path | None, name: str, values: Any) -> NDArray[Any]:
+    column = np.asarray(values)
+    if column.ndim != 1 or column.dtype.kind not in "biuf":
+        raise EventError(
+            path, f"{name} is {column.dtype} {list(column.shape)}; give a row of numbers [N]"
+        )
+    return column.astype(np.int8) if column.dtype.kind == "b" else column
+
+
+def _refuse(path: Path | None, wrong: NDArray[np.bool_], column: NDArray[Any], what: str) -> None:
+    """Raise for the first event that is wrong."""
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise EventError(path, f"event {index} (from 0): {what.format(column[index])}")
+
+
+# --- Reading ------------------------------------------------------------------------------------
+
+
+def read_events(
+    path: str | Path, *, height: int, width: int, time_unit: TimeUnit, columns: str = "txyp"
+) -> EventStream:
+    """Read a recording of (t, x, y, p).
+
+    Args:
+        path: by its ending ``.npy``, an array [N, 4], or of N records with the fields t, x, y, p;
+            ``.npz`` with the arrays t, x, y, p; ``.csv`` or ``.txt``, a line an event with four
+            numbers between commas, semicolons or blanks, perhaps under a line of names (other
+            columns are then not read) and lines of ``#``.
+        height: rows of the sensor.
+        width: its columns.
+        time_unit: unit of the file's times.
+        columns: the order of the four where the file does not name them.
+
+    Raises:
+        EventError: no such file, damage, Python objects in it, no events, or events that
+            `EventStream` refuses.
+        ValueError: an unknown unit or order.
+    """
+    path = Path(path)
+    if time_unit not in _PER_SECOND:
+        raise ValueError(f"time_unit must be one of {', '.join(_PER_SECOND)}, got {time_unit!r}")
+    if sorted(columns) != sorted("txyp"):
+        raise ValueError(f"columns must be t, x, y and p in some order, got {columns!r}")
+    ending = path.suffix.lower()
+    if ending == ".npz":
+        column_of = _arrays(path, tuple("txyp"))
+    elif ending == ".npy":
+        column_of = _columns(path, _array(path), columns)
+    elif ending in (".csv", ".txt"):
+        column_of = _table(path, columns)
+    else:
+        raise EventError(path, "events are read from .npy, .npz, .csv and .txt files")
+    t = _numbers(path, "t", column_of["t"])
+    if not len(t):
+        raise EventError(path, "holds no events")
+    return EventStream(
+        t_s=t / _PER_SECOND[time_unit],
+        x=column_of["x"],
+        y=column_of["y"],
+        polarity=column_of["p"],
+        height=height,
+        width=width,
+        path=path,
+    )
+
+
+@contextmanager
+def _numpy_file(path: Path) -> Iterator[None]:
+    """What numpy says about a file, as an `EventError`."""
+    if not path.is_file():
+        raise EventError(path, "does not exist or is no file")
+    try:
+        yield
+    except EventError:
+        raise
+    except _DAMAGE as error:
+        if "allow_pickle" in str(error):
+            reason = "holds Python objects, which are not loaded; save arrays of numbers"
+        else:
+            reason = f"cannot be read ({type(error).__name__}: {error}); is it damaged?"
+        raise EventError(path, reason) from error
+
+
+def _array(path: Path) -> NDArray[Any]:
+    with _numpy_file(path), path.open("rb") as file:
+        # Not np.load, which would also take an archive of that name.
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _arrays(path: Path, names: Sequence[str] | None) -> dict[str, NDArray[Any]]:
+    """Arrays of an archive by name; None: its only one."""
+    with _numpy_file(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        there = [name.removesuffix(".npy") for name in archive.namelist()]
+        held = f"it holds {', '.join(there) or 'nothing'}"
+        if names is None:
+            if len(there) != 1:
+                raise EventError(path, f"lacks a key to choose an array by; {held}")
+            names = there
+        if missing := [name for name in names if name not in there]:
+            raise EventError(path, f"lacks {', '.join(missing)}; {held}")
+        arrays = {}
+        for name in names:
+            with archive.open(f"{name}.npy") as member:
+                arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+        return arrays
+
+
+def _columns(path: Path, array: NDArray[Any], order: str) -> dict[str, NDArray[Any]]:
+    if (names := array.dtype.names) is not None:
+        if not set("txyp") <= set(names):
+            raise EventError(path, f"has the fields {', '.join(names)}; t, x, y, p are needed")
+        return {name: array[name] for name in "txyp"}
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise EventError(
+            path, f"is {array.dtype} {list(array.shape)}; give [N, 4] or records of t, x, y, p"
+        )
+    return {name: array[:, index] for index, name in enumerate(order)}
+
+
+def _table(path: Path, order: str) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise EventError(path, "does not exist or is no file")
+    # A byte that is no text makes a value that is no number, and the message names its line.
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = text.replace(",", " ").replace(";", " ").split("\n")
+    numbered = [(n, s) for n, s in enumerate(lines, 1) if s.strip() and s.strip()[0] != "#"]
+    if not numbered:
+        raise EventError(path, "holds no events")
+    count, used = 4, [order.index(name) for name in "txyp"]
+    if not _are_numbers(names := numbered[0][1].lower().split()):
+        if not set("txyp") <= set(names):
+            raise EventError(
+                path, f"line {numbered[0][0]} is {_quoted(numbered[0][1])}; give four numbers, or "
+                "name the columns t, x, y, p",
+            )  # fmt: skip
+        count, used = len(names), [names.index(name) for name in "txyp"]
+        if not numbered[1:]:
+            raise EventError(path, "holds no events")
+        del numbered[0]
+    try:
+        array = np.loadtxt([line for _, line in numbered], ndmin=2, comments=None)
+    except ValueError:
+        array = None
+    if array is None or array.shape[1] != count:
+        for n, line in numbered:
+            if len(words := line.split()) != count or not _are_numbers(words):
+                raise EventError(path, f"line {n} is {_quoted(line)}; it should be {count} numbers")
+        raise EventError(path, f"is no table of {count} numbers a line")
+    return {name: array[:, index] for name, index in zip("txyp", used, strict=True)}
+
+
+def _quoted(line: str) -> str:
+    return repr(line[:60].strip())
+
+
+def _are_numbers(words: Sequence[str]) -> bool:
+    try:
+        [float(word) for word in words]
+    except ValueError:
+        return False
+    return True
+
+
+def read_packed_frames(
+    path: str | Path,
+    *,
+    height: int,
+    width: int,
+    channels: int,
+    bit_order: Literal["big", "little"] = "big",
+    key: str | None = None,
+) -> Float[Tensor, "T C H W"]:
+    """Read event frames of yes and no whose bits were packed by `numpy.packbits`.
+
+    Four layouts are told apart by their number of axes: frames [H, W, C] packed as a whole, one
+    [n] or T of them [T, n], with n = ceil(H W C / 8); and frames packed along their channels,
+    [H, W, c] or [T, H, W, c], with c = ceil(C / 8).
+
+    MMHPSD stores its events as packed frames, but its own files were not at hand when this was
+    written: compare a picture of what is read with the grey image of the same moment.
+
+    Args:
+        path: ``.npy``, or ``.npz``, of uint8.
+        height: H, rows of a frame.
+        width: W, columns.
+        channels: C.
+        bit_order: whether the first of eight values is the highest bit of its byte ("big", as
+            `numpy.packbits` does by default) or the lowest.
+        key: which array of an ``.npz`` file; None where it holds one alone.
+
+    Returns:
+        Frames of 0 and 1.
+
+    Raises:
+        EventError: no such file, damage, another type or shape, or bits set beyond the frame.
+        ValueError: an unknown bit order, or sizes below 1.
+    """
+    path = Path(path)
+    if min(height, width, channels) < 1:
+        raise ValueError(f"a frame is {height}x{width}x{channels}; each must be at least 1")
+    if bit_order not in ("big", "little"):
+        raise ValueError(f"bit_order must be big or little, got {bit_order!r}")
+    if path.suffix.lower() == ".npz":
+        (packed,) = _arrays(path, None if key is None else (key,)).values()
+    else:
+        packed = _array(path)
+    whole = packed.ndim in (1, 2)
+    bits = height * width * channels if whole else channels
+    inner = (-(-bits // 8),) if whole else (height, width, -(-bits // 8))
+    of_frames = packed.ndim in (len(inner), len(inner) + 1) and packed.shape[-len(inner) :] == inner
+    if packed.dtype != np.uint8 or not of_frames:
+        raise EventError(
+            path,
+            f"is {packed.dtype} {list(packed.shape)}; frames {height}x{width}x{channels} are uint8 "
+            f"[T, {-(-height * width * channels // 8)}] or "
+            f"[T, {height}, {width}, {-(-channels // 8)}]",
+        )
+    values = np.unpackbits(packed.reshape(-1, *inner), axis=-1, bitorder=bit_order)
+    if values[..., bits:].any():
+        raise EventError(path, "has bits set beyond the frame; is it another size or bit order?")
+    frames = values[..., :bits].reshape(-1, height, width, channels)
+    # [T, H, W, C] -> [T, C, H, W]
+    return torch.from_numpy(frames).permute(0, 3, 1, 2).to(torch.float32).contiguous()
+
+
+# --- Frames -------------------------------------------------------------------------------------
+
+
+class EventAccumulator:
+    """Event frames from streams that come piece by piece; frames are all it holds.
+
+    Args:
+        borders_s: T + 1 rising times. Frame i has what happened after border i, up to and
+            including border i + 1; events at or before the first border, or after the last, are
+            left out.
+        channels: what the frames hold.
+        height: H of the frames.
+        width: W of the frames.
+
+    Raises:
+        ValueError: fewer than two borders, borders that do not rise, or sizes below 1.
+    """
+
+    def __init__(
+        self, borders_s: Sequence[float], channels: EventChannels, *, height: int, width: int
+    ) -> None:
+        borders = np.asarray(borders_s, np.float64)
+        if len(borders) < 2 or not np.isfinite(borders).all() or (np.diff(borders) <= 0).any():
+            raise ValueError(
+                f"borders_s must be at least two rising times, got {borders.tolist()[:20]}"
+            )
+        if height < 1 or width < 1:
+            raise ValueError(f"event frames are {height}x{width}; each must be at least 1 pixel")
+        self.channels = channels
+        # Voxels are weighed inside their stretch; the bins of counts are stretches themselves.
+        parts = 1 if channels.mode == "voxel" else channels.bins
+        starts = np.linspace(borders[:-1], borders[1:], parts, endpoint=False, axis=1)
+        self._borders = np.append(starts.reshape(-1), borders[-1])
+        T, B = len(borders) - 1, channels.bins
+        self._sums = np.zeros((T, channels.count // B, B, height, width), np.float32)
+
+    def add(self, stream: EventStream) -> None:
+        """Count the events of a stream; a pixel falls into that of the frame that covers it.
+
+        Raises:
+            EventError: the sensor has fewer pixels than the frames, which would leave holes.
+        """
+        _, _, B, H, W = self._sums.shape
+        if stream.height < H or stream.width < W:
+            raise EventError(
+                stream.path, f"the sensor has {stream.height}x{stream.width} pixels, fewer than "
+                f"event frames of {H}x{W}; ask for smaller ones",
+            )  # fmt: skip
+        part = np.searchsorted(self._borders, stream.t_s, side="left") - 1
+        kept = (part >= 0) & (part < len(self._borders) - 1)
+        if self.channels.polarity in ("positive", "negative"):
+            kept &= stream.polarity == (self.channels.polarity == "positive")
+        part, t_s, positive = part[kept], stream.t_s[kept], stream.polarity[kept]
+        y = stream.y[kept].astype(np.int64) * H // stream.height
+        x = stream.x[kept].astype(np.int64) * W // stream.width
+        row = np.where(positive, 0, 1) if self.channels.polarity == "both" else 0
+        sign = np.where(positive, 1, -1) if self.channels.polarity == "signed" else 1
+        if self.channels.mode == "voxel":
+            start, end = self._borders[part], self._borders[part + 1]
+            place = (t_s - start) / (end - start) * (B - 1)
+            low = place.astype(np.int64)
+            high = np.minimum(low + 1, B - 1)
+            self._sum((part, row, low, y, x), sign * (1 - (place - low)))
+            self._sum((part, row, high, y, x), sign * (place - low))
+        else:
+            self._sum((part // B, row, part % B, y, x), sign)
+
+    def _sum(self, index: tuple[Any, ...], values: NDArray[Any] | int) -> None:
+        # numpy is quick with one index only; the shape is never empty, and the row is contiguous.
+        np.add.at(self._sums.reshape(-1), np.ravel_multi_index(index, self._sums.shape), values)
+
+    def frames(self) -> Float[Tensor, "T C H W"]:
+        """The frames of all events until now."""
+        sums = torch.from_numpy(self._sums).flatten(1, 2)  # [T, P, B, H, W] -> [T, C, H, W]
+        return sums.sign() if self.channels.mode == "binary" else sums.clone()
+
+
+def event_frames(
+    stream: EventStream,
+    borders_s: Sequence[float],
+    channels: EventChannels = EventChannels(),  # noqa: B008 - frozen
+    *,
+    height: int | None = None,
+    width: int | None = None,
+) -> Float[Tensor, "T C H W"]:
+    """Events summed between times: one frame per stretch, in the channels that are asked for.
+
+    Every event inside the borders is in exactly one frame and pixel, so that all counts together
+    are the number of events.
+
+    Args:
+        stream: the events.
+        borders_s: T + 1 rising times, on the stream's clock; see `EventAccumulator`.
+        channels: what the frames hold.
+        height: H of the frames, at most the sensor's; None is the sensor's. Where it does not
+            divide the sensor's, some pixels of a frame cover one row more than others.
+        width: W of the frames, likewise.
+
+    Raises:
+        EventError: frames larger than the sensor.
+        ValueError: borders that do not rise.
+    """
+    accumulator = EventAccumulator(
+        borders_s, channels,
+        height=stream.height if height is None else height,
+        width=stream.width if width is None else width,
+    )  # fmt: skip
+    accumulator.add(stream)
+    return accumulator.frames()

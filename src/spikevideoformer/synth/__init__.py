@@ -1,0 +1,1 @@
+"""Clips that are made: of motions, of moving shapes, and rendered."""

@@ -1,0 +1,183 @@
+"""The torch data set: item i of epoch e is a pure function of (seed, e, i) and of the files."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from spikevideoformer.data.frame_cache import FrameCache, pictures_at
+from spikevideoformer.data.problems import DatasetError
+from spikevideoformer.data.specs import Augmentation
+from spikevideoformer.data.transforms import eval_transform, train_transform
+from spikevideoformer.tasks.classification.sample import ClipIndex, ClipSample
+from spikevideoformer.video.clip import LabelledClip
+from spikevideoformer.video.frames import (
+    DecodeLimits,
+    VideoError,
+    check_decodes,
+    multi_clip_times,
+    probe,
+    read_clip,
+    window_times,
+)
+from spikevideoformer.video.spec import ClipSpec
+
+_MOST_MAGNIFIED = 2
+"""Pictures are kept at most this many times as large as the model sees them: a very small random
+crop is then magnified, which costs less than the memory of its full resolution."""
+
+
+class ClipDataset(Dataset[LabelledClip]):
+    """Labelled clips of an index as model input.
+
+    The key of an item is `(epoch, i)`: the sampler names the epoch, so no state has to reach the
+    loader's workers, and neither their number nor a restart changes what is drawn. A plain `i`
+    is `(0, i)`, which is all that evaluation needs.
+
+    Several clips of one video are items of their own: item i is clip `i % clips_per_video` of
+    sample `i // clips_per_video`, and the `index` that it carries is the position of the sample.
+
+    Args:
+        index: one split, checked (without problems).
+        spec: how a video becomes model input.
+        augmentation: what is varied at random, for training; None: evaluation, which sees exactly
+            what prediction sees.
+        seed: of the augmentation.
+        clips_per_video: evaluation clips, spread evenly in time: over the video where the spec has
+            a frame rate, otherwise as shifted samples of the whole.
+        cache: keeps each video's pictures, shrunk to what the transforms need; None: nothing does.
+            The items are the same, bit for bit.
+        limits: against files that unpack to far more than they seem; None: the usual ones.
+
+    Raises:
+        DatasetError: the index has problems or no samples.
+        ValueError: `clips_per_video` is not at least 1, or goes with augmentation.
+    """
+
+    def __init__(
+        self,
+        index: ClipIndex,
+        spec: ClipSpec,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        clips_per_video: int = 1,
+        cache: FrameCache | None = None,
+        limits: DecodeLimits | None = None,
+    ) -> None:
+        if index.problems:
+            raise DatasetError(
+                f"{index.root} has {len(index.problems)} problems that check_index reports"
+                f" (first: {index.problems[0]}); settle them first",
+                index.problems,
+            )
+        if not index.samples:
+            raise DatasetError(f"no clip of {index.root} is left; choose a split that has some")
+        if clips_per_video < 1 or (clips_per_video > 1 and augmentation is not None):
+            raise ValueError(
+                f"clips_per_video is {clips_per_video}; give at least 1, and exactly 1 with"
+                " augmentation"
+            )
+        self.index = index
+        self.spec = spec
+        self.augmentation = augmentation
+        self.seed = seed
+        self.clips_per_video = clips_per_video
+        self._limits = limits or DecodeLimits()
+        self._resize_short = _kept_short_side(spec, augmentation)
+        self._length_s: dict[Path, float] = {}
+        self._cache = cache or FrameCache()
+        self._decoded: tuple[int, list[UInt8[Tensor, "T H W 3"]]] = (-1, [])
+
+    def __len__(self) -> int:
+        return len(self.index.samples) * self.clips_per_video
+
+    def __getitem__(self, key: int | tuple[int, int]) -> LabelledClip:
+        """One clip, decoded and transformed.
+
+        Args:
+            key: `(epoch, i)`, or i for epoch 0.
+
+        Raises:
+            VideoError: the file cannot be used (any more); names it.
+        """
+        epoch, i = (0, key) if isinstance(key, int) else key
+        if not 0 <= i < len(self):
+            raise IndexError(f"item {i} of {len(self)}")
+        position, clip = divmod(i, self.clips_per_video)
+        sample = self.index.samples[position]
+        if self.augmentation is None:
+            video = eval_transform(self._evaluation_clips(position)[clip], self.spec)
+        else:
+            generator = _generator(self.seed, epoch, i)
+            begin_s, end_s = self._stretch(sample)
+            jitter = self.augmentation.temporal_jitter
+            times_s = window_times(self.spec, begin_s, end_s, jitter=jitter, generator=generator)
+            frames = self._frames(sample, times_s)
+            video = train_transform(frames, self.spec, self.augmentation, generator)
+        return LabelledClip(video=video, label=sample.label, index=position, path=sample.path)
+
+    def _stretch(self, sample: ClipSample) -> tuple[float, float]:
+        """Begin and end of the sample in its file, in seconds."""
+        path = sample.path
+        if path not in self._length_s:
+            announced_s = probe(path, limits=self._limits).duration_s
+            # Some formats do not say how long they are.
+            self._length_s[path] = (
+                announced_s or check_decodes(path, limits=self._limits).duration_s or 0.0
+            )
+        length_s = self._length_s[path]
+        begin_s = sample.start_s or 0.0
+        if begin_s >= length_s:
+            raise VideoError(path, f"start_s {begin_s:g} lies past the end at {length_s:.2f} s")
+        return begin_s, length_s if sample.end_s is None else min(sample.end_s, length_s)
+
+    def _evaluation_clips(self, position: int) -> list[UInt8[Tensor, "T H W 3"]]:
+        """All clips of one video, decoded in one pass and kept until another video is asked for."""
+        if self._decoded[0] != position:
+            sample = self.index.samples[position]
+            clips_s = multi_clip_times(
+                self.spec, *self._stretch(sample), clips=self.clips_per_video
+            )
+            moments_s = sorted({time_s for times_s in clips_s for time_s in times_s})
+            frames = self._frames(sample, moments_s)
+            place = {time_s: i for i, time_s in enumerate(moments_s)}
+            clips = [frames[[place[time_s] for time_s in times_s]] for times_s in clips_s]
+            self._decoded = (position, clips)
+        return self._decoded[1]
+
+    def _frames(self, sample: ClipSample, times_s: list[float]) -> UInt8[Tensor, "n H W 3"]:
+        """What is on screen at the given times of the sample's file."""
+        kept = self._cache.video(sample.path, resize_short=self._resize_short, limits=self._limits)
+        if kept is None:
+            return read_clip(
+                sample.path,
+                replace(self.spec, frames=len(times_s)),
+                start_s=sample.start_s,
+                end_s=sample.end_s,
+                times_s=times_s,
+                resize_short=self._resize_short,
+                limits=self._limits,
+            ).frames
+        return pictures_at(*kept, times_s)
+
+
+def _kept_short_side(spec: ClipSpec, augmentation: Augmentation | None) -> int:
+    """Short side to which decoded pictures are shrunk: enough for the smallest random crop."""
+    if augmentation is None or augmentation.crop_scale is None:
+        return spec.size
+    magnified = 1 / math.sqrt(augmentation.crop_scale[0])
+    return math.ceil(spec.size * min(magnified, _MOST_MAGNIFIED))
+
+
+def _generator(seed: int, epoch: int, item: int) -> torch.Generator:
+    """A generator for one item; neighbouring numbers give unrelated streams."""
+    digest = hashlib.blake2b(f"clip {seed} {epoch} {item}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -1,0 +1,1 @@
+"""How data sets of labelled clips lie on disk: one file a family."""

@@ -1,0 +1,110 @@
+"""Class folders: the folder that a clip lies in is its class.
+
+    root/<split>/<class>/<clip>     split: train, val or test (also validation, testing, ...)
+    root/<class>/<clip>             no splits: all of it is train
+
+A clip is a video file or a folder of numbered images. Hidden files and files that are no videos by
+their suffix (README, .json) are not clips. The classes are the names of the class folders of all
+splits, sorted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spikevideoformer.data.lists import empty_split, is_image_sequence, split_folders, subfolders
+from spikevideoformer.data.problems import DatasetError, Problem, relative
+from spikevideoformer.tasks.classification.sample import ClipIndex, ClipSample
+from spikevideoformer.video.sources import VIDEO_SUFFIXES
+
+
+def read_folders(root: Path) -> ClipIndex:
+    """Read class folders, with or without split folders above them."""
+    parts = split_folders(root) or [("train", root)]
+    _refuse_class_named_like_a_split(root, parts)
+    classes = tuple(sorted({c.name for _, folder in parts for c in subfolders(folder)}))
+    label_of_class = {name: label for label, name in enumerate(classes)}
+    samples: list[ClipSample] = []
+    problems: list[Problem] = []
+    for split, folder in parts:
+        class_folders = subfolders(folder)
+        if not class_folders:
+            problems.append(empty_split(relative(folder, root), split))
+        for class_folder in class_folders:
+            source = relative(class_folder, root)
+            clips, strays = _clips(class_folder)
+            samples.extend(
+                ClipSample(
+                    path=clip, label=label_of_class[class_folder.name], split=split, source=source
+                )
+                for clip in clips
+            )
+            problems.extend(
+                Problem(
+                    kind="folder is no clip",
+                    source=relative(stray, root),
+                    reason="a folder inside a class folder holds no images",
+                    remedy="move its videos into the class folder, or remove it",
+                    path=stray,
+                    split=split,
+                )
+                for stray in strays
+            )
+            if not clips and not strays:
+                problems.append(
+                    Problem(
+                        kind="empty class",
+                        source=source,
+                        reason=f"no clip in the folder of class {class_folder.name!r}",
+                        remedy="add clips, or remove the folder",
+                        path=class_folder,
+                        split=split,
+                    )
+                )
+    return ClipIndex(
+        root=root,
+        layout="folders",
+        classes=classes,
+        samples=tuple(samples),
+        problems=tuple(problems),
+    )
+
+
+def _refuse_class_named_like_a_split(root: Path, parts: list[tuple[str, Path]]) -> None:
+    """Where train/ holds clips itself, beside car/ and bus/, it is the class of trains.
+
+    Raises:
+        DatasetError: so it is.
+    """
+    taken = {folder for _, folder in parts}
+    beside = [folder.name for folder in subfolders(root) if folder not in taken]
+    for split, folder in parts:
+        if folder != root and beside and _holds_clips(folder):
+            others = ", ".join(f"{name}/" for name in beside[:3])
+            more = f" and {len(beside) - 3} more" if len(beside) > 3 else ""
+            raise DatasetError(
+                f"{folder} was taken for the split {split}, but it holds clips itself, and {others}"
+                f"{more} beside it were not read; if it is a class, move all classes into a folder"
+                f" {root / 'train'}, or rename it"
+            )
+
+
+def _holds_clips(folder: Path) -> bool:
+    """Whether clips lie in the folder itself and not in class folders."""
+    folders = subfolders(folder)
+    videos = [p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
+    return bool(videos or folders) and all(map(is_image_sequence, folders))
+
+
+def _clips(class_folder: Path) -> tuple[list[Path], list[Path]]:
+    """The clips of a class folder, and the folders in it that are none."""
+    clips: list[Path] = []
+    strays: list[Path] = []
+    for path in sorted(class_folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            (clips if is_image_sequence(path) else strays).append(path)
+        elif path.suffix.lower() in VIDEO_SUFFIXES:
+            clips.append(path)
+    return clips, strays

@@ -1,0 +1,1 @@
+"""The 3-D pose of a body in every frame."""

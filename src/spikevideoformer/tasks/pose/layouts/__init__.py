@@ -1,0 +1,1 @@
+"""How data sets of videos with poses lie on disk: one file a family."""

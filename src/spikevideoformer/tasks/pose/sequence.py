@@ -1,0 +1,252 @@
+"""Videos with a labelled body in every frame: what pose data sets are read into.
+
+Coordinates are those of the camera: x to the right, y down, z forward, in metres. What is not
+labelled is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spikevideoformer.body.skeleton import BodyModel, Skeleton, forward_kinematics
+from spikevideoformer.data.index import DatasetIndex
+from spikevideoformer.tasks.pose.spec import PoseSpec as PoseSpec
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PoseTruth:
+    """What is known of the body in F frames of a video with J joints.
+
+    Args:
+        joints: in metres, camera coordinates, [F, J, 3]. The first joint is the root.
+        points: the joints in the picture (x, y), in pixels, where pixel i covers i to i + 1,
+            [F, J, 2].
+        rotations: of each joint against its parent, the first against the camera, [F, J, 3, 3];
+            None where the data set has none.
+        shape: shape values of an SMPL body, [S]; None where there are none.
+        focal_px: focal lengths in x and y.
+        centre_px: principal point (x, y).
+
+    Raises:
+        ValueError: sizes that do not fit each other, an infinite value, or focal lengths that are
+            not above 0.
+    """
+
+    joints: NDArray[np.float32]
+    points: NDArray[np.float32]
+    rotations: NDArray[np.float32] | None = None
+    shape: NDArray[np.float32] | None = None
+    focal_px: tuple[float, float]
+    centre_px: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        F, J = (*self.joints.shape, 0, 0)[:2]
+        sizes = {"joints": (F, J, 3), "points": (F, J, 2), "rotations": (F, J, 3, 3)}
+        for name, size in sizes.items():
+            values = getattr(self, name)
+            if values is not None and values.shape != size:
+                raise ValueError(f"{name} are {list(values.shape)}; expected {list(size)}")
+        for name in (*sizes, "shape"):
+            values = getattr(self, name)
+            if values is not None and np.isinf(values).any():
+                raise ValueError(f"infinite values in {name}; give NaN where nothing is known")
+        if not all(0 < f < math.inf for f in self.focal_px):
+            raise ValueError(f"focal lengths are {self.focal_px}; they must be above 0")
+        if not all(map(math.isfinite, self.centre_px)):
+            raise ValueError(f"the principal point is {self.centre_px}; it must be finite")
+
+    def __repr__(self) -> str:
+        F, J = self.joints.shape[:2]
+        return f"PoseTruth(frames {F}, joints {J})"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PoseSequence:
+    """One video and the body in it.
+
+    Args:
+        name: unique within the data set.
+        action: what is done; metrics are given for each action, too.
+        split: train, val or test.
+        pictures: a video file, whose picture i is frame i, or a picture file for each frame.
+        events: event frames: a packed file for each frame, of what happened since the frame before,
+            see `events.read_packed_frames`; empty where there are none, and they are simulated from
+            the pictures.
+        frame_rate_hz: frames per second.
+        truth: the body in each frame.
+
+    Raises:
+        ValueError: no frame, lists of files that do not have a file for each frame, or a frame rate
+            that is not above 0.
+    """
+
+    name: str
+    action: str
+    split: str
+    pictures: Path | tuple[Path, ...]
+    events: tuple[Path, ...] = ()
+    frame_rate_hz: float
+    truth: PoseTruth = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for what, files in (("pictures", self.pictures), ("event frames", self.events)):
+            if isinstance(files, tuple) and files and len(files) != len(self):
+                raise ValueError(f"{self.name} has {len(files)} {what} and {len(self)} poses")
+        if not len(self) or self.pictures == ():
+            raise ValueError(f"{self.name} has no frame")
+        if not 0 < self.frame_rate_hz < math.inf:
+            raise ValueError(f"{self.name} has {self.frame_rate_hz} frames a second; give above 0")
+
+    def __len__(self) -> int:
+        return len(self.truth.joints)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PoseIndex(DatasetIndex[PoseSequence]):
+    """The sequences of a data set, all of bodies with the same joints.
+
+    Args:
+        joint_names: J of them; the first is the root of the tree.
+        parents: index of each joint's parent, -1 for the first.
+        sequences: in a fixed order.
+    """
+
+    joint_names: tuple[str, ...]
+    parents: tuple[int, ...]
+    sequences: tuple[PoseSequence, ...]
+
+    @property
+    def frames(self) -> int:
+        """Frames in all."""
+        return sum(map(len, self.sequences))
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What is done in the sequences, sorted."""
+        return tuple(sorted({sequence.action for sequence in self.sequences}))
+
+
+# --- The body of a data set -----------------------------------------------------------------------
+
+_FRAMES_FOR_BONES = 8  # of a sequence; bones do not change their lengths
+_NO_BONE_M = 1e-4  # what is shorter joins two joints in one place; its direction is rounding
+
+
+def fit_skeleton(index: PoseIndex) -> Skeleton:
+    """The mean body of a data set, as a skeleton.
+
+    With rotations a bone in the frame of its parent is ``G_p^T (x_j - x_p)``, the same in every
+    frame; the mean over sequences is taken. Without them the first whole pose is the one in which
+    nothing is turned, with the mean length of each bone.
+
+    Raises:
+        ValueError: no frame in which all joints are labelled, or a bone that has another direction
+            in some sequences (bodies that rest in another pose cannot share rotations).
+    """
+    found = {s.name: bones for s in index.sequences if (bones := _bones(s, index.parents))}
+    if not found:
+        raise ValueError(
+            f"no frame of {index.root} has all joints labelled; such a frame is needed to know the"
+            " body"
+        )
+    lengths = torch.stack([bones.norm(dim=-1) for bones, _ in found.values()]).mean(0)
+    turned = {name: bones for name, (bones, rotations) in found.items() if rotations}
+    if turned:
+        mean = torch.stack(list(turned.values())).mean(0)
+        apart = {name: _apart(bones, mean) for name, bones in turned.items()}
+        worst = max(apart, key=apart.__getitem__)
+        if apart[worst] > 0.2:
+            raise ValueError(
+                f"{worst} of {index.root} has a body that rests in another pose than the others;"
+                " give it a data set of its own"
+            )
+    else:
+        mean = next(iter(found.values()))[0]
+    return Skeleton(index.joint_names, index.parents, _directions(mean) * lengths[:, None])
+
+
+def shape_values(sequence: PoseSequence, body: BodyModel) -> Float[Tensor, " S"]:
+    """The truth about the proportions of the body in a sequence, as `body` counts them.
+
+    For a skeleton the logarithms of the lengths of bones over its own; for SMPL the labelled shape
+    values. NaN where nothing is known.
+    """
+    unknown = torch.full((body.num_shape,), math.nan)
+    if not isinstance(body, Skeleton):
+        shape = sequence.truth.shape
+        return unknown if shape is None else torch.from_numpy(shape[: body.num_shape])
+    found = _bones(sequence, body.parents)
+    if found is None:
+        return unknown
+    own, usual = found[0].norm(dim=-1), body.offsets.norm(dim=-1)
+    exists = (own > _NO_BONE_M) & (usual > _NO_BONE_M)
+    return (own.where(exists, 1) / usual.where(exists, 1)).log().float()
+
+
+def _bones(sequence: PoseSequence, parents: Sequence[int]) -> tuple[Tensor, bool] | None:
+    """Bones ``[J, 3]`` in the frames of their parents (or of the camera), and which of the two."""
+    truth = sequence.truth
+    whole = np.flatnonzero(np.isfinite(truth.joints).all((1, 2)))
+    some = whole[:: max(1, len(whole) // _FRAMES_FOR_BONES)][:_FRAMES_FOR_BONES]
+    if not len(some):
+        return None
+    joints = torch.from_numpy(truth.joints[some]).double()
+    parent = [max(p, 0) for p in parents]
+    bones = joints - joints[:, parent]  # of the root zero
+    rotations = truth.rotations
+    if rotations is not None and np.isfinite(rotations[some]).all():
+        local = torch.from_numpy(rotations[some]).double()
+        turns = forward_kinematics(parents, local, torch.zeros(len(parents), 3).double())[1]
+        own = (turns[:, parent].mT @ bones[..., None])[..., 0]  # [f, J, 3]
+        return own.mean(0), True
+    length = bones.norm(dim=-1).mean(0)
+    return _directions(bones[0]) * length[:, None], False
+
+
+def _apart(bones: Tensor, mean: Tensor) -> float:
+    """The largest difference of the directions of two bones, 2 for opposite ones."""
+    return float((_directions(bones) - _directions(mean)).norm(dim=-1).max())
+
+
+def _directions(bones: Tensor) -> Tensor:
+    """Of length 1, or 0 where there is no bone."""
+    lengths = bones.norm(dim=-1, keepdim=True)
+    return torch.where(lengths > _NO_BONE_M, bones / lengths, 0)
+
+
+# --- How frames become input ----------------------------------------------------------------------
+
+
+def window_positions(length: int, spec: PoseSpec, step: int) -> list[tuple[list[int], list[bool]]]:
+    """Windows of T frames that cover every ``step``-th frame of a sequence, in order.
+
+    Where the last one would reach over the end it begins earlier; of a sequence that is too short
+    the last frame is repeated.
+
+    Args:
+        length: frames of the sequence, at least 1.
+        spec: T.
+        step: from one frame of a window to the next.
+
+    Returns:
+        Positions of the frames of each window, and which of them no earlier window (and no earlier
+        frame of this one) shows.
+    """
+    positions, T = list(range(0, length, step)), spec.frames
+    if len(positions) <= T:
+        padded = positions + positions[-1:] * (T - len(positions))
+        return [(padded, [k < len(positions) for k in range(T)])]
+    starts = [min(start, len(positions) - T) for start in range(0, len(positions), T)]
+    return [
+        (positions[start : start + T], [start + k >= i * T for k in range(T)])
+        for i, start in enumerate(starts)
+    ]

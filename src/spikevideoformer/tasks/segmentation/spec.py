@@ -1,0 +1,99 @@
+"""How frames with masks become model input: the settings. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from spikevideoformer.settings import Stored
+from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationSpec(Stored):
+    """How frames become model input; saved with a model so that prediction repeats it.
+
+    Args:
+        frames: T, frames of a clip, at least 1.
+        short_side: pictures are brought to this short side, in pixels, keeping their shape; None
+            leaves them as they are.
+        crop: height and width of training crops and of sliding windows, multiples of 16.
+        step: frames of the sequence from one frame of a clip to the next.
+        mean: RGB mean that normalisation subtracts, pictures scaled to [0, 1].
+        std: RGB standard deviation that normalisation divides by, above 0.
+
+    Raises:
+        ValueError: a value outside these ranges.
+    """
+
+    frames: int
+    short_side: int | None
+    crop: tuple[int, int]
+    step: int = 1
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "step", "short_side"):
+            value = getattr(self, name)
+            if name == "short_side" and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if not (
+            isinstance(self.crop, (tuple, list))
+            and len(self.crop) == 2
+            and all(isinstance(v, int) and v >= 16 and v % 16 == 0 for v in self.crop)
+        ):
+            raise ValueError(
+                f"crop must be height and width in pixels, multiples of 16, got {self.crop!r}"
+            )
+        object.__setattr__(self, "crop", tuple(self.crop))  # JSON knows no tuples
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not (
+                isinstance(values, (tuple, list))
+                and len(values) == 3
+                and all(
+                    isinstance(v, (int, float)) and math.isfinite(v) and (name == "mean" or v > 0)
+                    for v in values
+                )
+            ):
+                positive = " above 0" if name == "std" else ""
+                raise ValueError(f"{name} must be three finite numbers{positive}, got {values!r}")
+            object.__setattr__(self, name, tuple(float(v) for v in values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskAugmentation:
+    """What is varied at random in training clips, besides flip and colours (`Augmentation`).
+
+    Args:
+        scale: range of the factor by which pictures are resized before a crop is cut, above 0.
+        one_class: a crop is drawn again (up to ten times) while one class has more than this share
+            of its labelled pixels, in (0, 1]; 1 takes any crop.
+
+    Raises:
+        ValueError: a value outside these ranges.
+    """
+
+    scale: tuple[float, float] = (0.75, 1.5)
+    one_class: float = 0.75
+
+    def __post_init__(self) -> None:
+        pair = self.scale
+        if not (
+            isinstance(pair, (tuple, list))
+            and len(pair) == 2
+            and all(isinstance(v, (int, float)) for v in pair)
+            and 0 < pair[0] <= pair[1] < float("inf")
+        ):
+            raise ValueError(f"scale must be two numbers 0 < low <= high, got {pair!r}")
+        object.__setattr__(self, "scale", (float(pair[0]), float(pair[1])))
+        if not (isinstance(self.one_class, (int, float)) and 0 < self.one_class <= 1):
+            raise ValueError(f"one_class must be a share in (0, 1], got {self.one_class!r}")
+
+    @classmethod
+    def off(cls) -> MaskAugmentation:
+        """Nothing is varied but the place of the crop."""
+        return cls(scale=(1.0, 1.0), one_class=1.0)

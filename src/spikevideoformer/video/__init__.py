@@ -1,0 +1,1 @@
+"""Video: opened, decoded, sampled and written."""

@@ -1,0 +1,89 @@
+"""What is meant by the inputs of a prediction: files, folders, globs and arrays become videos."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from spikevideoformer.video.sources import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    VideoError,
+    live_source,
+)
+
+if TYPE_CHECKING:  # paths are looked at before torch is there
+    import numpy as np
+    from jaxtyping import UInt8
+    from torch import Tensor
+
+VideoPath = str | os.PathLike[str]
+VideoArray: TypeAlias = "UInt8[np.ndarray, 'T H W 3'] | UInt8[Tensor, 'T H W 3']"
+
+
+def expand_inputs(
+    inputs: Iterable[VideoPath | VideoArray],
+) -> Iterator[str | VideoArray | VideoError]:
+    """The videos that are meant, in a fixed order and each file once.
+
+    A folder stands for the videos and image sequences in it, at any depth, sorted by name; a
+    folder of images is a video itself; a glob stands for what it matches, sorted; an array is one
+    video. What is hidden (its name begins with a dot) is passed over in folders. ``~`` is the home
+    folder where nothing has that name. Cameras and addresses are not read yet.
+
+    Args:
+        inputs: taken one at a time, as videos are asked for.
+
+    Yields:
+        Paths of videos, and arrays as they are; in the place of an input that stands for nothing,
+        the error that says so.
+    """
+    seen = set()
+    for given in inputs:
+        if isinstance(given, int):  # the number of a camera
+            given = str(given)
+        if not isinstance(given, (str, os.PathLike)):
+            yield given
+            continue
+        path = os.fspath(given)
+        if (live := live_source(path)) is not None:
+            yield VideoError(path, live)
+            continue
+        if not os.path.lexists(path):  # a quoted glob has kept its ~
+            path = os.path.expanduser(path)
+        if os.path.lexists(path):  # a name with brackets is that file before it is a pattern
+            found = _videos_at(path)
+            reason = "no video in this folder; give a folder of videos or of numbered images"
+        elif glob.has_magic(path):
+            matches = sorted(glob.glob(path, recursive=True))
+            found = [video for match in matches for video in _videos_at(match)]
+            reason = "matches no video; check the pattern"
+        else:
+            found, reason = [], "no such file or folder; check the spelling"
+        if not found:
+            yield VideoError(path, reason)
+        for video in found:
+            name = os.path.normpath(video)
+            if name not in seen:
+                seen.add(name)
+                yield video
+
+
+def _videos_at(path: str) -> list[str]:
+    if not os.path.isdir(path):
+        return [path]
+    found = []
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        suffix_of_file = {
+            name: Path(name).suffix.lower() for name in sorted(files) if not name.startswith(".")
+        }
+        videos = [name for name, suffix in suffix_of_file.items() if suffix in VIDEO_SUFFIXES]
+        if videos:
+            found += [os.path.join(folder, name) for name in videos]
+        elif any(suffix in IMAGE_SUFFIXES for suffix in suffix_of_file.values()):
+            found.append(folder)
+    return found

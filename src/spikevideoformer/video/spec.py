@@ -1,0 +1,80 @@
+"""How a stretch of video becomes model input: the settings. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from spikevideoformer.settings import Stored
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""RGB mean of ImageNet in [0, 1]. Source: torchvision's reference classification recipe."""
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""RGB standard deviation of ImageNet in [0, 1]. Source: as `IMAGENET_MEAN`."""
+
+
+@runtime_checkable
+class Colours(Protocol):
+    """Settings that say how colours are normalised."""
+
+    @property
+    def mean(self) -> tuple[float, float, float]:
+        """RGB mean, pictures scaled to [0, 1]."""
+
+    @property
+    def std(self) -> tuple[float, float, float]:
+        """RGB standard deviation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec(Stored):
+    """How a stretch of video becomes model input; saved with a model so prediction repeats it.
+
+    Args:
+        frames: T, at least 1.
+        size: height and width of the square model input, in pixels, at least 1.
+        frame_rate_hz: frames per second of video time between samples, so that a clip lasts
+            ``frames / frame_rate_hz`` seconds; None spreads the frames evenly over the whole
+            stretch, whatever its length.
+        mean: RGB mean that normalisation subtracts, pictures scaled to [0, 1].
+        std: RGB standard deviation that normalisation divides by, above 0.
+
+    Raises:
+        ValueError: a value outside these ranges.
+    """
+
+    frames: int
+    size: int
+    frame_rate_hz: float | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        for name in ("frames", "size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        rate = self.frame_rate_hz
+        if rate is not None:
+            if not _is_number(rate) or rate <= 0:
+                raise ValueError(
+                    f"frame_rate_hz must be above 0, got {rate!r}; "
+                    "None spreads the frames over the whole clip"
+                )
+            object.__setattr__(self, "frame_rate_hz", float(rate))
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 3:
+                raise ValueError(f"{name} must be three numbers (R, G, B), got {value!r}")
+            if not all(_is_number(v) and (name == "mean" or v > 0) for v in value):
+                positive = " above 0" if name == "std" else ""
+                raise ValueError(f"{name} must be three finite numbers{positive}, got {value!r}")
+            # A list (as JSON and YAML give) would make the frozen spec unhashable.
+            object.__setattr__(self, name, tuple(float(v) for v in value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

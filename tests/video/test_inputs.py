@@ -1,0 +1,95 @@
+"""What inputs stand for: order, each once, and a reason for those that stand for nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spikevideoformer.video.frames import VideoError
+from spikevideoformer.video.inputs import expand_inputs
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> list[Path]:
+    """A folder of empty files; what is a video in it, in order."""
+    for name in (
+        "b.mp4",
+        "a.MKV",
+        "notes.txt",
+        "sub/z.avi",
+        ".hidden/x.mp4",
+        ".x.mp4",
+        "odd[1].mp4",
+        "sub2/frames/0.png",
+        "sub2/frames/1.png",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "empty").mkdir()
+    names = ("a.MKV", "b.mp4", "odd[1].mp4", "sub/z.avi", "sub2/frames")
+    return [tmp_path / name for name in names]
+
+
+def test_folders(tmp_path: Path, videos: list[Path]) -> None:
+    found = list(expand_inputs([tmp_path]))
+    assert found == [str(path) for path in videos]
+    assert list(expand_inputs(found)) == found
+    assert list(expand_inputs([str(videos[-1])])) == [str(videos[-1])]
+
+
+def test_globs_and_each_once(tmp_path: Path, videos: list[Path]) -> None:
+    """A name with brackets is that file before it is a pattern."""
+    inputs = [tmp_path / "odd[1].mp4", tmp_path / "*.mp4", f"{tmp_path}/./b.mp4"]
+    assert list(expand_inputs([*inputs, tmp_path / "notes.txt"])) == [
+        str(tmp_path / name) for name in ("odd[1].mp4", "b.mp4", "notes.txt")
+    ]
+    assert list(expand_inputs([f"{tmp_path}/**/*.avi"])) == [str(tmp_path / "sub" / "z.avi")]
+
+
+def test_arrays_stay_as_they_are(videos: list[Path]) -> None:
+    array = np.zeros((2, 8, 8, 3), np.uint8)
+    tensor = torch.from_numpy(array)
+    found = list(expand_inputs([array, videos[1], tensor, array]))
+    assert found[1] == str(videos[1])
+    assert [found[i] is given for i, given in ((0, array), (2, tensor), (3, array))] == [True] * 3
+
+
+def test_inputs_that_stand_for_nothing(tmp_path: Path, videos: list[Path]) -> None:
+    inputs = [tmp_path / "empty", tmp_path / "b.mp4", tmp_path / "no.mp4", tmp_path / "*.webm"]
+    empty, video, absent, pattern = expand_inputs(inputs)
+    assert video == str(tmp_path / "b.mp4")
+    for error, given, reason in (
+        (empty, inputs[0], "no video in this folder"),
+        (absent, inputs[2], "no such file"),
+        (pattern, inputs[3], "matches no video"),
+    ):
+        assert isinstance(error, VideoError)
+        assert str(error).startswith(f"{given}: {reason}")
+
+
+@pytest.mark.parametrize(
+    "given", ["0", 7, "/dev/video0", "http://h/a.mp4", "https://h/*.mp4", "rtsp://h:554/live"]
+)
+def test_cameras_and_addresses_are_not_read_yet(given: str | int) -> None:
+    (error,) = expand_inputs([given])
+    assert isinstance(error, VideoError)
+    what = "cameras" if str(given)[0] in "07/" else "addresses"
+    assert str(error).startswith(f"{given}: {what} are not read yet; ")
+    assert "give the file" in error.reason
+
+
+def test_a_file_may_have_a_number_for_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("0").touch()
+    Path("a:b").touch()
+    assert list(expand_inputs(["0", "a:b"])) == ["0", "a:b"]
+
+
+def test_the_home_folder_in_a_glob(
+    tmp_path: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert list(expand_inputs(["~/sub/*.avi"])) == [str(tmp_path / "sub" / "z.avi")]
