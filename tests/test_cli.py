@@ -23,7 +23,9 @@ import torch
 
 from spikevideoformer import cli
 from spikevideoformer.cli import VERBS, annotated_names, main
+from spikevideoformer.video import frames
 from spikevideoformer.video.frames import check_decodes, write_video
+from spikevideoformer.video.sources import open_source
 
 Output = tuple[int, str, str]
 
@@ -1282,6 +1284,27 @@ def test_energy_of_ordinary_networks(svf, name: str) -> None:
     assert executed["convention"] == "executed"
     assert executed["work"]["multiplications"] > 0.5 * executed["work"]["macs"]
     assert executed["work"]["exponentials"] > 0  # of its softmax, or of the gates of its GRU
+
+
+@pytest.mark.parametrize("folder", ["model_folder", "mask_model_folder"])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_predict_decodes_each_video_once(
+    svf, folder: str, drawn: bool, video_folder: Path, tmp_path: Path, request, monkeypatch
+) -> None:
+    opened: list[str] = []
+
+    def counted(path, *args):
+        opened.append(str(path))
+        return open_source(path, *args)
+
+    monkeypatch.setattr(frames, "open_source", counted)
+    model = request.getfixturevalue(folder)
+    options = ["--out", tmp_path] if drawn else []
+    if drawn and folder == "model_folder":
+        options.append("--html")
+    status, _, err = svf("predict", "--model", model, video_folder, *options)
+    assert (status, err.count("svf:")) == (0, 0)
+    assert sorted(opened) == sorted(map(str, video_folder.iterdir()))
 
 
 def test_predict_writes_pages(svf, model_folder: Path, video_folder: Path, tmp_path: Path) -> None:

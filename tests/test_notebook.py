@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from spikevideoformer import notebook
-from spikevideoformer.inference.pose_tracker import PosePrediction
-from spikevideoformer.inference.predictor import Label, PredictionResult, WindowPrediction
-from spikevideoformer.inference.segmenter import SegmentationPrediction
 from spikevideoformer.nn.neuron import FiringRates
+from spikevideoformer.tasks.classification.answer import Label, PredictionResult, WindowPrediction
 from spikevideoformer.tasks.classification.metrics import ClassificationResult
+from spikevideoformer.tasks.pose.answer import PosePrediction
 from spikevideoformer.tasks.pose.metrics import PoseResult, PoseScores
+from spikevideoformer.tasks.segmentation.answer import SegmentationPrediction
 from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
 from spikevideoformer.training.pose import PoseEvaluation
 

@@ -26,18 +26,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from spikevideoformer.files import part_of, write_atomically, write_text
+from spikevideoformer.files import part_of, write_text
 from spikevideoformer.messages import one_line
 from spikevideoformer.settings import field_docs, merged, read_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spikevideoformer.inference.pose_tracker import PosePrediction
-    from spikevideoformer.inference.predictor import FailedPrediction, PredictionResult
-    from spikevideoformer.inference.segmenter import SegmentationPrediction
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
     from spikevideoformer.synth.motions import LabelledMotion
+    from spikevideoformer.tasks.answer import FailedPrediction
     from spikevideoformer.tasks.classification.metrics import ClassificationResult
     from spikevideoformer.tasks.pose.metrics import PoseResult
     from spikevideoformer.tasks.pose.spec import PoseSpec
@@ -911,184 +909,68 @@ def _predict(arguments: Namespace) -> int:
     model = SpikeVideoFormer.from_pretrained(arguments.model)
     for error in absent:
         _note_failure(error)
-    predict = {
-        "classification": _predict_labels,
-        "segmentation": _predict_masks,
-        "pose": _predict_poses,
-    }[model.task]
-    failures = len(absent) + predict(arguments, model, videos, targets)
+    failures = len(absent) + _predict_videos(arguments, model, videos, targets)
     return SOME_FAILED if failures else DONE
 
 
-def _predict_settings(arguments: Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How the network runs, and how videos are read."""
-    running = {name: getattr(arguments, name) for name in ("device", "precision", "engine")}
-    reading = {"limits": _limits(arguments), "sequence_rate_hz": arguments.sequence_rate_hz}
-    return running, reading
-
-
-def _predict_labels(
-    arguments: Namespace,
-    model: SpikeVideoFormer,
-    videos: Sequence[str],
-    targets: dict[str, Path],
+def _predict_videos(
+    arguments: Namespace, model: SpikeVideoFormer, videos: Sequence[str], targets: dict[str, Path]
 ) -> int:
-    """Recognise what is in videos; how many could not be read."""
-    from spikevideoformer.inference.annotate import write_annotated
-    from spikevideoformer.inference.page import prediction_page
-    from spikevideoformer.inference.predictor import FailedPrediction, VideoPredictor
-    from spikevideoformer.video.frames import VideoError
+    """Predict, draw where there is a target, and print; how many videos could not be read."""
+    from spikevideoformer.body.smpl import load_body
+    from spikevideoformer.inference.predictor import predictor_for
+    from spikevideoformer.progress import progress_on_stderr
+    from spikevideoformer.tasks.answer import FailedPrediction
+    from spikevideoformer.video.sources import VideoError
 
-    running, reading = _predict_settings(arguments)
-    predictor = VideoPredictor(model, **running)
+    settings = {name: getattr(arguments, name) for name in ("device", "precision", "engine")}
+    reading = {"limits": _limits(arguments), "sequence_rate_hz": arguments.sequence_rate_hz}
+    keep: dict[str, Any] = {}  # of a prediction that is only printed
+    files: dict[str, Any] = {}  # of one that is drawn
+    if model.task == "classification":
+        files = keep = {"top_k": 5 if arguments.top_k is None else arguments.top_k}
+        keep |= {"window_s": arguments.window_s, "batch_size": arguments.batch_size}
+        files = {**keep, "html": arguments.html, "tell": _note}
+    elif model.task == "segmentation":
+        settings |= {"scales": arguments.scales or (1.0,), "flip": arguments.flip}
+        keep, files = {"keep_masks": False}, {"masks": arguments.masks}
+    else:
+        settings |= {n: getattr(arguments, n) for n in ("field_of_view_deg", "focal_px", "box")}
+        settings["body"] = None if arguments.body is None else load_body(arguments.body)
+    predictor = predictor_for(model.task)(model, **settings)
+    if arguments.sliding_window:
+        predictor.window = predictor.clip.crop  # type: ignore[attr-defined]
+
+    def results() -> Iterator[tuple[Any, dict[str, str]]]:
+        if not targets and model.task == "classification":  # videos share batches
+            for result in predictor.predict_many(videos, **keep, **reading):
+                yield result, {}
+            return
+        for video in videos:
+            try:
+                with progress_on_stderr("frame") as tell:
+                    if targets:
+                        out = targets[video]
+                        yield predictor.write(video, out, progress=tell, **files, **reading)
+                    else:
+                        yield predictor.predict(video, progress=tell, **keep, **reading), {}
+            except VideoError as error:
+                yield FailedPrediction(path=str(error.path), reason=error.reason), {}
+
     failures = 0
-    results = predictor.predict_many(
-        videos,
-        top_k=5 if arguments.top_k is None else arguments.top_k,
-        window_s=arguments.window_s,
-        batch_size=arguments.batch_size,
-        **reading,
-    )
-    for result in results:
+    for result, written in results():
         if isinstance(result, FailedPrediction):
             failures += 1
             _note_failure(result)
             continue
         _note_silence(result.path, result.firing_rate)
-        extra = {}
-        if result.path in targets:
-            target = targets[result.path]
-            try:
-                write_annotated(result.path, result, target, **reading)
-            except VideoError as error:
-                failures += 1
-                _note_failure(error)
-                continue
-            extra = {"annotated": str(target)}
-            if arguments.html:
-                page = target.with_suffix(".html")
-                write_text(
-                    page,
-                    prediction_page(
-                        predictor, result, window_s=arguments.window_s, tell=_note, **reading
-                    ),
-                )
-                extra["page"] = str(page)
         if arguments.json:
-            _print_json(result.to_dict() | extra)
-        else:
-            print(
-                "\n".join([*_prediction_lines(result), *(f"  {k}: {v}" for k, v in extra.items())])
+            _print_json(
+                result.to_dict(**({"frames": not written} if model.task == "pose" else {}))
+                | written
             )
-            sys.stdout.flush()
-    return failures
-
-
-def _predict_masks(
-    arguments: Namespace,
-    model: SpikeVideoFormer,
-    videos: Sequence[str],
-    targets: dict[str, Path],
-) -> int:
-    """Segment videos; how many could not be read."""
-    from spikevideoformer.inference.overlay import write_segmentation
-    from spikevideoformer.inference.segmenter import VideoSegmenter
-    from spikevideoformer.progress import progress_on_stderr
-    from spikevideoformer.video.frames import VideoError
-
-    running, reading = _predict_settings(arguments)
-    segmenter = VideoSegmenter(
-        model, scales=arguments.scales or (1.0,), flip=arguments.flip, **running
-    )
-    if arguments.sliding_window:
-        segmenter.window = segmenter.clip.crop
-    failures = 0
-    for video in videos:
-        extra = {}
-        try:
-            with progress_on_stderr("frame") as tell:
-                if video not in targets:
-                    result = segmenter.predict(video, keep_masks=False, progress=tell, **reading)
-                else:
-                    target = targets[video]
-                    masks = target.with_suffix(".masks") if arguments.masks else None
-                    result = write_segmentation(
-                        video, segmenter, target, masks=masks, progress=tell, **reading
-                    )
-                    write_atomically(target.with_suffix(".json"), result.write_json)
-                    extra = {"annotated": str(target)} | {
-                        key: str(target.with_suffix(suffix))
-                        for key, suffix in (("json", ".json"), ("plot", ".areas.png"))
-                    }
-                    if masks is not None:
-                        extra["masks"] = str(masks)
-        except VideoError as error:
-            failures += 1
-            _note_failure(error)
-            continue
-        _note_silence(result.path, result.firing_rate)
-        if arguments.json:
-            _print_json(result.to_dict() | extra)
         else:
-            print(
-                "\n".join([_segmentation_line(result), *(f"  {k}: {v}" for k, v in extra.items())])
-            )
-            sys.stdout.flush()
-    return failures
-
-
-def _predict_poses(
-    arguments: Namespace,
-    model: SpikeVideoFormer,
-    videos: Sequence[str],
-    targets: dict[str, Path],
-) -> int:
-    """Track the body in videos; how many could not be read."""
-    from spikevideoformer.body.bvh import write_bvh
-    from spikevideoformer.body.smpl import load_body
-    from spikevideoformer.inference.pose_tracker import PoseTracker
-    from spikevideoformer.inference.skeleton_video import write_overlay, write_side_view
-    from spikevideoformer.progress import progress_on_stderr
-    from spikevideoformer.video.frames import VideoError
-
-    running, reading = _predict_settings(arguments)
-    tracker = PoseTracker(
-        model,
-        body=None if arguments.body is None else load_body(arguments.body),
-        field_of_view_deg=arguments.field_of_view_deg,
-        focal_px=arguments.focal_px,
-        box=arguments.box,
-        **running,
-    )
-    failures = 0
-    for video in videos:
-        extra = {}
-        try:
-            with progress_on_stderr("frame") as tell:
-                if video not in targets:
-                    result = tracker.predict(video, progress=tell, **reading)
-                else:
-                    target = targets[video]
-                    result = write_overlay(video, tracker, target, progress=tell, **reading)
-                    side, motion, data = map(target.with_suffix, (".side.mp4", ".bvh", ".json"))
-                    write_side_view(result, tracker.body, side)
-                    write_bvh(motion, result.motion(tracker.body))
-                    write_atomically(data, result.write_json)
-                    extra = {
-                        "annotated": str(target),
-                        "side_view": str(side),
-                        "motion": str(motion),
-                        "json": str(data),
-                    }
-        except VideoError as error:
-            failures += 1
-            _note_failure(error)
-            continue
-        _note_silence(result.path, result.firing_rate)
-        if arguments.json:
-            _print_json(result.to_dict(frames=not extra) | extra)
-        else:
-            print("\n".join([_pose_line(result), *(f"  {k}: {v}" for k, v in extra.items())]))
+            print("\n".join([*result.lines(), *(f"  {k}: {v}" for k, v in written.items())]))
             sys.stdout.flush()
     return failures
 
@@ -1102,42 +984,6 @@ def _note_silence(path: str | None, rate: float | None) -> None:
 
 def _note_failure(failure: FailedPrediction | VideoError) -> None:
     _note(one_line(f"svf: {failure.path}: {failure.reason}"))
-
-
-def _prediction_lines(result: PredictionResult) -> Iterator[str]:
-    labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in result.labels)
-    about = [f"{result.duration_s:.2f} s", f"engine {result.engine}"]
-    if result.firing_rate is not None:
-        about.insert(1, f"firing rate {result.firing_rate:.3f}")
-    doubt = "UNLIKE THE TRAINING CLIPS: " if result.unlike_training else ""
-    yield one_line(f"{result.path}: {doubt}{labels} ({', '.join(about)})")
-    if len(result.windows) > 1:
-        for window in result.windows:
-            best = window.labels[0]
-            span = f"{window.start_s:.2f}-{window.end_s:.2f} s"
-            yield one_line(f"  {span}: {best.name} {best.probability:.1%}")
-
-
-def _segmentation_line(result: SegmentationPrediction) -> str:
-    largest = sorted(zip(result.mean_area.tolist(), result.classes, strict=True), reverse=True)[:5]
-    areas = ", ".join(f"{name} {share:.1%}" for share, name in largest if share > 0)
-    about = [f"{len(result.timestamps_s)} frames in {result.duration_s:.2f} s"]
-    about.append(f"engine {result.engine}")
-    if result.firing_rate is not None:
-        about.insert(1, f"firing rate {result.firing_rate:.3f}")
-    return one_line(f"{result.path}: {areas} ({', '.join(about)})")
-
-
-def _pose_line(result: PosePrediction) -> str:
-    x, y, z = result.joints[:, 0].mean(0).tolist()
-    about = [f"{len(result.timestamps_s)} frames in {result.duration_s:.2f} s"]
-    if result.firing_rate is not None:
-        about.append(f"firing rate {result.firing_rate:.3f}")
-    about.append(f"engine {result.engine}")
-    return one_line(
-        f"{result.path}: {len(result.joint_names)} joints, {result.joint_names[0]} on average at "
-        f"{x:.2f} {y:.2f} {z:.2f} m right of, below and before the camera ({', '.join(about)})"
-    )
 
 
 def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:

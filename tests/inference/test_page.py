@@ -18,6 +18,7 @@ from spikevideoformer.inference.page import (
 )
 from spikevideoformer.inference.predictor import VideoPredictor
 from spikevideoformer.models.spikevideoformer import create_model
+from spikevideoformer.video.frames import iter_windows
 from spikevideoformer.video.spec import ClipSpec
 
 
@@ -55,7 +56,12 @@ def test_page_of_a_prediction(model_folder: Path, video_folder: Path) -> None:
     predictor = VideoPredictor.from_pretrained(model_folder, device="cpu")
     result = predictor.predict(video_folder / "three.avi", window_s=1.0)
     told: list[str] = []
-    text = prediction_page(predictor, result, window_s=1.0, tell=told.append)
+    size = predictor.clip.size
+    windows = iter_windows(result.path, predictor.clip, window_s=1.0, resize_short=size)
+    surest = max(
+        zip(windows, result.windows, strict=True), key=lambda w: w[1].labels[0].probability
+    )
+    text = prediction_page(predictor, result, surest[0], tell=told.append)
     page = Page(text)
     assert page.headings == [
         "What the network saw, and where it fired",

@@ -21,15 +21,17 @@ from spikevideoformer.body.rotations import matrix_from_axis_angle
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.body.smpl import NUM_BETAS, SmplBody
 from spikevideoformer.files import write_atomically
-from spikevideoformer.inference import pose_tracker as module
-from spikevideoformer.inference.pose_tracker import PosePrediction, PoseTracker
-from spikevideoformer.inference.predictor import FailedPrediction, VideoPredictor
+from spikevideoformer.inference import base
+from spikevideoformer.inference.pose_tracker import PoseTracker
+from spikevideoformer.inference.predictor import VideoPredictor
 from spikevideoformer.models.pose import AbsentSmpl, pose_from_output
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.neuron import record_firing_rates
 from spikevideoformer.synth.motions import procedural_motion, standing_skeleton
 from spikevideoformer.synth.render import RenderedClip, render_motion
 from spikevideoformer.synth.spec import RenderSpec
+from spikevideoformer.tasks.answer import FailedPrediction
+from spikevideoformer.tasks.pose.answer import PosePrediction
 from spikevideoformer.tasks.pose.dataset import MOST_SIDE, PoseDataset, Square
 from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence, PoseTruth
 from spikevideoformer.tasks.pose.spec import PoseSpec
@@ -258,14 +260,18 @@ def test_no_more_than_a_window_is_read_ahead(
 ) -> None:
     spec, read = SPECS[name], 0
 
-    def counted(*args: object, **options: object) -> Iterator[video_io.VideoFrame]:
+    def count(frames: Iterator[video_io.VideoFrame]) -> Iterator[video_io.VideoFrame]:
         nonlocal read
-        for frame in iter_frames(*args, **options):  # type: ignore[arg-type]
+        for frame in frames:
             read += 1
             yield frame
 
+    def counted(*args: object, **options: object) -> video_io.Pictures:
+        pictures = video_io.open_pictures(*args, **options)  # type: ignore[arg-type]
+        return replace(pictures, frames=count(pictures.frames))
+
     tracker = PoseTracker(lively_model(spec), device="cpu", engine="model")
-    monkeypatch.setattr(module, "iter_frames", counted)
+    monkeypatch.setattr(base, "open_pictures", counted)
     step = spec.step(RATE_HZ)
     ahead = [read - number * step for number, _ in enumerate(tracker.track(video))]
     assert read == FRAMES

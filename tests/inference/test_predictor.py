@@ -12,13 +12,11 @@ import pytest
 import torch
 
 from spikevideoformer.data.transforms import eval_transform
-from spikevideoformer.inference.predictor import (
-    FailedPrediction,
-    PredictionResult,
-    VideoPredictor,
-)
+from spikevideoformer.inference.predictor import VideoPredictor
 from spikevideoformer.models.spikevideoformer import create_model
-from spikevideoformer.video.frames import VideoError, iter_frames
+from spikevideoformer.tasks.answer import FailedPrediction
+from spikevideoformer.tasks.classification.answer import PredictionResult
+from spikevideoformer.video.frames import VideoError, iter_frames, iter_windows
 from spikevideoformer.video.spec import ClipSpec
 
 
@@ -383,7 +381,8 @@ def test_an_ordinary_network_predicts_without_firing_rate(name: str, video_folde
     assert result.firing_rate_per_frame is None
     said = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert (said["firing_rate"], said["firing_rate_per_frame"]) == (None, None)
-    clip = next(predictor.clips(video_folder / "two.mkv"))
+    size = predictor.clip.size
+    clip = next(iter_windows(video_folder / "two.mkv", predictor.clip, resize_short=size))
     with torch.no_grad():
         logits = model(eval_transform(clip.frames, predictor.clip).unsqueeze(0))
     shares = {label.index: label.probability for label in result.labels}

@@ -15,13 +15,15 @@ import pytest
 import torch
 
 from spikevideoformer.deploy import engine
-from spikevideoformer.inference import predictor
+from spikevideoformer.inference import base
 from spikevideoformer.inference import segmenter as module
-from spikevideoformer.inference.predictor import FailedPrediction, VideoPredictor
-from spikevideoformer.inference.segmenter import SegmentationPrediction, VideoSegmenter
+from spikevideoformer.inference.predictor import VideoPredictor
+from spikevideoformer.inference.segmenter import VideoSegmenter
 from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.models.tiling import class_scores, upsampled_classes
 from spikevideoformer.nn.neuron import record_firing_rates
+from spikevideoformer.tasks.answer import FailedPrediction
+from spikevideoformer.tasks.segmentation.answer import SegmentationPrediction
 from spikevideoformer.tasks.segmentation.dataset import picture_input
 from spikevideoformer.video import frames as video_io
 from spikevideoformer.video.frames import VideoError, iter_frames, write_video
@@ -154,13 +156,17 @@ def test_no_more_than_a_clip_is_read_ahead(
 ) -> None:
     read = 0
 
-    def counted(*args: object, **options: object) -> Iterator[video_io.VideoFrame]:
+    def count(frames: Iterator[video_io.VideoFrame]) -> Iterator[video_io.VideoFrame]:
         nonlocal read
-        for frame in iter_frames(*args, **options):  # type: ignore[arg-type]
+        for frame in frames:
             read += 1
             yield frame
 
-    monkeypatch.setattr(module, "iter_frames", counted)
+    def counted(*args: object, **options: object) -> video_io.Pictures:
+        pictures = video_io.open_pictures(*args, **options)  # type: ignore[arg-type]
+        return replace(pictures, frames=count(pictures.frames))
+
+    monkeypatch.setattr(base, "open_pictures", counted)
     ahead = [read - number for number, _ in enumerate(segmenter.segment(video_folder / "one.mp4"))]
     assert read == 10
     assert max(ahead) == 3
@@ -248,7 +254,7 @@ def test_the_engine_gives_what_the_model_gives(
     assert (fast.engine, plain.engine) == ("exact", "model")
     assert fast.firing_rate_per_frame == plain.firing_rate_per_frame
     assert np.mean(fast.masks == plain.masks) > 0.999  # probabilities round, spikes do not
-    for place in (predictor, engine):
+    for place in (base, engine):
         monkeypatch.setattr(place, "cannot_run", lambda _: "no way to run this")
     assert VideoSegmenter(segmenter.model, device="cpu").engine == "model"
     with pytest.raises(ValueError, match="no way to run this"):

@@ -15,10 +15,10 @@ from pathlib import Path
 from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.demo.report import learning_curves, next_commands, share, stage
 from spikevideoformer.files import write_text
-from spikevideoformer.inference.annotate import write_annotated
 from spikevideoformer.inference.document import document, picture, player, table
-from spikevideoformer.inference.predictor import PredictionResult, VideoPredictor
+from spikevideoformer.inference.predictor import VideoPredictor
 from spikevideoformer.synth.directions import FRAMES, SIZE, write_direction_clips
+from spikevideoformer.tasks.classification.answer import PredictionResult
 from spikevideoformer.tasks.classification.index import read_index
 from spikevideoformer.tasks.classification.metrics import ClassificationResult
 from spikevideoformer.training import TrainConfig, train
@@ -127,8 +127,8 @@ def _predict(clips: Path, out: Path) -> list[Used]:
     used = []
     for label, truth in enumerate(index.classes):
         path = first[label].path
-        result = predictor.predict(path)
-        annotated = write_annotated(path, result, folder / f"{truth}.mp4")
+        annotated = folder / f"{truth}.mp4"
+        result, _ = predictor.write(path, annotated)
         used.append(Used(path=path, truth=truth, result=result, annotated=annotated))
     return used
 

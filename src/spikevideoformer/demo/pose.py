@@ -22,13 +22,13 @@ from spikevideoformer.demo.report import learning_curves, next_commands, stage
 from spikevideoformer.files import save_figure, write_text
 from spikevideoformer.inference.document import document, picture, player, table
 from spikevideoformer.inference.pose_tracker import PoseTracker
-from spikevideoformer.inference.skeleton_video import draw_bones, side_views, write_overlay
 from spikevideoformer.models.pose import mean_rotations
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.synth.motions import procedural_motions
 from spikevideoformer.synth.render import write_motion_clips
 from spikevideoformer.synth.spec import RenderSpec
 from spikevideoformer.tasks.pose.dataset import PoseDataset, Square, collate_poses
+from spikevideoformer.tasks.pose.draw import draw_bones, side_views
 from spikevideoformer.tasks.pose.index import read_poses
 from spikevideoformer.tasks.pose.metrics import PoseResult, PoseScores, project_perspective
 from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence
@@ -240,7 +240,7 @@ def _predict(model: SpikeVideoFormer, sequences: tuple[PoseSequence, ...], out: 
             box=(square.left, square.top, square.side),
         )
         target = folder / f"{sequence.action}.mp4"
-        write_overlay(sequence.pictures, tracker, target)
+        tracker.write(sequence.pictures, target)
         written.append(target)
     return written
 

@@ -16,7 +16,6 @@ from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.demo.report import learning_curves, next_commands, share, stage
 from spikevideoformer.files import write_text
 from spikevideoformer.inference.document import document, picture, player, table
-from spikevideoformer.inference.overlay import write_segmentation
 from spikevideoformer.inference.segmenter import VideoSegmenter
 from spikevideoformer.synth.moving_shapes import SIZE, write_scene_video, write_scenes
 from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
@@ -127,7 +126,7 @@ def _predict(recipe: SegmentationRecipe, out: Path) -> list[Path]:
         clip = folder / f"scene{i}.mp4"
         write_scene_video(clip, seed=recipe.seed * 1_000_000 + 900_000 + i)
         target = folder / f"scene{i}.masks.mp4"
-        write_segmentation(clip, segmenter, target)
+        segmenter.write(clip, target)
         written.append(target)
     return written
 

@@ -10,8 +10,6 @@ import html
 import io
 import re
 from collections.abc import Callable, Sequence
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +22,11 @@ from spikevideoformer.energy.report import EnergyReport, energy_report, with_pre
 from spikevideoformer.figures import legend_above
 from spikevideoformer.inference.document import document, drawing, inline, table
 from spikevideoformer.inference.observe import Observation, observe
-from spikevideoformer.inference.predictor import PredictionResult, VideoPredictor
+from spikevideoformer.inference.predictor import VideoPredictor
 from spikevideoformer.models.config import STRIDE
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import layer_name
+from spikevideoformer.tasks.classification.answer import PredictionResult
 from spikevideoformer.video.clip import Clip
 from spikevideoformer.video.spec import ClipSpec
 
@@ -127,29 +126,20 @@ def clip_page(
 def prediction_page(
     predictor: VideoPredictor,
     result: PredictionResult,
+    clip: Clip,
     *,
-    window_s: float | None = None,
     tell: Callable[[str], None] = lambda _line: None,
-    **reading: Any,
 ) -> str:
-    """The page about a video that was predicted; of several windows, the surest one is shown.
+    """The page about a video that was predicted.
 
     Args:
         predictor: what predicted it.
         result: of a file.
-        window_s: as for the prediction.
+        clip: what the network saw in the window that is shown.
         tell: called with a line on what is being counted.
-        **reading: as for the prediction: ``limits`` and ``sequence_rate_hz``.
-
-    Raises:
-        ValueError: the prediction of an array.
-        VideoError: the file cannot be read any more.
     """
-    if result.path is None:
-        raise ValueError("the prediction is of an array; a page needs a file to read frames from")
     best = [window.labels[0] for window in result.windows]
-    surest = max(range(len(best)), key=lambda i: best[i].probability)
-    clip = next(islice(predictor.clips(result.path, window_s=window_s, **reading), surest, None))
+    number = [window.start_s for window in result.windows].index(clip.start_s)
     video = eval_transform(clip.frames, predictor.clip).unsqueeze(0).to(predictor.device)
     about = [
         ("video", f"{result.path}, {result.duration_s:.2f} s"),
@@ -157,7 +147,7 @@ def prediction_page(
         ("network", f"{predictor.model.num_parameters():,} parameters, engine {result.engine}"),
         (
             "shown below",
-            f"window {surest + 1} of {len(best)}, {clip.start_s:.2f} to {clip.end_s:.2f} s",
+            f"window {number + 1} of {len(best)}, {clip.start_s:.2f} to {clip.end_s:.2f} s",
         ),
     ]
     if result.firing_rate is not None:
@@ -166,7 +156,7 @@ def prediction_page(
         predictor.model,
         clip,
         predictor.clip,
-        title=Path(result.path).name,
+        title=clip.path.name,
         about=about,
         classes=predictor.classes,
         windows=[

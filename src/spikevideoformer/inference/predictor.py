@@ -10,236 +10,59 @@ of its windows.
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import repeat
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from spikevideoformer.data.transforms import eval_transform
-from spikevideoformer.deploy.engine import InferenceEngine, cannot_run
-from spikevideoformer.messages import one_line
+from spikevideoformer.inference.base import (
+    Predictor,
+    checked_array,
+    expanded,
+    path_of,
+)
 from spikevideoformer.models.familiarity import profile
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
-from spikevideoformer.tasks.pose.spec import PoseSpec
-from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
+from spikevideoformer.tasks.answer import FailedPrediction, Tell
+from spikevideoformer.tasks.classification.answer import Label, PredictionResult, WindowPrediction
+from spikevideoformer.tasks.classification.draw import annotate_frames
 from spikevideoformer.video.clip import Clip
+from spikevideoformer.video.drawing import constant_rate, playable_rate
 from spikevideoformer.video.frames import (
     SEQUENCE_RATE_HZ,
     DecodeLimits,
     VideoError,
     iter_windows,
     window_times,
+    write_video,
 )
-from spikevideoformer.video.inputs import VideoArray, VideoPath, expand_inputs
+from spikevideoformer.video.inputs import VideoArray, VideoPath
 from spikevideoformer.video.spec import ClipSpec
+from spikevideoformer.video.spool import Spool
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-Engine = Literal["auto", "model", "exact", "int8"]
-AnySpec = ClipSpec | SegmentationSpec | PoseSpec
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_OTHERS = {"segmentation": ("segmenter", "VideoSegmenter"), "pose": ("pose_tracker", "PoseTracker")}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Label:
-    """One class and how probable it is.
+class VideoPredictor(Predictor[PredictionResult]):
+    """A network for classification, and all that it takes to use it on videos.
 
-    Attributes:
-        name: of the class; its index as text where the model knows no names.
-        index: position among the outputs of the model, from 0.
-        probability: in [0, 1]; over all classes they sum to 1.
-    """
-
-    name: str
-    index: int
-    probability: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowPrediction:
-    """The most probable labels of one stretch of a video, best first."""
-
-    start_s: float
-    end_s: float
-    labels: tuple[Label, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionResult:
-    """What the network sees in one video.
-
-    Attributes:
-        path: as it was given; None for an array.
-        duration_s: of the video.
-        labels: the most probable labels of the whole video, best first: the mean of the
-            probabilities of its windows.
-        windows: the same for each stretch of the video, in order of time.
-        timestamps_s: when each frame that the network saw appears in the video.
-        firing_rate: spikes per neuron and frame, mean over all layers of neurons and these frames;
-            None for an ordinary network, which has no spikes.
-        firing_rate_per_frame: the same for each of these frames, or None.
-        engine: what ran the network: exact, int8 or model.
-        distance: how unlike the training clips the video is, about 1 for one of them; None for a
-            model that does not know (:class:`~spikevideoformer.models.familiarity.Familiarity`).
-        unlike_training: whether that is beyond the model's limit, so that the labels say little;
-            None where it does not know.
-    """
-
-    path: str | None
-    duration_s: float
-    labels: tuple[Label, ...]
-    windows: tuple[WindowPrediction, ...]
-    timestamps_s: tuple[float, ...] = field(repr=False)
-    firing_rate: float | None
-    firing_rate_per_frame: tuple[float, ...] | None = field(repr=False)
-    engine: str
-    distance: float | None = None
-    unlike_training: bool | None = None
-
-    def __repr__(self) -> str:
-        labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in self.labels[:3])
-        about = about_run(self.duration_s, self.firing_rate, self.engine)
-        doubt = "UNLIKE THE TRAINING CLIPS: " if self.unlike_training else ""
-        return one_line(f"PredictionResult({self.path!r}, {doubt}{labels}, {about})")
-
-    def _repr_html_(self) -> str:
-        from spikevideoformer import notebook
-
-        labels = [(label.name, label.probability) for label in self.labels]
-        return notebook.card(
-            repr(self),
-            notebook.bars(labels, show="{:.1%}".format, largest=1.0, caption="probability"),
-            rate_curve(self.timestamps_s, self.firing_rate_per_frame),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-
-def about_run(duration_s: float, firing_rate: float | None, engine: str) -> str:
-    """What all predictions say of themselves, in a few words."""
-    rate = "" if firing_rate is None else f"firing rate {firing_rate:.3f}, "
-    return f"{duration_s:.2f} s, {rate}engine {engine}"
-
-
-def rate_curve(timestamps_s: Sequence[float], rates: Sequence[float] | None) -> str:
-    """Firing rates over time for a notebook; nothing for a network without spikes."""
-    from spikevideoformer import notebook
-
-    if not rates:
-        return ""
-    return notebook.curve(timestamps_s, rates, caption="firing rate, spikes per neuron and frame")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FailedPrediction:
-    """A video that could not be read, and why, in one line."""
-
-    path: str
-    reason: str
-
-
-class VideoPredictor:
-    """A trained network and all that it takes to use it on videos.
-
-    Args:
-        model: a network for classification.
-        clip: how a stretch of video becomes its input; None for ``model.clip``.
-        classes: names of its outputs; None for ``model.classes``.
-        device: auto (CUDA where there is one), cpu, cuda or cuda:1.
-        precision: 32-true, bf16-mixed, or 16-mixed (CUDA only): as in training.
-        engine: what runs the network: ``exact``, the fastest that fires the same spikes as the
-            model in float32 (on CUDA but for rounding); ``int8``, faster still, with rounded
-            weights; ``model``, the model as it is; ``auto``, exact on a CPU where it is possible,
-            else the model.
-
-    Attributes:
-        engine: the one in use, never ``auto``.
-
-    Raises:
-        ValueError: settings that are unknown, absent from the model, or not possible here.
+    Arguments, attributes and errors as of :class:`~spikevideoformer.inference.base.Predictor`.
     """
 
     task: ClassVar[str] = "classification"
-    _spec: ClassVar[type[AnySpec]] = ClipSpec
+    _spec = ClipSpec
     clip: ClipSpec
 
-    def __init__(
-        self,
-        model: SpikeVideoFormer,
-        *,
-        clip: AnySpec | None = None,
-        classes: Sequence[str] | None = None,
-        device: str = "auto",
-        precision: Precision = "32-true",
-        engine: Engine = "auto",
-    ) -> None:
-        if model.task != self.task:
-            raise ValueError(
-                f"the model is made for {model.task}, and {type(self).__name__} for {self.task}; "
-                "VideoPredictor.from_pretrained(folder) chooses the right one"
-            )
-        if clip is None and model.clip is None:
-            raise ValueError(
-                f"the model does not say how clips are made; give clip={self._spec.__name__}(...)"
-            )
-        if precision not in get_args(Precision):
-            raise ValueError(
-                f"precision {precision!r} is unknown; "
-                f"choose one of {', '.join(get_args(Precision))}"
-            )
-        given = clip if clip is not None else self._spec.from_dict(model.clip or {})
-        if not isinstance(given, self._spec):
-            raise ValueError(
-                f"clip is a {type(given).__name__}; {self.task} takes a {self._spec.__name__}"
-            )
-        self.clip = given  # type: ignore[assignment]  # of the task's own class
-        names = model.classes if classes is None else tuple(classes)
-        self.classes = names or tuple(str(index) for index in range(model.num_classes))
-        if len(self.classes) != model.num_classes:
-            raise ValueError(
-                f"got {len(self.classes)} class names for {model.num_classes} outputs of the model"
-            )
-        self.device = choose_device(device)
-        if precision == "16-mixed" and self.device.type != "cuda":
-            raise ValueError("precision 16-mixed needs CUDA; choose bf16-mixed or 32-true")
-        self.precision = precision
-        self.model = model.to(self.device).eval()
-        self.engine = _choose_engine(engine, self.model, self.device, precision)
-        self._run_network = self._run_model
-        if self.engine in ("exact", "int8"):
-            self._run_network = InferenceEngine(self.model, precision=self.engine).run
-
-    def __repr__(self) -> str:
-        what = "joints" if self.task == "pose" else "classes"
-        names = ", ".join(self.classes[:3]) + (", ..." if len(self.classes) > 3 else "")
-        side = getattr(self.clip, "size", None) or getattr(self.clip, "short_side", None)
-        pixels = "whole pictures" if side is None else f"{side} pixels"
-        return one_line(
-            f"{type(self).__name__}({self.task}, {len(self.classes)} {what}: {names}; "
-            f"{self.clip.frames} frames of {pixels}; {self.model.num_parameters():,} parameters; "
-            f"engine {self.engine} on {self.device})"
-        )
-
     @classmethod
-    def from_pretrained(
-        cls,
-        folder: VideoPath,
-        *,
-        clip: AnySpec | None = None,
-        device: str = "auto",
-        precision: Precision = "32-true",
-        engine: Engine = "auto",
-    ) -> VideoPredictor:
+    def from_pretrained(cls, folder: VideoPath, **settings: Any) -> Any:
         """Load a model folder, or a model of the Hugging Face hub.
 
         For a model that segments this is a ``segmenter.VideoSegmenter``, for one that finds poses
@@ -247,24 +70,13 @@ class VideoPredictor:
 
         Args:
             folder: ``config.json`` and ``model.safetensors``, or a hub id (owner/name).
-            clip: as in :class:`VideoPredictor`.
-            device: as in :class:`VideoPredictor`.
-            precision: as in :class:`VideoPredictor`.
-            engine: as in :class:`VideoPredictor`.
+            **settings: of the predictor.
 
         Raises:
             ValueError: no usable model folder, or settings as in :class:`VideoPredictor`.
         """
         model = SpikeVideoFormer.from_pretrained(folder)
-        if cls is VideoPredictor and model.task == "segmentation":
-            from spikevideoformer.inference.segmenter import VideoSegmenter
-
-            cls = VideoSegmenter
-        if cls is VideoPredictor and model.task == "pose":
-            from spikevideoformer.inference.pose_tracker import PoseTracker
-
-            cls = PoseTracker
-        return cls(model, clip=clip, device=device, precision=precision, engine=engine)
+        return predictor_for(model.task)(model, **settings)
 
     def predict(
         self,
@@ -295,20 +107,11 @@ class VideoPredictor:
             VideoError: the video cannot be read.
             ValueError: wrong arguments, or an array that is no video.
         """
-        if isinstance(video, (np.ndarray, Tensor)):
-            windows = _array_windows(video, frame_rate_hz, self.clip, window_s)
-            path = None
-        else:
-            path = path_of(video, frame_rate_hz)
-            windows = self.clips(
-                path, window_s=window_s, limits=limits, sequence_rate_hz=sequence_rate_hz
-            )
-        (result,) = self._run([(path, windows)], top_k, batch_size)
-        if isinstance(result, FailedPrediction):
-            raise VideoError(result.path, result.reason)
-        return result
+        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
+        path, windows = self._windows(video, frame_rate_hz, window_s, reading)
+        return self._result(path, windows, top_k, batch_size)
 
-    def predict_many(
+    def predict_many(  # type: ignore[override]  # says which options there are
         self,
         inputs: VideoPath | VideoArray | Iterable[VideoPath | VideoArray],
         *,
@@ -343,48 +146,111 @@ class VideoPredictor:
         Raises:
             ValueError: wrong arguments, or an array that is no video.
         """
-        if isinstance(inputs, (str, int, os.PathLike, np.ndarray, Tensor)):
-            inputs = [inputs]
-
         reading: dict[str, Any] = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
 
         def read() -> Iterator[tuple[str | None, Iterator[Clip]]]:
-            for video in expand_inputs(inputs):
+            for video in expanded(inputs):
                 if isinstance(video, VideoError):
                     yield str(video.path), _unreadable(video)
-                elif isinstance(video, str):
-                    yield video, self.clips(video, window_s=window_s, **reading)
                 else:
-                    yield None, _array_windows(video, frame_rate_hz, self.clip, window_s)
+                    rate_hz = None if isinstance(video, str) else frame_rate_hz
+                    yield self._windows(video, rate_hz, window_s, reading)
 
         yield from self._run(read(), top_k, batch_size)
 
-    def clips(
+    def write(
         self,
-        path: VideoPath,
+        video: VideoPath,
+        out: Path,
         *,
+        progress: Tell | None = None,
+        top_k: int = 5,
         window_s: float | None = None,
+        batch_size: int | None = None,
+        html: bool = False,
+        tell: Callable[[str], None] = lambda _line: None,
         limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
         sequence_rate_hz: float = SEQUENCE_RATE_HZ,
-    ) -> Iterator[Clip]:
-        """What the network sees of a file: one clip for each window of its prediction.
+    ) -> tuple[PredictionResult, dict[str, str]]:
+        """Predict a video and write it with its labels drawn underneath, from one decoding.
 
-        Arguments and errors as :meth:`predict`.
+        The written video has a constant frame rate: frames of a source with a variable rate are
+        held or dropped so that every picture stands at its own time. Labels are known at the end
+        of the video only, so its pictures wait in a temporary file.
+
+        Args:
+            video: a video file or a folder of numbered images.
+            out: file to write (``.mp4``); it appears complete or not at all.
+            progress: not used; the network sees few frames of a video.
+            top_k: as in :meth:`predict`.
+            window_s: as in :meth:`predict`.
+            batch_size: as in :meth:`predict`.
+            html: also write a page about the surest window.
+            tell: called with a line on what is being counted for that page.
+            limits: as in :meth:`predict`.
+            sequence_rate_hz: as in :meth:`predict`.
+
+        Returns:
+            The prediction, and the files that were written by what they are.
+
+        Raises:
+            VideoError: the video cannot be decoded or written.
         """
-        return iter_windows(
-            os.fspath(path),
-            self.clip,
-            window_s=window_s,
-            resize_short=self.clip.size,
-            limits=limits,
-            sequence_rate_hz=sequence_rate_hz,
-        )
+        surest: list[tuple[float, Clip]] = []
+
+        def kept(clip: Clip, probability: float) -> None:
+            if html and (not surest or probability > surest[0][0]):
+                surest[:] = [(probability, clip)]
+
+        with Spool() as spool:
+            reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz, "watch": spool.add}
+            path, windows = self._windows(video, None, window_s, reading)
+            result = self._result(path, windows, top_k, batch_size, kept)
+            rate_hz = playable_rate(spool.frame_rate_hz)
+            write_video(out, annotate_frames(constant_rate(spool, rate_hz), result), rate_hz)
+        files = {"annotated": str(out)}
+        if html:
+            from spikevideoformer.files import write_text
+            from spikevideoformer.inference.page import prediction_page
+
+            page = out.with_suffix(".html")
+            write_text(page, prediction_page(self, result, surest[0][1], tell=tell))
+            files["page"] = str(page)
+        return result, files
+
+    def _windows(
+        self,
+        video: VideoPath | VideoArray,
+        frame_rate_hz: float | None,
+        window_s: float | None,
+        reading: Mapping[str, Any],
+    ) -> tuple[str | None, Iterator[Clip]]:
+        """The path of a video, and what the network sees of it: a clip for each window."""
+        if isinstance(video, (np.ndarray, Tensor)):
+            return None, _array_windows(video, frame_rate_hz, self.clip, window_s)
+        path = path_of(video, frame_rate_hz)
+        size = self.clip.size
+        return path, iter_windows(path, self.clip, window_s=window_s, resize_short=size, **reading)
+
+    def _result(
+        self,
+        path: str | None,
+        windows: Iterator[Clip],
+        top_k: int,
+        batch_size: int | None,
+        kept: Callable[[Clip, float], None] | None = None,
+    ) -> PredictionResult:
+        (result,) = self._run([(path, windows)], top_k, batch_size, kept)
+        if isinstance(result, FailedPrediction):
+            raise VideoError(result.path, result.reason)
+        return result
 
     def _run(
         self,
         videos: Iterable[tuple[str | None, Iterator[Clip]]],
         top_k: int,
         batch_size: int | None,
+        kept: Callable[[Clip, float], None] | None = None,
     ) -> Iterator[PredictionResult | FailedPrediction]:
         if batch_size is None:
             batch_size = 1 if self.device.type == "cpu" else 8
@@ -395,30 +261,35 @@ class VideoPredictor:
         limit = None if familiarity is None else familiarity.limit
         about = self.classes, top_k, self.engine, limit
         under_way: deque[_Tally] = deque()
-        batch: list[tuple[_Tally, Tensor]] = []
+        batch: list[tuple[_Tally, Clip]] = []
         for path, windows in videos:
             tally = _Tally(path)
             under_way.append(tally)
             try:
                 for clip in windows:
                     tally.add_window(clip)
-                    batch.append((tally, eval_transform(clip.frames, self.clip)))
+                    batch.append((tally, clip))
                     if len(batch) == batch_size:
-                        self._forward(batch, batch_size)
+                        self._forward(batch, batch_size, kept)
                         batch = []
             except VideoError as error:
                 tally.failed = error.reason
-                batch = [(other, video) for other, video in batch if other is not tally]
+                batch = [(other, clip) for other, clip in batch if other is not tally]
             tally.read = True
             while under_way and under_way[0].complete:
                 yield under_way.popleft().result(*about)
         if batch:
-            self._forward(batch, batch_size)
+            self._forward(batch, batch_size, kept)
         for tally in under_way:
             yield tally.result(*about)
 
-    def _forward(self, batch: list[tuple[_Tally, Tensor]], batch_size: int) -> None:
-        clips = [clip for _, clip in batch]
+    def _forward(
+        self,
+        batch: list[tuple[_Tally, Clip]],
+        batch_size: int,
+        kept: Callable[[Clip, float], None] | None,
+    ) -> None:
+        clips = [eval_transform(clip.frames, self.clip) for _, clip in batch]
         clips += [clips[0]] * (batch_size - len(clips))
         video = torch.stack(clips).to(self.device)  # [B, T, 3, H, W]
         logits, rates = self._run_network(video)
@@ -432,79 +303,10 @@ class VideoPredictor:
         distances: Iterable[float | None] = repeat(None)
         if self.model.familiarity is not None:
             distances = self.model.familiarity.distances(profile(video, rates)).tolist()
-        for (tally, _), p, r, d in zip(batch, probabilities, firing, distances, strict=False):
+        for (tally, clip), p, r, d in zip(batch, probabilities, firing, distances, strict=False):
             tally.add_output(p, r, d)
-
-    def _run_model(self, video: Tensor) -> tuple[Any, FiringRates]:
-        low = _AUTOCAST.get(self.precision)
-        autocast = nullcontext() if low is None else torch.autocast(self.device.type, low)
-        with torch.inference_mode(), autocast, record_firing_rates(self.model) as rates:
-            return self.model(video), rates
-
-
-def path_of(video: VideoPath, frame_rate_hz: float | None) -> str:
-    """The path of a video that is no array; ValueError where a rate is given with it."""
-    if frame_rate_hz is not None:
-        raise ValueError(
-            "frame_rate_hz is for arrays; a video file knows its own times, and a folder of images "
-            "takes sequence_rate_hz"
-        )
-    return str(video) if isinstance(video, int) else os.fspath(video)  # the number of a camera
-
-
-def checked_array(video: VideoArray, frame_rate_hz: float | None) -> tuple[Tensor, float]:
-    """An array as tensor ``[T, H, W, 3]``, and its rate; ValueError where it is no video."""
-    frames = torch.as_tensor(video)
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or 0 in frames.shape:
-        raise ValueError(
-            f"got an array {frames.dtype} {tuple(frames.shape)}; expected uint8 RGB frames "
-            "[T, H, W, 3] with values 0 to 255"
-        )
-    if frame_rate_hz is None or not (math.isfinite(frame_rate_hz) and frame_rate_hz > 0):
-        raise ValueError(
-            f"frame_rate_hz is {frame_rate_hz}; an array does not know its times, give the rate"
-        )
-    return frames, frame_rate_hz
-
-
-def _choose_engine(
-    name: Engine, model: SpikeVideoFormer, device: torch.device, precision: Precision
-) -> Literal["model", "exact", "int8"]:
-    if name not in get_args(Engine):
-        raise ValueError(f"engine {name!r} is unknown; choose one of {', '.join(get_args(Engine))}")
-    possible = precision == "32-true"
-    if name == "auto":  # only where it changes no number, which on CUDA is not promised
-        same = possible and device.type == "cpu" and cannot_run(model) is None
-        return "exact" if same else "model"
-    if name != "model" and not possible:
-        raise ValueError(
-            f"engine {name} runs in precision 32-true, not in {precision}; choose engine model or "
-            "auto"
-        )
-    return name
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that a user asks for.
-
-    Args:
-        name: auto (CUDA where there is one), cpu, cuda, or cuda with a number.
-
-    Raises:
-        ValueError: unknown, or not on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device {name!r} is unknown; choose auto, cpu, cuda or cuda:0")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ValueError(f"device {name!r} is not there ({count} CUDA devices found); choose cpu")
-    return device
+            if kept is not None:
+                kept(clip, float(p.max()))
 
 
 @dataclass
@@ -608,3 +410,11 @@ def _array_windows(
             end_s=min(end_s, duration_s),
             real_frames=max(1, sum(time < duration_s for time in times)),
         )
+
+
+def predictor_for(task: str) -> type[Predictor[Any]]:
+    """The predictor of a task."""
+    if task == VideoPredictor.task:
+        return VideoPredictor
+    module, name = _OTHERS[task]
+    return getattr(import_module(f"spikevideoformer.inference.{module}"), name)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import av.logging
@@ -137,14 +137,35 @@ def check_decodes(
         return replace(info, decoded_frames=count, duration_s=end_s)
 
 
-def iter_frames(
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Pictures:
+    """An opened video: what it announces, and its pictures, to be gone through once.
+
+    Args:
+        path: as it was given; None for an array.
+        frame_rate_hz: that it announces.
+        count: of its pictures, where it says so.
+        height: of the first picture, as it is shown, in pixels.
+        width: the same.
+        frames: upright pictures in order, one in memory at a time.
+    """
+
+    path: str | None
+    frame_rate_hz: float
+    count: int | None
+    height: int
+    width: int
+    frames: Iterator[VideoFrame]
+
+
+def open_pictures(
     path: str | Path,
     *,
     resize_short: int | None = None,
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
     sequence_rate_hz: float = SEQUENCE_RATE_HZ,
-) -> Iterator[VideoFrame]:
-    """All pictures of a video in order, one in memory at a time.
+) -> Pictures:
+    """Open a video once, for what it announces and for all its pictures.
 
     Args:
         path: video file or folder of images.
@@ -152,22 +173,52 @@ def iter_frames(
         limits: see `DecodeLimits`.
         sequence_rate_hz: frame rate of a folder of images.
 
-    Yields:
-        Upright pictures with their times.
-
     Raises:
-        VideoError: as soon as damage shows; after the last picture where the video is too short.
+        VideoError: the video cannot be opened; from ``frames`` as soon as damage shows, and after
+            the last picture where the video is too short.
     """
-    with open_source(path, limits, sequence_rate_hz) as source:
-        size: tuple[int, int] | None = None
-        for picture in source.pictures():
+
+    def opened() -> Iterator[Any]:
+        with open_source(path, limits, sequence_rate_hz) as source:
+            pictures = source.pictures()
+            picture: Picture | None = next(pictures)
+            assert picture is not None
+            yield source.info(picture)
             # The first picture sets the size, should a stream change its own on the way.
-            width, height = size = size or picture.size(resize_short)
-            yield VideoFrame(
-                timestamp_s=picture.timestamp_s,
-                duration_s=picture.duration_s,
-                image=picture.rgb(width=width, height=height),
-            )
+            width, height = picture.size(resize_short)
+            while picture is not None:
+                yield VideoFrame(
+                    timestamp_s=picture.timestamp_s,
+                    duration_s=picture.duration_s,
+                    image=picture.rgb(width=width, height=height),
+                )
+                picture = next(pictures, None)
+
+    frames = opened()
+    info = next(frames)
+    return Pictures(
+        path=os.fspath(path),
+        frame_rate_hz=info.frame_rate_hz,
+        count=info.declared_frames,
+        height=info.height,
+        width=info.width,
+        frames=frames,
+    )
+
+
+def iter_frames(
+    path: str | Path,
+    *,
+    resize_short: int | None = None,
+    limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+    sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+) -> Iterator[VideoFrame]:
+    """All pictures of a video in order; opened when the first is asked for.
+
+    Arguments and errors as of `open_pictures`.
+    """
+    reading: dict[str, Any] = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
+    yield from open_pictures(path, resize_short=resize_short, **reading).frames
 
 
 def window_times(
@@ -407,6 +458,7 @@ def iter_windows(
     resize_short: int | None = None,
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
     sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+    watch: Callable[[Picture], None] | None = None,
 ) -> Iterator[Clip]:
     """Windows of T frames side by side along a whole video, in one streaming pass.
 
@@ -420,6 +472,7 @@ def iter_windows(
         resize_short: shrink pictures to this short side, in pixels; smaller ones stay.
         limits: see `DecodeLimits`.
         sequence_rate_hz: frame rate of a folder of images.
+        watch: called with every picture of the video, in order.
 
     Yields:
         Clips in order; the last one repeats its last picture where the video ends before the
@@ -440,7 +493,8 @@ def iter_windows(
         raise ValueError(f"window_s must be above 0, got {window_s}")
     with open_source(path, limits, sequence_rate_hz) as source:
         length_s = source.length_s() if window_s is None else window_s
-        chooser = _Chooser(path, source.pictures(), spec.frames, resize_short, limits)
+        pictures = source.pictures() if watch is None else _watched(source.pictures(), watch)
+        chooser = _Chooser(path, pictures, spec.frames, resize_short, limits)
         for index in itertools.count():
             start_s, end_s = index * length_s, (index + 1) * length_s
             if index and not chooser.reaches(start_s):
@@ -456,6 +510,12 @@ def iter_windows(
             )
             if window_s is None:
                 return
+
+
+def _watched(pictures: Iterator[Picture], watch: Callable[[Picture], None]) -> Iterator[Picture]:
+    for picture in pictures:
+        watch(picture)
+        yield picture
 
 
 def _clip(

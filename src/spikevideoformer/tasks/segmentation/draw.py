@@ -15,99 +15,27 @@ with the largest area so far are shown.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from spikevideoformer.files import save_figure
-from spikevideoformer.inference.annotate import (
+from spikevideoformer.tasks.segmentation.answer import SegmentationPrediction, SegmentedFrame
+from spikevideoformer.tasks.segmentation.sequence import Colour
+from spikevideoformer.video.drawing import (
     MUTED,
     OTHER,
     TEXT,
     TRACK,
     Drawing,
-    constant_rate,
     fit_frame,
     missing_glyphs_allowed,
-    playable_rate,
-    write_playable,
 )
-from spikevideoformer.inference.segmenter import (
-    SegmentationPrediction,
-    SegmentationTally,
-    SegmentedFrame,
-    Tell,
-    VideoSegmenter,
-)
-from spikevideoformer.tasks.segmentation.masks import write_mask
-from spikevideoformer.tasks.segmentation.sequence import Colour
-from spikevideoformer.video import frames as video_io
 
 LEGEND_CLASSES = 40  # that a legend has room for
 PLOT_CLASSES = 20  # that the plot of areas tells apart
 PLOT_COLUMNS = 1000  # of the plot of areas; more moments than these are averaged
-
-
-def write_segmentation(
-    path: str | Path,
-    segmenter: VideoSegmenter,
-    out: str | Path,
-    *,
-    masks: Path | None = None,
-    progress: Tell | None = None,
-    limits: video_io.DecodeLimits = video_io.DecodeLimits(),  # noqa: B008 - frozen
-    sequence_rate_hz: float = video_io.SEQUENCE_RATE_HZ,
-) -> SegmentationPrediction:
-    """Segment a video and write it with its masks drawn over it, in one pass.
-
-    Beside the video appears ``<stem>.areas.png``, the share of each class over time. Until the
-    video is complete it is ``<stem>.part.mp4``, which can be played at any time; an interrupted
-    run leaves it there, and the next one overwrites it.
-
-    Args:
-        path: a video file or a folder of numbered images.
-        segmenter: what segments it.
-        out: file to write (``.mp4``), with a constant frame rate.
-        masks: folder for the mask of each frame of the source, ``000000.png`` and so on, whose
-            pixel values are class indices; made where it is missing. Masks of a longer video that
-            was written there before are removed. None writes no masks.
-        progress: told about each frame.
-        limits: as for :meth:`VideoSegmenter.segment`.
-        sequence_rate_hz: as for :meth:`VideoSegmenter.segment`.
-
-    Returns:
-        The prediction, without its masks.
-
-    Raises:
-        VideoError: the video cannot be decoded or written.
-    """
-    out = Path(out)
-    reading: dict[str, Any] = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
-    info = video_io.probe(path, **reading)
-    tally = SegmentationTally(progress, info.declared_frames)
-    overlay = Overlay(segmenter.classes, segmenter.palette)
-    if masks is not None:
-        masks.mkdir(parents=True, exist_ok=True)
-
-    def segmented() -> Iterator[tuple[float, SegmentedFrame]]:
-        for number, frame in enumerate(tally.watch(segmenter.segment(path, **reading))):
-            if masks is not None:
-                write_mask(masks / f"{number:06d}.png", frame.mask, segmenter.palette)
-            yield frame.timestamp_s, frame
-
-    rate_hz = playable_rate(info.frame_rate_hz)
-    pictures = (overlay.draw(frame) for _, frame in constant_rate(segmented(), rate_hz))
-    write_playable(out, pictures, rate_hz)
-    result = tally.result(segmenter, os.fspath(path), None)
-    if masks is not None:
-        for old in masks.glob("*.png"):
-            if old.stem.isdecimal() and int(old.stem) >= len(result.timestamps_s):
-                old.unlink()
-    plot_areas(result, segmenter.palette, out.with_suffix(".areas.png"))
-    return result
 
 
 class Overlay:

@@ -6,14 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevideoformer.inference import annotate
-from spikevideoformer.inference.annotate import annotate_frames, fit_frame, write_annotated
-from spikevideoformer.inference.predictor import (
-    Label,
-    PredictionResult,
-    VideoPredictor,
-    WindowPrediction,
-)
+from spikevideoformer.inference.predictor import VideoPredictor
+from spikevideoformer.tasks.classification.answer import Label, PredictionResult, WindowPrediction
+from spikevideoformer.tasks.classification.draw import annotate_frames
+from spikevideoformer.video.drawing import constant_rate, fit_frame
 from spikevideoformer.video.frames import check_decodes, iter_frames, probe
 
 
@@ -135,9 +131,9 @@ def test_constant_rate_holds_and_drops_by_time() -> None:
         return np.full((1, 1, 3), value, np.uint8)
 
     irregular = [(0.0, frame(0)), (0.1, frame(1)), (0.5, frame(2)), (0.51, frame(3))]
-    shown = [int(f[0, 0, 0]) for _, f in annotate.constant_rate(irregular, 10.0)]
+    shown = [int(f[0, 0, 0]) for _, f in constant_rate(irregular, 10.0)]
     assert shown == [0, 1, 1, 1, 1, 3]
-    assert [t for t, _ in annotate.constant_rate(irregular, 10.0)] == pytest.approx(
+    assert [t for t, _ in constant_rate(irregular, 10.0)] == pytest.approx(
         [0, 0.1, 0.2, 0.3, 0.4, 0.5]
     )
 
@@ -148,7 +144,9 @@ def test_written_video_has_the_times_of_its_source(
     predictor = VideoPredictor.from_pretrained(model_folder, device="cpu")
     for name in ("one.mp4", "two.mkv", "three.avi"):
         source = video_folder / name
-        out = write_annotated(source, predictor.predict(source), tmp_path / f"{name}.mp4")
+        out = tmp_path / f"{name}.mp4"
+        result, _ = predictor.write(source, out)
+        assert result == predictor.predict(source)
         before, after = check_decodes(source), check_decodes(out)
         assert after.decoded_frames == before.decoded_frames
         assert after.duration_s == pytest.approx(before.duration_s, abs=0.01)
@@ -167,8 +165,8 @@ def test_real_clips_of_all_shapes(model_folder: Path, shared_data: Path, tmp_pat
         "derived__tiny_16x16_3frames.mp4",
     ):
         source = shared_data / "clips" / name
-        result = predictor.predict(source)
-        out = write_annotated(source, result, tmp_path / "out.mp4")
+        out = tmp_path / "out.mp4"
+        result, _ = predictor.write(source, out)
         info = check_decodes(out)
         assert info.duration_s == pytest.approx(result.duration_s, abs=0.1)
         first = next(iter_frames(out))

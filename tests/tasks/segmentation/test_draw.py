@@ -9,18 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikevideoformer.inference import overlay as module
-from spikevideoformer.inference.overlay import (
-    Overlay,
-    blended,
-    plot_areas,
-    write_segmentation,
-)
-from spikevideoformer.inference.segmenter import (
-    SegmentationPrediction,
-    SegmentedFrame,
-    VideoSegmenter,
-)
+from spikevideoformer.inference.segmenter import VideoSegmenter
+from spikevideoformer.tasks.segmentation import draw as module
+from spikevideoformer.tasks.segmentation.answer import SegmentationPrediction, SegmentedFrame
+from spikevideoformer.tasks.segmentation.draw import Overlay, blended, plot_areas
 from spikevideoformer.tasks.segmentation.masks import distinct_palette
 from spikevideoformer.video.frames import VideoError, check_decodes, iter_frames
 
@@ -125,20 +117,26 @@ def test_of_many_classes_the_largest_so_far_are_shown() -> None:
 def test_everything_is_written_in_one_pass(
     segmenter: VideoSegmenter, video_folder: Path, tmp_path: Path
 ) -> None:
-    video, out, masks = video_folder / "two.mkv", tmp_path / "two.mp4", tmp_path / "masks"
+    video, out, masks = video_folder / "two.mkv", tmp_path / "two.mp4", tmp_path / "two.masks"
     masks.mkdir()
     for leftover in ("000019.png", "000020.png", "000500.png", "notes.png"):
         (masks / leftover).write_bytes(b"old")
     told: list[tuple[int, int | None]] = []
-    result = write_segmentation(
-        video, segmenter, out, masks=masks, progress=lambda *counts: told.append(counts)
+    result, written = segmenter.write(
+        video, out, masks=True, progress=lambda *counts: told.append(counts)
     )
+    assert sorted(written) == ["annotated", "json", "masks", "plot"]
     expected = segmenter.predict(video)
     assert result.masks is None
     assert np.array_equal(result.area, expected.area)
     assert result.to_dict() == expected.to_dict()
     assert [done for done, _ in told] == list(range(1, 21))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["masks", "two.areas.png", "two.mp4"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "two.areas.png",
+        "two.json",
+        "two.masks",
+        "two.mp4",
+    ]
     names = [f"{i:06d}.png" for i in range(20)]
     assert sorted(p.name for p in masks.iterdir()) == [*names, "notes.png"]
     for name, mask in zip(names, expected.masks, strict=True):
@@ -162,7 +160,7 @@ def test_pictures_stand_at_their_own_time(segmenter: VideoSegmenter, tmp_path: P
     for i in range(12):
         Image.fromarray(np.full((32, 32, 3), 20 * i, np.uint8)).save(tmp_path / f"{i}.png")
     out = tmp_path / "out.mp4"
-    result = write_segmentation(tmp_path, segmenter, out, sequence_rate_hz=120.0)
+    result, _ = segmenter.write(tmp_path, out, sequence_rate_hz=120.0)
     assert len(result.timestamps_s) == 12
     info = check_decodes(out)
     assert info.frame_rate_hz == pytest.approx(60.0)
@@ -175,7 +173,7 @@ def test_damaged_video_leaves_nothing(
     cut = tmp_path / "cut.mkv"
     cut.write_bytes((video_folder / "two.mkv").read_bytes()[:-3000])
     with pytest.raises(VideoError):
-        write_segmentation(cut, segmenter, tmp_path / "out.mp4")
+        segmenter.write(cut, tmp_path / "out.mp4")
     assert [p.name for p in tmp_path.iterdir()] == ["cut.mkv"]
 
 
@@ -186,24 +184,24 @@ def test_interruption_leaves_what_is_done(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    segment = VideoSegmenter.segment
+    answers = VideoSegmenter._answers
 
     def interrupted(self: VideoSegmenter, *args: object, **options: object) -> Iterator:
-        for number, shown in enumerate(segment(self, *args, **options)):  # type: ignore[arg-type]
+        for number, shown in enumerate(answers(self, *args, **options)):  # type: ignore[arg-type]
             if number == 28:
                 raise KeyboardInterrupt
             yield shown
 
-    monkeypatch.setattr(VideoSegmenter, "segment", interrupted)
+    monkeypatch.setattr(VideoSegmenter, "_answers", interrupted)
     out = tmp_path / "out.mp4"
     with caplog.at_level(logging.INFO), pytest.raises(KeyboardInterrupt):
-        write_segmentation(video_folder / "three.avi", segmenter, out)
+        segmenter.write(video_folder / "three.avi", out)
     (part,) = tmp_path.iterdir()
     assert part.name == "out.part.mp4"
     assert str(part) in caplog.text
     assert 1 <= check_decodes(part).decoded_frames <= 28
     monkeypatch.undo()
-    write_segmentation(video_folder / "three.avi", segmenter, out)
+    segmenter.write(video_folder / "three.avi", out)
     assert not part.exists()
     assert check_decodes(out).decoded_frames == 30
 

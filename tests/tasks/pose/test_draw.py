@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from spikevideoformer.inference.pose_tracker import PosePrediction, PoseTracker, TrackedFrame
-from spikevideoformer.inference.skeleton_video import (
+from spikevideoformer.inference.pose_tracker import PoseTracker
+from spikevideoformer.models.spikevideoformer import create_model
+from spikevideoformer.synth.motions import procedural_motion, standing_skeleton
+from spikevideoformer.synth.render import RenderedClip, render_motion
+from spikevideoformer.synth.spec import RenderSpec
+from spikevideoformer.tasks.pose.answer import PosePrediction, TrackedFrame
+from spikevideoformer.tasks.pose.draw import (
     LEFT,
     MIDDLE,
     RIGHT,
@@ -21,15 +26,16 @@ from spikevideoformer.inference.skeleton_video import (
     draw_bones,
     overlaid,
     side_views,
-    write_overlay,
     write_side_view,
 )
-from spikevideoformer.models.spikevideoformer import create_model
-from spikevideoformer.synth.motions import procedural_motion, standing_skeleton
-from spikevideoformer.synth.render import RenderedClip, render_motion
-from spikevideoformer.synth.spec import RenderSpec
 from spikevideoformer.tasks.pose.spec import PoseSpec
-from spikevideoformer.video.frames import VideoError, check_decodes, iter_frames, write_video
+from spikevideoformer.video.frames import (
+    Pictures,
+    VideoError,
+    check_decodes,
+    iter_frames,
+    write_video,
+)
 
 FRAMES, RATE_HZ = 9, 30.0
 BODY = standing_skeleton()
@@ -54,8 +60,8 @@ class Knowing(PoseTracker):
 
     clip_drawn: RenderedClip
 
-    def track(self, *args: object, **options: object) -> Iterator[TrackedFrame]:
-        for i, frame in enumerate(super().track(*args, **options)):  # type: ignore[arg-type]
+    def _answers(self, pictures: Pictures) -> Iterator[TrackedFrame]:
+        for i, frame in enumerate(super()._answers(pictures)):
             known = tracked(self.clip_drawn, i % FRAMES)
             yield replace(frame, joints=known.joints, points=known.points)
 
@@ -179,11 +185,13 @@ def test_overlay_is_written_in_one_pass(
 ) -> None:
     told: list[tuple[int, int | None]] = []
     out = tmp_path / "wave.svf.mp4"
-    result = write_overlay(video, tracker, out, progress=lambda *counts: told.append(counts))
+    result, written = tracker.write(video, out, progress=lambda *counts: told.append(counts))
     assert told == [(done, FRAMES) for done in range(1, FRAMES + 1)]
     np.testing.assert_array_equal(result.joints, clip.joints_camera.astype(np.float32))
     assert result.path == str(video)
-    assert [path.name for path in tmp_path.iterdir()] == ["wave.svf.mp4"]
+    names = [path.name for path in map(Path, written.values())]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert names[0] == "wave.svf.mp4"
     info = check_decodes(out)
     assert (info.decoded_frames, info.width, info.height) == (FRAMES, 288, 288)
     assert info.frame_rate_hz == pytest.approx(RATE_HZ)
@@ -198,7 +206,7 @@ def test_overlay_is_written_in_one_pass(
 def test_overlay_at_the_rate_of_the_model(tracker: Knowing, video: Path, tmp_path: Path) -> None:
     spec = PoseSpec(frames=4, size=32, frame_rate_hz=10.0)
     slow = PoseTracker(tracker.model, clip=spec, device="cpu", engine="model")
-    result = write_overlay(video, slow, tmp_path / "out.mp4")
+    result, _ = slow.write(video, tmp_path / "out.mp4")
     info = check_decodes(tmp_path / "out.mp4")
     assert info.frame_rate_hz == pytest.approx(10.0)
     assert info.decoded_frames == len(result.timestamps_s) == 3
@@ -208,7 +216,7 @@ def test_damaged_video_leaves_nothing(tracker: Knowing, video: Path, tmp_path: P
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(video.read_bytes()[:-400])
     with pytest.raises(VideoError):
-        write_overlay(cut, tracker, tmp_path / "out.mp4")
+        tracker.write(cut, tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["cut.mp4"]
 
 
@@ -222,11 +230,11 @@ def test_interruption_leaves_what_is_done(
     video, out, part = (tmp_path / name for name in ("long.mp4", "out.mp4", "out.part.mp4"))
     write_video(video, np.tile(clip.pictures, (4, 1, 1, 1)), 10.0)
     with caplog.at_level(logging.INFO), pytest.raises(KeyboardInterrupt):
-        write_overlay(video, tracker, out, progress=interrupt)
+        tracker.write(video, out, progress=interrupt)
     assert str(part) in caplog.text
     assert 1 <= check_decodes(part).decoded_frames <= 28
     assert not out.exists()
-    write_overlay(video, tracker, out)
+    tracker.write(video, out)
     assert not part.exists()
     assert check_decodes(out).decoded_frames == 4 * FRAMES
 

@@ -8,15 +8,14 @@ picture.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from spikevideoformer.body.skeleton import BodyModel
-from spikevideoformer.inference.annotate import (
+from spikevideoformer.tasks.pose.answer import PosePrediction, TrackedFrame
+from spikevideoformer.video.drawing import (
     MUTED,
     TEXT,
     Drawing,
@@ -24,15 +23,8 @@ from spikevideoformer.inference.annotate import (
     playable_rate,
     write_playable,
 )
-from spikevideoformer.inference.pose_tracker import (
-    PosePrediction,
-    PoseTally,
-    PoseTracker,
-    TrackedFrame,
-)
-from spikevideoformer.inference.segmenter import Tell
-from spikevideoformer.tasks.segmentation.sequence import Colour
-from spikevideoformer.video import frames as video_io
+
+Colour = tuple[int, int, int]
 
 # Of the palette of Okabe and Ito, "Color Universal Design" (2008).
 LEFT, RIGHT, MIDDLE = (86, 180, 233), (230, 159, 0), (255, 255, 255)
@@ -42,46 +34,6 @@ MIN_SHORT_SIDE = 256  # smaller pictures are enlarged by a whole number up to th
 SIDE_WIDTH, SIDE_HEIGHT = 640, 480  # of the side view
 SIDE_MARGIN, SIDE_GROUND, SIDE_LINE = 48, 72, 5.0  # in it: at three sides, below the ground, bones
 LEAST_SPAN_M = 1.2  # that the side view shows, so that the bar of 1 m fits
-
-
-def write_overlay(
-    path: str | Path,
-    tracker: PoseTracker,
-    out: str | Path,
-    *,
-    progress: Tell | None = None,
-    limits: video_io.DecodeLimits = video_io.DecodeLimits(),  # noqa: B008 - frozen
-    sequence_rate_hz: float = video_io.SEQUENCE_RATE_HZ,
-) -> PosePrediction:
-    """Track the body in a video and write the video with its skeleton drawn over it, in one pass.
-
-    Until it is complete it is ``<stem>.part.mp4``, which can be played at any time; an interrupted
-    run leaves it there, and the next one overwrites it.
-
-    Args:
-        path: a video file or a folder of numbered images.
-        tracker: what finds the body.
-        out: file to write (``.mp4``), with a constant frame rate.
-        progress: told about each frame.
-        limits: as for :meth:`PoseTracker.track`.
-        sequence_rate_hz: as for :meth:`PoseTracker.track`.
-
-    Returns:
-        The prediction.
-
-    Raises:
-        VideoError: the video cannot be decoded or written.
-        ValueError: as for :meth:`PoseTracker.track`.
-    """
-    reading: dict[str, Any] = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
-    info = video_io.probe(path, **reading)
-    total = tracker.frames_of(info.declared_frames, info.frame_rate_hz)
-    tally = PoseTally(progress, total)
-    frames = tally.watch(tracker.track(path, **reading))
-    rate_hz = playable_rate(info.frame_rate_hz / tracker.clip.step(info.frame_rate_hz))
-    shown = constant_rate(((frame.timestamp_s, frame) for frame in frames), rate_hz)
-    write_playable(Path(out), (overlaid(frame, tracker.body) for _, frame in shown), rate_hz)
-    return tally.result(tracker, os.fspath(path))
 
 
 def overlaid(frame: TrackedFrame, body: BodyModel) -> np.ndarray:

@@ -1,0 +1,170 @@
+"""Something of every frame of a video, as a stream: memory does not grow with the video."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from spikevideoformer.inference.base import Predictor, Result
+from spikevideoformer.tasks.answer import Frame, Tally, Tell
+from spikevideoformer.video.drawing import constant_rate, playable_rate, write_playable
+from spikevideoformer.video.frames import SEQUENCE_RATE_HZ, DecodeLimits, Pictures
+from spikevideoformer.video.inputs import VideoArray, VideoPath
+
+F = TypeVar("F", bound=Frame)
+
+
+class StreamPredictor(Predictor[Result]):
+    """A network that says something of every frame, or of every few of them.
+
+    A task says what: `_answers` gives the frames with what there is in them, `_result` what stays
+    of them, `_drawer` how one is drawn, and `_beside` what is written beside the drawn video.
+    """
+
+    _kept: ClassVar[tuple[str, ...]]
+    """Arrays of a frame that the prediction keeps."""
+
+    def stream(
+        self,
+        video: VideoPath | VideoArray,
+        *,
+        frame_rate_hz: float | None = None,
+        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+    ) -> Iterator[Any]:
+        """The frames of a video with what there is in them, as they are computed.
+
+        Args:
+            video: a video file, a folder of numbered images, or frames as uint8 RGB.
+            frame_rate_hz: of frames given as an array; files know their own.
+            limits: against files that unpack to far more than they seem.
+            sequence_rate_hz: pictures per second of a folder of numbered images.
+
+        Yields:
+            Every ``step``-th picture of the video, in order.
+
+        Raises:
+            VideoError: the video cannot be read, as soon as damage shows.
+            ValueError: wrong arguments, an array that is no video, or outputs of the model that
+                are NaN or infinite.
+        """
+        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
+        return self._answers(self._open(video, frame_rate_hz, reading))
+
+    def predict(
+        self,
+        video: VideoPath | VideoArray,
+        *,
+        frame_rate_hz: float | None = None,
+        progress: Tell | None = None,
+        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+        **keep: Any,
+    ) -> Result:
+        """What there is in one video.
+
+        Args:
+            video: as in :meth:`stream`.
+            frame_rate_hz: as in :meth:`stream`.
+            progress: told about each frame.
+            limits: as in :meth:`stream`.
+            sequence_rate_hz: as in :meth:`stream`.
+            **keep: what the task may keep besides.
+
+        Raises:
+            VideoError: as in :meth:`stream`.
+            ValueError: as in :meth:`stream`.
+        """
+        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
+        pictures = self._open(video, frame_rate_hz, reading)
+        tally = self._tally(pictures, progress)
+        return self._gone_through(
+            tally.watch(self._answers(pictures)), tally, pictures.path, **keep
+        )
+
+    def write(
+        self,
+        video: VideoPath,
+        out: Path,
+        *,
+        progress: Tell | None = None,
+        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+        **files: Any,
+    ) -> tuple[Result, dict[str, str]]:
+        """Predict a video and draw what there is in it, in one pass.
+
+        Until the drawn video is complete it is ``<stem>.part.mp4``, which can be played at any
+        time; an interrupted run leaves it there, and the next one overwrites it.
+
+        Args:
+            video: a video file or a folder of numbered images.
+            out: file to write (``.mp4``), with a constant frame rate.
+            progress: told about each frame.
+            limits: as in :meth:`stream`.
+            sequence_rate_hz: as in :meth:`stream`.
+            **files: what the task may write besides.
+
+        Returns:
+            The prediction, and the files that were written by what they are.
+
+        Raises:
+            VideoError: the video cannot be decoded or written.
+            ValueError: as in :meth:`stream`.
+        """
+        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
+        pictures = self._open(video, None, reading)
+        tally = self._tally(pictures, progress)
+        frames = self._seen(tally.watch(self._answers(pictures)), out, **files)
+        rate_hz = playable_rate(pictures.frame_rate_hz / self._step(pictures.frame_rate_hz))
+        shown = constant_rate(((frame.timestamp_s, frame) for frame in frames), rate_hz)
+        draw = self._drawer()
+        write_playable(out, (draw(frame) for _, frame in shown), rate_hz)
+        result = self._result(tally, pictures.path)
+        return result, {"annotated": str(out), **self._beside(result, out, **files)}
+
+    def _tally(self, pictures: Pictures, progress: Tell | None) -> Tally[Any]:
+        total = pictures.count
+        if total is not None:
+            total = math.ceil(total / self._step(pictures.frame_rate_hz))
+        return Tally(self._kept, progress, total)
+
+    def _step(self, frame_rate_hz: float) -> int:
+        """Pictures of a video from one frame to the next."""
+        return 1
+
+    def _gone_through(self, frames: Iterator[Any], tally: Tally[Any], path: str | None) -> Result:
+        for _ in frames:
+            pass
+        return self._result(tally, path)
+
+    def _seen(self, frames: Iterator[Any], out: Path) -> Iterator[Any]:
+        """The same frames, once something of each is written beside the video."""
+        return frames
+
+    def _answers(self, pictures: Pictures) -> Iterator[Any]:
+        raise NotImplementedError
+
+    def _result(self, tally: Tally[Any], path: str | None) -> Result:
+        raise NotImplementedError
+
+    def _drawer(self) -> Callable[[Any], np.ndarray]:
+        """What draws the frames of one video, one after the other, uint8 [H', W', 3]."""
+        raise NotImplementedError
+
+    def _beside(self, result: Result, out: Path) -> dict[str, str]:
+        """Write what stands beside the drawn video; the files by what they are."""
+        raise NotImplementedError
+
+
+def mean_rates(per_frame: dict[str, Tensor]) -> Tensor | None:
+    """Spikes per neuron in each frame, mean over layers and clips ``[T]``; None without spikes."""
+    if not per_frame:
+        return None
+    layers = list(per_frame.values())  # [T, B] each
+    return sum(layers[1:], layers[0]).mean(1) / len(layers)

@@ -1,0 +1,228 @@
+"""What a network says of a video: a body in each frame."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from spikevideoformer.body.bvh import Motion
+from spikevideoformer.body.rotations import axis_angle_from_matrix
+from spikevideoformer.body.skeleton import BodyModel, Skeleton
+from spikevideoformer.body.smpl import SmplBody
+from spikevideoformer.messages import one_line
+from spikevideoformer.tasks.answer import about_run, rate_curve
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class TrackedFrame:
+    """One frame of a video and the body in it.
+
+    Attributes:
+        timestamp_s: when it appears.
+        duration_s: how long it is shown, until the next frame.
+        image: RGB, uint8 [H, W, 3].
+        joints: in metres, camera coordinates (x right, y down, z forward), [J, 3].
+        points: the joints in pixels of the picture (x, y), [J, 2]; NaN for those that are not
+            before the camera.
+        rotations: of each joint against its parent, the first against the camera, [J, 3, 3].
+        translation: as the body model takes it, in metres, [3].
+        shape: proportions, as the body model counts them, [S].
+        firing_rate: spikes per neuron in this frame, mean over all layers of neurons; None for an
+            ordinary network, which has no spikes.
+    """
+
+    timestamp_s: float
+    duration_s: float
+    image: np.ndarray
+    joints: np.ndarray
+    points: np.ndarray
+    rotations: np.ndarray
+    translation: np.ndarray
+    shape: np.ndarray
+    firing_rate: float | None
+
+    def __repr__(self) -> str:
+        H, W, _ = self.image.shape
+        return f"TrackedFrame({self.timestamp_s:.3f} s, [H={H}, W={W}], joints {len(self.joints)})"
+
+
+POSE_NAMES = (
+    "joints",
+    "points",
+    "rotations",
+    "translation",
+    "shape",
+)  # what a frame says of the body
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PosePrediction:
+    """How the body moves in one video.
+
+    Attributes:
+        path: as it was given; None for an array.
+        duration_s: of the video.
+        joint_names: J of them.
+        parents: index of each joint's parent, -1 for the first.
+        timestamps_s: when each of the F frames appears.
+        joints: in metres, camera coordinates (x right, y down, z forward), float32 [F, J, 3].
+        points: the joints in pixels of the picture (x, y), float32 [F, J, 2]; NaN for those that
+            are not before the camera.
+        rotations: of joints against their parents, the first against the camera, float32
+            [F, J, 3, 3].
+        translation: as the body model takes it, in metres, float32 [F, 3].
+        shape: proportions, as the body model counts them, float32 [F, S].
+        focal_px: the focal length that was assumed, in pixels of the picture.
+        firing_rate: spikes per neuron and frame, mean over all layers of neurons and all frames;
+            None for an ordinary network, which has no spikes.
+        firing_rate_per_frame: the same for each frame, or None.
+        engine: what ran the network: exact, int8 or model.
+    """
+
+    path: str | None
+    duration_s: float
+    joint_names: tuple[str, ...] = field(repr=False)
+    parents: tuple[int, ...] = field(repr=False)
+    timestamps_s: tuple[float, ...] = field(repr=False)
+    joints: np.ndarray = field(repr=False)
+    points: np.ndarray = field(repr=False)
+    rotations: np.ndarray = field(repr=False)
+    translation: np.ndarray = field(repr=False)
+    shape: np.ndarray = field(repr=False)
+    focal_px: float
+    firing_rate: float | None
+    firing_rate_per_frame: tuple[float, ...] | None = field(repr=False)
+    engine: str
+
+    def __repr__(self) -> str:
+        about = about_run(self.duration_s, self.firing_rate, self.engine)
+        size = f"{len(self.timestamps_s)} frames of {len(self.joint_names)} joints"
+        return one_line(f"PosePrediction({self.path!r}, {size}, {about})")
+
+    def _repr_html_(self) -> str:
+        from spikevideoformer import notebook
+
+        middle = len(self.timestamps_s) // 2
+        return notebook.card(
+            repr(self),
+            notebook.skeleton(
+                self.joints[middle, :, :2].tolist(),
+                self.parents,
+                caption=f"seen from the camera, at {self.timestamps_s[middle]:.2f} s",
+            ),
+            rate_curve(self.timestamps_s, self.firing_rate_per_frame),
+        )
+
+    @property
+    def frame_rate_hz(self) -> float:
+        """Mean rate of the frames."""
+        first, last = self.timestamps_s[0], self.timestamps_s[-1]
+        if len(self.timestamps_s) == 1:
+            return 1 / self.duration_s
+        return (len(self.timestamps_s) - 1) / (last - first)
+
+    def motion(self, body: BodyModel) -> Motion:
+        """The motion of one body with the mean of the predicted proportions, for a BVH file.
+
+        Its y points up, as in motion capture: a point (x, y, z) of the camera is at (x, -y, -z).
+        Frames follow each other at `frame_rate_hz`.
+
+        Args:
+            body: that of the tracker, a ``Skeleton`` or SMPL.
+
+        Raises:
+            ValueError: another body.
+        """
+        if body.joint_names != self.joint_names:
+            raise ValueError("the body has other joints than the prediction; give tracker.body")
+        shape = torch.from_numpy(self.shape).double().mean(0)
+        if isinstance(body, SmplBody):
+            skeleton = body.skeleton(shape)
+        elif isinstance(body, Skeleton):
+            skeleton = body.scaled(shape.exp())
+        else:
+            raise ValueError(f"got a {type(body).__name__}; give a Skeleton or an SmplBody")
+        upright = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
+        rotations = torch.from_numpy(self.rotations).double()
+        rotations[:, 0] = upright[:, None] * rotations[:, 0]
+        return Motion(
+            skeleton=skeleton.to("cpu"),
+            rotations=rotations,
+            translation=upright * torch.from_numpy(self.joints[:, 0]).double(),
+            frame_rate_hz=self.frame_rate_hz,
+        )
+
+    def lines(self) -> list[str]:
+        """The prediction as a command prints it."""
+        x, y, z = self.joints[:, 0].mean(0).tolist()
+        about = about_run(self.duration_s, self.firing_rate, self.engine)
+        return [
+            one_line(
+                f"{self.path}: {len(self.joint_names)} joints, {self.joint_names[0]} on average at "
+                f"{x:.2f} {y:.2f} {z:.2f} m right of, below and before the camera "
+                f"({len(self.timestamps_s)} frames in {about})"
+            )
+        ]
+
+    def to_dict(self, *, frames: bool = True) -> dict[str, Any]:
+        """Plain values for JSON.
+
+        Their names say their units. For each frame there are ``joints_mm`` [J][3] in camera
+        coordinates, ``points_px`` [J][2] ([null, null] for joints that are not before the camera),
+        ``rotation_vectors_rad`` [J][3] (axis times angle), ``translation_mm`` [3] and ``shape``
+        [S].
+
+        Args:
+            frames: whether to give these.
+        """
+        about = {
+            "path": self.path,
+            "duration_s": self.duration_s,
+            "engine": self.engine,
+            "firing_rate": self.firing_rate,
+            "focal_px": round(self.focal_px, 3),
+            "joint_names": list(self.joint_names),
+            "parents": list(self.parents),
+            "timestamps_s": list(self.timestamps_s),
+        }
+        return about | {key: list(values) for key, values in self._columns() if frames}
+
+    def write_json(self, file: BinaryIO) -> None:
+        """Write `to_dict` as one line of JSON, one frame after the other.
+
+        All frames as Python numbers would take many times the memory of the arrays.
+        """
+        file.write(json.dumps(self.to_dict(frames=False), allow_nan=False)[:-1].encode())
+        for key, values in self._columns():
+            file.write(f', "{key}": ['.encode())
+            for frame, value in enumerate(values):
+                text = json.dumps(value, allow_nan=False)
+                file.write(f"{', ' if frame else ''}{text}".encode())
+            file.write(b"]")
+        file.write(b"}\n")
+
+    def _columns(self) -> Iterator[tuple[str, Iterator[Any]]]:
+        """What JSON has of each frame: a name, and the values frame by frame."""
+        yield "joints_mm", (_rounded(1000.0 * frame, 1) for frame in self.joints)
+        yield "points_px", (_rounded(frame, 2) for frame in self.points)
+        yield "rotation_vectors_rad", (_rounded(_vectors(frame), 5) for frame in self.rotations)
+        yield "translation_mm", (_rounded(1000.0 * frame, 1) for frame in self.translation)
+        yield "shape", (_rounded(frame, 5) for frame in self.shape)
+
+
+def _vectors(rotations: np.ndarray) -> np.ndarray:
+    """Axis times angle, [J, 3]."""
+    return axis_angle_from_matrix(torch.from_numpy(rotations).double()).numpy()
+
+
+def _rounded(values: np.ndarray, digits: int) -> list[Any]:
+    """Plain numbers, None for NaN."""
+    rounded = np.round(values.astype(np.float64), digits) + 0.0  # no -0.0
+    plain = rounded.astype(object)
+    plain[np.isnan(rounded)] = None
+    return plain.tolist()
