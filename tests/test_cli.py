@@ -22,7 +22,10 @@ import pytest
 import torch
 
 from spikevideoformer import cli
-from spikevideoformer.cli import VERBS, annotated_names, main
+from spikevideoformer.cli import VERBS, main
+from spikevideoformer.cli.parser import parsers
+from spikevideoformer.inference.base import annotated_names
+from spikevideoformer.inference.counted_clips import network_input
 from spikevideoformer.video import frames
 from spikevideoformer.video.frames import check_decodes, write_video
 from spikevideoformer.video.sources import open_source
@@ -688,7 +691,6 @@ def test_demo_of_pose_goes_the_whole_way(
 
 
 def test_no_video_is_written_onto_an_input_even_for_a_while(tmp_path: Path) -> None:
-    from spikevideoformer.cli import annotated_names
 
     left_over = str(tmp_path / "a.svf.part.mp4")  # of a run that was interrupted
     targets = annotated_names([str(tmp_path / "a.mp4"), left_over], tmp_path)
@@ -1064,8 +1066,8 @@ def test_examples_name_existing_options() -> None:
     for name, verb in VERBS.items():
         words = shlex.split(verb.example)
         assert words[:2] == ["svf", name]
-        _, parsers = cli._parsers(words[1:])
-        _, unknown = parsers[name].parse_known_args(words[2:])
+        _, verb_parsers = parsers(words[1:])
+        _, unknown = verb_parsers[name].parse_known_args(words[2:])
         assert unknown == []
 
 
@@ -1223,7 +1225,7 @@ def test_energy_of_pose_counts_events_between_all_pictures(changed: int, frame: 
         end_s=0.5,
         real_frames=5,
     )
-    video = cli._energy_input(clip, PoseSpec(frames=2, size=16, frame_rate_hz=5.0, input="events"))
+    video = network_input(clip, PoseSpec(frames=2, size=16, frame_rate_hz=5.0, input="events"))
     assert [float(events.sum()) > 0 for events in video] == [frame == 0, frame == 1]
 
 

@@ -21,6 +21,7 @@ from torch.distributed.run import get_args_parser
 import spikevideoformer
 from spikevideoformer import cli
 from spikevideoformer.bench.rows import ROWS
+from spikevideoformer.cli.parser import parsers, with_dashes
 from spikevideoformer.settings import merged, read_yaml
 from spikevideoformer.training.config import TrainConfig
 
@@ -216,18 +217,18 @@ def check_svf(arguments: list[str], world: Path, *, whole: bool) -> None:
     if "--help" in arguments or not arguments:
         assert cli.main(arguments or ["--help"]) == 0
         return
-    parser, verbs = cli._parsers(arguments)
+    parser, verbs = parsers(arguments)
     if not whole:
         for action in verbs[arguments[0]]._actions:
             action.required = False
             action.nargs = "*" if action.nargs == "+" else action.nargs or "?"
-    known, unknown = parser.parse_known_args([cli._with_dashes(word) for word in arguments])
+    known, unknown = parser.parse_known_args([with_dashes(word) for word in arguments])
     assert unknown == []
     if known.verb == "demo" and whole:
         assert known.out is None or known.out.name == DEMOS[known.task]
     elif known.verb == "bench" and known.rows:
         assert set(known.rows.split(",")) <= set(ROWS)
-    elif known.verb == "train" and (settings := cli._settings(known)):
+    elif known.verb == "train" and (settings := known.settings):
         written = known.config is not None and (world / known.config).is_file()
         below = read_yaml(world / known.config) if written else {"out": "run"}
         TrainConfig.from_dict(merged(below, settings))

@@ -220,15 +220,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """What the docstring of a dataclass says of each field."""
+    """What the docstrings of a dataclass and of its bases say of each field."""
     docs: dict[str, str] = {}
-    name = ""
-    for line in (inspect.getdoc(cls) or "").partition("Args:")[2].splitlines():
-        if found := re.match(r"    (\w+): (.*)", line):
-            name = found[1]
-            docs[name] = found[2]
-        elif name and line.startswith(8 * " "):
-            docs[name] += f" {line.strip()}"
-        elif line.strip():
-            break
+    for base in reversed(cls.__mro__):
+        name = ""
+        for line in (inspect.getdoc(base) or "").partition("Args:")[2].splitlines():
+            if found := re.match(r"    (\w+): (.*)", line):
+                name = found[1]
+                docs[name] = found[2]
+            elif name and line.startswith(8 * " "):
+                docs[name] += f" {line.strip()}"
+            elif line.strip():
+                break
     return docs

@@ -13,6 +13,7 @@ from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import SpikeAttention
 from spikevideoformer.nn.neuron import record_firing_rates
 from spikevideoformer.nn.statistics import measure_statistics
+from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 from spikevideoformer.video.clip import Clip
 from spikevideoformer.video.spec import ClipSpec
@@ -28,17 +29,19 @@ def random_video(*shape: int, seed: int = 0) -> Tensor:
     return moving + 0.3 * torch.randn(shape, generator=generator)
 
 
-def made_clip(spec: ClipSpec | SegmentationSpec, seed: int = 0) -> Clip:
+def made_clip(spec: ClipSpec | SegmentationSpec | PoseSpec, seed: int = 0) -> Clip:
     """The same as pictures, at 25 frames a second."""
-    size = (spec.size, spec.size) if isinstance(spec, ClipSpec) else spec.crop
-    video = random_video(1, spec.frames, 3, *size, seed=seed)[0]
+    size = spec.crop if isinstance(spec, SegmentationSpec) else (spec.size, spec.size)
+    # events follow the picture at which the first of them begins
+    frames = spec.frames + (isinstance(spec, PoseSpec) and spec.input == "events")
+    video = random_video(1, frames, 3, *size, seed=seed)[0]
     return Clip(
         frames=to_pictures(video, spec),
-        timestamps_s=torch.arange(spec.frames, dtype=torch.float64) / 25,
+        timestamps_s=torch.arange(frames, dtype=torch.float64) / 25,
         path=Path("made clip"),
         start_s=0.0,
-        end_s=spec.frames / 25,
-        real_frames=spec.frames,
+        end_s=frames / 25,
+        real_frames=frames,
     )
 
 

@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from spikevideoformer.deploy.engine import InferenceEngine, cannot_run
+from spikevideoformer.files import part_of
 from spikevideoformer.messages import one_line
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
@@ -175,6 +177,29 @@ class Predictor(Generic[Result]):
         autocast = nullcontext() if low is None else torch.autocast(self.device.type, low)
         with torch.inference_mode(), autocast, record_firing_rates(self.model) as rates:
             return self.model(video), rates
+
+
+def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:
+    """Where the annotated form of each video goes: no two to one file, none onto an input.
+
+    Nor does the file go onto an input that holds a video until it is complete.
+    """
+    taken = {os.path.realpath(video).casefold() for video in videos}
+    targets = {}
+    for video in videos:
+        stem = Path(os.path.abspath(video)).stem
+        number = 1
+        while True:
+            target = out / (f"{stem}.svf.mp4" if number == 1 else f"{stem}-{number}.svf.mp4")
+            whole = (target, target.with_suffix(".side.mp4"))
+            # Some file systems take names that differ in case only for the same.
+            keys = {os.path.realpath(p).casefold() for p in (*whole, *map(part_of, whole))}
+            if not keys & taken:
+                break
+            number += 1
+        taken |= keys
+        targets[video] = target
+    return targets
 
 
 def expanded(

@@ -76,6 +76,10 @@ class PoseEvaluation:
     def _repr_html_(self) -> str:
         return self.result._repr_html_()
 
+    def lines(self) -> list[str]:
+        """The metrics as a command prints them."""
+        return self.result.lines()
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts and numbers, ready for JSON."""
         return {"loss": self.loss, "variation": self.variation, **asdict(self.result)}

@@ -72,6 +72,20 @@ def expand_inputs(
                 yield video
 
 
+def videos_among(inputs: Iterable[VideoPath]) -> tuple[list[str], list[VideoError]]:
+    """The videos that are meant, and the errors of inputs that stand for nothing.
+
+    Raises:
+        VideoError: no input stands for a video.
+    """
+    found = list(expand_inputs(inputs))
+    videos = [video for video in found if isinstance(video, str)]
+    errors = [error for error in found if isinstance(error, VideoError)]
+    if errors and not videos:
+        raise errors[0]
+    return videos, errors
+
+
 def _videos_at(path: str) -> list[str]:
     if not os.path.isdir(path):
         return [path]

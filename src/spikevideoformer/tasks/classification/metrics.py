@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spikevideoformer.messages import one_line
 from spikevideoformer.tasks.outputs import require_finite
 
 
@@ -92,6 +93,20 @@ class ClassificationResult:
             rows, show="{:.1%}".format, largest=1.0, caption="top-1 within each class"
         )
         return notebook.card(repr(self), drawing)
+
+    def lines(self) -> list[str]:
+        """The metrics as a command prints them."""
+        width = max(map(len, self.classes))
+        rows = zip(self.classes, self.class_accuracy, self.confusion, strict=True)
+        return [
+            f"top-1 {self.top1:.1%}, top-5 {self.top5:.1%} of {self.clips} videos",
+            f"mean over classes {self.mean_class_accuracy:.1%}, loss {self.loss:.3f} nats",
+            *(
+                one_line(f"  {name:<{width}}  {share:6.1%} of {sum(row)}")
+                for name, share, row in rows
+                if share is not None
+            ),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain lists, dicts and numbers, ready for JSON."""

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from spikevideoformer.body.rotations import geodesic_distance
+from spikevideoformer.messages import one_line
 from spikevideoformer.tasks.outputs import require_finite
 from spikevideoformer.tasks.weights import PoseLossWeights as PoseLossWeights
 
@@ -323,6 +324,32 @@ class PoseResult:
         rows = [(name, error) for name, error in errors if error is not None]
         drawing = notebook.bars(rows, show="{:.1f} mm".format, caption="MPJPE of each joint")
         return notebook.card(repr(self), drawing)
+
+    def lines(self) -> list[str]:
+        """The metrics as a command prints them."""
+
+        def text(value: float | None, form: str = ".1f", unit: str = " mm") -> str:
+            return "unknown" if value is None else f"{value:{form}}{unit}"
+
+        all_ = self.overall
+        pck_3d, pck_2d, pckh = (text(v, ".1%", "") for v in (all_.pck_3d, all_.pck_2d, all_.pckh))
+        acceleration = text(all_.acceleration_error_mm_per_s2, unit=" mm/s^2")
+        lines = [
+            f"MPJPE {text(all_.mpjpe_mm)}, PA-MPJPE {text(all_.pa_mpjpe_mm)}, "
+            f"PEL-MPJPE {text(all_.pel_mpjpe_mm)} of {self.frames} frames",
+            f"acceleration error {acceleration}, joints found: in space {pck_3d}, in the picture "
+            f"{pck_2d}, PCKh {pckh}",
+        ]
+        for table in (self.joints, self.actions):
+            width = max(map(len, table))
+            lines += [
+                one_line(
+                    f"  {name:<{width}}  MPJPE {text(scores.mpjpe_mm):>9}  "
+                    f"PA-MPJPE {text(scores.pa_mpjpe_mm):>9}"
+                )
+                for name, scores in table.items()
+            ]
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain dicts and numbers, ready for JSON."""

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spikevideoformer.messages import one_line
 from spikevideoformer.tasks.outputs import require_finite
 from spikevideoformer.tasks.weights import Weighting as Weighting
 
@@ -286,6 +287,28 @@ class SegmentationResult:
             rows, show="{:.1%}".format, largest=1.0, caption="IoU of each class"
         )
         return notebook.card(repr(self), drawing)
+
+    def lines(self) -> list[str]:
+        """The metrics as a command prints them."""
+        means = [f"mean over classes {self.mean_class_accuracy:.1%}"]
+        if self.loss is not None:
+            means.append(f"loss {self.loss:.3f} nats")
+        held = (("mVC8", self.mvc8), ("mVC16", self.mvc16))
+        means += [f"{name} {share:.1%}" for name, share in held if share is not None]
+        width = max(map(len, self.classes))
+        rows = zip(self.classes, self.class_iou, self.class_pixels, strict=True)
+        return [
+            f"mIoU {self.miou:.1%}, pixel accuracy {self.pixel_accuracy:.1%} of "
+            f"{self.frames} frames",
+            ", ".join(means),
+            *(
+                one_line(
+                    f"  {name:<{width}}  IoU {iou:6.1%}  ({pixels / self.pixels:.1%} of pixels)"
+                )
+                for name, iou, pixels in rows
+                if iou is not None
+            ),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain lists, dicts and numbers, ready for JSON."""

@@ -1,0 +1,100 @@
+"""The ``svf`` command: arguments in, an exit status out.
+
+Results go to stdout, progress and logs to stderr. Exit status: 0 done; 1 some inputs failed, each
+named in one line; 2 wrong usage or unusable input, in one line; 130 interrupted. What a verb needs
+is imported when it runs, so that ``svf --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from spikevideoformer.cli.options import read_options
+from spikevideoformer.cli.parser import parsed, with_dashes
+from spikevideoformer.cli.verbs import VERBS
+from spikevideoformer.messages import one_line
+
+DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments after ``svf``; None for those of the process.
+
+    Returns:
+        The exit status.
+    """
+    options, inputs = _before_and_after_dashes(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in options
+    arguments = [*map(with_dashes, (o for o in options if o != "--debug")), *inputs]
+    if argv is None:  # a process of its own, not a call in a program
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # class names on any terminal
+    with warnings.catch_warnings(), _logging_to_stderr():
+        if argv is None and not debug and not sys.warnoptions:
+            warnings.simplefilter("ignore")  # those of libraries, for developers and not for users
+        try:
+            known = parsed(arguments)
+            verb = VERBS[known.verb]
+            failures = verb.run(read_options(verb.options, known))
+            sys.stdout.flush()
+            return SOME_FAILED if failures else DONE
+        except SystemExit as leaving:  # --help and --version
+            return int(leaving.code or DONE)
+        except KeyboardInterrupt:
+            print("svf: interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except BrokenPipeError:
+            # The reader (head, less) has seen enough. Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+        except Exception as error:  # noqa: BLE001 - the outermost place, where each becomes a line
+            if debug:
+                traceback.print_exc()
+            print(f"svf: {explain(error)}", file=sys.stderr)
+            return UNUSABLE
+
+
+def explain(error: Exception) -> str:
+    """One line for a user: what is wrong and what to do."""
+    text = one_line(" ".join(str(error).split()))
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return one_line(f"{where}{error.strerror}; check the path, permissions and free space")
+    full = "can't allocate memory" in text  # torch's own on a CPU is a RuntimeError
+    if full or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory; lower --batch-size, --frames or --size, or choose a smaller model"
+    if isinstance(error, ValueError):
+        return text
+    return f"unexpected {type(error).__name__}: {text}; --debug shows where, please report it"
+
+
+def _before_and_after_dashes(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What may be options, and from -- on names that stay as they are."""
+    place = arguments.index("--") if "--" in arguments else len(arguments)
+    return list(arguments[:place]), list(arguments[place:])
+
+
+@contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """Messages of this package as plain lines on stderr."""
+    logger = logging.getLogger("spikevideoformer")
+    handler = logging.StreamHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,0 +1,53 @@
+"""Results on stdout, notes on stderr, and folders to write into."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from spikevideoformer.messages import one_line
+
+if TYPE_CHECKING:
+    from spikevideoformer.tasks.answer import FailedPrediction
+    from spikevideoformer.video.sources import VideoError
+
+_P = TypeVar("_P", bound=Path | None)
+
+
+def show(as_json: bool, values: Mapping[str, Any], text: str) -> None:
+    """Print a result: one object on one line, in which NaN is an error, or the text."""
+    print(json.dumps(values, allow_nan=False) if as_json else text, flush=True)
+
+
+def note(text: str) -> None:
+    """Print a line that is no result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def note_failure(failure: FailedPrediction | VideoError) -> None:
+    """Name a video that could not be used."""
+    note(one_line(f"svf: {failure.path}: {failure.reason}"))
+
+
+def folder_to_write(path: _P) -> _P:
+    """Make the folder that is given, if one is."""
+    refuse_file(path)
+    if path is not None:
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def refuse_file(out: Path | None) -> None:
+    """What --out names is a folder, or is still to be made."""
+    if out is not None and out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; give --out a folder")
+
+
+def require_file(path: Path | None, what: str) -> None:
+    """What is given is a file; `what` says what to give instead."""
+    if path is not None and not path.is_file():
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"{path} {state}; give {what}")
