@@ -25,7 +25,6 @@ from spikevideoformer import cli
 from spikevideoformer.cli import VERBS, main
 from spikevideoformer.cli.parser import parsers
 from spikevideoformer.inference.base import annotated_names
-from spikevideoformer.inference.counted_clips import network_input
 from spikevideoformer.video import frames
 from spikevideoformer.video.frames import check_decodes, write_video
 from spikevideoformer.video.sources import open_source
@@ -1208,25 +1207,6 @@ def test_energy_of_pose(
     assert "here it sees whole pictures" in err
     energy = {t["convention"]: t["energy_mj"] for t in about["totals"]}
     assert 0 < energy["paper"] < energy["executed"] < energy["ANN"] < energy["twin"]
-
-
-@pytest.mark.parametrize(("changed", "frame"), [(1, 0), (2, 0), (3, 1), (4, 1)])
-def test_energy_of_pose_counts_events_between_all_pictures(changed: int, frame: int) -> None:
-    from spikevideoformer.tasks.pose.spec import PoseSpec
-    from spikevideoformer.video.clip import Clip
-
-    pictures = torch.full((5, 16, 16, 3), 50, dtype=torch.uint8)
-    pictures[changed:] = 200  # two frames of two pictures each follow the first picture
-    clip = Clip(
-        frames=pictures,
-        timestamps_s=torch.arange(5, dtype=torch.float64) / 10,
-        path=Path("made"),
-        start_s=0.0,
-        end_s=0.5,
-        real_frames=5,
-    )
-    video = network_input(clip, PoseSpec(frames=2, size=16, frame_rate_hz=5.0, input="events"))
-    assert [float(events.sum()) > 0 for events in video] == [frame == 0, frame == 1]
 
 
 def test_growth_and_page_of_pose(svf, pose_folders: dict[str, Path], tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spikevideoformer.video.frames import VideoError
-from spikevideoformer.video.inputs import expand_inputs
+from spikevideoformer.video.inputs import expand_inputs, videos_among
 
 
 @pytest.fixture
@@ -93,3 +93,12 @@ def test_the_home_folder_in_a_glob(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert list(expand_inputs(["~/sub/*.avi"])) == [str(tmp_path / "sub" / "z.avi")]
+
+
+def test_videos_and_errors_apart(tmp_path: Path, videos: list[Path]) -> None:
+    found, errors = videos_among([str(videos[0]), str(tmp_path / "no.mp4")])
+    assert found == [str(videos[0])]
+    assert [str(error.path) for error in errors] == [str(tmp_path / "no.mp4")]
+    assert videos_among([]) == ([], [])
+    with pytest.raises(VideoError, match="no such file"):
+        videos_among([str(tmp_path / "no.mp4")])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from spikevideoformer.cli.options import DIR, Json, flag
 from spikevideoformer.cli.output import folder_to_write, require_file, show
+from spikevideoformer.synth.spec import RenderSpec
 
 if TYPE_CHECKING:
     from spikevideoformer.synth.motions import LabelledMotion
@@ -38,7 +39,7 @@ class Options(Json):
 
     out: Path = field(metadata=DIR)
     mocap: Path | None = field(default=None, metadata=DIR)
-    puppets: int | None = None
+    puppets: int | None = field(default=None, metadata={"at_least": 6})  # one of each action
     motions: int = 20
     clips_per_motion: int | None = field(default=None, metadata={"at_least": 1})
     size: int = 64
@@ -50,19 +51,13 @@ class Options(Json):
 
 def run(options: Options) -> None:
     """Write clips of motions."""
-    from spikevideoformer.synth.spec import RenderSpec
-
     if options.puppets is not None:
         _render_puppets(options, options.puppets)
         return
     if options.motions < 5:
         raise ValueError(f"--motions is {options.motions}; give at least 5, one for validation")
-    spec = RenderSpec(
-        size=options.size,
-        frames=options.frames,
-        frame_rate_hz=options.frame_rate_hz,
-        view_deg=options.view_deg,
-    )
+    settings = ("size", "frames", "frame_rate_hz", "view_deg")
+    spec = RenderSpec(**{name: getattr(options, name) for name in settings})
     if options.mocap is not None:
         table = options.mocap / "splits.csv"
         require_file(table, "--mocap a folder of motion capture with a table")
@@ -96,8 +91,6 @@ def _render_puppets(options: Options, train: int) -> None:
         fits = f.name in ("out", "puppets", "seed", "json")
         if not fits and getattr(options, f.name) != f.default:
             raise ValueError(f"--puppets act by themselves, as they are; leave out {flag(f.name)}")
-    if train < 6:  # of each action at least one
-        raise ValueError(f"--puppets is {train}; give at least 6")
     val, out = max(6, train // 10), folder_to_write(options.out)
     write_interaction_clips(out, train=train, val=val, seed=options.seed)
     values = {"out": str(out), "clips": train + val}
