@@ -45,13 +45,13 @@ def test_clips_are_taken_evenly_and_bad_videos_named(video_folder: Path, tmp_pat
     bad.write_bytes(b"no video")
     spec, limits, told = ClipSpec(frames=2, size=16), DecodeLimits(), list[str]()
     names = sorted(map(str, video_folder.iterdir()))
-    clips, failed = clips_of([*names[:1], str(bad)], spec, most=4, limits=limits, tell=told.append)
+    clips, failed = clips_of([*names[:1], str(bad)], spec, 4, limits=limits, tell=told.append)
     assert (len(clips), [str(error.path) for error in failed], told) == (1, [str(bad)], [])
-    clips, failed = clips_of(names, spec, most=2, limits=limits, tell=told.append)
+    clips, failed = clips_of(names, spec, 2, limits=limits, tell=told.append)
     assert (len(clips), failed) == (2, [])
     assert told == [f"counting 2 of {len(names)} videos; --clips {len(names)} for all"]
     with pytest.raises(VideoError):
-        clips_of([str(bad)], spec, most=2, limits=limits, tell=told.append)
+        clips_of([str(bad)], spec, 2, limits=limits, tell=told.append)
 
 
 @pytest.mark.parametrize(("changed", "frame"), [(1, 0), (2, 0), (3, 1), (4, 1)])

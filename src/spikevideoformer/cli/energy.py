@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spikevideoformer.cli.options import DIR, Json, Limits, flag
 from spikevideoformer.cli.output import folder_to_write, note, note_failure, require_file, show
@@ -118,10 +118,8 @@ def _count(options: Options, model: SpikeVideoFormer | None, spec: Spec, out: Pa
     spiking = model.config.neuron.spiking
     if not spiking:
         rates_from = "none, an ordinary network"
-    if options.inputs:
-        clips, failed = clips_of(
-            options.inputs, spec, most=options.clips, limits=options.limits, tell=note
-        )
+    if inputs := options.inputs:
+        clips, failed = clips_of(inputs, spec, options.clips, limits=options.limits, tell=note)
         for failure in failed:
             note_failure(failure)
         rates_from += f", on {len(clips)} clips of the videos given"
@@ -131,18 +129,15 @@ def _count(options: Options, model: SpikeVideoFormer | None, spec: Spec, out: Pa
     compare = spiking and not options.no_merge
     twin = None
     if compare:  # what it would do does not depend on its weights
-        config = model.config.ann_twin()
-        twin = SpikeVideoFormer(
-            config, task=model.task, num_classes=model.num_classes, body=model.body
-        ).eval()
+        same: dict[str, Any] = {
+            "task": model.task,
+            "num_classes": model.num_classes,
+            "body": model.body,
+        }
+        twin = SpikeVideoFormer(model.config.ann_twin(), **same).eval()
+    video = torch.stack([network_input(clip, spec) for clip in clips])  # [B, T, C, H, W]
     report = energy_report(
-        model,
-        torch.stack([network_input(clip, spec) for clip in clips]),
-        cost=cost,
-        merge=compare,
-        twin=twin,
-        rates_from=rates_from,
-        tell=note,
+        model, video, cost=cost, merge=compare, twin=twin, rates_from=rates_from, tell=note
     )
     values, text = report.to_dict(), str(report)
     if options.csv is not None:
@@ -155,14 +150,10 @@ def _count(options: Options, model: SpikeVideoFormer | None, spec: Spec, out: Pa
             from spikevideoformer.inference.page import clip_page
 
             assert isinstance(spec, ClipSpec)  # for classification
+            title, about = f"{options.model}: {clips[0].path.name}", [("firing rates", rates_from)]
+            names = model.classes or tuple(map(str, range(model.num_classes)))
             page = clip_page(
-                model,
-                clips[0],
-                spec,
-                title=f"{options.model}: {clips[0].path.name}",
-                about=[("firing rates", rates_from)],
-                classes=model.classes or tuple(map(str, range(model.num_classes))),
-                energy=report,
+                model, clips[0], spec, title=title, about=about, classes=names, energy=report
             )
             write_text(out / "energy.html", page)
     show(options.json, values, text)

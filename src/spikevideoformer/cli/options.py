@@ -20,16 +20,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Literal,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from spikevideoformer.cli.output import refuse_file
 from spikevideoformer.settings import field_docs, merged

@@ -73,13 +73,8 @@ def run(options: Options) -> None:
         rows = read_mocap_table(options.mocap)
         motions, total = (row.load() for row in rows), len(rows)
     with progress_on_stderr("motion") as tell:
-        clips = write_motion_clips(
-            _told(motions, total, tell),
-            out,
-            spec=spec,
-            seed=options.seed,
-            clips_per_motion=options.clips_per_motion,
-        )
+        told, each = _told(motions, total, tell), options.clips_per_motion
+        clips = write_motion_clips(told, out, spec=spec, seed=options.seed, clips_per_motion=each)
     values = {"out": str(out), "motions": total, "clips": clips}
     show(options.json, values, f"{clips} clips of {total} motions, with exact joints: {out}")
 

@@ -25,13 +25,7 @@ Spec: TypeAlias = ClipSpec | SegmentationSpec | PoseSpec
 
 
 def clip_spec(model: SpikeVideoFormer | None, *, frames: int | None, size: int | None) -> Spec:
-    """How clips are made: as the model says, but for what is given.
-
-    Args:
-        model: of any task; None: a preset that classifies.
-        frames: T; None: as the model says, or 8.
-        size: height and width in pixels; None: as the model says, or 224.
-    """
+    """How clips are made: as the model says (None: as a preset would), but for what is given."""
     clip: dict[str, Any] = {"frames": 8, "size": 224}
     given: dict[str, Any] = {"frames": frames, "size": size}
     task = "classification" if model is None else model.task
@@ -54,22 +48,19 @@ def height_and_width(spec: Spec) -> tuple[int, int]:
 def clips_of(
     inputs: Sequence[str],
     spec: Spec,
-    *,
     most: int,
+    *,
     limits: DecodeLimits,
     tell: Callable[[str], None],
 ) -> tuple[list[Clip], list[VideoError]]:
-    """Clips of the videos, evenly taken where there are too many.
+    """Clips of the videos, evenly taken where there are too many, and what could not be read.
 
     Args:
-        inputs: at least one, as `expand_inputs` takes them.
-        spec: how they are made.
+        inputs: as `expand_inputs` takes them, at least one.
+        spec: how clips are made.
         most: clips at most.
         limits: against files that unpack to far more than they seem.
         tell: takes a line where videos are left out.
-
-    Returns:
-        At least one clip, and the videos that could not be read.
 
     Raises:
         VideoError: there is no clip.
