@@ -653,7 +653,6 @@ def _evaluated(arguments: Namespace, out: Path | None) -> ClassificationResult:
         arguments.data, split=arguments.split, layout=arguments.layout, fold=arguments.fold or 1
     )
     from spikevideoformer.training import evaluate_folder
-    from spikevideoformer.training.plots import plot_confusion
 
     try:
         result = evaluate_folder(
@@ -671,8 +670,6 @@ def _evaluated(arguments: Namespace, out: Path | None) -> ClassificationResult:
         )
     except VideoError as error:
         raise ValueError(f"{error}; leave such files out with --skip-bad") from error
-    if out is not None:
-        plot_confusion(result, out / "confusion.png")
     return result
 
 
@@ -680,9 +677,9 @@ def _evaluated_masks(arguments: Namespace, out: Path | None) -> SegmentationResu
     from spikevideoformer.tasks.segmentation.index import read_sequences
 
     index = read_sequences(arguments.data, split=arguments.split, layout=arguments.layout)
-    from spikevideoformer.training import evaluate_segmentation_folder
+    from spikevideoformer.training import evaluate_folder
 
-    return evaluate_segmentation_folder(
+    return evaluate_folder(
         Path(arguments.model),
         index,
         workers=arguments.workers,
@@ -699,9 +696,9 @@ def _evaluated_masks(arguments: Namespace, out: Path | None) -> SegmentationResu
 
 def _evaluated_poses(arguments: Namespace, out: Path | None) -> PoseEvaluation:
     from spikevideoformer.tasks.pose.index import read_poses
-    from spikevideoformer.training import evaluate_pose_folder
+    from spikevideoformer.training import evaluate_folder
 
-    return evaluate_pose_folder(
+    return evaluate_folder(
         Path(arguments.model),
         read_poses(arguments.data, split=arguments.split, layout=arguments.layout),
         body=arguments.body,

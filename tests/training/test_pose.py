@@ -29,8 +29,8 @@ from spikevideoformer.training import (
     PoseOptions,
     TrainConfig,
     TrainResult,
+    evaluate_folder,
     evaluate_pose,
-    evaluate_pose_folder,
     start_from,
     train,
 )
@@ -169,8 +169,8 @@ class TestTraining:
         assert PoseSpec.from_dict(model.clip) == PoseSpec(frames=3, size=32)
 
         # The evaluation of a folder is that of the run, and its row.
-        folder = evaluate_pose_folder(run.model, validation, device="cpu")
-        approximately = evaluate_pose_folder(run.model, validation, device="cpu", batch_size=8)
+        folder = evaluate_folder(run.model, validation, device="cpu")
+        approximately = evaluate_folder(run.model, validation, device="cpu", batch_size=8)
         assert approximately == run.evaluation
         assert json.loads((run.out / "evaluation.json").read_text()) == run.evaluation.to_dict()
         best = run.history[run.best_epoch - 1]
@@ -271,10 +271,10 @@ class TestTraining:
         options = PoseOptions(body=body, input="events", event_mode="binary")
         result = train(tiny_config(data, tmp_path / "run", batch_size=1, pose=options))
         index = read_poses(data, split="val")
-        found = evaluate_pose_folder(result.model, index, body=body, batch_size=1, device="cpu")
+        found = evaluate_folder(result.model, index, body=body, batch_size=1, device="cpu")
         assert found == result.evaluation
         with pytest.raises(ValueError, match=r"no SMPL file given\. SMPL is licensed"):
-            evaluate_pose_folder(result.model, index, device="cpu")
+            evaluate_folder(result.model, index, device="cpu")
         absent = replace(options, body=tmp_path / "absent.safetensors")
         with pytest.raises(ValueError, match=r"no file .*absent\.safetensors\. SMPL is licensed"):
             train(tiny_config(data, tmp_path / "other", pose=absent))
@@ -524,18 +524,18 @@ class TestEvaluation:
         first, second = validation.sequences
         index = replace(validation, sequences=(first, replace(second, frame_rate_hz=20.0)))
         with pytest.raises(ValueError, match="has sequences of 10 to 20 frames per second"):
-            evaluate_pose_folder(run.model, index, device="cpu")
+            evaluate_folder(run.model, index, device="cpu")
 
     def test_a_classification_model(self, validation, tmp_path):
         create_model("svf_nano", num_classes=3).save_pretrained(tmp_path / "model")
-        with pytest.raises(ValueError, match="is no pose model that knows its clips"):
-            evaluate_pose_folder(tmp_path / "model", validation)
+        with pytest.raises(ValueError, match="is made for classification"):
+            evaluate_folder(tmp_path / "model", validation)
 
     def test_smpl_for_a_model_with_a_skeleton_of_its_own(self, run, validation, tmp_path):
         with pytest.raises(ValueError, match=r"has a skeleton of its own.*leave body out"):
-            evaluate_pose_folder(run.model, validation, body=tmp_path / "smpl.safetensors")
+            evaluate_folder(run.model, validation, body=tmp_path / "smpl.safetensors")
 
     def test_other_joints(self, run, validation):
         names = ("Hip", *JOINTS[1:])
         with pytest.raises(ValueError, match=r"joints of .* are Hip, .*those of .* Hips, .*same"):
-            evaluate_pose_folder(run.model, replace(validation, joint_names=names))
+            evaluate_folder(run.model, replace(validation, joint_names=names))
