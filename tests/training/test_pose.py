@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.body.smpl import NUM_BETAS
+from spikevideoformer.inference.pose_tracker import PoseTracker
 from spikevideoformer.models.pose import mean_rotations, pose_from_output
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.synth.motions import procedural_motions, standing_skeleton
@@ -125,6 +126,18 @@ def every_other_frame_unlabelled(index: PoseIndex) -> PoseIndex:
         points=lambda s: without(s.truth.points, s.name == first),
         rotations=lambda s: without(s.truth.rotations, s.name == first),
     )
+
+
+def test_a_model_knows_its_clips_from_others(run: TrainResult, validation: PoseIndex) -> None:
+    tracker = PoseTracker.from_pretrained(run.model, device="cpu")
+    own = tracker.predict(validation.sequences[0].pictures)
+    assert own.distance is not None and own.unlike_training is False
+    noise = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3), np.uint8)
+    other = tracker.predict(noise, frame_rate_hz=10.0)
+    assert other.distance > tracker.limit > own.distance
+    assert other.unlike_training
+    assert "UNLIKE THE TRAINING CLIPS" in other.lines()[0]
+    assert "UNLIKE" not in own.lines()[0]
 
 
 class TestTraining:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from spikevideoformer.inference.segmenter import VideoSegmenter
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.synth.moving_shapes import CLASSES, PALETTE, write_scenes
 from spikevideoformer.tasks.segmentation.dataset import SegmentationDataset
@@ -107,6 +108,10 @@ class TestTraining:
         model = SpikeVideoFormer.from_pretrained(result.model)
         assert (model.task, model.classes, model.palette) == ("segmentation", CLASSES, PALETTE)
         assert SegmentationSpec.from_dict(model.clip or {}).short_side == 32
+        assert model.familiarity is not None
+        segmenter = VideoSegmenter(model, device="cpu")
+        noise = np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3), np.uint8)
+        assert segmenter.predict(noise, frame_rate_hz=10.0).unlike_training
         with Image.open(result.out / "contact_sheet.png") as picture:
             picture.verify()
 

@@ -19,7 +19,7 @@ from spikevideoformer.tasks.classification.metrics import (
     count_correct,
 )
 from spikevideoformer.tasks.classification.sample import ClipIndex
-from spikevideoformer.training.calibrate import calibrate, look_at
+from spikevideoformer.training.calibrate import calibrate
 from spikevideoformer.training.config import TrainConfig
 from spikevideoformer.training.evaluate import Judging, evaluate
 from spikevideoformer.training.plots import plot_confusion
@@ -33,7 +33,7 @@ class ClassificationTask(Task[ClipIndex]):
     """Clips with one label each; arguments and errors as of `Task`."""
 
     index_type = ClipIndex
-    collate = collate_clips
+    collate = seen_as = collate_clips
     measure = "top1"
     watched = ("top1", "top5")
 
@@ -113,10 +113,7 @@ class ClassificationTask(Task[ClipIndex]):
         return {"val_loss": result.loss, "val_top1": result.top1, "val_top5": result.top5}
 
     def calibrate(self, model: SpikeVideoFormer) -> str:
-        sets = (self.dataset(self.train_set.index), self.val_set)[: 1 + self.config.validates]
-        size, workers = self.config.batch_size, self.config.workers
-        seen = [look_at(model.eval(), s, batch_size=size, workers=workers) for s in sets]
-        return calibrate(model, seen[0], seen[1] if self.config.validates else None)
+        return calibrate(model, *self.seen(model, batch_size=self.config.batch_size))
 
     def report(self, result: ClassificationResult, history: Sequence[Row], out: Path) -> None:
         plot_confusion(result, out / "confusion.png")

@@ -18,6 +18,7 @@ from spikevideoformer.data.index import DatasetIndex
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.training.batches import clip_loader
+from spikevideoformer.training.calibrate import Seen, familiarise, look_at, only_videos
 from spikevideoformer.training.config import TrainConfig
 from spikevideoformer.training.devices import from_first_process
 from spikevideoformer.training.plots import SPOKEN
@@ -69,6 +70,7 @@ class Task(ABC, Generic[Index]):
     index_type: ClassVar[type[DatasetIndex[Any]]]
     checked: ClassVar[str] = "checked file"
     collate: ClassVar[Callable[[Sequence[Any]], Any]]
+    seen_as: ClassVar[Callable[[Sequence[Any]], Any]] = only_videos
     measure: str
     watched: tuple[str, str]
     loss_unit: str = "nats"
@@ -210,7 +212,25 @@ class Task(ABC, Generic[Index]):
 
     def calibrate(self, model: SpikeVideoFormer) -> str | None:
         """Measure on the best weights what they know of their doubt; a line about it, if any."""
-        return None
+        seen = self.seen(model, batch_size=1)  # pictures may differ in size
+        return familiarise(model, *seen) or None
+
+    def seen(self, model: SpikeVideoFormer, *, batch_size: int) -> tuple[Seen, Seen | None]:
+        """What the network makes of the clips that it was trained on, and of others."""
+        sets = [self.dataset(self.train_set.index)]
+        if self.config.validates:
+            sets.append(self.val_set)
+        found = [
+            look_at(
+                model.eval(),
+                dataset,
+                batch_size=batch_size,
+                workers=self.config.workers,
+                collate=type(self).seen_as,
+            )
+            for dataset in sets
+        ]
+        return found[0], found[1] if self.config.validates else None
 
     @abstractmethod
     def report(self, result: Any, history: Sequence[Row], out: Path) -> None:
