@@ -74,13 +74,13 @@ TUNED: dict[str, list[dict[str, Any]]] = {
     "segmentation": [
         {"learning_rate": 6e-3},
         {"learning_rate": 1.5e-3},
-        {"design": "spatial_only"},
-        {"design": "spatial_only", "neuron": "integer_lif"},
+        {"neuron": "lif"},
+        {"design": "joint", "neuron": "lif"},
         {"frames": 1},
         {"size": 96},
         {"segmentation": {"class_weights": "inverse_log"}},
         {"batch_size": 4},
-        {"design": "neuron_only"},
+        {"segmentation": {"scale": [0.75, 1.5]}},
         {"attention": "dot"},
     ],
     "pose": [

@@ -1065,7 +1065,7 @@ def test_examples_name_existing_options() -> None:
     for name, verb in VERBS.items():
         words = shlex.split(verb.example)
         assert words[:2] == ["svf", name]
-        _, verb_parsers = parsers(words[1:])
+        _, verb_parsers = parsers(words[1:], cli.VERBS)
         _, unknown = verb_parsers[name].parse_known_args(words[2:])
         assert unknown == []
 

@@ -217,7 +217,7 @@ def check_svf(arguments: list[str], world: Path, *, whole: bool) -> None:
     if "--help" in arguments or not arguments:
         assert cli.main(arguments or ["--help"]) == 0
         return
-    parser, verbs = parsers(arguments)
+    parser, verbs = parsers(arguments, cli.VERBS)
     if not whole:
         for action in verbs[arguments[0]]._actions:
             action.required = False

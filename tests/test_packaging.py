@@ -1,6 +1,7 @@
 """What an installation promises: quick imports, one version, and hands off an installed torch."""
 
 import ast
+import itertools
 import json
 import re
 import subprocess
@@ -141,3 +142,23 @@ def test_pip_leaves_an_installed_torch_alone(tmp_path: Path, version: str) -> No
     planned = {p["metadata"]["name"].lower() for p in json.loads(report.read_text())["install"]}
     assert {"spikevideoformer", "numpy", "av"} <= planned
     assert "torch" not in planned
+
+
+def test_the_path_from_the_command_to_the_equation_is_short() -> None:
+    """Each file on it imports the next one; at most eight of them."""
+    page = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    told = re.search(r"path leads from `svf predict FILE` to the equation: (.*?) \(", page)
+    assert told is not None
+    path = re.findall(r"`([a-z_/]+\.py)`", told[1])
+    assert path[0] == "cli/__init__.py" and path[-1] == "ops/hamming.py"
+    assert len(path) <= 8
+    for file, following in itertools.pairwise(path):
+        tree = ast.parse((PACKAGE / file).read_text())
+        imported = {
+            f"{node.module}.{name.name}" if node.module == "spikevideoformer.cli" else node.module
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for name in node.names
+        }
+        module = "spikevideoformer." + following.removesuffix(".py").replace("/", ".")
+        assert module in imported, f"{file} does not import {following}"

@@ -321,8 +321,8 @@ def test_json_is_in_millimetres(tracker: PoseTracker, video: Path) -> None:
     result = tracker.predict(video)
     about = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert list(about) == (
-        "path duration_s engine firing_rate focal_px joint_names parents timestamps_s joints_mm"
-        " points_px rotation_vectors_rad translation_mm shape".split()
+        "path duration_s engine firing_rate distance unlike_training focal_px joint_names parents"
+        " timestamps_s joints_mm points_px rotation_vectors_rad translation_mm shape".split()
     )
     assert about["timestamps_s"] == list(result.timestamps_s)
     assert about["joint_names"] == list(tracker.body.joint_names)

@@ -219,7 +219,8 @@ def test_json_has_all_but_the_masks(segmenter: VideoSegmenter, video_folder: Pat
     result = segmenter.predict(video_folder / "one.mp4")
     about = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert list(about) == (
-        "path duration_s engine firing_rate classes timestamps_s mean_area area".split()
+        "path duration_s engine firing_rate distance unlike_training "
+        "classes timestamps_s mean_area area".split()
     )
     assert about["classes"] == list(segmenter.classes)
     assert list(about["area"]) == list(about["mean_area"]) == about["classes"]

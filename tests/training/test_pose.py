@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.body.smpl import NUM_BETAS
+from spikevideoformer.inference.pose_tracker import PoseTracker
 from spikevideoformer.models.pose import mean_rotations, pose_from_output
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.synth.motions import procedural_motions, standing_skeleton
@@ -29,8 +30,8 @@ from spikevideoformer.training import (
     PoseOptions,
     TrainConfig,
     TrainResult,
+    evaluate_folder,
     evaluate_pose,
-    evaluate_pose_folder,
     start_from,
     train,
 )
@@ -127,6 +128,18 @@ def every_other_frame_unlabelled(index: PoseIndex) -> PoseIndex:
     )
 
 
+def test_a_model_knows_its_clips_from_others(run: TrainResult, validation: PoseIndex) -> None:
+    tracker = PoseTracker.from_pretrained(run.model, device="cpu")
+    own = tracker.predict(validation.sequences[0].pictures)
+    assert own.distance is not None and own.unlike_training is False
+    noise = np.random.default_rng(0).integers(0, 256, (6, 48, 48, 3), np.uint8)
+    other = tracker.predict(noise, frame_rate_hz=10.0)
+    assert other.distance > tracker.limit > own.distance
+    assert other.unlike_training
+    assert "UNLIKE THE TRAINING CLIPS" in other.lines()[0]
+    assert "UNLIKE" not in own.lines()[0]
+
+
 class TestTraining:
     def test_a_run_from_files_to_a_released_model(self, run, motions, validation):
         assert {path.name for path in run.out.iterdir()} >= {
@@ -169,8 +182,8 @@ class TestTraining:
         assert PoseSpec.from_dict(model.clip) == PoseSpec(frames=3, size=32)
 
         # The evaluation of a folder is that of the run, and its row.
-        folder = evaluate_pose_folder(run.model, validation, device="cpu")
-        approximately = evaluate_pose_folder(run.model, validation, device="cpu", batch_size=8)
+        folder = evaluate_folder(run.model, validation, device="cpu")
+        approximately = evaluate_folder(run.model, validation, device="cpu", batch_size=8)
         assert approximately == run.evaluation
         assert json.loads((run.out / "evaluation.json").read_text()) == run.evaluation.to_dict()
         best = run.history[run.best_epoch - 1]
@@ -271,10 +284,10 @@ class TestTraining:
         options = PoseOptions(body=body, input="events", event_mode="binary")
         result = train(tiny_config(data, tmp_path / "run", batch_size=1, pose=options))
         index = read_poses(data, split="val")
-        found = evaluate_pose_folder(result.model, index, body=body, batch_size=1, device="cpu")
+        found = evaluate_folder(result.model, index, body=body, batch_size=1, device="cpu")
         assert found == result.evaluation
         with pytest.raises(ValueError, match=r"no SMPL file given\. SMPL is licensed"):
-            evaluate_pose_folder(result.model, index, device="cpu")
+            evaluate_folder(result.model, index, device="cpu")
         absent = replace(options, body=tmp_path / "absent.safetensors")
         with pytest.raises(ValueError, match=r"no file .*absent\.safetensors\. SMPL is licensed"):
             train(tiny_config(data, tmp_path / "other", pose=absent))
@@ -524,18 +537,18 @@ class TestEvaluation:
         first, second = validation.sequences
         index = replace(validation, sequences=(first, replace(second, frame_rate_hz=20.0)))
         with pytest.raises(ValueError, match="has sequences of 10 to 20 frames per second"):
-            evaluate_pose_folder(run.model, index, device="cpu")
+            evaluate_folder(run.model, index, device="cpu")
 
     def test_a_classification_model(self, validation, tmp_path):
         create_model("svf_nano", num_classes=3).save_pretrained(tmp_path / "model")
-        with pytest.raises(ValueError, match="is no pose model that knows its clips"):
-            evaluate_pose_folder(tmp_path / "model", validation)
+        with pytest.raises(ValueError, match="is made for classification"):
+            evaluate_folder(tmp_path / "model", validation)
 
     def test_smpl_for_a_model_with_a_skeleton_of_its_own(self, run, validation, tmp_path):
         with pytest.raises(ValueError, match=r"has a skeleton of its own.*leave body out"):
-            evaluate_pose_folder(run.model, validation, body=tmp_path / "smpl.safetensors")
+            evaluate_folder(run.model, validation, body=tmp_path / "smpl.safetensors")
 
     def test_other_joints(self, run, validation):
         names = ("Hip", *JOINTS[1:])
         with pytest.raises(ValueError, match=r"joints of .* are Hip, .*those of .* Hips, .*same"):
-            evaluate_pose_folder(run.model, replace(validation, joint_names=names))
+            evaluate_folder(run.model, replace(validation, joint_names=names))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from spikevideoformer.synth.moving_shapes import write_scenes
 from spikevideoformer.tasks.classification.index import read_index
 from spikevideoformer.training import TrainConfig
 from spikevideoformer.training.batches import MicroBatches, StepPlan
@@ -17,7 +18,7 @@ def test_few_clips_get_hundreds_of_steps(clips):
     config, line = chosen(clips)
     steps = 12 * config.passes // config.batch_size * config.epochs
     assert 600 <= steps <= 680
-    assert f"12 clips to train on: 8 epochs of {config.passes} passes" in line
+    assert f"12 clips to train on: 16 epochs of {config.passes} passes" in line
     assert "from scratch" in line
     assert config.warmup_epochs < 1
     # left and right are classes here: a mirrored clip would be of the other one
@@ -64,6 +65,15 @@ def test_data_without_a_clip_are_left_to_the_check(tmp_path):
 
 def test_a_long_warm_up_that_is_given_fits(clips):
     assert chosen(clips, warmup_epochs=10)[0].epochs == 20
+
+
+def test_masks_are_learnt_by_whole_numbers_of_spikes_inside_each_frame(tmp_path):
+    write_scenes(tmp_path, train=2, val=1)
+    config, _ = chosen(tmp_path, task="segmentation")
+    assert (config.neuron, config.design) == ("integer_lif", "spatial_only")
+    assert config.segmentation.scale == (0.5, 2.0)
+    config, _ = chosen(tmp_path, task="segmentation", model="ann_nano", design="joint")
+    assert (config.neuron, config.design) == (None, "joint")
 
 
 def test_classes_without_sides_are_mirrored(clips, tmp_path):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from spikevideoformer.inference.segmenter import VideoSegmenter
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.synth.moving_shapes import CLASSES, PALETTE, write_scenes
 from spikevideoformer.tasks.segmentation.dataset import SegmentationDataset
@@ -23,8 +24,8 @@ from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 from spikevideoformer.training import (
     SegmentationOptions,
     TrainConfig,
+    evaluate_folder,
     evaluate_segmentation,
-    evaluate_segmentation_folder,
     train,
 )
 from spikevideoformer.training.checkpoint import load_checkpoint
@@ -107,10 +108,14 @@ class TestTraining:
         model = SpikeVideoFormer.from_pretrained(result.model)
         assert (model.task, model.classes, model.palette) == ("segmentation", CLASSES, PALETTE)
         assert SegmentationSpec.from_dict(model.clip or {}).short_side == 32
+        assert model.familiarity is not None
+        segmenter = VideoSegmenter(model, device="cpu")
+        noise = np.random.default_rng(0).integers(0, 256, (4, 40, 40, 3), np.uint8)
+        assert segmenter.predict(noise, frame_rate_hz=10.0).unlike_training
         with Image.open(result.out / "contact_sheet.png") as picture:
             picture.verify()
 
-        judged = evaluate_segmentation_folder(
+        judged = evaluate_folder(
             result.model, read_sequences(tiny().data, split="val"), device="cpu"
         )
         assert judged == result.evaluation
@@ -377,14 +382,14 @@ class TestEvaluation:
 
     def test_a_classification_model(self, scenes, tmp_path):
         create_model("svf_nano", num_classes=3).save_pretrained(tmp_path / "model")
-        with pytest.raises(ValueError, match="is no segmentation model"):
-            evaluate_segmentation_folder(tmp_path / "model", read_sequences(scenes, split="val"))
+        with pytest.raises(ValueError, match="is made for classification"):
+            evaluate_folder(tmp_path / "model", read_sequences(scenes, split="val"))
 
     def test_other_classes(self, scenes, tmp_path):
         model, dataset = model_and_data(scenes)
         model.save_pretrained(tmp_path, classes=list("abcdef"), clip=dataset.spec.to_dict())
         with pytest.raises(ValueError, match="evaluate on data with the same classes"):
-            evaluate_segmentation_folder(tmp_path, read_sequences(scenes, split="val"))
+            evaluate_folder(tmp_path, read_sequences(scenes, split="val"))
 
     def test_checkpoints_hold_what_resuming_needs(self, tiny):
         result = train(tiny(epochs=1))

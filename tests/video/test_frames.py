@@ -26,7 +26,6 @@ from spikevideoformer.video.frames import (
     multi_clip_times,
     probe,
     read_clip,
-    read_clips,
     window_times,
     write_video,
 )
@@ -355,8 +354,6 @@ def test_clip_holds_what_is_on_screen(counting: Path) -> None:
     assert (past.real_frames, past.end_s) == (3, 3.0)
     given = read_clip(counting, ClipSpec(frames=2, size=32), times_s=[0.1, 2.05])
     assert [index_of(frame) for frame in given.frames] == [1, 20]
-    several = read_clips(counting, ClipSpec(frames=2, size=32), clips=3)
-    assert [[index_of(f) for f in c.frames] for c in several] == [[2, 17], [7, 22], [12, 27]]
     with pytest.raises(ValueError, match="times that do not fall"):
         read_clip(counting, ClipSpec(frames=2, size=32), times_s=[0.2, 0.1])
     with pytest.raises(VideoError, match=r"end at 3\.00 s"):

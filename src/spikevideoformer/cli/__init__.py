@@ -16,12 +16,38 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from spikevideoformer.cli import (
+    bench,
+    convert,
+    demo,
+    energy,
+    eval,
+    models,
+    predict,
+    render,
+    theory,
+    train,
+)
 from spikevideoformer.cli.options import read_options
-from spikevideoformer.cli.parser import parsed, with_dashes
-from spikevideoformer.cli.verbs import VERBS
+from spikevideoformer.cli.parser import Verb, parsed, with_dashes
 from spikevideoformer.messages import one_line
 
 DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+
+VERBS = {
+    "demo": Verb(demo.Options, demo.run),
+    "train": Verb(train.Options, train.run),
+    "eval": Verb(eval.Options, eval.run),
+    "predict": Verb(predict.Options, predict.run),
+    "convert": Verb(convert.Options, convert.run),
+    "bench": Verb(bench.Options, bench.run),
+    "theory": Verb(theory.Options, theory.run),
+    "energy": Verb(energy.Options, energy.run),
+    "render": Verb(render.Options, render.run),
+    "models": Verb(models.Options, models.run),
+}
+"""What ``svf`` can do."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None and not debug and not sys.warnoptions:
             warnings.simplefilter("ignore")  # those of libraries, for developers and not for users
         try:
-            known = parsed(arguments)
+            known = parsed(arguments, VERBS)
             verb = VERBS[known.verb]
             failures = verb.run(read_options(verb.options, known))
             sys.stdout.flush()

@@ -75,32 +75,23 @@ def _evaluated(options: Options, task: str, out: Path | None) -> Evaluation:
     if task == "segmentation":
         from spikevideoformer.tasks.segmentation.index import read_sequences
 
-        sequences = read_sequences(data, split=split, layout=layout)
-        from spikevideoformer.training import evaluate_segmentation_folder
-
+        index: Any = read_sequences(data, split=split, layout=layout)
         how |= {"sliding_window": options.sliding_window, "flip": options.flip}
         how["scales"] = options.scales or (1.0,)
-        return evaluate_segmentation_folder(model, sequences, **how)
-    how["batch_size"] = options.batch_size or 8
-    if task == "pose":
+    elif task == "pose":
         from spikevideoformer.tasks.pose.index import read_poses
 
-        poses = read_poses(data, split=split, layout=layout)
-        from spikevideoformer.training import evaluate_pose_folder
+        index = read_poses(data, split=split, layout=layout)
+        how["body"] = options.body
+    else:
+        from spikevideoformer.tasks.classification.index import read_index
 
-        return evaluate_pose_folder(model, poses, body=options.body, **how)
-    from spikevideoformer.tasks.classification.index import read_index
+        index = read_index(data, split=split, layout=layout, fold=options.fold or 1)
+        how |= {"clips_per_video": options.clips or 1, "limits": options.limits}
+    from spikevideoformer.training import evaluate_folder
     from spikevideoformer.video.sources import VideoError
 
-    index = read_index(data, split=split, layout=layout, fold=options.fold or 1)
-    from spikevideoformer.training import evaluate_folder
-    from spikevideoformer.training.plots import plot_confusion
-
-    how |= {"clips_per_video": options.clips or 1, "limits": options.limits}
     try:
-        result = evaluate_folder(model, index, **how)
+        return evaluate_folder(model, index, batch_size=options.batch_size or 8, **how)
     except VideoError as error:
         raise ValueError(f"{error}; leave such files out with --skip-bad") from error
-    if out is not None:
-        plot_confusion(result, out / "confusion.png")
-    return result

@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from spikevideoformer import __version__
 from spikevideoformer.cli.options import add_options, expand_home
-from spikevideoformer.cli.verbs import VERBS
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One thing that ``svf`` does.
+
+    Attributes:
+        options: a dataclass, as `options` describes; its docstring is the help.
+        run: takes such options, and returns how many inputs failed.
+    """
+
+    options: type
+    run: Callable[[Any], int | None]
+
+    @property
+    def example(self) -> str:
+        """A command that works as printed."""
+        return self.said("Example: ") or ""
+
+    def said(self, word: str) -> str | None:
+        """What follows a word at the beginning of a line of that docstring."""
+        lines = (inspect.getdoc(self.options) or "").splitlines()
+        return next((line.removeprefix(word) for line in lines if line.startswith(word)), None)
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,9 +45,9 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see `{self.prog} --help`")
 
 
-def parsed(arguments: Sequence[str]) -> Namespace:
+def parsed(arguments: Sequence[str], verbs: Mapping[str, Verb]) -> Namespace:
     """The verb and its options; ValueError for wrong usage."""
-    parser, verb_parsers = parsers(arguments)
+    parser, verb_parsers = parsers(arguments, verbs)
     known, unknown = parser.parse_known_args(arguments)
     if unknown:
         verb_parser = verb_parsers[known.verb]
@@ -37,13 +61,15 @@ def parsed(arguments: Sequence[str]) -> Namespace:
     return known
 
 
-def parsers(arguments: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
+def parsers(
+    arguments: Sequence[str], verbs: Mapping[str, Verb]
+) -> tuple[Parser, dict[str, Parser]]:
     """The parser and those of verbs: with options that of the verb in use, or all to complete."""
     every = any(a.partition("=")[0] == "--completion" for a in arguments[:1])
     first = None if every else next((a for a in arguments if not a.startswith("-")), None)
-    if first is not None and first not in VERBS:
-        near = get_close_matches(first, VERBS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(VERBS)}"
+    if first is not None and first not in verbs:
+        near = get_close_matches(first, verbs, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(verbs)}"
         raise ValueError(f"unknown verb {first!r}; {hint}")
     parser = Parser(
         prog="svf",
@@ -55,12 +81,13 @@ def parsers(arguments: Sequence[str]) -> tuple[Parser, dict[str, Parser]]:
     parser.add_argument(
         "--completion",
         action=_Completion,
+        verbs=verbs,
         choices=("bash", "zsh", "fish"),
         help="print what makes this shell complete options with the tab key (docs/cli.md)",
     )
     subparsers = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     verb_parsers = {}
-    for name, verb in VERBS.items():
+    for name, verb in verbs.items():
         does = verb.said("") or ""
         verb_parser = verb_parsers[name] = subparsers.add_parser(
             name,
@@ -86,6 +113,10 @@ def with_dashes(argument: str) -> str:
 
 
 class _Completion(argparse.Action):
+    def __init__(self, *about: Any, verbs: Mapping[str, Verb], **more: Any) -> None:
+        super().__init__(*about, **more)
+        self._verbs = verbs
+
     def __call__(
         self,
         parser: argparse.ArgumentParser,
@@ -95,7 +126,7 @@ class _Completion(argparse.Action):
     ) -> None:
         import shtab
 
-        whole, verb_parsers = parsers(["--completion"])
+        whole, verb_parsers = parsers(["--completion"], self._verbs)
         for verb_parser in verb_parsers.values():
             for action in verb_parser._actions:
                 is_file = action.type is expand_home or action.metavar == "PATH"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
@@ -82,6 +82,14 @@ class DatasetIndex(Generic[S]):
                 " ask for one of these, or add the missing list or folder"
             )
         return self.with_items(items, problems)
+
+    def content(self) -> Iterator[bytes]:
+        """What a run learns from: files by name, not by where the data set lies."""
+        raise NotImplementedError
+
+    def named(self, path: Path) -> str:
+        """A path, as part of that."""
+        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
 
 Index_co = TypeVar("Index_co", bound="DatasetIndex[Any]", covariant=True)

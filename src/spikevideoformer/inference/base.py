@@ -20,6 +20,7 @@ from torch import Tensor
 from spikevideoformer.deploy.engine import InferenceEngine, cannot_run
 from spikevideoformer.files import part_of
 from spikevideoformer.messages import one_line
+from spikevideoformer.models.familiarity import profile
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
 from spikevideoformer.tasks.answer import FailedPrediction
@@ -171,6 +172,17 @@ class Predictor(Generic[Result]):
         if isinstance(video, (np.ndarray, Tensor)):
             return _array_pictures(*checked_array(video, frame_rate_hz))
         return open_pictures(path_of(video, frame_rate_hz), **reading)
+
+    @property
+    def limit(self) -> float | None:
+        """Distance from which a video is unlike the training clips; None where it is not known."""
+        return None if self.model.familiarity is None else self.model.familiarity.limit
+
+    def distances(self, video: Tensor, rates: FiringRates) -> list[float] | list[None]:
+        """How unlike the training clips those of a batch are, by what fired; None unknown."""
+        if self.model.familiarity is None:
+            return [None] * len(video)
+        return self.model.familiarity.distances(profile(video, rates)).tolist()
 
     def _run_model(self, video: Tensor) -> tuple[Any, FiringRates]:
         low = _AUTOCAST.get(self.precision)

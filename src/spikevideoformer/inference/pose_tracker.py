@@ -156,7 +156,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
             seen.extend(small for _, small in window)
             count += len(window)
             video = self._input(list(seen), count, step, rate_hz)
-            poses, rates = self._poses(video, window[0][0].image.shape[:2], square)
+            poses, rates, distance = self._poses(video, window[0][0].image.shape[:2], square)
             # Of the last window the end is new; of a short video only the beginning is there.
             end = min(count, T)
             for place, (frame, _) in enumerate(window, start=end - len(window)):
@@ -165,6 +165,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
                     duration_s=frame.duration_s,
                     image=frame.image,
                     firing_rate=rates[place],
+                    distance=distance,
                     **{name: values[place] for name, values in poses.items()},
                 )
             window.clear()  # before the next pictures are read
@@ -209,9 +210,10 @@ class PoseTracker(StreamPredictor[PosePrediction]):
     @torch.inference_mode()
     def _poses(
         self, video: Tensor, picture: tuple[int, int], square: Square
-    ) -> tuple[dict[str, np.ndarray], list[float] | list[None]]:
-        """What a frame says of the body, and firing rates, for all T frames."""
-        output, rates = self._run_network(video[None].to(self.device))
+    ) -> tuple[dict[str, np.ndarray], list[float] | list[None], float | None]:
+        """What a frame says of the body, and firing rates, for all T frames; and the distance."""
+        clip = video[None].to(self.device)
+        output, rates = self._run_network(clip)
         H, W = picture
         focal, middle = self.focal_of(H, W), np.array((W / 2, H / 2))
         size = self.clip.size
@@ -228,7 +230,8 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         poses = {n: getattr(pose, n).cpu().numpy() for n in POSE_NAMES if n != "points"}
         poses["points"] = points.float().numpy()
         firing = mean_rates(rates.per_frame)
-        return poses, [None] * len(video) if firing is None else firing.tolist()
+        spiking = [None] * len(video) if firing is None else firing.tolist()
+        return poses, spiking, self.distances(clip, rates)[0]
 
     def _step(self, frame_rate_hz: float) -> int:
         return self.clip.step(frame_rate_hz)

@@ -29,9 +29,8 @@ from spikevideoformer.inference.base import (
     expanded,
     path_of,
 )
-from spikevideoformer.models.familiarity import profile
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.tasks.answer import FailedPrediction, Tell
+from spikevideoformer.tasks.answer import FailedPrediction, Tell, is_beyond, mean
 from spikevideoformer.tasks.classification.answer import Label, PredictionResult, WindowPrediction
 from spikevideoformer.tasks.classification.draw import annotate_frames
 from spikevideoformer.video.clip import Clip
@@ -257,9 +256,7 @@ class VideoPredictor(Predictor[PredictionResult]):
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; give at least 1")
-        familiarity = self.model.familiarity
-        limit = None if familiarity is None else familiarity.limit
-        about = self.classes, top_k, self.engine, limit
+        about = self.classes, top_k, self.engine, self.limit
         under_way: deque[_Tally] = deque()
         batch: list[tuple[_Tally, Clip]] = []
         for path, windows in videos:
@@ -300,9 +297,7 @@ class VideoPredictor(Predictor[PredictionResult]):
             layers = list(rates.per_frame.values())  # [T, B] each
             # added one after the other: torch's own sum rounds by the place in the batch
             firing = (sum(layers[1:], layers[0]) / len(layers)).T.cpu().numpy()  # [B, T]
-        distances: Iterable[float | None] = repeat(None)
-        if self.model.familiarity is not None:
-            distances = self.model.familiarity.distances(profile(video, rates)).tolist()
+        distances = self.distances(video, rates)
         for (tally, clip), p, r, d in zip(batch, probabilities, firing, distances, strict=False):
             tally.add_output(p, r, d)
             if kept is not None:
@@ -347,7 +342,7 @@ class _Tally:
     ) -> PredictionResult | FailedPrediction:
         if self.failed is not None:
             return FailedPrediction(path=self.path or "array", reason=self.failed)
-        distance = math.fsum(self.distances) / len(self.distances) if self.distances else None
+        distance = mean(self.distances)
         return PredictionResult(
             path=self.path,
             duration_s=self.windows[-1][1],
@@ -357,11 +352,11 @@ class _Tally:
                 for (start, end), p in zip(self.windows, self.probabilities, strict=True)
             ),
             timestamps_s=tuple(time for window in self.timestamps_s for time in window),
-            firing_rate=math.fsum(self.rates) / len(self.rates) if self.rates else None,
+            firing_rate=mean(self.rates),
             firing_rate_per_frame=tuple(self.rates) or None,
             engine=engine,
             distance=distance,
-            unlike_training=None if distance is None or limit is None else distance > limit,
+            unlike_training=is_beyond(distance, limit),
         )
 
 

@@ -91,10 +91,10 @@ class VideoSegmenter(StreamPredictor[SegmentationPrediction]):
         while held := list(islice(frames, T * step)):
             inputs = [picture_input(torch.from_numpy(f.image)[None], self.clip) for f in held]
             video = torch.cat(inputs)  # [t, 3, h, w]
-            seen: list[Any] = [None] * len(held)  # scores [K, h, w] and firing rate of each frame
+            seen: list[Any] = [None] * len(held)  # of each frame: scores [K, h, w], rate, distance
             for first in range(min(step, len(held))):
                 seen[first::step] = zip(*self._scores(video[first::step]), strict=True)
-            for frame, (scores, firing_rate) in zip(held, seen, strict=True):
+            for frame, (scores, firing_rate, distance) in zip(held, seen, strict=True):
                 mask = upsampled_classes(scores, frame.image.shape[:2]).cpu().numpy()
                 counts = np.bincount(mask.ravel(), minlength=len(self.classes))
                 yield SegmentedFrame(
@@ -104,17 +104,29 @@ class VideoSegmenter(StreamPredictor[SegmentationPrediction]):
                     mask=mask,
                     area=(counts / mask.size).astype(np.float32),
                     firing_rate=firing_rate,
+                    distance=distance,
                 )
             held.clear()  # before the next clip is read
 
-    def _scores(self, video: Tensor) -> tuple[Tensor, list[float] | list[None]]:
-        """Probabilities ``[t, K, h, w]`` and firing rates, means over all looks at the clip."""
+    def _scores(
+        self, video: Tensor
+    ) -> tuple[Tensor, list[float] | list[None], list[float] | list[None]]:
+        """Of each frame: probabilities ``[t, K, h, w]``, firing rate, and distance of the clip.
+
+        Firing rates are means over all looks at the clip; the distance is known of whole pictures
+        only, as they were measured.
+        """
         firing: list[Tensor] = []
+        distances: list[float] | list[None] = [None]
+        whole = self.window is None and self.scales == (1.0,) and not self.flip
 
         def look(video: Tensor) -> Tensor:
+            nonlocal distances
             logits, rates = self._run_network(video)
             if (mean := mean_rates(rates.per_frame)) is not None:
                 firing.append(mean)  # [t]
+            if whole:
+                distances = self.distances(video, rates)
             return logits
 
         with torch.inference_mode():
@@ -125,9 +137,9 @@ class VideoSegmenter(StreamPredictor[SegmentationPrediction]):
                 scales=self.scales,
                 flip=self.flip,
             )
-            if not firing:
-                return scores, [None] * len(video)
-            return scores, torch.stack(firing).mean(0).tolist()
+        t = len(video)
+        rates = torch.stack(firing).mean(0).tolist() if firing else [None] * t
+        return scores, rates, distances * t
 
     def _gone_through(
         self,

@@ -132,7 +132,7 @@ class StreamPredictor(Predictor[Result]):
         total = pictures.count
         if total is not None:
             total = math.ceil(total / self._step(pictures.frame_rate_hz))
-        return Tally(self._kept, progress, total)
+        return Tally(self._kept, progress, total, self.limit)
 
     def _step(self, frame_rate_hz: float) -> int:
         """Pictures of a video from one frame to the next."""

@@ -28,6 +28,21 @@ def about_run(duration_s: float, firing_rate: float | None, engine: str) -> str:
     return f"{duration_s:.2f} s, {rate}engine {engine}"
 
 
+def mean(values: Sequence[float]) -> float | None:
+    """The mean; None of nothing."""
+    return math.fsum(values) / len(values) if values else None
+
+
+def is_beyond(distance: float | None, limit: float | None) -> bool | None:
+    """Whether a distance is above its limit; None where either is not known."""
+    return None if distance is None or limit is None else distance > limit
+
+
+def doubt(unlike_training: bool | None) -> str:
+    """What stands before a prediction that says little."""
+    return "UNLIKE THE TRAINING CLIPS: " if unlike_training else ""
+
+
 def rate_curve(timestamps_s: Sequence[float], rates: Sequence[float] | None) -> str:
     """Firing rates over time for a notebook; nothing for a network without spikes."""
     from spikevideoformer import notebook
@@ -56,6 +71,10 @@ class Frame(Protocol):
     def firing_rate(self) -> float | None:
         """Spikes per neuron in this frame; None of a network without spikes."""
 
+    @property
+    def distance(self) -> float | None:
+        """How unlike the training clips the clip is that it was seen in; None where unknown."""
+
 
 F = TypeVar("F", bound=Frame)
 
@@ -70,11 +89,18 @@ class Tally(Generic[F]):
         names: attributes of a frame, arrays of float32 that have one shape in all frames.
         progress: told about each frame.
         total: frames that are announced.
+        limit: distance from which a video is unlike the training clips; None: not known.
     """
 
-    def __init__(self, names: Sequence[str], progress: Tell | None, total: int | None) -> None:
-        self._progress, self._total = progress, total
-        self._timestamps_s, self._rates = array("d"), array("d")
+    def __init__(
+        self,
+        names: Sequence[str],
+        progress: Tell | None,
+        total: int | None,
+        limit: float | None = None,
+    ) -> None:
+        self._progress, self._total, self._limit = progress, total, limit
+        self._timestamps_s, self._rates, self._distances = array("d"), array("d"), array("d")
         self._values = {name: array("f") for name in names}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self.picture = (0, 0)
@@ -90,6 +116,8 @@ class Tally(Generic[F]):
                 self._shapes[name] = value.shape
             if frame.firing_rate is not None:
                 self._rates.append(frame.firing_rate)
+            if frame.distance is not None:
+                self._distances.append(frame.distance)
             self.picture = frame.image.shape[:2]
             self._end_s = frame.timestamp_s + frame.duration_s
             if self._progress is not None:
@@ -101,10 +129,13 @@ class Tally(Generic[F]):
         return np.frombuffer(self._values[name], np.float32).reshape(-1, *self._shapes[name])
 
     def about(self) -> dict[str, Any]:
-        """Times and firing rates, as every prediction has them."""
+        """Times, firing rates and doubt, as every prediction has them."""
+        distance = mean(self._distances)
         return {
             "duration_s": self._end_s,
             "timestamps_s": tuple(self._timestamps_s),
-            "firing_rate": math.fsum(self._rates) / len(self._rates) if self._rates else None,
+            "firing_rate": mean(self._rates),
             "firing_rate_per_frame": tuple(self._rates) or None,
+            "distance": distance,
+            "unlike_training": is_beyond(distance, self._limit),
         }

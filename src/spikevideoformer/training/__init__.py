@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spikevideoformer.training.config import PoseOptions, SegmentationOptions, TrainConfig
-    from spikevideoformer.training.evaluate import evaluate, evaluate_folder
-    from spikevideoformer.training.pose import PoseEvaluation, evaluate_pose, evaluate_pose_folder
-    from spikevideoformer.training.segmentation import (
-        evaluate_segmentation,
-        evaluate_segmentation_folder,
-    )
+    from spikevideoformer.training.evaluate import evaluate
+    from spikevideoformer.training.pose import PoseEvaluation, evaluate_pose
+    from spikevideoformer.training.released import evaluate_folder
+    from spikevideoformer.training.segmentation import evaluate_segmentation
     from spikevideoformer.training.train import TrainResult, start_from, train
 
 _HOME = {
@@ -25,11 +23,9 @@ _HOME = {
     "TrainConfig": "config",
     "TrainResult": "train",
     "evaluate": "evaluate",
-    "evaluate_folder": "evaluate",
+    "evaluate_folder": "released",
     "evaluate_pose": "pose",
-    "evaluate_pose_folder": "pose",
     "evaluate_segmentation": "segmentation",
-    "evaluate_segmentation_folder": "segmentation",
     "start_from": "train",
     "train": "train",
 }
@@ -43,9 +39,7 @@ __all__ = [
     "evaluate",
     "evaluate_folder",
     "evaluate_pose",
-    "evaluate_pose_folder",
     "evaluate_segmentation",
-    "evaluate_segmentation_folder",
     "start_from",
     "train",
 ]

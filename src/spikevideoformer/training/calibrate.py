@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,13 +13,23 @@ from torch import Tensor
 from spikevideoformer.models.familiarity import Familiarity, profile
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import record_firing_rates
-from spikevideoformer.tasks.classification.dataset import ClipDataset
 from spikevideoformer.training.batches import clip_loader
 
 _MOST_CLIPS = 512  # of each split, taken evenly
 _LOW, _HIGH = math.log(0.2), math.log(20.0)  # of temperatures that are tried
 _BINS = 10
 _FEWEST = 8  # clips that a temperature is fitted to
+
+
+class Videos(NamedTuple):
+    """Clips without their labels, ``[B, T, C, H, W]``."""
+
+    video: Tensor
+
+
+def only_videos(items: Sequence[Any]) -> Videos:
+    """Items of any task as a batch that is only looked at."""
+    return Videos(torch.stack([item.video for item in items]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,28 +49,51 @@ class Seen:
 
 @torch.no_grad()
 def look_at(
-    model: SpikeVideoFormer, dataset: ClipDataset, *, batch_size: int, workers: int
+    model: SpikeVideoFormer,
+    dataset: Any,
+    *,
+    batch_size: int,
+    workers: int,
+    collate: Callable[[Sequence[Any]], Any] = only_videos,
 ) -> Seen:
-    """The network's logits and firing rates on clips as prediction makes them.
+    """How a network fires on clips as prediction makes them; of a classifier also its logits.
 
     Args:
         model: in evaluation mode.
         dataset: unaugmented, one clip of each video.
         batch_size: clips at a time.
         workers: loader processes.
+        collate: makes a batch of the items; a classifier needs their labels.
     """
     device = next(model.parameters()).device
     count = min(len(dataset), _MOST_CLIPS)
     chosen = [i * len(dataset) // count for i in range(count)]
     keys = [chosen[i : i + batch_size] for i in range(0, count, batch_size)]
     logits, labels, profiles = [], [], []
-    for batch in clip_loader(dataset, keys, workers=workers, device=device):
+    for batch in clip_loader(dataset, keys, workers=workers, device=device, collate=collate):
         video = batch.video.to(device)
         with record_firing_rates(model) as rates:
-            logits.append(model(video).double().cpu())
-        labels.append(batch.labels)
+            output = model(video)
+        if model.task == "classification":
+            logits.append(output.double().cpu())
+            labels.append(batch.labels)
         profiles.append(profile(video, rates))
-    return Seen(logits=torch.cat(logits), labels=torch.cat(labels), profiles=torch.cat(profiles))
+    none = torch.empty(0)
+    return Seen(
+        logits=torch.cat(logits) if logits else none,
+        labels=torch.cat(labels) if labels else none,
+        profiles=torch.cat(profiles),
+    )
+
+
+def familiarise(model: SpikeVideoFormer, training: Seen, validation: Seen | None) -> str:
+    """Set what the training clips of a model are like; a line about it, empty where unknown."""
+    seen = None if validation is None else validation.profiles
+    model.familiarity = Familiarity.of(training.profiles, seen)
+    if model.familiarity is None or model.familiarity.false_alarms is None:
+        return ""
+    share = model.familiarity.false_alarms
+    return f"{share:.0%} of the validation clips would be called unlike the training clips"
 
 
 def calibrate(model: SpikeVideoFormer, training: Seen, validation: Seen | None) -> str:
@@ -72,10 +107,7 @@ def calibrate(model: SpikeVideoFormer, training: Seen, validation: Seen | None) 
     Returns:
         A line about it.
     """
-    familiar = Familiarity.of(
-        training.profiles, None if validation is None else validation.profiles
-    )
-    model.familiarity = familiar
+    about = familiarise(model, training, validation)
     if validation is None or len(validation.labels) < _FEWEST:
         model.temperature = None
         return "too few validation clips to calibrate probabilities on"
@@ -88,9 +120,7 @@ def calibrate(model: SpikeVideoFormer, training: Seen, validation: Seen | None) 
         f"temperature {model.temperature:.2f}: probabilities are off by {after:.1%} on average on "
         f"{len(validation.labels)} validation clips ({before:.1%} without)"
     )
-    if familiar is not None:
-        line += f"; {familiar.false_alarms:.0%} of them would be called unlike the training clips"
-    return line
+    return f"{line}; {about}" if about else line
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

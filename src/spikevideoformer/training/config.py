@@ -379,6 +379,13 @@ class TrainConfig(Stored):
         return {name: value for name, value in values.items() if value is not None}
 
     @property
+    def spec(self) -> ClipSpec | SegmentationSpec | PoseSpec:
+        """How pictures become model input."""
+        if self.task == "segmentation":
+            return self.segmentation_spec
+        return self.pose_spec if self.task == "pose" else self.clip_spec
+
+    @property
     def clip_spec(self) -> ClipSpec:
         """How a video becomes model input."""
         return ClipSpec(frames=self.frames, size=self.size, frame_rate_hz=self.frame_rate_hz)

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,21 +14,14 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from spikevideoformer.data.specs import Decode
-from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import record_firing_rates, silence
-from spikevideoformer.progress import progress_on_stderr
-from spikevideoformer.tasks.classification.check import check_index
 from spikevideoformer.tasks.classification.dataset import ClipDataset
 from spikevideoformer.tasks.classification.metrics import (
     ClassificationMetrics,
     ClassificationResult,
 )
-from spikevideoformer.tasks.classification.sample import ClipIndex
 from spikevideoformer.training.batches import clip_loader
-from spikevideoformer.training.config import Precision
-from spikevideoformer.training.devices import Device, launch, over_processes
-from spikevideoformer.video.frames import DecodeLimits
-from spikevideoformer.video.spec import ClipSpec
+from spikevideoformer.training.devices import over_processes
 
 log = logging.getLogger(__name__)
 
@@ -126,54 +120,13 @@ def _filled_up(video: Tensor, clips: int) -> Tensor:
     return torch.cat([video, video[:1].expand(clips - len(video), -1, -1, -1, -1)])
 
 
-def evaluate_folder(
-    folder: Path,
-    index: ClipIndex,
-    *,
-    clips_per_video: int = 1,
-    batch_size: int = 8,
-    workers: int = 0,
-    device: Device = "auto",
-    precision: Precision = "32-true",
-    check: Decode = "none",
-    skip_bad: bool = False,
-    limits: DecodeLimits | None = None,
-    out: Path | None = None,
-) -> ClassificationResult:
-    """Metrics of a released model on clips it was not trained on.
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """How a released model is evaluated: `released.evaluate_folder` says what each field is."""
 
-    Args:
-        folder: what `save_pretrained` or a training run wrote.
-        index: the clips, such as `read_index(root, split="val")`; classes are matched by name.
-        clips_per_video: clips in time over which each video is averaged.
-        batch_size: most clips per forward pass, see `evaluate`.
-        workers: loader processes.
-        device: auto, cpu or cuda.
-        precision: as in training.
-        check: check of the files beforehand.
-        skip_bad: go on without the files that the check refuses.
-        limits: against files that unpack to far more than they seem; None: the usual ones.
-        out: folder for `skipped.csv` or `problems.csv`; None: what is left out is logged.
-
-    Raises:
-        ValueError: a folder that is no model, clips of classes it does not know, bad files, logits
-            that are NaN or infinite.
-    """
-    model = SpikeVideoFormer.from_pretrained(folder)
-    if model.clip is None or model.classes is None:
-        raise ValueError(
-            f"{folder} does not say how clips become input, or what its classes are; "
-            "save the model with classes=... and clip=..."
-        )
-    index = index.with_classes(model.classes)
-    with progress_on_stderr("checked file") as progress:
-        report = check_index(index, decode=check, limits=limits, progress=progress)
-    dataset = ClipDataset(
-        report.settle(skip_bad=skip_bad, folder=out),
-        ClipSpec.from_dict(model.clip),
-        clips_per_video=clips_per_video,
-        limits=limits,
-    )
-    fabric = launch(device=device, devices=1, precision=precision)
-    fabric.to_device(model)
-    return evaluate(model, dataset, batch_size=batch_size, workers=workers, fabric=fabric)
+    fabric: Fabric
+    batch_size: int
+    workers: int
+    check: Decode
+    skip_bad: bool
+    out: Path | None

@@ -105,7 +105,7 @@ class Loop:
 
     def __init__(
         self,
-        task: Task,
+        task: Task[Any],
         fabric: Fabric,
         model: SpikeVideoFormer,
         *,

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.body.smpl import load_body
-from spikevideoformer.data.problems import listed_split
-from spikevideoformer.data.specs import Decode
+from spikevideoformer.data.check import Report, split_names
 from spikevideoformer.models.pose import (
     AbsentSmpl,
     Pose,
@@ -46,11 +43,10 @@ from spikevideoformer.tasks.pose.metrics import (
 from spikevideoformer.tasks.pose.sequence import PoseIndex, fit_skeleton
 from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.training.batches import clip_loader
-from spikevideoformer.training.config import PoseOptions, Precision, TrainConfig
-from spikevideoformer.training.devices import Device, from_first_process, launch, over_processes
-from spikevideoformer.training.evaluate import SilenceWatch
+from spikevideoformer.training.config import PoseOptions, TrainConfig
+from spikevideoformer.training.devices import over_processes
+from spikevideoformer.training.evaluate import Judging, SilenceWatch
 from spikevideoformer.training.pose_plots import plot_errors
-from spikevideoformer.training.run_cache import RunCache
 from spikevideoformer.training.task import Row, Task
 
 log = logging.getLogger(__name__)
@@ -85,72 +81,73 @@ class PoseEvaluation:
         return {"loss": self.loss, "variation": self.variation, **asdict(self.result)}
 
 
-class PoseTask(Task):
-    """Videos with a body in every frame.
+class PoseTask(Task[PoseIndex]):
+    """Videos with a body in every frame; arguments and errors as of `Task`."""
 
-    Args:
-        config: the run.
-        index: the sequences; None: read from `config.data`.
-        fabric: launched.
-
-    Raises:
-        ValueError: data that cannot be used.
-    """
-
+    index_type = PoseIndex
+    checked = "checked sequence"
+    collate = collate_poses
     measure = "pck_3d"
     watched = ("pck_3d", "pck_3d")
     loss_unit = ""
 
-    def __init__(self, config: TrainConfig, index: PoseIndex | None, fabric: Fabric) -> None:
-        self.config = config
-        training, validation = from_first_process(fabric, lambda: _splits(config, index))
-        path = config.pose.body
+    @staticmethod
+    def read(config: TrainConfig) -> PoseIndex:
+        return read_poses(config.data or "", layout=config.layout)
+
+    def check(
+        self, index: PoseIndex, required: Sequence[str], progress: Callable[[int, int], None]
+    ) -> Report[PoseIndex]:
+        parts = split_names(required)  # of the others nothing is wanted, so nothing is looked for
+        items = [s for s in index.sequences if s.split in parts]
+        problems = [p for p in index.problems if p.split in (None, *parts)]
+        return check_poses(
+            index.with_items(items, problems),
+            required_splits=required,
+            decode=self.config.check,
+            progress=progress,
+        )
+
+    def prepare(
+        self, training: PoseIndex, validation: PoseIndex, prepared: None, device: torch.device
+    ) -> None:
+        path = self.config.pose.body
         self.body: BodyModel = fit_skeleton(training) if path is None else load_body(path)
         if self.body.joint_names != training.joint_names and path is not None:
             raise ValueError(
                 f"{training.root} has the joints {', '.join(training.joint_names)}, and pose.body"
                 " is SMPL; leave pose.body out"
             )
-        self._cache = RunCache(config, fabric.world_size)
-        self._train_set = PoseDataset(
-            training,
-            config.pose_spec,
+        pose_metrics(validation, self.config.pose_spec, self.body)
+
+    def names(self, index: PoseIndex) -> tuple[str, ...]:
+        return index.joint_names
+
+    def dataset(self, index: PoseIndex, *, augmented: bool = False) -> PoseDataset:
+        options = self.config.pose
+        varied: dict[str, Any] = {
+            "augmentation": self.config.augmentation,
+            "zoom": options.zoom,
+            "shift": options.shift,
+            "seed": self.config.seed,
+        }
+        return PoseDataset(
+            index,
+            self.config.pose_spec,
             self.body,
-            augmentation=config.augmentation,
-            zoom=config.pose.zoom,
-            shift=config.pose.shift,
-            seed=config.seed,
-            cache=self._cache.frames,
+            cache=self.cache.frames,
+            **varied if augmented else {},
         )
-        self._val_set = PoseDataset(
-            validation, config.pose_spec, self.body, cache=self._cache.frames
-        )
-        pose_metrics(validation, config.pose_spec, self.body)  # complains before the first step
-        self.classes, self.clips = training.joint_names, len(self._train_set)
-        self.data = _fingerprint(training, validation)
 
     def create_model(self) -> SpikeVideoFormer:
         model = create_model(
             self.config.model, task="pose", body=self.body, **self.config.model_options
         )
         model.clip = self.config.pose_spec.to_dict()
-        mean = _mean_pose(self._train_set.index)
+        mean = _mean_pose(self.train_set.index)
         if mean is not None:
             cast(PoseHead, model.head).start_at(mean)
         return model
-
-    def batches(
-        self, keys: Iterable[list[tuple[int, int]]], device: torch.device
-    ) -> Iterator[PoseBatch]:
-        return iter(
-            clip_loader(
-                self._train_set,
-                keys,
-                workers=self.config.workers,
-                device=device,
-                collate=collate_poses,
-            )
-        )
 
     def loss(self, output: PoseOutput, batch: PoseBatch) -> Tensor:
         pose = self._pose(output, batch)
@@ -166,12 +163,17 @@ class PoseTask(Task):
     def _pose(self, output: PoseOutput, batch: PoseBatch) -> Pose:
         return batch_pose(output, batch, self.body.to(output.camera.device))
 
-    def validate(
-        self, model: nn.Module, fabric: Fabric, after_batch: Callable[[], None]
+    def judge(
+        self,
+        model: nn.Module,
+        fabric: Fabric,
+        after_batch: Callable[[], None] = lambda: None,
+        *,
+        finally_: bool = False,
     ) -> PoseEvaluation:
-        result = evaluate_pose(
+        return evaluate_pose(
             model,
-            self._val_set,
+            self.val_set,
             self.body,
             weights=self.config.pose.weights,
             batch_size=self.config.batch_size,
@@ -179,8 +181,6 @@ class PoseTask(Task):
             fabric=fabric,
             after_batch=after_batch,
         )
-        self._cache.tell()
-        return result
 
     def row(self, result: PoseEvaluation) -> dict[str, float | int]:
         scores = result.result.overall
@@ -204,11 +204,60 @@ class PoseTask(Task):
         """MPJPE and PA-MPJPE."""
         return f"MPJPE {row['val_mpjpe_mm']:.0f} mm PA-MPJPE {row['val_pa_mpjpe_mm']:.0f} mm"
 
-    def finish(self, model: SpikeVideoFormer, fabric: Fabric) -> PoseEvaluation:
-        return self.validate(model, fabric, lambda: None)
-
     def report(self, result: PoseEvaluation, history: Sequence[Row], out: Path) -> None:
         plot_errors(result.result, out / "errors.png", history)
+
+    @staticmethod
+    def judge_released(
+        model: SpikeVideoFormer,
+        folder: Path,
+        index: PoseIndex,
+        judging: Judging,
+        *,
+        body: Path | None = None,
+    ) -> PoseEvaluation:
+        """As `evaluate_folder` has it done.
+
+        The loss is that of the default weights, which a model does not carry with it.
+
+        Args:
+            model: from the folder.
+            folder: for errors.
+            index: the sequences, of the same joints.
+            judging: how.
+            body: the SMPL file, where the model was trained with one.
+        """
+        assert model.body is not None  # a model for pose has one
+        usual = PoseOptions()
+        if isinstance(model.body, AbsentSmpl):
+            model.body, usual = load_body(body), PoseOptions(body=body)
+        elif body is not None:
+            raise ValueError(
+                f"{folder} has a skeleton of its own, and {body} is SMPL; leave body out"
+            )
+        if model.body.joint_names != index.joint_names:
+            raise ValueError(
+                f"the joints of {index.root} are {', '.join(index.joint_names)}, those of {folder}"
+                f" {', '.join(model.body.joint_names)}; evaluate on data with the same joints"
+            )
+        with progress_on_stderr("checked sequence") as progress:
+            report = check_poses(index, decode=judging.check, progress=progress)
+        index = report.settle(skip_bad=judging.skip_bad, folder=judging.out)
+        dataset = PoseDataset(index, PoseSpec.from_dict(model.clip or {}), model.body)
+        with progress_on_stderr("window") as progress:
+            evaluation = evaluate_pose(
+                model,
+                dataset,
+                model.body,
+                weights=usual.weights,
+                batch_size=judging.batch_size,
+                workers=judging.workers,
+                fabric=judging.fabric,
+                progress=progress,
+            )
+        if judging.out is not None:
+            plot_errors(evaluation.result, judging.out / "errors.png")
+        return evaluation
 
 
 def batch_pose(output: PoseOutput, batch: PoseBatch, body: BodyModel) -> Pose:
@@ -389,105 +438,6 @@ def pose_metrics(index: PoseIndex, spec: PoseSpec, body: BodyModel) -> PoseMetri
     )
 
 
-def evaluate_pose_folder(
-    folder: Path,
-    index: PoseIndex,
-    *,
-    body: Path | None = None,
-    batch_size: int = 16,
-    workers: int = 0,
-    device: Device = "auto",
-    precision: Precision = "32-true",
-    check: Decode = "none",
-    skip_bad: bool = False,
-    out: Path | None = None,
-) -> PoseEvaluation:
-    """Metrics of a released model on sequences it was not trained on.
-
-    The loss is that of the default weights, which a model does not carry with it.
-
-    Args:
-        folder: what `save_pretrained` or a training run wrote.
-        index: the sequences, such as `read_poses(root, split="val")`, of the same joints.
-        body: the SMPL file, where the model was trained with one.
-        batch_size: windows of a forward pass.
-        workers: loader processes.
-        device: auto, cpu or cuda.
-        precision: as in training.
-        check: check of the files beforehand.
-        skip_bad: go on without the sequences that the check refuses.
-        out: folder for errors.png, and `skipped.csv` or `problems.csv`; None: what is left out is
-            logged.
-
-    Raises:
-        ValueError: a folder that is no pose model, another body, other joints, bad files, outputs
-            that are NaN.
-    """
-    model = SpikeVideoFormer.from_pretrained(folder)
-    if model.task != "pose" or model.clip is None or model.body is None:
-        raise ValueError(
-            f"{folder} is no pose model that knows its clips; give one that svf train --task pose"
-            " wrote"
-        )
-    usual = PoseOptions()
-    if isinstance(model.body, AbsentSmpl):
-        model.body, usual = load_body(body), PoseOptions(body=body)
-    elif body is not None:
-        raise ValueError(f"{folder} has a skeleton of its own, and {body} is SMPL; leave body out")
-    if model.body.joint_names != index.joint_names:
-        raise ValueError(
-            f"the joints of {index.root} are {', '.join(index.joint_names)}, those of {folder}"
-            f" {', '.join(model.body.joint_names)}; evaluate on data with the same joints"
-        )
-    index = _settled(index, check, [], skip_bad=skip_bad, folder=out)
-    dataset = PoseDataset(index, PoseSpec.from_dict(model.clip), model.body)
-    fabric = launch(device=device, devices=1, precision=precision)
-    fabric.to_device(model)
-    with progress_on_stderr("window") as progress:
-        evaluation = evaluate_pose(
-            model,
-            dataset,
-            model.body,
-            weights=usual.weights,
-            batch_size=batch_size,
-            workers=workers,
-            fabric=fabric,
-            progress=progress,
-        )
-    if out is not None:
-        plot_errors(evaluation.result, out / "errors.png")
-    return evaluation
-
-
-def _settled(
-    index: PoseIndex, decode: Decode, required: list[str], *, skip_bad: bool, folder: Path | None
-) -> PoseIndex:
-    with progress_on_stderr("checked sequence") as progress:
-        report = check_poses(index, decode=decode, required_splits=required, progress=progress)
-    return report.settle(skip_bad=skip_bad, folder=folder)
-
-
-def _splits(config: TrainConfig, index: PoseIndex | None) -> tuple[PoseIndex, PoseIndex]:
-    """The checked sequences to train and to validate on."""
-    if index is None:
-        if config.data is None:
-            raise ValueError("no data is given; set --data to the folder of the data set")
-        index = read_poses(config.data, layout=config.layout)
-    val_split = config.val_split if config.validates else config.train_split
-    wanted = [config.train_split, val_split]
-    for split in wanted:
-        index.select(split)  # complains of a name that is not there before the long check
-    parts = {listed_split(split) for split in wanted}
-    # Of the others nothing is wanted, so nothing is looked for.
-    index = replace(
-        index,
-        sequences=tuple(s for s in index.sequences if s.split in parts),
-        problems=tuple(p for p in index.problems if p.split in (None, *parts)),
-    )
-    index = _settled(index, config.check, wanted, skip_bad=config.skip_bad, folder=config.out)
-    return index.select(config.train_split), index.select(val_split)
-
-
 def _mean_pose(index: PoseIndex) -> Tensor | None:
     """The mean of the labelled rotations; None where there are none."""
     labelled = [s.truth.rotations for s in index.sequences if s.truth.rotations is not None]
@@ -496,16 +446,3 @@ def _mean_pose(index: PoseIndex) -> Tensor | None:
     poses = torch.cat([torch.from_numpy(rotations) for rotations in labelled])
     poses = poses[poses.isfinite().all(-1).all(-1).all(-1)]
     return mean_rotations(poses[:: len(poses) // _MOST_POSES + 1]) if len(poses) else None
-
-
-def _fingerprint(*indices: PoseIndex) -> str:
-    """What a run learns from: sequences by name and their labels, not where the data set lies."""
-    digest = hashlib.blake2b(digest_size=16)
-    for index in indices:
-        digest.update(repr((index.joint_names, index.parents)).encode())
-        for s in index.sequences:
-            digest.update(repr((s.name, s.action, s.frame_rate_hz, bool(s.events))).encode())
-            for f in fields(s.truth):
-                values = getattr(s.truth, f.name)
-                digest.update(b"" if values is None else np.asarray(values).tobytes())
-    return digest.hexdigest()

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spikevideoformer.models.config import preset
 from spikevideoformer.settings import merged
 from spikevideoformer.tasks.classification.index import read_index
 from spikevideoformer.tasks.pose.index import read_poses
@@ -21,15 +22,22 @@ FEW = 2000
 steps: a network from scratch needs hundreds of them whatever the number of clips
 (docs/training.md)."""
 
-_STEPS = {"classification": 640, "segmentation": 320, "pose": 640}  # of eight clips each
-_EPOCHS = 8  # validations in that time
+_STEPS = {"classification": 640, "segmentation": 320, "pose": 320}  # of eight clips each
+_PASSES = {"segmentation": 50}  # over the clips at least, where that makes more steps
+_EPOCHS = {"classification": 16, "segmentation": 8, "pose": 8}  # validations in that time
 _BATCH = 8
 _SIDES = re.compile(r"(^|[^a-z])(left|right|clockwise|counterclockwise)([^a-z]|$)", re.IGNORECASE)
 
 
 _OF_TASK: dict[str, dict[str, Any]] = {
     "classification": {},
-    "segmentation": {"frames": 4, "size": 128, "label_smoothing": 0.0},
+    "segmentation": {
+        "frames": 4,
+        "size": 128,
+        "label_smoothing": 0.0,
+        "design": "spatial_only",
+        "segmentation": {"scale": [0.5, 2.0]},
+    },
     "pose": {},
 }
 
@@ -77,21 +85,25 @@ def _recipe(
     batch_size = int(given.get("batch_size", max(1, min(_BATCH, clips // processes))))
     batch = batch_size * processes
     least = math.ceil(2 * float(given.get("warmup_epochs", 0)))  # the rest is not all warm-up
-    epochs = int(given.get("epochs", max(_EPOCHS, least)))
+    epochs = int(given.get("epochs", max(_EPOCHS[config.task], least)))
+    steps = max(_STEPS[config.task], _PASSES.get(config.task, 0) * clips // batch)
     sided = config.task == "classification" and any(map(_SIDES.search, classes))
     flip = 0.0 if sided or config.task == "pose" else 0.5
-    augmentation: dict[str, Any] = {"flip": flip, "brightness": 0.3, "contrast": 0.3}
-    augmentation["saturation"] = 0.3
+    strength = 0.5 if config.task == "segmentation" else 0.3
+    augmentation: dict[str, Any] = dict.fromkeys(("brightness", "contrast", "saturation"), strength)
+    augmentation["flip"] = flip
     if config.task == "classification":
         augmentation["crop_scale"] = [0.6, 1.0]
+    # Whole numbers of spikes learn masks from few pictures far better than single ones do
+    # (docs/segmentation.md); an ordinary network keeps its rectifiers.
+    integers = config.task == "segmentation" and preset(config.model).neuron.spiking
     return {
         **_OF_TASK[config.task],
+        **({"neuron": "integer_lif"} if integers else {}),
         "epochs": epochs,
         # An epoch is so many passes that all of them make about the steps that are needed; whoever
         # says how many epochs means passes.
-        "passes": 1
-        if "epochs" in given
-        else max(1, round(_STEPS[config.task] * batch / (epochs * clips))),
+        "passes": 1 if "epochs" in given else max(1, round(steps * batch / (epochs * clips))),
         "batch_size": batch_size,
         "learning_rate": 3e-3 if config.init_from is None else 1.5e-3,
         "warmup_epochs": 0.05 * epochs,

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import UInt8
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from spikevideoformer.data.specs import Decode
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.models.tiling import class_scores, upsampled
 from spikevideoformer.progress import progress_on_stderr
@@ -36,70 +34,77 @@ from spikevideoformer.tasks.segmentation.metrics import (
 from spikevideoformer.tasks.segmentation.sequence import IGNORED, SequenceIndex
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 from spikevideoformer.training.batches import clip_loader
-from spikevideoformer.training.config import Precision, TrainConfig
-from spikevideoformer.training.devices import Device, from_first_process, launch, over_processes
-from spikevideoformer.training.evaluate import SilenceWatch
-from spikevideoformer.training.run_cache import RunCache
+from spikevideoformer.training.config import TrainConfig
+from spikevideoformer.training.devices import over_processes
+from spikevideoformer.training.evaluate import Judging, SilenceWatch
 from spikevideoformer.training.segmentation_plots import ContactSheet, plot_iou
 from spikevideoformer.training.task import Row, Task
 
 log = logging.getLogger(__name__)
 
 
-class SegmentationTask(Task):
-    """Sequences of frames, some of which have a mask.
+class SegmentationTask(Task[SequenceIndex]):
+    """Sequences of frames, some of which have a mask; arguments and errors as of `Task`."""
 
-    Args:
-        config: the run.
-        index: the sequences; None: read from `config.data`.
-        fabric: launched.
-
-    Raises:
-        ValueError: data that cannot be used.
-    """
-
+    index_type = SequenceIndex
+    collate = collate_segmentation
     measure = "pixel_accuracy"
     watched = ("miou", "pixel_accuracy")
 
-    def __init__(self, config: TrainConfig, index: SequenceIndex | None, fabric: Fabric) -> None:
-        self.config = config
-        training, validation, weights = from_first_process(fabric, lambda: _splits(config, index))
-        self._weights = None if weights is None else weights.to(fabric.device)
-        options = config.segmentation
-        self._cache = RunCache(config, fabric.world_size)
-        self._train_set = SegmentationDataset(
-            training,
-            config.segmentation_spec,
-            augmentation=config.augmentation,
-            masks=options.augmentation,
-            passes=options.passes,
-            seed=config.seed,
-            cache=self._cache.frames,
+    @staticmethod
+    def read(config: TrainConfig) -> SequenceIndex:
+        return read_sequences(config.data or "", layout=config.layout)
+
+    def check(
+        self, index: SequenceIndex, required: Sequence[str], progress: Callable[[int, int], None]
+    ) -> SequenceReport:
+        return check_sequences(
+            index, required_splits=required, decode=self.config.check, progress=progress
         )
-        self._val_set = SegmentationDataset(
-            validation, config.segmentation_spec, cache=self._cache.frames
+
+    def prepared(self, training: SequenceIndex) -> Tensor | None:
+        """Weights of the classes, of all that is trained on and of nothing else."""
+        if self.config.segmentation.class_weights == "none":
+            return None
+        with progress_on_stderr("counted mask") as progress:
+            pixels = count_pixels(training, progress=progress)
+        weights = class_weights_from_pixels(pixels.tolist(), self.config.segmentation.class_weights)
+        assert weights is not None
+        shown = zip(training.classes, weights.tolist(), strict=True)
+        log.info("class weights: %s", ", ".join(f"{name} {w:.2f}" for name, w in shown))
+        return weights
+
+    def prepare(
+        self,
+        training: SequenceIndex,
+        validation: SequenceIndex,
+        prepared: Tensor | None,
+        device: torch.device,
+    ) -> None:
+        self._weights = None if prepared is None else prepared.to(device)
+
+    def names(self, index: SequenceIndex) -> tuple[str, ...]:
+        return index.classes
+
+    def dataset(self, index: SequenceIndex, *, augmented: bool = False) -> SegmentationDataset:
+        options = self.config.segmentation
+        varied: dict[str, Any] = {
+            "augmentation": self.config.augmentation,
+            "masks": options.augmentation,
+            "passes": options.passes,
+            "seed": self.config.seed,
+        }
+        return SegmentationDataset(
+            index,
+            self.config.segmentation_spec,
+            cache=self.cache.frames,
+            **varied if augmented else {},
         )
-        self.classes, self.clips = training.classes, len(self._train_set)
-        self.data = _fingerprint(training, validation)
 
     def create_model(self) -> SpikeVideoFormer:
         model = super().create_model()
-        model.clip = self.config.segmentation_spec.to_dict()
-        model.palette = self._train_set.index.palette
+        model.palette = self.train_set.index.palette
         return model
-
-    def batches(
-        self, keys: Iterable[list[tuple[int, int]]], device: torch.device
-    ) -> Iterator[SegmentationBatch]:
-        return iter(
-            clip_loader(
-                self._train_set,
-                keys,
-                workers=self.config.workers,
-                device=device,
-                collate=collate_segmentation,
-            )
-        )
 
     def loss(self, output: Tensor, batch: SegmentationBatch) -> Tensor:
         options = self.config.segmentation
@@ -116,19 +121,24 @@ class SegmentationTask(Task):
         labelled = batch.labels != IGNORED
         return ((output.argmax(2) == batch.labels) & labelled).sum(), labelled.sum()
 
-    def validate(
-        self, model: nn.Module, fabric: Fabric, after_batch: Callable[[], None]
+    def judge(
+        self,
+        model: nn.Module,
+        fabric: Fabric,
+        after_batch: Callable[[], None] = lambda: None,
+        *,
+        finally_: bool = False,
     ) -> SegmentationResult:
-        result = evaluate_segmentation(
+        self._sheet = ContactSheet(self.val_set.index.palette, self.classes)
+        return evaluate_segmentation(
             model,
-            self._val_set,
+            self.val_set,
             sliding_window=self.config.segmentation.sliding_window,
             workers=self.config.workers,
             fabric=fabric,
             after_clip=after_batch,
+            after_frame=self._sheet.offer if finally_ else lambda _: None,
         )
-        self._cache.tell()
-        return result
 
     def row(self, result: SegmentationResult) -> dict[str, float | int]:
         assert result.loss is not None
@@ -138,20 +148,55 @@ class SegmentationTask(Task):
             "val_pixel_accuracy": result.pixel_accuracy,
         }
 
-    def finish(self, model: SpikeVideoFormer, fabric: Fabric) -> SegmentationResult:
-        self._sheet = ContactSheet(self._val_set.index.palette, self.classes)
-        return evaluate_segmentation(
-            model,
-            self._val_set,
-            sliding_window=self.config.segmentation.sliding_window,
-            workers=self.config.workers,
-            fabric=fabric,
-            after_frame=self._sheet.offer,
-        )
-
     def report(self, result: SegmentationResult, history: Sequence[Row], out: Path) -> None:
-        plot_iou(result, self._val_set.index.palette, out / "iou.png")
+        plot_iou(result, self.val_set.index.palette, out / "iou.png")
         self._sheet.write(out / "contact_sheet.png")
+
+    @staticmethod
+    def judge_released(
+        model: SpikeVideoFormer,
+        folder: Path,
+        index: SequenceIndex,
+        judging: Judging,
+        *,
+        sliding_window: bool = False,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+    ) -> SegmentationResult:
+        """As `evaluate_folder` has it done; options as of `evaluate_segmentation`."""
+        if model.classes != index.classes:
+            raise ValueError(
+                f"the classes of {index.root} are {', '.join(index.classes)}, those of {folder} "
+                f"{', '.join(model.classes or ())}; evaluate on data with the same classes in the "
+                "same order"
+            )
+        with progress_on_stderr("checked file") as progress:
+            report = check_sequences(index, decode=judging.check, progress=progress)
+        dataset = SegmentationDataset(
+            report.settle(skip_bad=judging.skip_bad, folder=judging.out),
+            SegmentationSpec.from_dict(model.clip or {}),
+        )
+        sheet = ContactSheet(index.palette, index.classes)
+        with progress_on_stderr("frame") as progress:
+
+            def after_frame(frame: JudgedFrame) -> None:
+                sheet.offer(frame)
+                progress(frame.number + 1, frame.total)
+
+            result = evaluate_segmentation(
+                model,
+                dataset,
+                sliding_window=sliding_window,
+                scales=scales,
+                flip=flip,
+                workers=judging.workers,
+                fabric=judging.fabric,
+                after_frame=after_frame,
+            )
+        if judging.out is not None:
+            plot_iou(result, index.palette, judging.out / "iou.png")
+            sheet.write(judging.out / "contact_sheet.png")
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,125 +355,3 @@ class _Judge:
 def _only_item(items: Sequence[SegmentationClip]) -> SegmentationClip:
     (item,) = items  # pictures of a data set may differ in size
     return item
-
-
-def evaluate_segmentation_folder(
-    folder: Path,
-    index: SequenceIndex,
-    *,
-    sliding_window: bool = False,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    workers: int = 0,
-    device: Device = "auto",
-    precision: Precision = "32-true",
-    check: Decode = "none",
-    skip_bad: bool = False,
-    out: Path | None = None,
-) -> SegmentationResult:
-    """Metrics of a released model on sequences it was not trained on.
-
-    Args:
-        folder: what `save_pretrained` or a training run wrote.
-        index: the sequences, such as `read_sequences(root, split="val")`, of the same classes.
-        sliding_window: as in `evaluate_segmentation`.
-        scales: as in `evaluate_segmentation`.
-        flip: as in `evaluate_segmentation`.
-        workers: loader processes.
-        device: auto, cpu or cuda.
-        precision: as in training.
-        check: check of the files beforehand.
-        skip_bad: go on without the files that the check refuses.
-        out: folder for iou.png and contact_sheet.png, and `skipped.csv` or `problems.csv`; None:
-            what is left out is logged.
-
-    Raises:
-        ValueError: a folder that is no segmentation model, other classes, bad files, logits that
-            are NaN or infinite.
-    """
-    model = SpikeVideoFormer.from_pretrained(folder)
-    if model.task != "segmentation" or model.clip is None or model.classes is None:
-        raise ValueError(
-            f"{folder} is no segmentation model that knows its classes and clips; give one that "
-            "svf train --task segmentation wrote"
-        )
-    if model.classes != index.classes:
-        raise ValueError(
-            f"the classes of {index.root} are {', '.join(index.classes)}, those of {folder} "
-            f"{', '.join(model.classes)}; evaluate on data with the same classes in the same order"
-        )
-    report = _checked(index, check, [])
-    dataset = SegmentationDataset(
-        report.settle(skip_bad=skip_bad, folder=out), SegmentationSpec.from_dict(model.clip)
-    )
-    fabric = launch(device=device, devices=1, precision=precision)
-    fabric.to_device(model)
-    sheet = ContactSheet(index.palette, index.classes)
-    with progress_on_stderr("frame") as progress:
-
-        def after_frame(frame: JudgedFrame) -> None:
-            sheet.offer(frame)
-            progress(frame.number + 1, frame.total)
-
-        result = evaluate_segmentation(
-            model,
-            dataset,
-            sliding_window=sliding_window,
-            scales=scales,
-            flip=flip,
-            workers=workers,
-            fabric=fabric,
-            after_frame=after_frame,
-        )
-    if out is not None:
-        plot_iou(result, index.palette, out / "iou.png")
-        sheet.write(out / "contact_sheet.png")
-    return result
-
-
-def _checked(index: SequenceIndex, decode: Decode, required_splits: list[str]) -> SequenceReport:
-    with progress_on_stderr("checked file") as progress:
-        return check_sequences(
-            index, required_splits=required_splits, decode=decode, progress=progress
-        )
-
-
-def _splits(
-    config: TrainConfig, index: SequenceIndex | None
-) -> tuple[SequenceIndex, SequenceIndex, Tensor | None]:
-    """The checked sequences to train and to validate on, and the weights of classes."""
-    if index is None:
-        if config.data is None:
-            raise ValueError("no data is given; set --data to the folder of the data set")
-        index = read_sequences(config.data, layout=config.layout)
-    val_split = config.val_split if config.validates else config.train_split
-    for split in (config.train_split, val_split):
-        index.select(split)  # complains of a name that is not there before the long check
-    report = _checked(index, config.check, [config.train_split, val_split])
-    index = report.settle(skip_bad=config.skip_bad, folder=config.out)
-    training, validation = index.select(config.train_split), index.select(val_split)
-    weights = None
-    if config.segmentation.class_weights != "none":
-        # Of all that is trained on and of nothing else, whatever was checked and left out.
-        with progress_on_stderr("counted mask") as progress:
-            pixels = count_pixels(training, progress=progress)
-        weights = class_weights_from_pixels(pixels.tolist(), config.segmentation.class_weights)
-        assert weights is not None
-        shown = zip(training.classes, weights.tolist(), strict=True)
-        log.info("class weights: %s", ", ".join(f"{name} {w:.2f}" for name, w in shown))
-    return training, validation, weights
-
-
-def _fingerprint(*indices: SequenceIndex) -> str:
-    """What a run learns from: files by name, not by where the data set lies."""
-    digest = hashlib.blake2b(digest_size=16)
-    for index in indices:
-        digest.update(repr((index.classes, sorted(map(str, index.code.values.items())))).encode())
-        for sequence in index.sequences:
-            for frame in sequence.frames:
-                paths = [
-                    p.relative_to(index.root) if p is not None and p.is_relative_to(index.root)
-                    else p for p in (frame.image, frame.label)
-                ]  # fmt: skip
-                digest.update(repr((sequence.name, *map(str, paths))).encode())
-    return digest.hexdigest()

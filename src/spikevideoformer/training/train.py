@@ -6,30 +6,27 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from torch import nn
 
+from spikevideoformer.data.index import DatasetIndex
 from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.classification.metrics import ClassificationResult
-from spikevideoformer.tasks.classification.sample import ClipIndex
-from spikevideoformer.tasks.pose.sequence import PoseIndex
 from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
-from spikevideoformer.tasks.segmentation.sequence import SequenceIndex
 from spikevideoformer.training.advice import about_training
 from spikevideoformer.training.batches import StepPlan
 from spikevideoformer.training.checkpoint import load_checkpoint
-from spikevideoformer.training.classification import ClassificationTask
 from spikevideoformer.training.config import TrainConfig, check_paths
 from spikevideoformer.training.devices import from_first_process, launch
 from spikevideoformer.training.logs import shortened
 from spikevideoformer.training.loop import Loop
 from spikevideoformer.training.plots import plot_learning_curves
-from spikevideoformer.training.pose import PoseEvaluation, PoseTask
-from spikevideoformer.training.segmentation import SegmentationTask
+from spikevideoformer.training.pose import PoseEvaluation
+from spikevideoformer.training.released import TASKS
 from spikevideoformer.training.task import Task
 
 log = logging.getLogger(__name__)
@@ -65,7 +62,7 @@ class TrainResult:
 def train(
     config: TrainConfig,
     *,
-    index: ClipIndex | SequenceIndex | PoseIndex | None = None,
+    index: DatasetIndex[Any] | None = None,
     resume: bool = False,
     about: str = "",
 ) -> TrainResult:
@@ -110,24 +107,14 @@ def train(
     return _finish(loop, fabric)
 
 
-def _task(
-    config: TrainConfig, index: ClipIndex | SequenceIndex | PoseIndex | None, fabric: Fabric
-) -> Task:
-    wanted: dict[str, type] = {
-        "classification": ClipIndex,
-        "segmentation": SequenceIndex,
-        "pose": PoseIndex,
-    }
-    if index is not None and not isinstance(index, wanted[config.task]):
+def _task(config: TrainConfig, index: DatasetIndex[Any] | None, fabric: Fabric) -> Task[Any]:
+    kind = TASKS[config.task]
+    if index is not None and not isinstance(index, kind.index_type):
         raise ValueError(
             f"the index is a {type(index).__name__}; {config.task} needs a "
-            f"{wanted[config.task].__name__}"
+            f"{kind.index_type.__name__}"
         )
-    if config.task == "segmentation":
-        return SegmentationTask(config, cast(SequenceIndex | None, index), fabric)
-    if config.task == "pose":
-        return PoseTask(config, cast(PoseIndex | None, index), fabric)
-    return ClassificationTask(config, cast(ClipIndex | None, index), fabric)
+    return kind(config, index, fabric)
 
 
 def start_from(model: SpikeVideoFormer, folder: Path) -> tuple[list[str], list[str]]:
@@ -239,7 +226,7 @@ def _finish(loop: Loop, fabric: Fabric) -> TrainResult:
     task, config, model, history = loop.task, loop.config, loop.model, loop.state.history
     best: dict[str, Any] = load_checkpoint(loop.checkpoints.best)
     model.load_state_dict(best["model"])
-    evaluation = task.finish(model, fabric)
+    evaluation = task.judge(model, fabric, finally_=True)
     folder = config.out / "model"
     if fabric.is_global_zero:
         if (line := task.calibrate(model)) is not None:

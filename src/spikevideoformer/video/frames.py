@@ -58,7 +58,6 @@ __all__ = [
     "multi_clip_times",
     "probe",
     "read_clip",
-    "read_clips",
     "window_times",
     "write_video",
 ]
@@ -348,65 +347,13 @@ def read_clip(
         VideoError: the video is damaged or too short.
         ValueError: arguments that make no sense.
     """
+    given: list[float] = []
     if times_s is not None:
         given = [float(time_s) for time_s in times_s]
         rising = all(a <= b for a, b in itertools.pairwise(given))
         if len(given) != spec.frames or not rising or not all(map(math.isfinite, given)):
             raise ValueError(f"times_s must be {spec.frames} times that do not fall, got {given}")
 
-    def choose(begin_s: float, finish_s: float) -> list[list[float]]:
-        if times_s is not None:
-            return [given]
-        return [window_times(spec, begin_s, finish_s, jitter=jitter, generator=generator)]
-
-    return _read(path, spec, choose, start_s, end_s, resize_short, limits, sequence_rate_hz)[0]
-
-
-def read_clips(
-    path: str | Path,
-    spec: ClipSpec,
-    *,
-    clips: int,
-    start_s: float | None = None,
-    end_s: float | None = None,
-    resize_short: int | None = None,
-    limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-    sequence_rate_hz: float = SEQUENCE_RATE_HZ,
-) -> list[Clip]:
-    """Several clips of a video at the times of `multi_clip_times`, decoded once.
-
-    Args:
-        path: video file or folder of images.
-        spec: T and the frame rate.
-        clips: how many, at least 1.
-        start_s: start of the stretch; None is the video's start.
-        end_s: end of the stretch; None is the video's end.
-        resize_short: shrink pictures to this short side, in pixels; smaller ones stay.
-        limits: see `DecodeLimits`.
-        sequence_rate_hz: frame rate of a folder of images.
-
-    Raises:
-        VideoError: the video is damaged or too short.
-        ValueError: arguments that make no sense.
-    """
-
-    def choose(begin_s: float, finish_s: float) -> list[list[float]]:
-        return multi_clip_times(spec, begin_s, finish_s, clips=clips)
-
-    return _read(path, spec, choose, start_s, end_s, resize_short, limits, sequence_rate_hz)
-
-
-def _read(
-    path: str | Path,
-    spec: ClipSpec,
-    choose: Callable[[float, float], list[list[float]]],
-    start_s: float | None,
-    end_s: float | None,
-    resize_short: int | None,
-    limits: DecodeLimits,
-    sequence_rate_hz: float,
-) -> list[Clip]:
-    """Clips at the times that `choose` gives for a stretch of the video, in one walk."""
     with open_source(path, limits, sequence_rate_hz) as source:
         length_s = source.length_s()
         if start_s is not None and start_s >= length_s:
@@ -415,15 +362,16 @@ def _read(
             )
         begin_s, finish_s = start_s or 0.0, length_s if end_s is None else end_s
         _check_stretch(begin_s, finish_s)
-        clips_s = choose(begin_s, finish_s)
-        moments_s = sorted({time_s for times_s in clips_s for time_s in times_s})
+        moments_s = given or window_times(
+            spec, begin_s, finish_s, jitter=jitter, generator=generator
+        )
 
         def walk(
             source: VideoFile | ImageFolder, from_s: float
-        ) -> tuple[dict[float, _Shown], float | None]:
+        ) -> tuple[list[_Shown], float | None]:
             pictures = source.pictures(from_s=from_s)
             chooser = _Chooser(path, pictures, len(moments_s), resize_short, limits)
-            shown = {time_s: chooser.at(time_s) for time_s in moments_s}
+            shown = [chooser.at(time_s) for time_s in moments_s]
             if finish_s >= length_s:
                 chooser.finish()
             return shown, chooser.end_s
@@ -437,17 +385,7 @@ def _read(
             # Pictures around a seek may lack their references: read from the start instead.
             with open_source(path, limits, sequence_rate_hz) as again:
                 shown, video_end_s = walk(again, 0.0)
-    return [
-        _clip(
-            path,
-            [shown[time_s] for time_s in times_s],
-            times_s,
-            start_s=begin_s,
-            end_s=finish_s,
-            video_end_s=video_end_s,
-        )
-        for times_s in clips_s
-    ]
+    return _clip(path, shown, moments_s, start_s=begin_s, end_s=finish_s, video_end_s=video_end_s)
 
 
 def iter_windows(

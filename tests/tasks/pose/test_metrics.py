@@ -16,7 +16,6 @@ from spikevideoformer.tasks.pose.metrics import (
     pose_loss,
     procrustes_align,
     project_perspective,
-    project_weak,
 )
 
 NAMES = ("pelvis", "left_hip", "right_hip", "neck", "head")
@@ -94,27 +93,10 @@ def test_perspective_of_batches_of_clips():
     torch.testing.assert_close(shared[0, 0], points[0, 0])
 
 
-def test_weak_projection_by_hand():
-    joints = torch.tensor([[[0.5, -1.0, 2.0], [0.5, -1.0, -7.0]]])
-    points = project_weak(joints, torch.tensor([100.0]), torch.tensor([[32.0, 16.0]]))
-    assert points.tolist() == [[[82, -84], [82, -84]]]
-
-
-def test_far_away_both_projections_agree():
-    joints = poses(4)
-    far = joints + torch.tensor([0.0, 0.0, 1e6])
-    focal = torch.tensor([3e8, 3e8], dtype=torch.float64)
-    strong = project_perspective(far, focal.expand(4, 2), torch.zeros(4, 2).double())
-    weak = project_weak(joints, torch.full((4,), 300.0).double(), torch.zeros(4, 2).double())
-    torch.testing.assert_close(strong, weak, atol=0.01, rtol=0)
-
-
 def test_gradients_of_the_projections():
     joints = (poses(2) + torch.tensor([0.0, 0.0, 8.0])).requires_grad_()
     pair = [torch.rand(2, 2).double().requires_grad_() for _ in range(2)]
-    scale = torch.rand(2).double().requires_grad_()
     assert torch.autograd.gradcheck(project_perspective, (joints, *pair))
-    assert torch.autograd.gradcheck(project_weak, (joints, scale, pair[0]))
 
 
 # --- Loss ------------------------------------------------------------------------------------

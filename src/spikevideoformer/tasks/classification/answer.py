@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from spikevideoformer.messages import one_line
-from spikevideoformer.tasks.answer import about_run, rate_curve
+from spikevideoformer.tasks.answer import about_run, doubt, rate_curve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,9 @@ class PredictionResult:
     def __repr__(self) -> str:
         labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in self.labels[:3])
         about = about_run(self.duration_s, self.firing_rate, self.engine)
-        doubt = "UNLIKE THE TRAINING CLIPS: " if self.unlike_training else ""
-        return one_line(f"PredictionResult({self.path!r}, {doubt}{labels}, {about})")
+        return one_line(
+            f"PredictionResult({self.path!r}, {doubt(self.unlike_training)}{labels}, {about})"
+        )
 
     def _repr_html_(self) -> str:
         from spikevideoformer import notebook
@@ -88,9 +89,8 @@ class PredictionResult:
     def lines(self) -> list[str]:
         """The prediction as a command prints it."""
         labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in self.labels)
-        doubt = "UNLIKE THE TRAINING CLIPS: " if self.unlike_training else ""
         about = about_run(self.duration_s, self.firing_rate, self.engine)
-        shown = [f"{self.path}: {doubt}{labels} ({about})"]
+        shown = [f"{self.path}: {doubt(self.unlike_training)}{labels} ({about})"]
         if len(self.windows) > 1:
             for window in self.windows:
                 best, span = window.labels[0], f"{window.start_s:.2f}-{window.end_s:.2f} s"

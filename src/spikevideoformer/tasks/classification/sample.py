@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -57,6 +57,12 @@ class ClipIndex(DatasetIndex[ClipSample]):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def content(self) -> Iterator[bytes]:
+        """Classes and clips."""
+        yield repr(self.classes).encode()
+        for s in self.samples:
+            yield repr((self.named(s.path), s.label, s.start_s, s.end_s)).encode()
 
     def with_classes(self, classes: Sequence[str]) -> ClipIndex:
         """The same clips, labelled by the class list of a trained model: names are matched.

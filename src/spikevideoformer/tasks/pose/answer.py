@@ -15,7 +15,7 @@ from spikevideoformer.body.rotations import axis_angle_from_matrix
 from spikevideoformer.body.skeleton import BodyModel, Skeleton
 from spikevideoformer.body.smpl import SmplBody
 from spikevideoformer.messages import one_line
-from spikevideoformer.tasks.answer import about_run, rate_curve
+from spikevideoformer.tasks.answer import about_run, doubt, rate_curve
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -34,6 +34,8 @@ class TrackedFrame:
         shape: proportions, as the body model counts them, [S].
         firing_rate: spikes per neuron in this frame, mean over all layers of neurons; None for an
             ordinary network, which has no spikes.
+        distance: how unlike the training clips the clip is that it was seen in, about 1 for one of
+            them; None for a model that does not know.
     """
 
     timestamp_s: float
@@ -45,6 +47,7 @@ class TrackedFrame:
     translation: np.ndarray
     shape: np.ndarray
     firing_rate: float | None
+    distance: float | None = None
 
     def __repr__(self) -> str:
         H, W, _ = self.image.shape
@@ -82,6 +85,10 @@ class PosePrediction:
             None for an ordinary network, which has no spikes.
         firing_rate_per_frame: the same for each frame, or None.
         engine: what ran the network: exact, int8 or model.
+        distance: how unlike the training clips the video is, about 1 for one of them; None for a
+            model that does not know (:class:`~spikevideoformer.models.familiarity.Familiarity`).
+        unlike_training: whether that is beyond the model's limit, so that the answer says little;
+            None where it does not know.
     """
 
     path: str | None
@@ -98,11 +105,15 @@ class PosePrediction:
     firing_rate: float | None
     firing_rate_per_frame: tuple[float, ...] | None = field(repr=False)
     engine: str
+    distance: float | None = None
+    unlike_training: bool | None = None
 
     def __repr__(self) -> str:
         about = about_run(self.duration_s, self.firing_rate, self.engine)
         size = f"{len(self.timestamps_s)} frames of {len(self.joint_names)} joints"
-        return one_line(f"PosePrediction({self.path!r}, {size}, {about})")
+        return one_line(
+            f"PosePrediction({self.path!r}, {doubt(self.unlike_training)}{size}, {about})"
+        )
 
     def _repr_html_(self) -> str:
         from spikevideoformer import notebook
@@ -163,7 +174,8 @@ class PosePrediction:
         about = about_run(self.duration_s, self.firing_rate, self.engine)
         return [
             one_line(
-                f"{self.path}: {len(self.joint_names)} joints, {self.joint_names[0]} on average at "
+                f"{self.path}: {doubt(self.unlike_training)}{len(self.joint_names)} joints, "
+                f"{self.joint_names[0]} on average at "
                 f"{x:.2f} {y:.2f} {z:.2f} m right of, below and before the camera "
                 f"({len(self.timestamps_s)} frames in {about})"
             )
@@ -185,6 +197,8 @@ class PosePrediction:
             "duration_s": self.duration_s,
             "engine": self.engine,
             "firing_rate": self.firing_rate,
+            "distance": self.distance,
+            "unlike_training": self.unlike_training,
             "focal_px": round(self.focal_px, 3),
             "joint_names": list(self.joint_names),
             "parents": list(self.parents),

@@ -86,10 +86,6 @@ class Square:
         """Points of the picture as points of an input of `size` pixels."""
         return (points - np.array([self.left, self.top])) * (size / self.side)
 
-    def from_input(self, points: Float[np.ndarray, "*n 2"], size: int) -> Float[np.ndarray, "*n 2"]:
-        """Inverse of `to_input`."""
-        return points * (self.side / size) + np.array([self.left, self.top])
-
     def cut(self, pictures: Tensor, size: int, margin: Tensor) -> Tensor:
         """The square as pictures of `size` pixels.
 

@@ -69,26 +69,6 @@ def project_perspective(
     return points.where(seen, math.nan)
 
 
-def project_weak(
-    joints: Float[Tensor, "*batch J 3"],
-    scale: Float[Tensor, "*#batch"],
-    shift: Float[Tensor, "*#batch 2"],
-) -> Float[Tensor, "*batch J 2"]:
-    """Scaled orthographic projection, for a body that is thin beside its distance.
-
-    Equation: ``(u, v) = scale * (x, y) + shift``.
-
-    Args:
-        joints: in metres (x right, y down); their depth does not matter.
-        scale: pixels per metre.
-        shift: where the origin is seen (x, y), in pixels.
-
-    Returns:
-        Points (x, y) in pixels.
-    """
-    return scale[..., None, None] * joints[..., :2] + shift[..., None, :]
-
-
 # --- Loss ----------------------------------------------------------------------------------------
 
 

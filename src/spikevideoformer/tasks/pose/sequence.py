@@ -7,8 +7,8 @@ labelled is NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +133,15 @@ class PoseIndex(DatasetIndex[PoseSequence]):
     def actions(self) -> tuple[str, ...]:
         """What is done in the sequences, sorted."""
         return tuple(sorted({sequence.action for sequence in self.sequences}))
+
+    def content(self) -> Iterator[bytes]:
+        """Sequences by name, and their labels."""
+        yield repr((self.joint_names, self.parents)).encode()
+        for s in self.sequences:
+            yield repr((s.name, s.action, s.frame_rate_hz, bool(s.events))).encode()
+            for f in fields(s.truth):
+                values = getattr(s.truth, f.name)
+                yield b"" if values is None else np.asarray(values).tobytes()
 
 
 # --- The body of a data set -----------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from spikevideoformer.messages import one_line
-from spikevideoformer.tasks.answer import about_run, rate_curve
+from spikevideoformer.tasks.answer import about_run, doubt, rate_curve
 from spikevideoformer.tasks.segmentation.masks import distinct_palette
 
 
@@ -25,6 +25,8 @@ class SegmentedFrame:
         area: share of the pixels that each class has, float32 [K], sum 1.
         firing_rate: spikes per neuron in this frame, mean over all layers of neurons; None for an
             ordinary network, which has no spikes.
+        distance: how unlike the training clips the clip is that it was seen in, about 1 for one of
+            them; None for a model that does not know.
     """
 
     timestamp_s: float
@@ -33,6 +35,7 @@ class SegmentedFrame:
     mask: np.ndarray
     area: np.ndarray
     firing_rate: float | None
+    distance: float | None = None
 
     def __repr__(self) -> str:
         H, W = self.mask.shape
@@ -56,6 +59,10 @@ class SegmentationPrediction:
             None for an ordinary network, which has no spikes.
         firing_rate_per_frame: the same for each frame, or None.
         engine: what ran the network: exact, int8 or model.
+        distance: how unlike the training clips the video is, about 1 for one of them; None for a
+            model that does not know (:class:`~spikevideoformer.models.familiarity.Familiarity`).
+        unlike_training: whether that is beyond the model's limit, so that the answer says little;
+            None where it does not know.
     """
 
     path: str | None
@@ -68,12 +75,15 @@ class SegmentationPrediction:
     firing_rate: float | None
     firing_rate_per_frame: tuple[float, ...] | None = field(repr=False)
     engine: str
+    distance: float | None = None
+    unlike_training: bool | None = None
 
     def __repr__(self) -> str:
         largest = sorted(zip(self.mean_area.tolist(), self.classes, strict=True), reverse=True)[:3]
         shares = ", ".join(f"{name} {share:.1%}" for share, name in largest if share > 0)
         about = about_run(self.duration_s, self.firing_rate, self.engine)
         frames = f"{len(self.timestamps_s)} frames"
+        shares = doubt(self.unlike_training) + shares
         return one_line(f"SegmentationPrediction({self.path!r}, {shares}, {frames}, {about})")
 
     def _repr_html_(self) -> str:
@@ -97,6 +107,7 @@ class SegmentationPrediction:
         areas = ", ".join(
             f"{n} {share:.1%}" for share, n in sorted(pairs, reverse=True)[:5] if share
         )
+        areas = doubt(self.unlike_training) + areas
         about = about_run(self.duration_s, self.firing_rate, self.engine)
         return [one_line(f"{self.path}: {areas} ({len(self.timestamps_s)} frames in {about})")]
 
@@ -113,6 +124,8 @@ class SegmentationPrediction:
             "duration_s": self.duration_s,
             "engine": self.engine,
             "firing_rate": self.firing_rate,
+            "distance": self.distance,
+            "unlike_training": self.unlike_training,
             "classes": list(self.classes),
             "timestamps_s": list(self.timestamps_s),
             "mean_area": dict(zip(self.classes, _rounded(self.mean_area), strict=True)),

@@ -7,7 +7,7 @@ a frame's mask may be absent: such a frame is context, for the membranes and for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -150,3 +150,11 @@ class SequenceIndex(DatasetIndex[FrameSequence]):
     def labelled(self) -> int:
         """Pictures with a mask."""
         return sum(sequence.labelled for sequence in self.sequences)
+
+    def content(self) -> Iterator[bytes]:
+        """Classes, and frames with their masks."""
+        yield repr((self.classes, sorted(map(str, self.code.values.items())))).encode()
+        for sequence in self.sequences:
+            for frame in sequence.frames:
+                label = "None" if frame.label is None else self.named(frame.label)
+                yield repr((sequence.name, self.named(frame.image), label)).encode()

@@ -1,0 +1,82 @@
+"""Evaluation of released models, of every task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from spikevideoformer.data.index import DatasetIndex
+from spikevideoformer.data.specs import Decode
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.training.classification import ClassificationTask
+from spikevideoformer.training.config import Precision
+from spikevideoformer.training.devices import Device, launch
+from spikevideoformer.training.evaluate import Judging
+from spikevideoformer.training.pose import PoseTask
+from spikevideoformer.training.segmentation import SegmentationTask
+from spikevideoformer.training.task import Task
+
+TASKS: dict[str, type[Task[Any]]] = {
+    "classification": ClassificationTask,
+    "segmentation": SegmentationTask,
+    "pose": PoseTask,
+}
+
+
+def evaluate_folder(
+    folder: Path,
+    index: DatasetIndex[Any],
+    *,
+    batch_size: int = 8,
+    workers: int = 0,
+    device: Device = "auto",
+    precision: Precision = "32-true",
+    check: Decode = "none",
+    skip_bad: bool = False,
+    out: Path | None = None,
+    **options: Any,
+) -> Any:
+    """Metrics of a released model on data that it was not trained on.
+
+    Args:
+        folder: what `save_pretrained` or a training run wrote.
+        index: one split of a data set for the task of the model, with the same classes or joints
+            (clips are matched by the names of their classes).
+        batch_size: most clips of a forward pass; segmentation takes one at a time.
+        workers: loader processes.
+        device: auto, cpu or cuda.
+        precision: as in training.
+        check: check of the files beforehand.
+        skip_bad: go on without the files that the check refuses.
+        out: folder for pictures, and `skipped.csv` or `problems.csv`; None: what is left out is
+            logged.
+        **options: of the task: `clips_per_video` and `limits`; `sliding_window`, `scales` and
+            `flip`; or `body`.
+
+    Raises:
+        ValueError: a folder that is no model for such data, other classes or joints, bad files,
+            outputs that are NaN or infinite.
+    """
+    model = SpikeVideoFormer.from_pretrained(folder)
+    task = TASKS[model.task]
+    if not isinstance(index, task.index_type):
+        raise ValueError(
+            f"{folder} is made for {model.task}, and the data are a {type(index).__name__}; "
+            f"give a {task.index_type.__name__}"
+        )
+    if model.clip is None or (model.classes is None and model.body is None):
+        raise ValueError(
+            f"{folder} does not say how clips become input, or what its classes are; "
+            f"give one that svf train --task {model.task} wrote, or save it with classes and clip"
+        )
+    fabric = launch(device=device, devices=1, precision=precision)
+    fabric.to_device(model)
+    judging = Judging(
+        fabric=fabric,
+        batch_size=batch_size,
+        workers=workers,
+        check=check,
+        skip_bad=skip_bad,
+        out=out,
+    )
+    return task.judge_released(model, folder, index, judging, **options)
