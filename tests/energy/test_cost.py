@@ -80,12 +80,12 @@ def test_latency() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("add_float32: 1", "unknown cost 'add_float32'; did you mean add_float32_pj?"),
-        ("add_float32_pj: -1", "add_float32_pj is -1; expected a number from 0 to"),
+        ("add_float32: 1", "unknown cost add_float32; did you mean add_float32_pj?"),
+        ("add_float32_pj: -1", "add_float32_pj is -1.0; expected a number from 0 to"),
         ("add_float32_pj: x", "add_float32_pj is 'x'; expected a number"),
         ("mul_float32_pj: .nan", "mul_float32_pj is nan"),
-        ("precision: float8", "precision 'float8' is unknown; choose one of float32"),
-        ("weights_from: disk", "weights_from 'disk' is unknown; choose one of sram_8kb"),
+        ("precision: float8", "precision is 'float8'; expected float32 or"),
+        ("weights_from: disk", "weights_from is 'disk'; expected sram_8kb or"),
         ("name: 3", "name is 3; expected text"),
         ("- 1", "expected lines like"),
         ("a: [", "not valid YAML"),

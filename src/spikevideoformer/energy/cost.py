@@ -6,10 +6,10 @@ where it is asked for.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from typing import Literal
 
 from spikevideoformer.energy.record import LAYERS, OperationCount
-from spikevideoformer.settings import Stored
+from spikevideoformer.settings import Stored, check_types
 
 Precision = Literal["float32", "float16", "int8", "int8_sum16"]
 Store = Literal["sram_8kb", "sram_32kb", "sram_1mb", "dram"]
@@ -80,22 +80,10 @@ class CostTable(Stored):
     dram_pj: float = 1300.0
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(CostTable).items():
-            value = getattr(self, name)
-            if hint is float:
-                number = isinstance(value, (int, float)) and not isinstance(value, bool)
-                if not (number and 0 <= value <= LARGEST_PJ):
-                    hint = " (YAML reads 1e3 as text; write 1000 or 1.0e+3)"
-                    raise ValueError(
-                        f"{name} is {value!r}; expected a number from 0 to {LARGEST_PJ:g}"
-                        + (hint if isinstance(value, str) else "")
-                    )
-            elif hint is str:
-                if not isinstance(value, str):
-                    raise ValueError(f"{name} is {value!r}; expected text")
-            elif value not in get_args(hint):
-                accepted = ", ".join(get_args(hint))
-                raise ValueError(f"{name} {value!r} is unknown; choose one of {accepted}")
+        check_types(self)
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not 0 <= value <= LARGEST_PJ:
+                raise ValueError(f"{name} is {value!r}; expected a number from 0 to {LARGEST_PJ:g}")
 
     @property
     def ac_pj(self) -> float:
