@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spikevideoformer.demo.segmentation import SegmentationRecipe
+from spikevideoformer.demo.segmentation import Demo
 from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.synth.moving_shapes import render_scene, write_scenes
@@ -56,7 +56,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/hidden"))
     out = parser.parse_args().out
-    recipe = SegmentationRecipe()
+    recipe = Demo()
     scenes = out / "scenes"
     if not (out / "scenes.done").exists():
         write_scenes(

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spikevideoformer.demo.classification import Recipe
+from spikevideoformer.demo.classification import Demo
 from spikevideoformer.files import write_text
 from spikevideoformer.models.config import list_models
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -34,7 +34,7 @@ FAMILIES = {
 Z_95 = 1.959964  # quantile of the normal distribution, two-sided
 
 
-def demo_clips(out: Path, recipe: Recipe) -> Path:
+def demo_clips(out: Path, recipe: Demo) -> Path:
     """The demo's clips, made where they are not there yet; returns their folder."""
     clips = out / "clips"
     if not (out / "clips.done").exists():
@@ -138,7 +138,7 @@ def table(rows: dict[str, dict[str, Any]], base: TrainConfig) -> str:
 
 def main() -> None:
     sizes = [name.removeprefix("svf_") for name in list_models()]
-    recipe = Recipe()
+    recipe = Demo()
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--data", type=Path, metavar="DIR", help="a data set with train and val")

@@ -580,11 +580,11 @@ def test_demo_goes_the_whole_way(
 ) -> None:
     from spikevideoformer.demo import classification as demo
 
-    small = demo.Recipe(
+    small = demo.Demo(
         train_clips=16,
         val_clips=8,
         training=replace(
-            demo.Recipe().training,
+            demo.Demo().training,
             model=model,
             epochs=1,
             batch_size=8,
@@ -593,7 +593,7 @@ def test_demo_goes_the_whole_way(
             warmup_epochs=0.0,
         ),
     )
-    monkeypatch.setattr(demo.run_demo, "__kwdefaults__", {"recipe": small})
+    monkeypatch.setattr(demo, "Demo", lambda: small)
     status, out, err = svf("demo", "--out", tmp_path / "demo")
     assert status == 0
     for words in ("network:         top-1", "chance", "total time:"):
@@ -616,15 +616,13 @@ def test_demo_of_segmentation_goes_the_whole_way(
 ) -> None:
     from spikevideoformer.demo import segmentation as demo
 
-    small = demo.SegmentationRecipe(
+    small = demo.Demo(
         train_clips=4,
         val_clips=2,
         videos=1,
-        training=replace(
-            demo.SegmentationRecipe().training, epochs=1, frames=2, size=32, warmup_epochs=0.0
-        ),
+        training=replace(demo.Demo().training, epochs=1, frames=2, size=32, warmup_epochs=0.0),
     )
-    monkeypatch.setattr(demo.run_segmentation_demo, "__kwdefaults__", {"recipe": small})
+    monkeypatch.setattr(demo, "Demo", lambda: small)
     status, out, err = svf("demo", "--task", "segmentation", "--out", tmp_path / "demo")
     assert status == 0
     for words in ("network:           mIoU", "ground everywhere: mIoU", "total time:"):
@@ -646,15 +644,13 @@ def test_demo_of_pose_goes_the_whole_way(
     from spikevideoformer.demo import pose as demo
     from spikevideoformer.synth.spec import RenderSpec
 
-    small = demo.PoseRecipe(
+    small = demo.Demo(
         motions=5,
         clips_per_motion=1,
         clip=RenderSpec(size=32, frames=4, frame_rate_hz=10.0, supersampling=1),
-        training=replace(
-            demo.PoseRecipe().training, epochs=1, frames=3, size=32, warmup_epochs=0.0
-        ),
+        training=replace(demo.Demo().training, epochs=1, frames=3, size=32, warmup_epochs=0.0),
     )
-    monkeypatch.setattr(demo.run_pose_demo, "__kwdefaults__", {"recipe": small})
+    monkeypatch.setattr(demo, "Demo", lambda: small)
     status, out, err = svf("demo", "--task", "pose", "--out", tmp_path / "demo")
     assert status == 0
     lines = dict(line.split(":", 1) for line in out.splitlines())
@@ -681,7 +677,7 @@ def test_demo_of_pose_goes_the_whole_way(
     assert truth.stat().st_mtime_ns == written
     # clips of another recipe are not taken for those of this one, nor is the network
     other = replace(small, seed=1)
-    monkeypatch.setattr(demo.run_pose_demo, "__kwdefaults__", {"recipe": other})
+    monkeypatch.setattr(demo, "Demo", lambda: other)
     status, _, err = svf("demo", "--task", "pose", "--out", tmp_path / "demo")
     assert status == 2
     assert "is of a run with other settings (the clips" in err

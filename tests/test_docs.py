@@ -81,25 +81,25 @@ def _make_demos(world: Path) -> None:
     from spikevideoformer.synth.spec import RenderSpec
 
     few = {"epochs": 1, "warmup_epochs": 0.0, "size": 32}
-    recipe = classification.Recipe()
+    recipe = classification.Demo()
     lively = {"neuron": {"v_threshold": 0.1}, "residual_gain": 1.0}  # that it fires untrained
     training = replace(recipe.training, frames=4, **few, **lively)
     small = replace(recipe, train_clips=16, val_clips=8, training=training)
-    masks = segmentation.SegmentationRecipe()
+    masks = segmentation.Demo()
     training = replace(masks.training, frames=2, **few)
     small_masks = replace(masks, train_clips=4, val_clips=2, videos=1, training=training)
-    poses = pose.PoseRecipe()
+    poses = pose.Demo()
     clip = RenderSpec(size=32, frames=4, frame_rate_hz=10.0, supersampling=1)
     training = replace(poses.training, frames=3, **few)
     small_poses = replace(poses, motions=5, clips_per_motion=1, clip=clip, training=training)
 
     with pytest.MonkeyPatch.context() as patch:
-        for function, made in (
-            (classification.run_demo, small),
-            (segmentation.run_segmentation_demo, small_masks),
-            (pose.run_pose_demo, small_poses),
+        for module, made in (
+            (classification, small),
+            (segmentation, small_masks),
+            (pose, small_poses),
         ):
-            patch.setattr(function, "__kwdefaults__", {"recipe": made})
+            patch.setattr(module, "Demo", lambda made=made: made)
         for task, name in DEMOS.items():
             assert cli.main(["demo", "--task", task, "--out", str(world / name)]) == 0
     # The first validation clips under the names that they have in the whole demos, too.

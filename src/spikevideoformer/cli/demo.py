@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from spikevideoformer.cli.options import DIR, Task
@@ -29,15 +30,5 @@ class Options:
 def run(options: Options) -> None:
     """Make clips, train, evaluate, predict and report."""
     out = folder_to_write(options.out or Path(FOLDERS[options.task]))
-    if options.task == "segmentation":
-        from spikevideoformer.demo.segmentation import run_segmentation_demo
-
-        print(run_segmentation_demo(out, tell=note))
-    elif options.task == "pose":
-        from spikevideoformer.demo.pose import run_pose_demo
-
-        print(run_pose_demo(out, tell=note))
-    else:
-        from spikevideoformer.demo.classification import run_demo
-
-        print(run_demo(out, tell=note))
+    demo = import_module(f"spikevideoformer.demo.{options.task}")
+    print(demo.Demo().run(out, tell=note))

@@ -7,20 +7,19 @@ them, and is then used on video files. Beside it stands the mean pose of the tra
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from matplotlib.figure import Figure
 
 from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.data.transforms import to_pictures
-from spikevideoformer.demo.report import learning_curves, next_commands, stage
-from spikevideoformer.files import save_figure, write_text
-from spikevideoformer.inference.document import document, picture, player, table
+from spikevideoformer.demo.driver import Driver
+from spikevideoformer.demo.report import learning_curves
+from spikevideoformer.files import save_figure
+from spikevideoformer.inference.document import picture, player, table
 from spikevideoformer.inference.pose_tracker import PoseTracker
 from spikevideoformer.models.pose import mean_rotations
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -31,9 +30,9 @@ from spikevideoformer.tasks.pose.dataset import PoseDataset, Square, collate_pos
 from spikevideoformer.tasks.pose.draw import draw_bones, side_views
 from spikevideoformer.tasks.pose.index import read_poses
 from spikevideoformer.tasks.pose.metrics import PoseResult, PoseScores, project_perspective
-from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence
+from spikevideoformer.tasks.pose.sequence import PoseIndex
 from spikevideoformer.tasks.pose.spec import PoseSpec
-from spikevideoformer.training import PoseEvaluation, PoseOptions, TrainConfig, train
+from spikevideoformer.training import PoseEvaluation, PoseOptions, TrainConfig
 from spikevideoformer.training.pose import batch_pose, pose_metrics
 from spikevideoformer.video.spec import ClipSpec
 
@@ -41,15 +40,28 @@ ENLARGED = 4  # the pictures of poses.png over what the network sees
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoseRecipe:
-    """What the demo makes and how it trains.
+class Used:
+    """What the trained network was tried on.
+
+    Attributes:
+        videos: with the skeletons that it found.
+        mean: what the mean pose of the training motions scores.
+        clips: that it was trained on.
+    """
+
+    videos: list[Path]
+    mean: PoseResult
+    clips: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Driver):
+    """Rendered clips of bodies in motion.
 
     Args:
         motions: of each kind; the last fifth of them is to measure on.
         clips_per_motion: each with its own body, camera and light.
         clip: size and length of the clips. The square around a person is about 0.8 of it.
-        training: of the network; folders are filled in.
-        seed: of the clips.
     """
 
     motions: int = 50
@@ -75,81 +87,87 @@ class PoseRecipe:
             workers=0,
         )
     )
-    seed: int = 0
 
+    title: ClassVar[str] = "SpikeVideoFormer demo: pose"
+    making: ClassVar[str] = "rendering clips of bodies in motion"
 
-def run_pose_demo(
-    out: Path, *, recipe: PoseRecipe = PoseRecipe(), tell: Callable[[str], None]
-) -> str:
-    """Render clips, train, measure, predict, and write a report.
+    def make(self, clips: Path) -> None:
+        write_motion_clips(
+            procedural_motions(self.motions),
+            clips,
+            spec=self.clip,
+            seed=self.seed,
+            clips_per_motion=self.clips_per_motion,
+        )
 
-    What is already there from an earlier, interrupted demo is not done again; clips of another
-    recipe are replaced.
-
-    Args:
-        out: an existing folder; gets clips/, run/, predictions/, poses.png and report.html.
-        recipe: sizes and settings.
-        tell: called with a line on each thing that begins or is done.
-
-    Returns:
-        The outcome in a few lines of text.
-
-    Raises:
-        ValueError: `out` holds a network that was trained with another recipe.
-    """
-    begin_s = time.monotonic()
-    clips = out / "clips"
-    made = out / "clips.done"
-    about = json.dumps(
-        {
-            "motions": recipe.motions,
-            "clips_per_motion": recipe.clips_per_motion,
-            "clip": asdict(recipe.clip),
-            "seed": recipe.seed,
-        }
-    )
-    with stage(tell, "1/4 rendering clips of bodies in motion"):
-        if not made.exists() or made.read_text() != f"{about}\n":
-            made.unlink(missing_ok=True)
-            write_motion_clips(
-                procedural_motions(recipe.motions),
-                clips,
-                spec=recipe.clip,
-                seed=recipe.seed,
-                clips_per_motion=recipe.clips_per_motion,
-            )
-            write_text(made, f"{about}\n")
-    with stage(tell, "2/4 training"):
-        config = replace(recipe.training, data=clips, out=out / "run")
-        evaluation = train(config, resume=True).evaluation
-        assert isinstance(evaluation, PoseEvaluation)
-    with stage(tell, "3/4 predicting on video files"):
-        index = read_poses(clips)
+    def use(self, out: Path, config: TrainConfig) -> Used:
+        """On video files, told where the person is and what the camera is."""
+        index = read_poses(out / self.clips)
         model = SpikeVideoFormer.from_pretrained(out / "run" / "model")
         assert model.body is not None
-        mean = mean_pose(index, config.pose_spec, model.body)
         seen = index.select("val")
         first = {s.action: s for s in reversed(seen.sequences)}
-        shown = replace(seen, sequences=tuple(first[action] for action in seen.actions))
+        shown = seen.with_items([first[action] for action in seen.actions])
         draw_poses(model, model.body, shown, config.pose_spec, out / "poses.png")
-        videos = _predict(model, shown.sequences, out)
-    with stage(tell, "4/4 writing the report"):
-        minutes = (time.monotonic() - begin_s) / 60
-        trained_on = len(index.select("train").sequences)
-        report = _report(out, trained_on, evaluation.result, mean, videos, minutes)
-        write_text(out / "report.html", report)
-    return "\n".join(
-        [
-            f"network:             {_errors(evaluation.result.overall)} of "
-            f"{evaluation.result.frames} validation frames",
-            f"mean pose:           {_errors(mean.overall)}",
-            f"truth beside it:     {out / 'poses.png'}",
-            f"video with skeleton: {videos[0]}",
-            f"model:               {out / 'run' / 'model'}",
-            f"report:              {out / 'report.html'}",
-            f"total time:          {minutes:.1f} min",
+        folder = out / "predictions"
+        folder.mkdir(exist_ok=True)
+        written = []
+        for sequence in shown.sequences:
+            square = Square.of_person(sequence.truth.points)
+            assert square is not None
+            assert isinstance(sequence.pictures, Path)
+            tracker = PoseTracker(
+                model,
+                device="cpu",
+                focal_px=sequence.truth.focal_px[0],
+                box=(square.left, square.top, square.side),
+            )
+            target = folder / f"{sequence.action}.mp4"
+            tracker.write(sequence.pictures, target)
+            written.append(target)
+        return Used(
+            videos=written,
+            mean=mean_pose(index, config.pose_spec, model.body),
+            clips=len(index.select("train").sequences),
+        )
+
+    def told(self, out: Path, evaluation: PoseEvaluation, used: Used) -> dict[str, str]:
+        result = evaluation.result
+        return {
+            "network": f"{_errors(result.overall)} of {result.frames} validation frames",
+            "mean pose": _errors(used.mean.overall),
+            "truth beside it": str(out / "poses.png"),
+            "video with skeleton": str(used.videos[0]),
+        }
+
+    def page(self, out: Path, evaluation: PoseEvaluation, used: Used) -> list[str]:
+        result = evaluation.result
+        rows = [
+            ("all", *_cells(result.overall), *_cells(used.mean.overall)),
+            *(
+                (name, *_cells(scores), *_cells(used.mean.actions[name]))
+                for name, scores in result.actions.items()
+            ),
         ]
-    )
+        head = ("network: MPJPE", "PA-MPJPE", "mean pose: MPJPE", "PA-MPJPE")
+        players = "".join(player(path, path.stem) for path in used.videos)
+        return [
+            f"""<p>A small spiking network learned to find {len(result.joints)} joints of a body in
+space, in every frame of clips that were rendered for this demo. The validation clips show the same
+{len(result.actions)} kinds of motion at other speeds, by other bodies before other cameras.</p>""",
+            table([f"{result.frames} validation frames", *head], rows),
+            """<p>MPJPE is the mean distance of the joints, the hips brought to one place; PA-MPJPE
+is the same after turning, scaling and moving each pose for the best. The mean pose is that of the
+training motions, which is the same in every frame.</p>""",
+            "<h2>Truth and prediction</h2>",
+            picture(out / "poses.png", "Frames of validation clips"),
+            "<h2>Training</h2>",
+            learning_curves(out / "run", used.clips),
+            picture(out / "run" / "errors.png", "Errors by joint and action"),
+            f'<h2>Video files with predicted skeletons</h2><div class="videos">{players}</div>',
+            """<p>The network sees a square around the person, which it is told. Bones of the left
+side are blue, those of the right side orange.</p>""",
+        ]
 
 
 def mean_pose(
@@ -224,69 +242,8 @@ def draw_poses(
     save_figure(figure, path)
 
 
-def _predict(model: SpikeVideoFormer, sequences: tuple[PoseSequence, ...], out: Path) -> list[Path]:
-    """Use the network on video files, told where the person is and what the camera is."""
-    folder = out / "predictions"
-    folder.mkdir(exist_ok=True)
-    written = []
-    for sequence in sequences:
-        square = Square.of_person(sequence.truth.points)
-        assert square is not None
-        assert isinstance(sequence.pictures, Path)
-        tracker = PoseTracker(
-            model,
-            device="cpu",
-            focal_px=sequence.truth.focal_px[0],
-            box=(square.left, square.top, square.side),
-        )
-        target = folder / f"{sequence.action}.mp4"
-        tracker.write(sequence.pictures, target)
-        written.append(target)
-    return written
-
-
 def _errors(scores: PoseScores) -> str:
     return f"MPJPE {scores.mpjpe_mm:5.1f} mm, PA-MPJPE {scores.pa_mpjpe_mm:5.1f} mm"
-
-
-def _report(
-    out: Path,
-    clips: int,
-    result: PoseResult,
-    mean: PoseResult,
-    videos: list[Path],
-    minutes: float,
-) -> str:
-    """One HTML page with pictures and videos inside it."""
-    rows = [
-        ("all", *_cells(result.overall), *_cells(mean.overall)),
-        *(
-            (name, *_cells(scores), *_cells(mean.actions[name]))
-            for name, scores in result.actions.items()
-        ),
-    ]
-    head = ("network: MPJPE", "PA-MPJPE", "mean pose: MPJPE", "PA-MPJPE")
-    players = "".join(player(path, path.stem) for path in videos)
-    parts = [
-        f"""<p>A small spiking network learned to find {len(result.joints)} joints of a body in
-space, in every frame of clips that were rendered for this demo. The validation clips show the same
-{len(result.actions)} kinds of motion at other speeds, by other bodies before other cameras.</p>""",
-        table([f"{result.frames} validation frames", *head], rows),
-        """<p>MPJPE is the mean distance of the joints, the hips brought to one place; PA-MPJPE is
-the same after turning, scaling and moving each pose for the best. The mean pose is that of the
-training motions, which is the same in every frame.</p>""",
-        "<h2>Truth and prediction</h2>",
-        picture(out / "poses.png", "Frames of validation clips"),
-        "<h2>Training</h2>",
-        learning_curves(out / "run", clips),
-        picture(out / "run" / "errors.png", "Errors by joint and action"),
-        f'<h2>Video files with predicted skeletons</h2><div class="videos">{players}</div>',
-        """<p>The network sees a square around the person, which it is told. Bones of the left side
-are blue, those of the right side orange.</p>""",
-        next_commands(out / "run" / "model", out / "run"),
-        f"<p>Made in {minutes:.1f} minutes.</p>",
-    ]
-    return document("SpikeVideoFormer demo: pose", parts)
 
 
 def _cells(scores: PoseScores) -> tuple[str, str]:
