@@ -1083,7 +1083,7 @@ def test_energy_of_a_model_on_videos(
     about = json.loads(out)
     assert about["clip"] == [4, 3, 32, 32]
     assert about["clips"] == 1
-    assert "of this trained model, on 1 clips of the videos given" in about["rates_from"]
+    assert "of this trained model, on 1 clip of the videos given" in about["rates_from"]
     energy = {t["convention"]: t["energy_mj"] for t in about["totals"]}
     assert 0 < energy["paper"] < energy["executed"] < energy["ANN"]
     # the twin that is run does what the ANN of the same layers is reckoned to do, and norms

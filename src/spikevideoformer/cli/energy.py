@@ -122,7 +122,7 @@ def _count(options: Options, model: SpikeVideoFormer | None, spec: Spec, out: Pa
         clips, failed = clips_of(inputs, spec, options.clips, limits=options.limits, tell=note)
         for failure in failed:
             note_failure(failure)
-        rates_from += f", on {len(clips)} clips of the videos given"
+        rates_from += f", on {len(clips)} clip{'s' * (len(clips) != 1)} of the videos given"
     else:
         clips, failed = [made_clip(spec)], []
         rates_from += ", on a MADE clip (moving shapes): give videos for rates that mean something"
