@@ -70,7 +70,7 @@ def test_a_long_warm_up_that_is_given_fits(clips):
 def test_masks_are_learnt_by_whole_numbers_of_spikes_inside_each_frame(tmp_path):
     write_scenes(tmp_path, train=2, val=1)
     config, _ = chosen(tmp_path, task="segmentation")
-    assert (config.neuron, config.design) == ("integer_lif", "spatial_only")
+    assert (config.neuron, config.design, config.frames) == ("integer_lif", "spatial_only", 1)
     assert config.segmentation.scale == (0.5, 2.0)
     config, _ = chosen(tmp_path, task="segmentation", model="ann_nano", design="joint")
     assert (config.neuron, config.design) == (None, "joint")

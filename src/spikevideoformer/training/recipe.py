@@ -22,7 +22,7 @@ FEW = 2000
 steps: a network from scratch needs hundreds of them whatever the number of clips
 (docs/training.md)."""
 
-_STEPS = {"classification": 640, "segmentation": 320, "pose": 320}  # of eight clips each
+_STEPS = {"classification": 640, "segmentation": 640, "pose": 320}  # of eight clips each
 _PASSES = {"segmentation": 50}  # over the clips at least, where that makes more steps
 _EPOCHS = {"classification": 16, "segmentation": 8, "pose": 8}  # validations in that time
 _BATCH = 8
@@ -32,7 +32,7 @@ _SIDES = re.compile(r"(^|[^a-z])(left|right|clockwise|counterclockwise)([^a-z]|$
 _OF_TASK: dict[str, dict[str, Any]] = {
     "classification": {},
     "segmentation": {
-        "frames": 4,
+        "frames": 1,
         "size": 128,
         "label_smoothing": 0.0,
         "design": "spatial_only",
@@ -94,8 +94,8 @@ def _recipe(
     augmentation["flip"] = flip
     if config.task == "classification":
         augmentation["crop_scale"] = [0.6, 1.0]
-    # Whole numbers of spikes learn masks from few pictures far better than single ones do
-    # (docs/segmentation.md); an ordinary network keeps its rectifiers.
+    # Whole numbers of spikes, and frames by themselves, learn masks from few pictures far better
+    # (docs/first_hour.md); an ordinary network keeps its rectifiers.
     integers = config.task == "segmentation" and preset(config.model).neuron.spiking
     return {
         **_OF_TASK[config.task],
