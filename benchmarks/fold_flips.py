@@ -14,6 +14,7 @@ import torch
 import spikevideoformer as svf
 from spikevideoformer.data.transforms import eval_transform
 from spikevideoformer.deploy.fold import flipped_spikes
+from spikevideoformer.video.frames import iter_windows
 from spikevideoformer.video.inputs import expand_inputs
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     shares = defaultdict(list)
     labels, change, clips_with_flips = 0, 0.0, 0
     for path in (paths[i * len(paths) // count] for i in range(count)):
-        clip = next(predictor.clips(path))
+        clip = next(iter_windows(path, predictor.clip, resize_short=predictor.clip.size))
         video = eval_transform(clip.frames, predictor.clip).unsqueeze(0)
         for name, share in flipped_spikes(predictor.model, folded, video).items():
             shares[name].append(share)

@@ -2,11 +2,23 @@
 
 import pytest
 
+from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.synth.moving_shapes import write_scenes
 from spikevideoformer.tasks.classification.index import read_index
+from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 from spikevideoformer.training import TrainConfig
 from spikevideoformer.training.batches import MicroBatches, StepPlan
 from spikevideoformer.training.recipe import FEW, with_recipe
+from spikevideoformer.video.spec import ClipSpec
+
+
+def model_folder(folder, task, **options):
+    """A released model that was made with these options."""
+    model = create_model("svf_nano", task=task, num_classes=6, **options)
+    spec = SegmentationSpec(frames=3, short_side=32, crop=(32, 32))
+    clip = spec if task == "segmentation" else ClipSpec(frames=3, size=32)
+    model.save_pretrained(folder, clip=clip.to_dict())
+    return folder
 
 
 def chosen(data, **given):
@@ -69,9 +81,17 @@ def test_a_long_warm_up_that_is_given_fits(clips):
 
 def test_masks_are_learnt_by_whole_numbers_of_spikes_inside_each_frame(tmp_path):
     write_scenes(tmp_path, train=2, val=1)
-    config, _ = chosen(tmp_path, task="segmentation")
+    config, line = chosen(tmp_path, task="segmentation")
     assert (config.neuron, config.design, config.frames) == ("integer_lif", "spatial_only", 1)
     assert config.segmentation.scale == (0.5, 2.0)
+    assert "1 frame a clip, neuron integer_lif, design spatial_only;" in line
+    # Weights of a model of the same task go on in the same network.
+    start = model_folder(tmp_path / "masks", "segmentation", design="joint", neuron="lif")
+    config, line = chosen(tmp_path, task="segmentation", init_from=start)
+    assert (config.neuron["kind"], config.design, config.frames) == ("lif", "joint", 3)
+    start = model_folder(tmp_path / "labels", "classification")
+    config, _ = chosen(tmp_path, task="segmentation", init_from=start)
+    assert (config.neuron, config.design) == ("integer_lif", "spatial_only")
     config, _ = chosen(tmp_path, task="segmentation", model="ann_nano", design="joint")
     assert (config.neuron, config.design) == (None, "joint")
 

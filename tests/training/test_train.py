@@ -305,3 +305,12 @@ def test_the_scaler_is_saved_and_taken_up(tiny):
     saved = load_checkpoint(config.out / "checkpoints" / "step-00000006.pt")
     assert saved["scaler"]["scale"] > 0
     train(config, resume=True)
+
+
+@pytest.mark.parametrize("val_split", ["val", "none"])
+def test_one_class_is_nothing_to_tell_apart(tiny, clips, tmp_path, val_split):
+    for split in ("train", "val"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        (tmp_path / "data" / split / "left").symlink_to(clips / split / "left")
+    with pytest.raises(ValueError, match="has one class only"):
+        train(tiny(data=tmp_path / "data", val_split=val_split))

@@ -42,7 +42,7 @@ class Options(Json, Limits, OnModel):
     workers: int = field(default=2, metadata={"at_least": 0})
     skip_bad: bool = False
     out: Path | None = field(default=None, metadata=DIR)
-    fold: int | None = field(default=None, metadata=LABELS)
+    fold: int | None = field(default=None, metadata=LABELS | {"at_least": 1})
     clips: int | None = field(default=None, metadata=LABELS | {"at_least": 1})
     no_decode_limits: bool = field(default=False, metadata=LABELS)
 

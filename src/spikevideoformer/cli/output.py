@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 _P = TypeVar("_P", bound=Path | None)
 
 
-def show(as_json: bool, values: Mapping[str, Any], text: str) -> None:
-    """Print a result: one object on one line, in which NaN is an error, or the text."""
-    print(json.dumps(values, allow_nan=False) if as_json else text, flush=True)
+def show(
+    as_json: bool, values: Mapping[str, Any] | Callable[[], Mapping[str, Any]], text: str
+) -> None:
+    """Print a result: one object on one line, in which NaN is an error, or the text.
+
+    Values that are many may come from a function, which is called where they are printed.
+    """
+    if as_json:
+        text = json.dumps(values() if callable(values) else values, allow_nan=False)
+    print(text, flush=True)
 
 
 def note(text: str) -> None:

@@ -6,6 +6,7 @@ import re
 from argparse import ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,8 +98,13 @@ def run(options: Options) -> int:
         # what is drawn of poses has a file with all frames beside it
         less = {"frames": not files} if model.task == "pose" else {}
         lines = [*result.lines(), *(f"  {what}: {path}" for what, path in files.items())]
-        show(options.json, result.to_dict(**less) | files, "\n".join(lines))
+        show(options.json, partial(_values, result, less, files), "\n".join(lines))
     return failures
+
+
+def _values(result: Any, less: dict[str, bool], files: dict[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = result.to_dict(**less)
+    return values | files
 
 
 def _results(

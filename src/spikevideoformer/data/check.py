@@ -247,7 +247,7 @@ def in_several_splits(
     uses: Sequence[Use],
     sound: Iterable[Path],
     root: Path,
-    overlap: Callable[[Use, Use], bool] = lambda a, b: True,
+    overlap: Callable[[Use, Use], bool] | None = None,
 ) -> Iterator[Problem]:
     """What is in one split and in another too: the same file, or one with the same content.
 
@@ -258,7 +258,7 @@ def in_several_splits(
         uses: all files of a data set.
         sound: those that can be read.
         root: of the data set.
-        overlap: whether two uses of one file have anything in common.
+        overlap: whether two uses of one file have anything in common; None: they always do.
     """
     splits_of_path: defaultdict[Path, set[str]] = defaultdict(set)
     for use in uses:
@@ -270,11 +270,12 @@ def in_several_splits(
     for same in alike.values():
         if len({use.split for use in same}) < 2:
             continue
+        first = min(same, key=_rank)
         for use in same:
-            others = [o for o in same if _rank(o) < _rank(use) and overlap(use, o)]
-            if not others:
-                continue
+            others = [first] if overlap is None else [o for o in same if overlap(use, o)]
             kept = min(others, key=_rank)
+            if _rank(kept) >= _rank(use):
+                continue
             name, twin = relative(use.path, root), relative(kept.path, root)
             reason = f"{name}, here in {use.split}, is also in {kept.split} ({kept.source})"
             if name != twin:

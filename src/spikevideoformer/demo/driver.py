@@ -17,6 +17,16 @@ from spikevideoformer.inference.document import document
 from spikevideoformer.settings import plain
 from spikevideoformer.training import TrainConfig, train
 
+_BEFORE_RECIPES = "all clips are whole\n"  # what stood there before the recipe did
+
+
+def _same(before: str | None, about: str) -> bool:
+    """Whether two recipes say the same, in whatever order."""
+    try:
+        return before is not None and json.loads(before) == json.loads(about)
+    except ValueError:
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class Driver(ABC):
@@ -71,10 +81,12 @@ class Driver(ABC):
         recipe = {name: value for name, value in plain(self).items() if name != "training"}
         about = json.dumps(recipe) + "\n"
         with stage(tell, f"1/4 {self.making}"):
-            if not made.exists() or made.read_text() != about:
-                if made.exists():
+            before = made.read_text() if made.exists() else None
+            if before not in (about, _BEFORE_RECIPES) and not _same(before, about):
+                if before is not None:
+                    tell(f"{clips} holds clips of another recipe, which are made anew")
                     made.unlink()
-                    shutil.rmtree(clips)
+                    shutil.rmtree(clips, ignore_errors=True)
                 self.make(clips)
                 write_text(made, about)
         with stage(tell, "2/4 training"):

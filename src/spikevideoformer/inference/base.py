@@ -165,6 +165,14 @@ class Predictor(Generic[Result]):
             except VideoError as error:
                 yield FailedPrediction(path=str(error.path), reason=error.reason)
 
+    def _target(self, video: VideoPath, out: str | Path) -> Path:
+        """Where a video is drawn; ValueError for an array, which is no file."""
+        if isinstance(video, (np.ndarray, Tensor)):
+            raise ValueError(
+                "write takes a video file or a folder of images; for an array use predict"
+            )
+        return Path(out)
+
     def _open(
         self, video: VideoPath | VideoArray, frame_rate_hz: float | None, reading: Mapping[str, Any]
     ) -> Pictures:

@@ -160,7 +160,7 @@ class VideoPredictor(Predictor[PredictionResult]):
     def write(
         self,
         video: VideoPath,
-        out: Path,
+        out: str | Path,
         *,
         progress: Tell | None = None,
         top_k: int = 5,
@@ -175,7 +175,7 @@ class VideoPredictor(Predictor[PredictionResult]):
 
         The written video has a constant frame rate: frames of a source with a variable rate are
         held or dropped so that every picture stands at its own time. Labels are known at the end
-        of the video only, so its pictures wait in a temporary file.
+        of the video only, so its pictures wait in a file beside `out`.
 
         Args:
             video: a video file or a folder of numbered images.
@@ -195,13 +195,14 @@ class VideoPredictor(Predictor[PredictionResult]):
         Raises:
             VideoError: the video cannot be decoded or written.
         """
+        out = self._target(video, out)
         surest: list[tuple[float, Clip]] = []
 
         def kept(clip: Clip, probability: float) -> None:
             if html and (not surest or probability > surest[0][0]):
                 surest[:] = [(probability, clip)]
 
-        with Spool() as spool:
+        with Spool(out.parent) as spool:
             reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz, "watch": spool.add}
             path, windows = self._windows(video, None, window_s, reading)
             result = self._result(path, windows, top_k, batch_size, kept)

@@ -21,14 +21,15 @@ from spikevideoformer.inference.base import Engine, Precision
 from spikevideoformer.inference.stream import StreamPredictor, mean_rates
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.models.tiling import class_scores, upsampled_classes
-from spikevideoformer.tasks.answer import Tally
+from spikevideoformer.tasks.answer import Tally, Tell
 from spikevideoformer.tasks.segmentation.answer import SegmentationPrediction, SegmentedFrame
 from spikevideoformer.tasks.segmentation.dataset import picture_input
 from spikevideoformer.tasks.segmentation.draw import Overlay, plot_areas
 from spikevideoformer.tasks.segmentation.masks import distinct_palette, write_mask
 from spikevideoformer.tasks.segmentation.sequence import IGNORED
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
-from spikevideoformer.video.frames import Pictures
+from spikevideoformer.video.frames import SEQUENCE_RATE_HZ, DecodeLimits, Pictures
+from spikevideoformer.video.inputs import VideoArray, VideoPath
 
 
 class VideoSegmenter(StreamPredictor[SegmentationPrediction]):
@@ -141,21 +142,75 @@ class VideoSegmenter(StreamPredictor[SegmentationPrediction]):
         rates = torch.stack(firing).mean(0).tolist() if firing else [None] * t
         return scores, rates, distances * t
 
-    def _gone_through(
+    def predict(
         self,
-        frames: Iterator[SegmentedFrame],
-        tally: Tally[SegmentedFrame],
-        path: str | None,
+        video: VideoPath | VideoArray,
         *,
+        frame_rate_hz: float | None = None,
         keep_masks: bool = True,
+        progress: Tell | None = None,
+        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
     ) -> SegmentationPrediction:
-        """With the masks, where they are kept.
+        """What is to be seen where in one video; arguments and errors as of the base class.
 
-        They take a byte for each pixel of the video, and as much again while they are put
-        together; :meth:`segment` gives them one at a time.
+        Args:
+            video: as in :meth:`segment`.
+            frame_rate_hz: as in :meth:`segment`.
+            keep_masks: whether the masks are returned. They take a byte for each pixel of the
+                video, and as much again while they are put together; :meth:`segment` gives them
+                one at a time.
+            progress: told about each frame.
+            limits: as in :meth:`segment`.
+            sequence_rate_hz: as in :meth:`segment`.
         """
-        masks = [frame.mask for frame in frames if keep_masks]
-        return self._result(tally, path, masks=np.stack(masks) if keep_masks else None)
+        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
+        pictures = self._open(video, frame_rate_hz, reading)
+        tally = self._tally(pictures, progress)
+        frames = tally.watch(self._answers(pictures))
+        masks = [frame.mask if keep_masks else None for frame in frames]
+        kept = np.stack(masks) if keep_masks else None  # type: ignore[arg-type]
+        return self._result(tally, pictures.path, kept)
+
+    def write(
+        self,
+        video: VideoPath,
+        out: str | Path,
+        *,
+        masks: bool = False,
+        progress: Tell | None = None,
+        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+    ) -> tuple[SegmentationPrediction, dict[str, str]]:
+        """Segment a video and draw its masks over it, in one pass; otherwise as the base class.
+
+        Args:
+            video: a video file or a folder of numbered images.
+            out: file to write (``.mp4``); areas stand beside it as numbers and as a plot.
+            masks: also write the mask of each frame of the source into ``<stem>.masks``, as
+                ``000000.png`` and so on, whose pixel values are class indices. Those of a longer
+                video that was written there before are removed.
+            progress: told about each frame.
+            limits: as in :meth:`segment`.
+            sequence_rate_hz: as in :meth:`segment`.
+        """
+        target = self._target(video, out)
+        folder = target.with_suffix(".masks")
+        if masks:
+            folder.mkdir(parents=True, exist_ok=True)
+
+        def keep(number: int, frame: SegmentedFrame) -> None:
+            if masks:
+                write_mask(folder / f"{number:06d}.png", frame.mask, self.palette)
+
+        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
+        result, files = self._write(video, target, progress, reading, keep)
+        if masks:
+            for old in folder.glob("*.png"):
+                if old.stem.isdecimal() and int(old.stem) >= len(result.timestamps_s):
+                    old.unlink()
+            files["masks"] = str(folder)
+        return result, files
 
     def _result(
         self, tally: Tally[SegmentedFrame], path: str | None, masks: np.ndarray | None = None
@@ -174,32 +229,9 @@ class VideoSegmenter(StreamPredictor[SegmentationPrediction]):
     def _drawer(self) -> Callable[[SegmentedFrame], np.ndarray]:
         return Overlay(self.classes, self.palette).draw
 
-    def _seen(
-        self, frames: Iterator[SegmentedFrame], out: Path, *, masks: bool = False
-    ) -> Iterator[SegmentedFrame]:
-        """With ``masks``, the mask of each frame is written into ``<stem>.masks``.
-
-        The files are ``000000.png`` and so on, and their pixel values are class indices.
-        """
-        folder = out.with_suffix(".masks")
-        if masks:
-            folder.mkdir(parents=True, exist_ok=True)
-        for number, frame in enumerate(frames):
-            if masks:
-                write_mask(folder / f"{number:06d}.png", frame.mask, self.palette)
-            yield frame
-
-    def _beside(
-        self, result: SegmentationPrediction, out: Path, *, masks: bool = False
-    ) -> dict[str, str]:
-        """The areas of classes as numbers and as a plot; masks of a longer video are removed."""
-        data, plot, folder = map(out.with_suffix, (".json", ".areas.png", ".masks"))
+    def _beside(self, result: SegmentationPrediction, out: Path) -> dict[str, str]:
+        """The areas of classes as numbers and as a plot."""
+        data, plot = map(out.with_suffix, (".json", ".areas.png"))
         plot_areas(result, self.palette, plot)
         write_atomically(data, result.write_json)
-        files = {"json": str(data), "plot": str(plot)}
-        if masks:
-            for old in folder.glob("*.png"):
-                if old.stem.isdecimal() and int(old.stem) >= len(result.timestamps_s):
-                    old.unlink()
-            files["masks"] = str(folder)
-        return files
+        return {"json": str(data), "plot": str(plot)}

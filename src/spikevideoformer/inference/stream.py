@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -64,7 +64,6 @@ class StreamPredictor(Predictor[Result]):
         progress: Tell | None = None,
         limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
         sequence_rate_hz: float = SEQUENCE_RATE_HZ,
-        **keep: Any,
     ) -> Result:
         """What there is in one video.
 
@@ -74,7 +73,6 @@ class StreamPredictor(Predictor[Result]):
             progress: told about each frame.
             limits: as in :meth:`stream`.
             sequence_rate_hz: as in :meth:`stream`.
-            **keep: what the task may keep besides.
 
         Raises:
             VideoError: as in :meth:`stream`.
@@ -83,19 +81,18 @@ class StreamPredictor(Predictor[Result]):
         reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
         pictures = self._open(video, frame_rate_hz, reading)
         tally = self._tally(pictures, progress)
-        return self._gone_through(
-            tally.watch(self._answers(pictures)), tally, pictures.path, **keep
-        )
+        for _ in tally.watch(self._answers(pictures)):
+            pass
+        return self._result(tally, pictures.path)
 
     def write(
         self,
         video: VideoPath,
-        out: Path,
+        out: str | Path,
         *,
         progress: Tell | None = None,
         limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
         sequence_rate_hz: float = SEQUENCE_RATE_HZ,
-        **files: Any,
     ) -> tuple[Result, dict[str, str]]:
         """Predict a video and draw what there is in it, in one pass.
 
@@ -108,7 +105,6 @@ class StreamPredictor(Predictor[Result]):
             progress: told about each frame.
             limits: as in :meth:`stream`.
             sequence_rate_hz: as in :meth:`stream`.
-            **files: what the task may write besides.
 
         Returns:
             The prediction, and the files that were written by what they are.
@@ -118,15 +114,31 @@ class StreamPredictor(Predictor[Result]):
             ValueError: as in :meth:`stream`.
         """
         reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
+        return self._write(video, self._target(video, out), progress, reading)
+
+    def _write(
+        self,
+        video: VideoPath,
+        out: Path,
+        progress: Tell | None,
+        reading: Mapping[str, Any],
+        each: Callable[[int, Any], None] = lambda _number, _frame: None,
+    ) -> tuple[Result, dict[str, str]]:
+        """As `write`; `each` is called with every frame and its number."""
         pictures = self._open(video, None, reading)
         tally = self._tally(pictures, progress)
-        frames = self._seen(tally.watch(self._answers(pictures)), out, **files)
+
+        def frames() -> Iterator[tuple[float, Any]]:
+            for number, frame in enumerate(tally.watch(self._answers(pictures))):
+                each(number, frame)
+                yield frame.timestamp_s, frame
+
         rate_hz = playable_rate(pictures.frame_rate_hz / self._step(pictures.frame_rate_hz))
-        shown = constant_rate(((frame.timestamp_s, frame) for frame in frames), rate_hz)
+        shown = constant_rate(frames(), rate_hz)
         draw = self._drawer()
         write_playable(out, (draw(frame) for _, frame in shown), rate_hz)
         result = self._result(tally, pictures.path)
-        return result, {"annotated": str(out), **self._beside(result, out, **files)}
+        return result, {"annotated": str(out), **self._beside(result, out)}
 
     def _tally(self, pictures: Pictures, progress: Tell | None) -> Tally[Any]:
         total = pictures.count
@@ -137,15 +149,6 @@ class StreamPredictor(Predictor[Result]):
     def _step(self, frame_rate_hz: float) -> int:
         """Pictures of a video from one frame to the next."""
         return 1
-
-    def _gone_through(self, frames: Iterator[Any], tally: Tally[Any], path: str | None) -> Result:
-        for _ in frames:
-            pass
-        return self._result(tally, path)
-
-    def _seen(self, frames: Iterator[Any], out: Path) -> Iterator[Any]:
-        """The same frames, once something of each is written beside the video."""
-        return frames
 
     def _answers(self, pictures: Pictures) -> Iterator[Any]:
         raise NotImplementedError

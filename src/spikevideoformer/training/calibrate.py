@@ -13,9 +13,11 @@ from torch import Tensor
 from spikevideoformer.models.familiarity import Familiarity, profile
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import record_firing_rates
+from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.training.batches import clip_loader
 
 _MOST_CLIPS = 512  # of each split, taken evenly
+_MOST_PICTURES = 128  # likewise of those that go one by one
 _LOW, _HIGH = math.log(0.2), math.log(20.0)  # of temperatures that are tried
 _BINS = 10
 _FEWEST = 8  # clips that a temperature is fitted to
@@ -66,18 +68,21 @@ def look_at(
         collate: makes a batch of the items; a classifier needs their labels.
     """
     device = next(model.parameters()).device
-    count = min(len(dataset), _MOST_CLIPS)
+    count = min(len(dataset), _MOST_CLIPS if batch_size > 1 else _MOST_PICTURES)
     chosen = [i * len(dataset) // count for i in range(count)]
     keys = [chosen[i : i + batch_size] for i in range(0, count, batch_size)]
     logits, labels, profiles = [], [], []
-    for batch in clip_loader(dataset, keys, workers=workers, device=device, collate=collate):
-        video = batch.video.to(device)
-        with record_firing_rates(model) as rates:
-            output = model(video)
-        if model.task == "classification":
-            logits.append(output.double().cpu())
-            labels.append(batch.labels)
-        profiles.append(profile(video, rates))
+    loader = clip_loader(dataset, keys, workers=workers, device=device, collate=collate)
+    with progress_on_stderr("clip looked at") as progress:
+        for done, batch in enumerate(loader, start=1):
+            video = batch.video.to(device)
+            with record_firing_rates(model) as rates:
+                output = model(video)
+            if model.task == "classification":
+                logits.append(output.double().cpu())
+                labels.append(batch.labels)
+            profiles.append(profile(video, rates))
+            progress(min(done * batch_size, count), count)
     none = torch.empty(0)
     return Seen(
         logits=torch.cat(logits) if logits else none,

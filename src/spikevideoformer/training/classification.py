@@ -56,12 +56,14 @@ class ClassificationTask(Task[ClipIndex]):
     def _limits(self) -> DecodeLimits | None:
         return DecodeLimits.unlimited() if self.config.unlimited_decoding else None
 
-    def sets_aside(self, index: ClipIndex) -> bool:
+    def look_over(self, index: ClipIndex) -> None:
         if len(index.classes) < 2 and not index.problems:
             raise ValueError(
                 f"{index.root} has one class only ({', '.join(index.classes) or 'none'}), so there "
                 "is nothing to tell apart; add a folder or label of another class"
             )
+
+    def sets_aside(self, index: ClipIndex) -> bool:
         return "val" not in index.splits
 
     def set_aside(self, index: ClipIndex) -> ClipIndex:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spikevideoformer.models.config import preset
+from spikevideoformer.models.folder import read_about
 from spikevideoformer.settings import merged
 from spikevideoformer.tasks.classification.index import read_index
 from spikevideoformer.tasks.pose.index import read_poses
@@ -63,19 +64,32 @@ def with_recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     clips, classes = _looked_at(config)
     if not 0 < clips < FEW:  # of data without a clip the check before training tells more
         return dict(given), ""
-    chosen = _recipe(config, clips, classes, given)
+    chosen = merged(_recipe(config, clips, classes, given), _as_before(config))
     settings = merged(chosen, given)
     config = TrainConfig.from_dict(settings)
     batch = config.batch_size * _forward_passes(config)
     steps = clips * config.passes // batch * config.epochs
     passes = "1 pass" if config.passes == 1 else f"{config.passes} passes"
     start = "from scratch" if config.init_from is None else f"from {config.init_from}"
+    network = [f"{config.frames} frame{'s' * (config.frames != 1)} a clip"]
+    network += [f"{n} {chosen[n]}" for n in ("neuron", "design") if n in chosen]
     return settings, (
         f"{clips} clips to train on: {config.epochs} epochs of {passes}, in all "
         f"{steps} steps of {batch} clips, learning rate {config.learning_rate:g}, {start}, "
-        f"{'mirrored at random' if config.augmentation.flip else 'not mirrored'}; options "
-        "that are given are taken instead"
+        f"{'mirrored at random' if config.augmentation.flip else 'not mirrored'}, "
+        f"{', '.join(network)}; options that are given are taken instead"
     )
+
+
+def _as_before(config: TrainConfig) -> dict[str, Any]:
+    """Neurons, design and frames of a model of the same task that training starts from."""
+    if config.init_from is None or config.task != "segmentation":  # of others it chooses none
+        return {}
+    about = read_about(config.init_from)
+    if about["task"] != config.task:
+        return {}
+    model = {name: about["model"][name] for name in ("neuron", "design") if name in about["model"]}
+    return {**model, "frames": (about["clip"] or {}).get("frames", config.frames)}
 
 
 def _recipe(

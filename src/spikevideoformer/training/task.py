@@ -99,6 +99,7 @@ class Task(ABC, Generic[Index]):
             if config.data is None:
                 raise ValueError("no data is given; set --data to the folder of the data set")
             index = self.read(config)
+        self.look_over(index)
         val_split = config.val_split if config.validates else config.train_split
         set_aside = val_split == "val" and self.sets_aside(index)
         wanted = list(dict.fromkeys([config.train_split, val_split]))
@@ -124,6 +125,10 @@ class Task(ABC, Generic[Index]):
         self, index: Index, required: Sequence[str], progress: Callable[[int, int], None]
     ) -> Report[Index]:
         """What is wrong with the data."""
+
+    def look_over(self, index: Index) -> None:
+        """Refuse data that nothing can be learned from, before the long check."""
+        return
 
     def sets_aside(self, index: Index) -> bool:
         """Whether validation clips are taken from those to train on."""

@@ -10,7 +10,7 @@ from spikevideoformer.inference.predictor import VideoPredictor
 from spikevideoformer.tasks.classification.answer import Label, PredictionResult, WindowPrediction
 from spikevideoformer.tasks.classification.draw import annotate_frames
 from spikevideoformer.video.drawing import constant_rate, fit_frame
-from spikevideoformer.video.frames import check_decodes, iter_frames, probe
+from spikevideoformer.video.frames import VideoError, check_decodes, iter_frames, probe
 
 
 def prediction(names: list[str], windows: int = 2, duration_s: float = 2.0) -> PredictionResult:
@@ -173,3 +173,18 @@ def test_real_clips_of_all_shapes(model_folder: Path, shared_data: Path, tmp_pat
         shown = next(iter_frames(source)).image
         assert first.image.shape[0] > fit_frame(shown).shape[0]
         assert probe(out).rotation_deg == 0
+
+
+def test_pictures_wait_beside_the_output_and_are_gone_after(
+    model_folder: Path, video_folder: Path, tmp_path: Path
+) -> None:
+    predictor = VideoPredictor.from_pretrained(model_folder, device="cpu")
+    predictor.write(video_folder / "one.mp4", str(tmp_path / "out.mp4"))
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    shown = fit_frame(next(iter_frames(video_folder / "one.mp4")).image)
+    written = next(iter_frames(tmp_path / "out.mp4")).image[: len(shown)]
+    assert np.abs(written.astype(int) - shown).mean() < 4
+    with pytest.raises(VideoError, match=r"absent: pictures cannot wait .*No such file.*make room"):
+        predictor.write(video_folder / "one.mp4", tmp_path / "absent" / "out.mp4")
+    with pytest.raises(ValueError, match="for an array use predict"):
+        predictor.write(np.zeros((4, 32, 32, 3), np.uint8), tmp_path / "out.mp4")

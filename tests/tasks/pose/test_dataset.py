@@ -398,7 +398,7 @@ def test_an_index_with_problems(dotted: Callable[..., PoseIndex]) -> None:
         DatasetError, match=r"has 1 sequences and 1 problems; first: .*torn.*settle"
     ):
         dataset_of(replace(index, problems=(problem,)))
-    with pytest.raises(DatasetError, match="has 0 sequences and 0 problems; settle_poses"):
+    with pytest.raises(DatasetError, match="has 0 sequences and 0 problems; `check_poses"):
         PoseDataset(replace(index, sequences=()), SPEC, fit_skeleton(index))
     with pytest.raises(IndexError, match="item 1 of 1"):
         dataset_of(index)[1]

@@ -312,7 +312,7 @@ class PoseDataset(Dataset[PoseClip]):
             first = f"; first: {index.problems[0]}" if index.problems else ""
             raise DatasetError(
                 f"{index.root} has {len(index.sequences)} sequences and {len(index.problems)}"
-                f" problems{first}; settle_poses settles them",
+                f" problems{first}; `check_poses(index).settle()` settles them",
                 index.problems,
             )
         channels = spec.channels
