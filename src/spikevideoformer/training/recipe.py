@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from spikevideoformer.models.config import preset
@@ -23,8 +24,9 @@ FEW = 2000
 steps: a network from scratch needs hundreds of them whatever the number of clips
 (docs/training.md)."""
 
-_STEPS = {"classification": 640, "segmentation": 640, "pose": 320}  # of eight clips each
-_PASSES = {"segmentation": 50}  # over the clips at least, where that makes more steps
+_STEPS = {"classification": 640, "segmentation": 320, "pose": 320}  # of eight clips each
+_FEW_MASKS = 1000  # below, frames are learnt one by one (docs/first_hour.md)
+_FRAME_STEPS, _FRAME_PASSES = 640, 50  # likewise: so many at least, the passes over all frames
 _EPOCHS = {"classification": 16, "segmentation": 8, "pose": 8}  # validations in that time
 _BATCH = 8
 _SIDES = re.compile(r"(^|[^a-z])(left|right|clockwise|counterclockwise)([^a-z]|$)", re.IGNORECASE)
@@ -32,13 +34,7 @@ _SIDES = re.compile(r"(^|[^a-z])(left|right|clockwise|counterclockwise)([^a-z]|$
 
 _OF_TASK: dict[str, dict[str, Any]] = {
     "classification": {},
-    "segmentation": {
-        "frames": 1,
-        "size": 128,
-        "label_smoothing": 0.0,
-        "design": "spatial_only",
-        "segmentation": {"scale": [0.5, 2.0]},
-    },
+    "segmentation": {"frames": 4, "size": 128, "label_smoothing": 0.0},
     "pose": {},
 }
 
@@ -61,10 +57,13 @@ def with_recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     )
     if config.data is None:
         return dict(given), ""
-    clips, classes = _looked_at(config)
+    clips, classes, one_by_one = _looked_at(config, given)
     if not 0 < clips < FEW:  # of data without a clip the check before training tells more
         return dict(given), ""
-    chosen = merged(_recipe(config, clips, classes, given), _as_before(config))
+    chosen = _recipe(config, clips, classes, given)
+    if one_by_one:
+        chosen = merged(chosen, _frame_by_frame(config, clips, given))
+    chosen = merged(chosen, _as_before(config))
     settings = merged(chosen, given)
     config = TrainConfig.from_dict(settings)
     batch = config.batch_size * _forward_passes(config)
@@ -100,28 +99,46 @@ def _recipe(
     batch = batch_size * processes
     least = math.ceil(2 * float(given.get("warmup_epochs", 0)))  # the rest is not all warm-up
     epochs = int(given.get("epochs", max(_EPOCHS[config.task], least)))
-    steps = max(_STEPS[config.task], _PASSES.get(config.task, 0) * clips // batch)
     sided = config.task == "classification" and any(map(_SIDES.search, classes))
     flip = 0.0 if sided or config.task == "pose" else 0.5
-    strength = 0.5 if config.task == "segmentation" else 0.3
-    augmentation: dict[str, Any] = dict.fromkeys(("brightness", "contrast", "saturation"), strength)
-    augmentation["flip"] = flip
+    augmentation: dict[str, Any] = {"flip": flip, "brightness": 0.3, "contrast": 0.3}
+    augmentation["saturation"] = 0.3
     if config.task == "classification":
         augmentation["crop_scale"] = [0.6, 1.0]
-    # Whole numbers of spikes, and frames by themselves, learn masks from few pictures far better
-    # (docs/first_hour.md); an ordinary network keeps its rectifiers.
-    integers = config.task == "segmentation" and preset(config.model).neuron.spiking
     return {
         **_OF_TASK[config.task],
-        **({"neuron": "integer_lif"} if integers else {}),
         "epochs": epochs,
         # An epoch is so many passes that all of them make about the steps that are needed; whoever
         # says how many epochs means passes.
-        "passes": 1 if "epochs" in given else max(1, round(steps * batch / (epochs * clips))),
+        "passes": _passes(_STEPS[config.task] * batch, epochs, clips, given),
         "batch_size": batch_size,
         "learning_rate": 3e-3 if config.init_from is None else 1.5e-3,
         "warmup_epochs": 0.05 * epochs,
         "augmentation": augmentation,
+    }
+
+
+def _passes(seen: int, epochs: int, clips: int, given: Mapping[str, Any]) -> int:
+    """Of an epoch, so that about so many clips are seen in all."""
+    return 1 if "epochs" in given else max(1, round(seen / (epochs * clips)))
+
+
+def _frame_by_frame(config: TrainConfig, clips: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What learns masks from few pictures far better (docs/first_hour.md).
+
+    Frames by themselves, whole numbers of spikes (an ordinary network keeps its rectifiers), and
+    wider augmentation.
+    """
+    epochs = int(given.get("epochs", _EPOCHS[config.task]))
+    seen = max(_FRAME_STEPS * _BATCH, _FRAME_PASSES * clips)
+    integers = {"neuron": "integer_lif"} if preset(config.model).neuron.spiking else {}
+    return {
+        **integers,
+        "design": "spatial_only",
+        "frames": 1,
+        "passes": _passes(seen, epochs, clips, given),
+        "segmentation": {"scale": [0.5, 2.0]},
+        "augmentation": dict.fromkeys(("brightness", "contrast", "saturation"), 0.5),
     }
 
 
@@ -131,22 +148,24 @@ def _forward_passes(config: TrainConfig) -> int:
     return config.accumulate * (int(os.environ["WORLD_SIZE"]) if launched else config.devices)
 
 
-def _looked_at(config: TrainConfig) -> tuple[int, tuple[str, ...]]:
-    """How many clips there are to train on, and the names of the classes."""
+def _looked_at(config: TrainConfig, given: Mapping[str, Any]) -> tuple[int, tuple[str, ...], bool]:
+    """How many clips there are to train on, the names of classes, whether frames go one by one."""
     assert config.data is not None
     if config.task == "segmentation":
         sequences = read_sequences(config.data, layout=config.layout).select(config.train_split)
-        cuts = evaluation_cuts(sequences, config.segmentation_spec)
-        return len(cuts) * config.segmentation.passes, sequences.classes
+        one_by_one = sequences.labelled < _FEW_MASKS and "frames" not in given
+        spec = config.segmentation_spec
+        cuts = evaluation_cuts(sequences, replace(spec, frames=1) if one_by_one else spec)
+        return len(cuts) * config.segmentation.passes, sequences.classes, one_by_one
     if config.task == "pose":
-        poses, spec = read_poses(config.data, layout=config.layout), config.pose_spec
+        poses, pose_spec = read_poses(config.data, layout=config.layout), config.pose_spec
         windows = [
-            window_positions(len(s), spec, spec.step(s.frame_rate_hz))
+            window_positions(len(s), pose_spec, pose_spec.step(s.frame_rate_hz))
             for s in poses.select(config.train_split).sequences
         ]
-        return sum(map(len, windows)), poses.joint_names
+        return sum(map(len, windows)), poses.joint_names, False
     index = read_index(config.data, layout=config.layout, fold=config.fold)
     index.select(config.train_split)  # complains of a name that is not there
     if config.val_split == "val" and not index.problems:
         index = index.with_validation(seed=config.seed)
-    return len(index.select(config.train_split)), index.classes
+    return len(index.select(config.train_split)), index.classes, False
