@@ -119,8 +119,8 @@ def _recipe(
 
 
 def _passes(seen: int, epochs: int, clips: int, given: Mapping[str, Any]) -> int:
-    """Of an epoch, so that about so many clips are seen in all."""
-    return 1 if "epochs" in given else max(1, round(seen / (epochs * clips)))
+    """Of an epoch, so that at least so many clips are seen in all."""
+    return 1 if "epochs" in given else math.ceil(seen / (epochs * clips))
 
 
 def _frame_by_frame(config: TrainConfig, clips: int, given: Mapping[str, Any]) -> dict[str, Any]:
