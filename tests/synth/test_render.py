@@ -442,7 +442,7 @@ def test_writing_refuses_bad_arguments(motions, tmp_path):
         write_motion_clips(motions, tmp_path, clips_per_motion=0)
     with pytest.raises(ValueError, match="two motions of val/squat are named squat_2; rename"):
         write_motion_clips([motions[2]] * 2, tmp_path, spec=SPEC)
-    with pytest.raises(DatasetError, match="lists no clip"):
+    with pytest.raises(DatasetError, match="holds no clips"):
         read_index(tmp_path)
 
 
@@ -468,7 +468,7 @@ def test_what_was_interrupted_is_not_listed(motions, tmp_path):
     assert (tmp_path / "splits.csv").exists()  # as no clip has changed
     with pytest.raises(KeyboardInterrupt):
         write_motion_clips(interrupted(), tmp_path, spec=SPEC, clips_per_motion=1, seed=1)
-    with pytest.raises(DatasetError, match="lists no clip"):  # nor are folders taken for classes
+    with pytest.raises(DatasetError, match="holds no clips"):  # nor are folders taken for classes
         read_index(tmp_path)
     assert write_motion_clips(motions, tmp_path, spec=SPEC, clips_per_motion=1) == 3
     assert len(read_index(tmp_path).samples) == 3
