@@ -5,6 +5,8 @@ import pytest
 from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.synth.moving_shapes import write_scenes
 from spikevideoformer.tasks.classification.index import read_index
+from spikevideoformer.tasks.segmentation.dataset import evaluation_cuts
+from spikevideoformer.tasks.segmentation.index import read_sequences
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 from spikevideoformer.training import TrainConfig
 from spikevideoformer.training.batches import MicroBatches, StepPlan
@@ -89,6 +91,9 @@ def test_masks_are_learnt_by_whole_numbers_of_spikes_inside_each_frame(tmp_path)
     start = model_folder(tmp_path / "masks", "segmentation", design="joint", neuron="lif")
     config, line = chosen(tmp_path, task="segmentation", init_from=start)
     assert (config.neuron["kind"], config.design, config.frames) == ("lif", "joint", 3)
+    # and what is told of the steps is what is done
+    clips = len(evaluation_cuts(read_sequences(tmp_path).select("train"), config.segmentation_spec))
+    assert f"in all {clips * config.passes // 8 * config.epochs} steps of 8 clips" in line
     start = model_folder(tmp_path / "labels", "classification")
     config, _ = chosen(tmp_path, task="segmentation", init_from=start)
     assert (config.neuron, config.design) == ("integer_lif", "spatial_only")

@@ -82,7 +82,7 @@ class Driver(ABC):
         about = json.dumps(recipe) + "\n"
         with stage(tell, f"1/4 {self.making}"):
             before = made.read_text() if made.exists() else None
-            if before not in (about, _BEFORE_RECIPES) and not _same(before, about):
+            if before != _BEFORE_RECIPES and not _same(before, about):
                 if before is not None:
                     tell(f"{clips} holds clips of another recipe, which are made anew")
                     made.unlink()

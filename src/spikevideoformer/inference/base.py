@@ -222,6 +222,17 @@ def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:
     return targets
 
 
+def layers_added(per_frame: Mapping[str, Tensor]) -> Tensor | None:
+    """Firing rates ``[T, B]`` of all layers added up; None without spikes.
+
+    One after the other: torch's own sum rounds by the place in the batch.
+    """
+    if not per_frame:
+        return None
+    first, *others = per_frame.values()
+    return sum(others, first)
+
+
 def expanded(
     inputs: VideoPath | VideoArray | Iterable[VideoPath | VideoArray],
 ) -> Iterator[str | VideoArray | VideoError]:

@@ -27,6 +27,7 @@ from spikevideoformer.inference.base import (
     Predictor,
     checked_array,
     expanded,
+    layers_added,
     path_of,
 )
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -294,10 +295,8 @@ class VideoPredictor(Predictor[PredictionResult]):
         logits = logits.double() / (self.model.temperature or 1.0)
         probabilities = logits.softmax(dim=1).cpu().numpy()  # [B, K]
         firing: Iterable[np.ndarray | None] = repeat(None)  # of a network without spikes
-        if rates.per_frame:
-            layers = list(rates.per_frame.values())  # [T, B] each
-            # added one after the other: torch's own sum rounds by the place in the batch
-            firing = (sum(layers[1:], layers[0]) / len(layers)).T.cpu().numpy()  # [B, T]
+        if (added := layers_added(rates.per_frame)) is not None:
+            firing = (added / len(rates.per_frame)).T.cpu().numpy()  # [B, T]
         distances = self.distances(video, rates)
         for (tally, clip), p, r, d in zip(batch, probabilities, firing, distances, strict=False):
             tally.add_output(p, r, d)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
-from spikevideoformer.inference.base import Predictor, Result
-from spikevideoformer.tasks.answer import Frame, Tally, Tell
+from spikevideoformer.inference.base import Predictor, Result, layers_added
+from spikevideoformer.tasks.answer import Tally, Tell
 from spikevideoformer.video.drawing import constant_rate, playable_rate, write_playable
 from spikevideoformer.video.frames import SEQUENCE_RATE_HZ, DecodeLimits, Pictures
 from spikevideoformer.video.inputs import VideoArray, VideoPath
-
-F = TypeVar("F", bound=Frame)
 
 
 class StreamPredictor(Predictor[Result]):
@@ -167,7 +165,5 @@ class StreamPredictor(Predictor[Result]):
 
 def mean_rates(per_frame: dict[str, Tensor]) -> Tensor | None:
     """Spikes per neuron in each frame, mean over layers and clips ``[T]``; None without spikes."""
-    if not per_frame:
-        return None
-    layers = list(per_frame.values())  # [T, B] each
-    return sum(layers[1:], layers[0]).mean(1) / len(layers)
+    added = layers_added(per_frame)
+    return None if added is None else added.mean(1) / len(per_frame)

@@ -101,10 +101,12 @@ class ClassificationTask(Task[ClipIndex]):
         *,
         finally_: bool = False,
     ) -> ClassificationResult:
-        clips = self.config.eval_clips if finally_ else 1
+        videos = self.val_set
+        if finally_ and (clips := self.config.eval_clips) > 1:
+            videos = self.dataset(videos.index, clips_per_video=clips)
         return evaluate(
             model,
-            self.dataset(self.val_set.index, clips_per_video=clips),
+            videos,
             batch_size=self.config.batch_size,
             workers=self.config.workers,
             fabric=fabric,

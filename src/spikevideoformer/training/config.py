@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 
@@ -31,7 +31,6 @@ from spikevideoformer.video.spec import ClipSpec
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Cache = Literal["auto", "memory", "off"]
-_T = TypeVar("_T")
 
 # Fields of ModelConfig that a run may set; None leaves the preset's value.
 _MODEL_OPTIONS = ("design", "attention", "neuron", "drop_path", "readout", "residual_gain")

@@ -57,13 +57,15 @@ def with_recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     )
     if config.data is None:
         return dict(given), ""
+    if before := _as_before(config):
+        given = merged(before, given)
+        config = TrainConfig.from_dict({**_OF_TASK[config.task], **given})
     clips, classes, one_by_one = _looked_at(config, given)
     if not 0 < clips < FEW:  # of data without a clip the check before training tells more
         return dict(given), ""
     chosen = _recipe(config, clips, classes, given)
     if one_by_one:
         chosen = merged(chosen, _frame_by_frame(config, clips, given))
-    chosen = merged(chosen, _as_before(config))
     settings = merged(chosen, given)
     config = TrainConfig.from_dict(settings)
     batch = config.batch_size * _forward_passes(config)

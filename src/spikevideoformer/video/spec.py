@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -65,15 +64,22 @@ class ClipSpec(Stored):
                     "None spreads the frames over the whole clip"
                 )
             object.__setattr__(self, "frame_rate_hz", float(rate))
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 3:
-                raise ValueError(f"{name} must be three numbers (R, G, B), got {value!r}")
-            if not all(_is_number(v) and (name == "mean" or v > 0) for v in value):
-                positive = " above 0" if name == "std" else ""
-                raise ValueError(f"{name} must be three finite numbers{positive}, got {value!r}")
-            # A list (as JSON and YAML give) would make the frozen spec unhashable.
-            object.__setattr__(self, name, tuple(float(v) for v in value))
+        check_colours(self)
+
+
+def check_colours(spec: Colours) -> None:
+    """Bring ``mean`` and ``std`` of a frozen dataclass to tuples; ValueError for what is none."""
+    for name in ("mean", "std"):
+        value = getattr(spec, name)
+        if not (
+            isinstance(value, (tuple, list))
+            and len(value) == 3
+            and all(_is_number(v) and (name == "mean" or v > 0) for v in value)
+        ):
+            positive = " above 0" if name == "std" else ""
+            raise ValueError(f"{name} must be three finite numbers{positive}, got {value!r}")
+        # A list (as JSON and YAML give) would make the frozen spec unhashable.
+        object.__setattr__(spec, name, tuple(float(v) for v in value))
 
 
 def _is_number(value: object) -> bool:

@@ -54,13 +54,8 @@ class TrackedFrame:
         return f"TrackedFrame({self.timestamp_s:.3f} s, [H={H}, W={W}], joints {len(self.joints)})"
 
 
-POSE_NAMES = (
-    "joints",
-    "points",
-    "rotations",
-    "translation",
-    "shape",
-)  # what a frame says of the body
+POSE_NAMES = ("joints", "points", "rotations", "translation", "shape")
+"""What a frame says of the body."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from spikevideoformer.events.spec import EventCamera, EventChannels
 from spikevideoformer.settings import Stored
-from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD
+from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD, check_colours
 
 INPUTS = ("rgb", "grey", "events")
 CROPS = ("picture", "person")
@@ -59,19 +59,7 @@ class PoseSpec(Stored):
                 raise ValueError(
                     f"{name} must be one of {', '.join(accepted)}, got {getattr(self, name)!r}"
                 )
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if not (
-                isinstance(values, (tuple, list))
-                and len(values) == 3
-                and all(
-                    isinstance(v, (int, float)) and math.isfinite(v) and (name == "mean" or v > 0)
-                    for v in values
-                )
-            ):
-                positive = " above 0" if name == "std" else ""
-                raise ValueError(f"{name} must be three finite numbers{positive}, got {values!r}")
-            object.__setattr__(self, name, tuple(float(v) for v in values))
+        check_colours(self)
 
     @property
     def in_channels(self) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from spikevideoformer.settings import Stored
-from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD
+from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD, check_colours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,19 +48,7 @@ class SegmentationSpec(Stored):
                 f"crop must be height and width in pixels, multiples of 16, got {self.crop!r}"
             )
         object.__setattr__(self, "crop", tuple(self.crop))  # JSON knows no tuples
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if not (
-                isinstance(values, (tuple, list))
-                and len(values) == 3
-                and all(
-                    isinstance(v, (int, float)) and math.isfinite(v) and (name == "mean" or v > 0)
-                    for v in values
-                )
-            ):
-                positive = " above 0" if name == "std" else ""
-                raise ValueError(f"{name} must be three finite numbers{positive}, got {values!r}")
-            object.__setattr__(self, name, tuple(float(v) for v in values))
+        check_colours(self)
 
 
 @dataclass(frozen=True, kw_only=True)
