@@ -10,7 +10,7 @@ from spikevideoformer.tasks.segmentation.index import read_sequences
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 from spikevideoformer.training import TrainConfig
 from spikevideoformer.training.batches import MicroBatches, StepPlan
-from spikevideoformer.training.recipe import FEW, with_recipe
+from spikevideoformer.training.recipe import FEW, _time, with_recipe
 from spikevideoformer.video.spec import ClipSpec
 
 
@@ -77,8 +77,17 @@ def test_data_without_a_clip_are_left_to_the_check(tmp_path):
     assert (config, line) == (TrainConfig(out="run", data=tmp_path), "")
 
 
-def test_a_long_warm_up_that_is_given_fits(clips):
+def test_a_long_warm_up_that_is_given_fits(clips, tmp_path):
     assert chosen(clips, warmup_epochs=10)[0].epochs == 20
+    write_scenes(tmp_path, train=2, val=1)
+    assert chosen(tmp_path, task="segmentation", warmup_epochs=10)[0].epochs == 20
+
+
+@pytest.mark.parametrize(
+    ("clips", "epochs", "passes"), [(12, 16, 27), (224, 12, 2), (320, 16, 1), (1000, 16, 1)]
+)
+def test_of_several_passes_there_are_no_more_than_the_steps_need(clips, epochs, passes):
+    assert _time(640 * 8, 16, clips, {}) == (epochs, passes)
 
 
 def test_masks_are_learnt_by_whole_numbers_of_spikes_inside_each_frame(tmp_path):

@@ -99,8 +99,7 @@ def _recipe(
     processes = _forward_passes(config)
     batch_size = int(given.get("batch_size", max(1, min(_BATCH, clips // processes))))
     batch = batch_size * processes
-    least = math.ceil(2 * float(given.get("warmup_epochs", 0)))  # the rest is not all warm-up
-    epochs = int(given.get("epochs", max(_EPOCHS[config.task], least)))
+    epochs, passes = _time(_STEPS[config.task] * batch, _EPOCHS[config.task], clips, given)
     sided = config.task == "classification" and any(map(_SIDES.search, classes))
     flip = 0.0 if sided or config.task == "pose" else 0.5
     augmentation: dict[str, Any] = {"flip": flip, "brightness": 0.3, "contrast": 0.3}
@@ -110,9 +109,7 @@ def _recipe(
     return {
         **_OF_TASK[config.task],
         "epochs": epochs,
-        # An epoch is so many passes that all of them make about the steps that are needed; whoever
-        # says how many epochs means passes.
-        "passes": _passes(_STEPS[config.task] * batch, epochs, clips, given),
+        "passes": passes,
         "batch_size": batch_size,
         "learning_rate": 3e-3 if config.init_from is None else 1.5e-3,
         "warmup_epochs": 0.05 * epochs,
@@ -120,9 +117,18 @@ def _recipe(
     }
 
 
-def _passes(seen: int, epochs: int, clips: int, given: Mapping[str, Any]) -> int:
-    """Of an epoch, so that at least so many clips are seen in all."""
-    return 1 if "epochs" in given else math.ceil(seen / (epochs * clips))
+def _time(seen: int, most: int, clips: int, given: Mapping[str, Any]) -> tuple[int, int]:
+    """Epochs and passes of each, so that at least so many clips are seen in all.
+
+    Of several passes there are as many epochs as that takes, of one there are `most`. Whoever says
+    how many epochs means passes.
+    """
+    if "epochs" in given:
+        return int(given["epochs"]), 1
+    least = math.ceil(2 * float(given.get("warmup_epochs", 0)))  # the rest is not all warm-up
+    most = max(most, least)
+    passes = math.ceil(seen / (most * clips))
+    return (most if passes == 1 else max(least, math.ceil(seen / (passes * clips)))), passes
 
 
 def _frame_by_frame(config: TrainConfig, clips: int, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,14 +137,16 @@ def _frame_by_frame(config: TrainConfig, clips: int, given: Mapping[str, Any]) -
     Frames by themselves, whole numbers of spikes (an ordinary network keeps its rectifiers), and
     wider augmentation.
     """
-    epochs = int(given.get("epochs", _EPOCHS[config.task]))
     seen = max(_FRAME_STEPS * _BATCH, _FRAME_PASSES * clips)
+    epochs, passes = _time(seen, _EPOCHS[config.task], clips, given)
     integers = {"neuron": "integer_lif"} if preset(config.model).neuron.spiking else {}
     return {
         **integers,
         "design": "spatial_only",
         "frames": 1,
-        "passes": _passes(seen, epochs, clips, given),
+        "epochs": epochs,
+        "passes": passes,
+        "warmup_epochs": 0.05 * epochs,
         "segmentation": {"scale": [0.5, 2.0]},
         "augmentation": dict.fromkeys(("brightness", "contrast", "saturation"), 0.5),
     }
