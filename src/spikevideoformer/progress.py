@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from tqdm import tqdm
+
 
 class Progress:
-    """One line on stderr with how far a run is, its loss and the time left.
+    """One line of tqdm on stderr: how far a run is, its pace and the time left.
 
-    On a terminal the line is redrawn in place; in a file or a pipe it is printed now and then.
+    On a terminal the line is redrawn in place; in a file or a pipe it is printed now and then. Of
+    tqdm only the words are used: its bars would redraw from a thread, which data loaders that fork
+    do not bear, and write carriage returns into files.
     """
 
     def __init__(
@@ -42,18 +47,23 @@ class Progress:
         return time.monotonic() - self._shown_s >= self._interval_s
 
     def left(self, step: int) -> str:
-        """The time left after `step`, as `h:mm:ss`, at the mean pace so far."""
+        """The time left after `step`, as `mm:ss` or `h:mm:ss`, at the mean pace so far."""
         assert self._total is not None
         rate = (time.monotonic() - self._start_s) / max(step - self._first, 1)
-        return format_duration(rate * max(self._total - step, 0))
+        return tqdm.format_interval(rate * max(self._total - step, 0))
 
     def show(self, step: int, text: str = "") -> None:
         """Write the line of `step`, with what else there is to tell."""
         self._shown_s = time.monotonic()
-        parts: tuple[str, ...] = (f"{self._name} {step}", text)
-        if self._total is not None:
-            parts = (f"{self._name} {step}/{self._total}", text, f"ETA {self.left(step)}")
-        line = "  ".join(part for part in parts if part)
+        line = tqdm.format_meter(
+            step,
+            self._total,
+            self._shown_s - self._start_s,
+            ncols=shutil.get_terminal_size().columns - 1 if self._live else 0,
+            prefix=self._name,
+            postfix=text,
+            initial=self._first,
+        )
         self._stream.write(f"\r\x1b[2K{line}" if self._live else f"{line}\n")
         self._stream.flush()
 
@@ -87,13 +97,3 @@ def progress_on_stderr(step_name: str) -> Iterator[Callable[[int, int | None], N
     finally:
         if progress is not None:
             progress.clear()
-
-
-def format_duration(seconds: float) -> str:
-    """`h:mm:ss`, rounded up.
-
-    Args:
-        seconds: at least 0.
-    """
-    whole = int(-(-seconds // 1))
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -107,4 +107,4 @@ def test_the_check_tells_how_far_it_is(tmp_path, clips, monkeypatch, capsys):
     model = create_model("svf_nano", num_classes=2)
     model.save_pretrained(tmp_path, classes=["left", "right"], clip=SPEC.to_dict())
     evaluate_folder(tmp_path, read_index(clips, split="val"), device="cpu", check="open")
-    assert "checked file 2/4  ETA " in capsys.readouterr().err
+    assert "checked file:  50% 2/4 [" in capsys.readouterr().err

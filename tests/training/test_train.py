@@ -156,7 +156,7 @@ def test_bad_files_stop_the_run_or_are_skipped_and_listed(tiny, clips, tmp_path)
 def test_the_check_before_the_first_step_tells_how_far_it_is(tiny, monkeypatch, capsys):
     monkeypatch.setattr(Progress, "due", lambda _: True)
     train(tiny(epochs=1, check="full"))
-    assert "checked file 2/16  ETA " in capsys.readouterr().err
+    assert "checked file:  12% 2/16 [" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["train_split", "val_split"])

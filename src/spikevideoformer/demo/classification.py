@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.demo.driver import Driver
-from spikevideoformer.demo.report import learning_curves, share
-from spikevideoformer.inference.document import picture, player, table
+from spikevideoformer.demo.report import share
+from spikevideoformer.inference.document import picture, player
 from spikevideoformer.inference.predictor import VideoPredictor
 from spikevideoformer.synth.directions import FRAMES, SIZE, write_direction_clips
 from spikevideoformer.tasks.classification.answer import PredictionResult
@@ -89,7 +90,7 @@ class Demo(Driver):
             "annotated video": str(example.annotated),
         }
 
-    def page(self, out: Path, evaluation: ClassificationResult, used: list[Used]) -> list[str]:
+    def page(self, out: Path, evaluation: ClassificationResult, used: list[Used]) -> dict[str, Any]:
         rows = [
             ("top-1", share(evaluation.top1)),
             ("chance", share(1 / len(evaluation.classes))),
@@ -100,28 +101,15 @@ class Demo(Driver):
                 )
             ),
         ]
-        clips = len(read_index(out / self.clips, split="train").samples)
-        run = out / "run"
-        videos = "".join(_video(one) for one in used)
-        spiking = used[0].result.firing_rate is not None
-        kind, rates = "", ""
-        if spiking:
-            kind = " spiking"
-            rates = ", and the mean\nfiring rate of all layers of neurons at each frame"
-        return [
-            f"""<p>A small{kind} network learned {len(evaluation.classes)} kinds of motion from
-clips that were made for this demo. The class of a clip lies in its motion alone: all classes show
-the same pictures, in another order.</p>""",
-            '<div class="row">',
-            table([f"validation, {evaluation.clips} clips", "recognised"], rows),
-            picture(run / "confusion.png", "Confusion matrix"),
-            "</div><h2>Training</h2>",
-            learning_curves(run, clips),
-            "<h2>Predictions on video files</h2>",
-            f'<div class="videos">{videos}</div>',
-            f"""<p>The band under each clip shows the most probable classes and the best label over
-time{rates}.</p>""",
-        ]
+        return {
+            "clips": len(read_index(out / self.clips, split="train").samples),
+            "spiking": used[0].result.firing_rate is not None,
+            "classes": len(evaluation.classes),
+            "head": [f"validation, {evaluation.clips} clips", "recognised"],
+            "rows": rows,
+            "confusion": picture(out / "run" / "confusion.png", "Confusion matrix"),
+            "videos": [_video(one) for one in used],
+        }
 
 
 def _video(one: Used) -> str:

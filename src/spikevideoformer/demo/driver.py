@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spikevideoformer.demo.report import next_commands, stage
+from spikevideoformer.demo.report import next_commands, stage, training_facts
 from spikevideoformer.files import write_text
-from spikevideoformer.inference.document import document
+from spikevideoformer.inference.document import document, picture
 from spikevideoformer.settings import plain
 from spikevideoformer.training import TrainConfig, train
 
@@ -57,8 +57,8 @@ class Driver(ABC):
         """What the outcome is, each a name and a text."""
 
     @abstractmethod
-    def page(self, out: Path, evaluation: Any, used: Any) -> list[str]:
-        """What the report shows, as HTML."""
+    def page(self, out: Path, evaluation: Any, used: Any) -> dict[str, Any]:
+        """What the template `demo_TASK.html` names; `clips` is how many it was trained on."""
 
     def run(self, out: Path, *, tell: Callable[[str], None]) -> str:
         """Make clips, train, measure, predict, and write a report.
@@ -96,12 +96,17 @@ class Driver(ABC):
             used = self.use(out, config)
         with stage(tell, "4/4 writing the report"):
             minutes = (time.monotonic() - begin_s) / 60
-            parts = [
-                *self.page(out, evaluation, used),
-                next_commands(out / "run" / "model", out / "run"),
-                f"<p>Made in {minutes:.1f} minutes.</p>",
-            ]
-            write_text(out / "report.html", document(self.title, parts))
+            shown = self.page(out, evaluation, used)
+            page = document(
+                f"demo_{config.task}.html",
+                self.title,
+                curves=picture(out / "run" / "learning_curves.png", "Learning curves"),
+                training=training_facts(out / "run", shown.pop("clips")),
+                commands=next_commands(out / "run" / "model", out / "run"),
+                minutes=minutes,
+                **shown,
+            )
+            write_text(out / "report.html", page)
         lines = self.told(out, evaluation, used) | {
             "model": str(out / "run" / "model"),
             "report": str(out / "report.html"),

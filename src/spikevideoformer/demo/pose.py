@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from matplotlib.figure import Figure
@@ -17,9 +17,8 @@ from matplotlib.figure import Figure
 from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.data.transforms import to_pictures
 from spikevideoformer.demo.driver import Driver
-from spikevideoformer.demo.report import learning_curves
 from spikevideoformer.files import save_figure
-from spikevideoformer.inference.document import picture, player, table
+from spikevideoformer.inference.document import picture, player
 from spikevideoformer.inference.pose_tracker import PoseTracker
 from spikevideoformer.models.pose import mean_rotations
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -140,7 +139,7 @@ class Demo(Driver):
             "video with skeleton": str(used.videos[0]),
         }
 
-    def page(self, out: Path, evaluation: PoseEvaluation, used: Used) -> list[str]:
+    def page(self, out: Path, evaluation: PoseEvaluation, used: Used) -> dict[str, Any]:
         result = evaluation.result
         rows = [
             ("all", *_cells(result.overall), *_cells(used.mean.overall)),
@@ -150,24 +149,16 @@ class Demo(Driver):
             ),
         ]
         head = ("network: MPJPE", "PA-MPJPE", "mean pose: MPJPE", "PA-MPJPE")
-        players = "".join(player(path, path.stem) for path in used.videos)
-        return [
-            f"""<p>A small spiking network learned to find {len(result.joints)} joints of a body in
-space, in every frame of clips that were rendered for this demo. The validation clips show the same
-{len(result.actions)} kinds of motion at other speeds, by other bodies before other cameras.</p>""",
-            table([f"{result.frames} validation frames", *head], rows),
-            """<p>MPJPE is the mean distance of the joints, the hips brought to one place; PA-MPJPE
-is the same after turning, scaling and moving each pose for the best. The mean pose is that of the
-training motions, which is the same in every frame.</p>""",
-            "<h2>Truth and prediction</h2>",
-            picture(out / "poses.png", "Frames of validation clips"),
-            "<h2>Training</h2>",
-            learning_curves(out / "run", used.clips),
-            picture(out / "run" / "errors.png", "Errors by joint and action"),
-            f'<h2>Video files with predicted skeletons</h2><div class="videos">{players}</div>',
-            """<p>The network sees a square around the person, which it is told. Bones of the left
-side are blue, those of the right side orange.</p>""",
-        ]
+        return {
+            "clips": used.clips,
+            "joints": len(result.joints),
+            "actions": len(result.actions),
+            "head": [f"{result.frames} validation frames", *head],
+            "rows": rows,
+            "poses": picture(out / "poses.png", "Frames of validation clips"),
+            "errors": picture(out / "run" / "errors.png", "Errors by joint and action"),
+            "videos": [player(path, path.stem) for path in used.videos],
+        }
 
 
 def mean_pose(

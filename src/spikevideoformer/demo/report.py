@@ -1,16 +1,14 @@
-"""What the demos share: telling of stages, and pieces of their pages."""
+"""What the demos share: telling of stages, and what their pages tell in words."""
 
 from __future__ import annotations
 
 import csv
-import html
 import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spikevideoformer.inference.document import picture, table
 from spikevideoformer.machine import machine
 from spikevideoformer.training import TrainConfig
 
@@ -27,18 +25,6 @@ def stage(tell: Callable[[str], None], name: str) -> Iterator[None]:
 def share(value: float | None) -> str:
     """A percentage; empty for None."""
     return "" if value is None else f"{value:.1%}"
-
-
-def learning_curves(run: Path, clips: int, caption: str = "Learning curves") -> str:
-    """The learning curves of a run, and beside them what learned how long.
-
-    Args:
-        run: its folder.
-        clips: that it trained on.
-        caption: of the curves.
-    """
-    curves = picture(run / "learning_curves.png", caption)
-    return f'<div class="row">{curves}{table([], training_facts(run, clips))}</div>'
 
 
 def training_facts(run: Path, clips: int) -> list[tuple[str, str]]:
@@ -71,25 +57,6 @@ def training_facts(run: Path, clips: int) -> list[tuple[str, str]]:
     ]
 
 
-OWN_DATA = {
-    "classification": (
-        "<code>my_videos</code> holds a folder of videos for each class, such as "
-        "<code>my_videos/wave/one.mp4</code>. A fifth of them is set aside to measure on."
-    ),
-    "segmentation": (
-        "<code>my_videos</code> holds the frames of videos as pictures, "
-        "<code>train/one/images/000000.jpg</code>, the masks that there are of them, "
-        "<code>train/one/labels/000000.png</code>, the same under <code>val</code>, and "
-        "<code>classes.csv</code> with the lines <code>id,name</code> and one for each class."
-    ),
-    "pose": (
-        "The first line renders bodies in motion; with <code>--mocap FOLDER</code> it takes the "
-        "motions from your own BVH files."
-    ),
-}
-"""What the first of the next commands needs, by task; HTML."""
-
-
 def next_commands(model: Path, run: Path) -> str:
     """The commands that come after a demo, for one's own videos, to be copied.
 
@@ -110,5 +77,4 @@ def next_commands(model: Path, run: Path) -> str:
     ]
     if config.task == "pose":
         lines.insert(0, f"svf render --out {data}")
-    commands = html.escape("\n".join(lines))
-    return f"<h2>Your own videos</h2>\n<p>{OWN_DATA[config.task]}</p>\n<pre>{commands}</pre>"
+    return "\n".join(lines)

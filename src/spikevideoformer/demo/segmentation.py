@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.demo.driver import Driver
-from spikevideoformer.demo.report import learning_curves, share
-from spikevideoformer.inference.document import picture, player, table
+from spikevideoformer.demo.report import share
+from spikevideoformer.inference.document import picture, player
 from spikevideoformer.inference.segmenter import VideoSegmenter
 from spikevideoformer.synth.moving_shapes import SIZE, write_scene_video, write_scenes
 from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
@@ -84,7 +84,7 @@ class Demo(Driver):
             "video with masks": str(used[0]),
         }
 
-    def page(self, out: Path, evaluation: SegmentationResult, used: list[Path]) -> list[str]:
+    def page(self, out: Path, evaluation: SegmentationResult, used: list[Path]) -> dict[str, Any]:
         rows = [
             ("mean", share(evaluation.miou), ""),
             *(
@@ -94,21 +94,16 @@ class Demo(Driver):
                 )
             ),
         ]
-        players = "".join(player(path, path.name) for path in used)
-        return [
-            """<p>A small spiking network learned to name the shape at every pixel of every frame,
-from clips that were made for this demo. Colours and textures do not tell one shape from another.
-One frame in ten is hidden: what is there then can only be remembered.</p>""",
-            table([f"{evaluation.frames} validation frames", "IoU", "share of pixels"], rows),
-            "<p>IoU is the area where prediction and label agree over the area that either has. "
-            "Naming every pixel ground would have a mean IoU of "
-            f"{_ground_everywhere(evaluation):.1%}.</p>",
-            "<h2>Predictions beside labels</h2>",
-            picture(out / "run" / "contact_sheet.png", "Frames of validation clips"),
-            "<h2>Training</h2>",
-            learning_curves(out / "run", self.train_clips),
-            f'<h2>Video files with masks</h2><div class="videos">{players}</div>',
-        ]
+        return {
+            "clips": self.train_clips,
+            "head": [f"{evaluation.frames} validation frames", "IoU", "share of pixels"],
+            "rows": rows,
+            "ground_everywhere": share(_ground_everywhere(evaluation)),
+            "contact_sheet": picture(
+                out / "run" / "contact_sheet.png", "Frames of validation clips"
+            ),
+            "videos": [player(path, path.name) for path in used],
+        }
 
 
 def _ground_everywhere(result: SegmentationResult) -> float:

@@ -8,50 +8,19 @@ and these only inside their own boxes.
 from __future__ import annotations
 
 import base64
-import html
 import io
 import re
-from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spikevideoformer.video import frames as video_io
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from matplotlib.figure import Figure
 
-CONTROLS_REM = 5  # height that browsers' video controls take
 LEAST_REM_PER_INCH, REM_PER_INCH = 3.2, 6.6  # a figure is not shown smaller or larger
-
-STYLE = f"""
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1c2128; background: #fff; overflow-wrap: anywhere; }}
-h1 {{ margin-bottom: .2rem; line-height: 1.25; }} h2 {{ margin-top: 2.4rem; line-height: 1.3; }}
-code {{ font-size: .92em; white-space: nowrap; }}
-pre {{ background: #f3f4f6; padding: .8rem 1rem; white-space: pre-wrap; }}
-.wide {{ overflow-x: auto; overflow-wrap: normal; }} .wide > img {{ max-width: 100%; }}
-table {{ border-collapse: collapse; }}
-td, th {{ padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }}
-td.number, th.number {{ text-align: right; font-variant-numeric: tabular-nums; }}
-td.number {{ white-space: nowrap; }} table.facts td {{ overflow-wrap: anywhere; }}
-table.facts td:first-child {{ white-space: nowrap; color: #57606a; }}
-figure {{ margin: 0 0 1.2rem; min-width: 0; }}
-figcaption, .note {{ font-size: .9rem; color: #57606a; }}
-.row {{ display: flex; flex-wrap: wrap; gap: 1.2rem; margin-bottom: 1.2rem; }}
-.row > * {{ flex: 1 1 min(20rem, 100%); min-width: 0; }}
-.videos {{ display: grid; gap: 1.2rem; }}
-.videos {{ grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); }}
-table.maps {{ width: 100%; table-layout: fixed; }}
-table.maps td, table.maps th {{ padding: 1px; font-size: .8rem; vertical-align: middle; }}
-table.maps th {{ width: 7rem; font-weight: 500; }} table.maps img {{ display: block; width: 100%; }}
-table.maps img.map {{ image-rendering: pixelated; }}
-.player {{ position: relative; margin-bottom: {CONTROLS_REM}rem; }}
-.player video {{ position: absolute; top: 0; left: 0; width: 100%; background: #14171c;
-  height: calc(100% + {CONTROLS_REM}rem); object-fit: contain; object-position: top; }}
-.wrong {{ color: #b3261e; }}
-details {{ margin: 2.4rem 0; }} summary {{ cursor: pointer; }} dt {{ font-weight: 600; }}
-dd {{ margin: 0 0 .5rem 1rem; }}
-"""
 
 GLOSSARY = (
     (
@@ -110,38 +79,49 @@ GLOSSARY = (
 """Each word, how it is recognised on a page, and what it means."""
 
 
-def document(title: str, parts: Iterable[str]) -> str:
-    """A whole page: heading, parts, and the words of the glossary that they use.
+@cache
+def _template(name: str) -> Template:
+    """A file in `templates/`; every value is escaped where it enters it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("spikevideoformer"),
+        autoescape=True,
+        undefined=StrictUndefined,  # a misspelt name is an error, not an empty place
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(name)
+
+
+def _piece(macro: str, *values: Any) -> str:
+    """What a macro of `pieces.html` makes of these values: `Markup`, which no template escapes."""
+    made: str = getattr(_template("pieces.html").module, macro)(*values)
+    return made
+
+
+def document(template: str, title: str, **values: Any) -> str:
+    """A whole page: heading, body, and the words of the glossary that it uses.
 
     Args:
+        template: name of a template that extends `document.html`.
         title: plain text.
-        parts: HTML.
+        **values: what the template names.
     """
-    heading, body = html.escape(title), "\n".join(parts)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{heading}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>
-<body><h1>{heading}</h1>
-{body}
-{glossary(body)}</body></html>
-"""
+    return _template(template).render(title=title, words_of=words_of, **values) + "\n"
 
 
-def glossary(body: str) -> str:
-    """The words of the glossary that a page uses, folded up; empty without any.
+def words_of(body: str) -> list[tuple[str, str]]:
+    """The words of the glossary that a page uses, and what they mean.
 
     Args:
         body: HTML; tags and what stands in them are not looked at.
     """
     text = re.sub(r"<[^>]*>", " ", body)
-    used = "".join(
-        f"<dt>{word}</dt><dd>{meaning}</dd>\n"
+    return [
+        (word, meaning)
         for word, pattern, meaning in GLOSSARY
         if re.search(pattern, text, re.IGNORECASE)
-    )
-    if not used:
-        return ""
-    return f"<details><summary>Words on this page</summary><dl>\n{used}</dl></details>\n"
+    ]
 
 
 def inline(data: bytes, kind: str) -> str:
@@ -168,47 +148,18 @@ def picture(path: Path, caption: str) -> str:
 
 
 def _figure(source: str, width_inches: float, caption: str) -> str:
-    text = html.escape(caption)
     least, most = (rem * width_inches for rem in (LEAST_REM_PER_INCH, REM_PER_INCH))
-    return (
-        f'<figure><div class="wide"><img src="{source}" alt="{text}" '
-        f'style="width: {most:.1f}rem; min-width: {least:.1f}rem"></div>'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
+    return _piece("figure", source, least, most, caption)
 
 
 def player(path: Path, caption: str, *, wrong: bool = False) -> str:
     """An MP4 file with a caption; the browser's controls stand below its pictures.
 
-    Browsers draw controls over the lower edge of a video's box, so the box reaches further down
-    than the pictures. The file is not changed.
-
     Args:
-        path: the file.
+        path: the file, which is not changed.
         caption: plain text.
         wrong: whether the caption is to stand out.
     """
     info = video_io.probe(path)
-    source, mark = inline(path.read_bytes(), "video/mp4"), ' class="wrong"' if wrong else ""
-    return (
-        f'<figure><div class="player" style="aspect-ratio: {info.width} / {info.height}">'
-        f'<video src="{source}" controls loop muted></video></div>'
-        f"<figcaption{mark}>{html.escape(caption)}</figcaption></figure>"
-    )
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Plain texts: the first column holds names, the others numbers where there is a head.
-
-    It is scrolled inside its own box where the page is narrow.
-    """
-    kind = ' class="number"' if head else ""
-
-    def cells(tag: str, row: Sequence[str]) -> str:
-        first, *others = map(html.escape, row)
-        return f"<{tag}>{first}</{tag}>" + "".join(f"<{tag}{kind}>{o}</{tag}>" for o in others)
-
-    body = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    top = f"<tr>{cells('th', head)}</tr>\n" if head else ""
-    mark = "" if head else ' class="facts"'
-    return f'<div class="wide"><table{mark}>\n{top}{body}</table></div>'
+    source = inline(path.read_bytes(), "video/mp4")
+    return _piece("player", source, info.width, info.height, caption, wrong)

@@ -6,7 +6,6 @@ cost.
 
 from __future__ import annotations
 
-import html
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -20,8 +19,8 @@ from spikevideoformer.data.transforms import eval_transform, to_pictures
 from spikevideoformer.energy.growth import GrowthPoint, attention_growth, draw_growth
 from spikevideoformer.energy.report import EnergyReport, energy_report, with_prefix
 from spikevideoformer.figures import legend_above
-from spikevideoformer.inference.document import document, drawing, inline, table
-from spikevideoformer.inference.observe import Observation, observe
+from spikevideoformer.inference.document import document, drawing, inline
+from spikevideoformer.inference.observe import observe
 from spikevideoformer.inference.predictor import VideoPredictor
 from spikevideoformer.models.config import STRIDE
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -97,30 +96,27 @@ def clip_page(
     video = eval_transform(clip.frames, spec)  # [T, 3, H, W]
     seen = observe(model, video.unsqueeze(0).to(next(model.parameters()).device))
     times = clip.timestamps_s.tolist()
-    parts = [
-        table([], about),
-        "<h2>What the network saw, and where it fired</h2>",
-        _maps(to_pictures(video, spec), times, seen),
-    ]
-    if seen.evidence is not None or len(windows) > 1:
-        parts.append('<h2>Predictions over time</h2><div class="row">')
-        if seen.evidence is not None:
-            parts.append(_prediction_curve(seen.evidence, classes, clip))
-        if len(windows) > 1:
-            parts.append(_window_bars(windows))
-        parts.append("</div>")
-    if seen.rates:
-        parts += [
-            "<h2>Firing rates</h2>",
-            _rate_map(seen.rates, times),
-            _spike_bars(seen.spikes, times),
-        ]
-    if energy is not None:
-        parts += _energy(energy)
-        if model.config.neuron.spiking:
-            tokens = (spec.size // STRIDE) ** 2
-            parts += _growth(attention_growth(model.config, tokens_per_frame=tokens))
-    return document(title, parts)
+    numbers = frame_numbers(len(video))
+    pictures = to_pictures(video, spec)
+    curve = [] if seen.evidence is None else [_prediction_curve(seen.evidence, classes, clip)]
+    bars = [_window_bars(windows)] if len(windows) > 1 else []
+    rates = [_rate_map(seen.rates, times), _spike_bars(seen.spikes, times)] if seen.rates else []
+    growth = None
+    if energy is not None and model.config.neuron.spiking:
+        tokens = (spec.size // STRIDE) ** 2
+        growth = _growth(attention_growth(model.config, tokens_per_frame=tokens))
+    return document(
+        "clip.html",
+        title,
+        about=about,
+        times_s=[times[t] for t in numbers],
+        pictures=[picture(pictures[t]) for t in numbers],
+        stages=[_stage(module, maps, numbers) for module, maps in seen.maps.items()],
+        predictions=curve + bars,
+        rates=rates,
+        energy=None if energy is None else _energy(energy),
+        growth=growth,
+    )
 
 
 def prediction_page(
@@ -167,38 +163,16 @@ def prediction_page(
     )
 
 
-def _maps(pictures: Tensor, timestamps_s: Sequence[float], seen: Observation) -> str:
-    """Frames, and below each the heat map of every stage."""
-    numbers = frame_numbers(len(pictures))
-    rows = [
-        "<tr><th>video</th>"
-        + "".join(f'<td><img src="{picture(pictures[t])}" alt=""></td>' for t in numbers)
-        + "</tr>"
-    ]
-    for module, maps in seen.maps.items():
-        stage = html.escape(layer_name(module))
-        largest = maps.max().item()
-        cells = "".join(
-            f'<td><img class="map" src="{heat_map(maps[t], largest)}" alt="" '
-            f'title="{stage}, {timestamps_s[t]:.2f} s: mean rate {maps[t].mean().item():.3f}"></td>'
-            for t in numbers
-        )
-        rows.append(
-            f"<tr><th>{stage}<br>{maps.shape[1]}x{maps.shape[2]}, to {largest:.2f}</th>{cells}</tr>"
-        )
-    times = "".join(f"<td>{timestamps_s[t]:.2f} s</td>" for t in numbers)
-    note = (
-        "Below each frame: spikes per neuron at each place, mean over the channels of all layers "
-        "of a stage; black is silence, the brightest place of a row fires as often as it says."
-        if seen.maps
-        else "The network has no spikes."
-    )
-    least, most = (7 + rem * len(numbers) for rem in (2.7, 9.0))
-    return (
-        f'<div class="wide"><table class="maps" style="min-width: {least:.1f}rem; '
-        f'max-width: {most:.1f}rem">{"".join(rows)}<tr><th></th>{times}</tr></table>'
-        f'</div><p class="note">{note}</p>'
-    )
+def _stage(module: str, maps: Tensor, numbers: Sequence[int]) -> dict[str, Any]:
+    """The heat maps of a stage at some frames."""
+    largest = maps.max().item()
+    return {
+        "name": layer_name(module),
+        "height": maps.shape[1],
+        "width": maps.shape[2],
+        "largest": largest,
+        "maps": [(heat_map(maps[t], largest), maps[t].mean().item()) for t in numbers],
+    }
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -288,41 +262,32 @@ def _spike_bars(spikes: Tensor, timestamps_s: Sequence[float]) -> str:
     return drawing(figure, "Spikes of all neurons together in each frame.")
 
 
-def _energy(report: EnergyReport) -> list[str]:
+def _energy(report: EnergyReport) -> dict[str, Any]:
     """Totals by convention, and where in the network they come from."""
-    T, _, H, W = report.clip
-    rows = [
-        [
-            t.convention,
-            f"{t.energy_mj:.4g}",
-            "-" if t.memory_mj is None else f"{t.memory_mj:.4g}",
-            *(with_prefix(n) for n in (t.work.multiplications, t.work.additions)),
-            f"{1e3 * t.latency_s:.3g}",
-        ]
-        for t in report.totals
-    ]
+    frames, _, height, width = report.clip
     head = ["convention", "arithmetic, mJ", "memory, mJ", "multiplications", "additions"]
-    note = (
-        f"One clip of {T} frames of {H}x{W}; {report.cost.name}, {report.cost.precision}: "
-        f"{report.cost.mac_pj:.3g} pJ for a multiply-accumulate, {report.cost.ac_pj:.3g} pJ for an "
-        f"accumulate. Firing rates {report.rates_from}. Memory is an upper bound: nothing stays in "
-        "registers from one operation to the next."
-    )
-    found = [
-        "<h2>Energy</h2>",
-        table([*head, f"ms on {report.throughput.name}"], rows),
-        f'<p class="note">{html.escape(note)}</p>',
-        _energy_bars(report),
-    ]
-    if report.neurons:
-        silent = sum(len(n.silent) for n in report.neurons)
-        saturated = sum(len(n.saturated) for n in report.neurons)
-        channels = sum(n.channels for n in report.neurons)
-        found.append(
-            f"<p>{silent} of {channels} channels of neurons are silent throughout, {saturated} "
-            "fire at every place in every frame.</p>"
-        )
-    return found
+    return {
+        "frames": frames,
+        "height": height,
+        "width": width,
+        "cost": report.cost,
+        "rates_from": report.rates_from,
+        "head": [*head, f"ms on {report.throughput.name}"],
+        "rows": [
+            [
+                t.convention,
+                f"{t.energy_mj:.4g}",
+                "-" if t.memory_mj is None else f"{t.memory_mj:.4g}",
+                *(with_prefix(n) for n in (t.work.multiplications, t.work.additions)),
+                f"{1e3 * t.latency_s:.3g}",
+            ]
+            for t in report.totals
+        ],
+        "bars": _energy_bars(report),
+        "channels": sum(n.channels for n in report.neurons),
+        "silent": sum(len(n.silent) for n in report.neurons),
+        "saturated": sum(len(n.saturated) for n in report.neurons),
+    }
 
 
 def part_of(module: str) -> str:
@@ -364,12 +329,7 @@ def _energy_bars(report: EnergyReport) -> str:
     return drawing(figure, "Energy of each part of the network by convention (logarithmic).")
 
 
-def _growth(points: Sequence[GrowthPoint]) -> list[str]:
+def _growth(points: Sequence[GrowthPoint]) -> str:
     figure = _figure(7, 4)
     draw_growth(points, figure.subplots())
-    return [
-        "<h2>Operations of attention against the number of frames</h2>",
-        '<div class="row">',
-        drawing(figure, "All blocks together, joint over space and time; closed forms."),
-        "</div>",
-    ]
+    return drawing(figure, "All blocks together, joint over space and time; closed forms.")
