@@ -1,6 +1,7 @@
 """Rows from end to end, on sizes that say nothing about speed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from spikevideoformer.bench.results import Measurement
 from spikevideoformer.bench.rows import ROWS, RowSpec
 from spikevideoformer.bench.run import run
 from spikevideoformer.bench.timing import Spread
+from spikevideoformer.ops.affine_lif import AffineLIF
+from spikevideoformer.ops.lif import NeuronConfig
 
 
 def test_attention_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,6 +29,21 @@ def test_attention_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture
     assert not progress.out
 
 
+@pytest.mark.parametrize(
+    ("row", "measured"),
+    [
+        ("neuron_forward", 2 * len(kernel_rows.NEURON_DTYPES["cpu"])),
+        ("neuron_backward", 2 * 2),
+        ("attention", 2),
+        ("gpu_clip_scaling", 1),
+    ],
+)
+def test_rows_are_checked_and_measured(row: str, measured: int) -> None:
+    found = list(ROWS[row].run(Options(tiny=True, quick=True, rounds=1)))
+    assert len(found) == measured
+    assert all(m.ratio is not None and m.equivalence for m in found), [m.why_not for m in found]
+
+
 def test_attention_from_bytes_is_checked_and_measured() -> None:
     result = run(["attention_bytes"], device="cpu", frames=2, rounds=1, quiet=True)
     forms = [2 if levels == 1 else 1 for _, levels in kernel_rows.BYTE_ATTENTION]
@@ -33,18 +51,22 @@ def test_attention_from_bytes_is_checked_and_measured() -> None:
     assert all(m.ratio is not None and m.equivalence for m in result.measurements)
 
 
-def test_neuron_kernel_is_checked_and_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_rows, "NEURON_SHAPES", ((3, 1, 8, 4, 4), (3, 2, 5, 3, 7)))
-    result = run(["neuron_forward"], device="cpu", rounds=1, quiet=True)
-    assert len(result.measurements) == 2 * len(kernel_rows.NEURON_DTYPES)
-    assert all(m.equivalence for m in result.measurements)
+@pytest.mark.parametrize("row", ["neuron_forward", "neuron_backward"])
+def test_no_ratio_for_a_kernel_that_differs(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = kernel_rows.affine_lif_reference
+
+    def other(x: torch.Tensor, config: NeuronConfig, **options: torch.Tensor) -> AffineLIF:
+        return right(x, replace(config, v_threshold=0.5), **options)
+
+    monkeypatch.setattr(kernel_rows, "affine_lif_reference", other)
+    found = list(ROWS[row].run(Options(tiny=True, quick=True, rounds=1)))
+    assert all(m.ratio is None and "no ratio" in (m.why_not or "") for m in found)
 
 
-@pytest.mark.usefixtures("spikingjelly")
-def test_neuron_against_spikingjelly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_rows, "NEURON_SHAPES", ((3, 1, 8, 4, 4), (3, 2, 5, 3, 7)))
-    (found,) = run(["neuron_stepwise"], quick=True, device="cpu", rounds=1, quiet=True).measurements
-    assert found.ratio is not None
+def test_the_neuron_against_stepwise_ones() -> None:
+    theirs, reference = kernel_rows.neuron_stepwise(Options(tiny=True, quick=True, rounds=1))
+    assert reference.ratio is not None
+    assert theirs.ratio is not None or "SpikingJelly" in (theirs.why_not or "")
 
 
 def test_gpu_rows_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

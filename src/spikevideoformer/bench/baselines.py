@@ -9,9 +9,10 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 from collections.abc import Callable
 from types import ModuleType
-from typing import cast
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import MLP
 from spikevideoformer.nn.conv import ConvBlock, Downsample, RepConv
 from spikevideoformer.nn.neuron import Neuron
-from spikevideoformer.ops.lif import NeuronConfig
+from spikevideoformer.ops.lif import NeuronConfig, lif_reference
 
 
 class BaselineMissingError(RuntimeError):
@@ -312,15 +313,15 @@ class PublishedStructure(nn.Module):
         logits: Tensor = self.head.fc(self.head.neuron(x)).mean(0)  # type: ignore[operator]
         return logits
 
+    def copying(self, model: SpikeVideoFormer) -> Self:
+        """With the parameters and the mode of ``model``."""
+        # contiguous, whatever the layout of ours
+        self.load_state_dict({k: v.contiguous() for k, v in model.state_dict().items()})
+        return self.train(model.training)
+
 
 class SpikingJellyModel(PublishedStructure):
     """The published structure of one of our networks, on the installed SpikingJelly."""
-
-    def __init__(self, model: SpikeVideoFormer, backend: str = "torch") -> None:
-        super().__init__(model, lambda config: spikingjelly_neuron(config, backend), _Attention)
-        # contiguous, whatever the layout of ours
-        self.load_state_dict({k: v.contiguous() for k, v in model.state_dict().items()})
-        self.train(model.training)
 
     def forward(self, video: Tensor) -> Tensor:
         """Logits ``[B, K]`` of ``[B, T, C, H, W]``, from the resting membrane."""
@@ -339,7 +340,34 @@ def spikingjelly_model(model: SpikeVideoFormer, backend: str = "torch") -> Spiki
         ValueError: a network that was not published in this structure.
         BaselineMissingError: SpikingJelly is missing.
     """
-    return SpikingJellyModel(model, backend)
+    return SpikingJellyModel(
+        model, lambda config: spikingjelly_neuron(config, backend), _Attention
+    ).copying(model)
+
+
+def compiled_spikingjelly_model(model: SpikeVideoFormer) -> nn.Module:
+    """The same for a GPU: Triton neurons, compiled.
+
+    Raises:
+        BaselineMissingError: SpikingJelly is missing or older than 2.
+    """
+    os.environ.setdefault("SJ_LIF_CUDA_IMPLEMENTATION", "triton")
+    version = spikingjelly_version()
+    if version.startswith("0."):
+        raise BaselineMissingError(f"SpikingJelly {version} is installed, 2 is needed")
+    return cast(nn.Module, torch.compile(spikingjelly_model(model, "auto")))
+
+
+class _Stepwise(Neuron):
+    """A neuron in plain torch, one step after the other, its gradient left to autograd."""
+
+    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
+        return lif_reference(x, self.config)[0]
+
+
+def stepwise_model(model: SpikeVideoFormer) -> PublishedStructure:
+    """The published structure with a copy of the parameters of ``model``, in plain torch."""
+    return PublishedStructure(model, _Stepwise, _Attention).copying(model)
 
 
 def _checked(config: ModelConfig) -> ModelConfig:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -13,9 +13,11 @@ from torch.profiler import ProfilerActivity, profile
 from spikevideoformer.bench.baselines import (
     BaselineMissingError,
     ann_model,
+    compiled_spikingjelly_model,
     reset_spikingjelly,
     spikingjelly_model,
     spikingjelly_version,
+    stepwise_model,
 )
 from spikevideoformer.bench.inputs import lively_model, random_video
 from spikevideoformer.bench.options import DifferentError, Options
@@ -76,34 +78,69 @@ def _spikes_of(net: nn.Module, video: Tensor) -> dict[str, Tensor]:
     return found
 
 
-def _double(name: str, classes: int = 10) -> tuple[SpikeVideoFormer, nn.Module]:
-    model = lively_model(name, num_classes=classes).double()
-    return model, spikingjelly_model(model)
+def double(
+    name: str, baseline: Callable[[SpikeVideoFormer], nn.Module] = spikingjelly_model
+) -> tuple[SpikeVideoFormer, nn.Module]:
+    """A network and its baseline in the precision of the checks."""
+    model = lively_model(name, num_classes=10).double()
+    return model, baseline(model)
 
 
-def _inference_call(side: str, name: str, frames: int, size: int, clips: int = 1) -> Call:
-    """One forward pass; ``side`` is exact, int8, model, spikingjelly or ann."""
-    model = lively_model(name, frames=frames, size=size)
-    video = random_video(clips, frames, model.config.in_channels, size, size)
+def network_of(side: str, model: SpikeVideoFormer) -> nn.Module:
+    """What a side runs, where ``model`` is; of its parameters where it is spiking.
+
+    Args:
+        side: ours, packed (its spikes kept as bits), spikingjelly, stepwise or ann.
+        model: ours; packed changes it.
+    """
+    device = next(model.parameters()).device
     if side == "ann":
-        ann = ann_model(model.config)
-        measure_statistics(ann, [random_video(2, 4, model.config.in_channels, 64, 64)])
-        net: Callable[[Tensor], Tensor] = ann.eval()
-    elif side == "spikingjelly":
-        net = spikingjelly_model(model)
-    elif side == "model":
-        net = model
-    else:
-        net = InferenceEngine(model, precision=side)  # type: ignore[arg-type]
+        return ann_model(model.config, model.num_classes).to(device)
+    if side == "spikingjelly":
+        cuda = device.type == "cuda"
+        return compiled_spikingjelly_model(model) if cuda else spikingjelly_model(model)
+    if side == "stepwise":
+        return stepwise_model(model)
+    if side == "packed":
+        model.backbone.spike_memory = "packed"
+    return model
 
-    @torch.inference_mode()
+
+def _resetting(net: object) -> Callable[[], None]:
+    """What the users of such a network call after each batch."""
+    modules = net.modules() if isinstance(net, nn.Module) else ()
+    if any(type(m).__module__.startswith("spikingjelly") for m in modules):
+        return partial(reset_spikingjelly, net)  # type: ignore[arg-type]
+    return lambda: None
+
+
+def forward_call(net: Callable[[Tensor], Tensor], video: Tensor, *, half: bool = False) -> Call:
+    """One forward pass; ``half`` in mixed precision."""
+    reset = _resetting(net)
+    autocast = torch.autocast(video.device.type, torch.bfloat16, enabled=half)
+
+    # compiled networks, which are timed in half precision, do not like inference mode
+    mode = torch.no_grad if half else torch.inference_mode
+
     def call() -> Tensor:
-        logits = net(video)
-        if side == "spikingjelly":
-            reset_spikingjelly(net)  # type: ignore[arg-type]  # as its users do after each batch
+        with mode(), autocast:
+            logits = net(video)
+        reset()
         return logits
 
     return call
+
+
+def _inference_call(side: str, name: str, frames: int, size: int, clips: int = 1) -> Call:
+    """One forward pass on a CPU; ``side`` is exact, int8, model, spikingjelly or ann."""
+    model = lively_model(name, frames=frames, size=size)
+    video = random_video(clips, frames, model.config.in_channels, size, size)
+    if side in ("exact", "int8"):
+        return forward_call(InferenceEngine(model, precision=side), video)  # type: ignore[arg-type]
+    net = network_of(side, model)
+    if side == "ann":
+        measure_statistics(net, [random_video(2, 4, model.config.in_channels, 64, 64)])
+    return forward_call(net.eval(), video)
 
 
 @torch.inference_mode()
@@ -199,7 +236,7 @@ def _cpu_inference(options: Options, precision: str, target: float) -> list[Meas
 
 @cache  # the same for both precisions
 def _same_inference(name: str) -> str:
-    return check_same_function(*_double(name))
+    return check_same_function(*double(name))
 
 
 @cache
@@ -267,32 +304,30 @@ def cpu_inference_ann(options: Options) -> list[Measurement]:
 # --- Training -------------------------------------------------------------------------------------
 
 
-def _training_call(side: str, name: str, frames: int, size: int, clips: int = 1) -> Call:
-    """Forward, backward and AdamW step; ``side`` is ours, packed, spikingjelly or ann."""
-    model = lively_model(name, num_classes=10, frames=frames, size=size)
-    if side == "ann":
-        net: nn.Module = ann_model(model.config, 10)
-    elif side == "spikingjelly":
-        net = spikingjelly_model(model)
-    else:
-        net = model
-        if side == "packed":
-            model.backbone.spike_memory = "packed"
-    net.train()
-    video = random_video(clips, frames, model.config.in_channels, size, size)
-    labels = torch.arange(clips) % 10
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
+def step_call(net: nn.Module, video: Tensor, *, half: bool = False) -> Call:
+    """Forward, backward and AdamW step; ``half`` in mixed precision."""
+    reset = _resetting(net)
+    labels = torch.arange(len(video), device=video.device) % 10
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5)
+    autocast = torch.autocast(video.device.type, torch.bfloat16, enabled=half)
 
     def call() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(net(video), labels)
+        with autocast:
+            loss = F.cross_entropy(net(video).float(), labels)
         loss.backward()
         optimizer.step()
-        if side == "spikingjelly":
-            reset_spikingjelly(net)
+        reset()
         return loss.detach()
 
     return call
+
+
+def _training_call(side: str, name: str, frames: int, size: int, clips: int = 1) -> Call:
+    """A training step on a CPU; ``side`` as in :func:`network_of`."""
+    model = lively_model(name, num_classes=10, frames=frames, size=size)
+    video = random_video(clips, frames, model.config.in_channels, size, size)
+    return step_call(network_of(side, model).train(), video)
 
 
 def check_same_gradients(model: SpikeVideoFormer, baseline: nn.Module, frames: int = 3) -> str:
@@ -327,7 +362,7 @@ def cpu_training_step(options: Options) -> list[Measurement]:
     name, frames, size = "svf_tiny", options.frames or 8, options.size or 112
     baseline = _baseline_name()
     options.say("checking gradients")
-    same = check_same_gradients(*_double(name))
+    same = check_same_gradients(*double(name))
     options.say("timing")
     sides = ("ours", "packed", "spikingjelly")
     calls = {side: _training_call(side, name, frames, size) for side in sides}

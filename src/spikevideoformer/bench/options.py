@@ -10,12 +10,14 @@ ROW_NAMES = (
     "cpu_training_step",
     "cpu_training_ann",
     "neuron_forward",
+    "neuron_backward",
     "neuron_stepwise",
     "attention",
     "attention_bytes",
     "clip_scaling",
     "gpu_training_step",
     "gpu_inference",
+    "gpu_clip_scaling",
 )
 """The keys of ``rows.ROWS``, which needs torch."""
 
@@ -37,6 +39,7 @@ class Options:
 
     Attributes:
         quick: fewer rounds and sizes.
+        tiny: sizes that say nothing of speed, to see that a row runs.
         device: cpu or cuda, for the rows that run on either.
         frames, size: of the clips, where a row leaves them open; None for those of the table.
         rounds: a fixed number of rounds instead of each row's own.
@@ -44,6 +47,7 @@ class Options:
     """
 
     quick: bool = False
+    tiny: bool = False
     device: str = "cpu"
     frames: int | None = None
     size: int | None = None

@@ -1,11 +1,13 @@
 """The rows of the table by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from spikevideoformer.bench.gpu_rows import gpu_clip_scaling, gpu_inference, gpu_training_step
 from spikevideoformer.bench.kernel_rows import (
     attention,
     attention_bytes,
+    neuron_backward,
     neuron_forward,
     neuron_stepwise,
 )
@@ -26,14 +28,14 @@ class RowSpec:
     """A row as it is chosen and announced.
 
     Attributes:
-        run: the function; None for what has a script of its own.
+        run: the function.
         device: cpu, cuda, or either.
         about: one line, for help, and for the table where the row cannot run.
         against: what it compares with.
         target: what is aimed at, in words.
     """
 
-    run: Callable[[Options], list[Measurement]] | None
+    run: Callable[[Options], Iterable[Measurement]]
     device: str
     about: str
     against: str
@@ -92,6 +94,13 @@ ROWS: dict[str, RowSpec] = {
         against="copying its input and output bytes",
         target=_at_most(1.3),
     ),
+    "neuron_backward": RowSpec(
+        run=neuron_backward,
+        device="either",
+        about="BN + LIF backward",
+        against="copying three times its input bytes",
+        target=_at_most(1.3),
+    ),
     "neuron_stepwise": RowSpec(
         run=neuron_stepwise,
         device="either",
@@ -119,17 +128,24 @@ ROWS: dict[str, RowSpec] = {
         target=_at_most(4.0),
     ),
     "gpu_training_step": RowSpec(
-        run=None,
+        run=gpu_training_step,
         device="cuda",
         about="GPU training step, 15 M and 55 M",
         against=_PUBLISHED + " 2, compiled",
         target=_at_least(2),
     ),
     "gpu_inference": RowSpec(
-        run=None,
+        run=gpu_inference,
         device="cuda",
         about="GPU inference, 55 M, T=32, batch 1 and 64",
         against=_PUBLISHED + " 2, compiled",
         target=_at_least(3),
+    ),
+    "gpu_clip_scaling": RowSpec(
+        run=gpu_clip_scaling,
+        device="cuda",
+        about="whole clip on a GPU, T = 8 to 32",
+        against="itself",
+        target=_at_most(4.0),
     ),
 }
