@@ -10,13 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from spikevideoformer.deploy.int8 import (
-    STEP_RATIOS,
-    Int8SpikeConv2d,
-    int8_available,
-    int8_conv_reference,
-    quantise_weight,
-)
+from spikevideoformer.deploy.int8 import Int8SpikeConv2d, int8_available, int8_conv_reference
+from spikevideoformer.ops.exact_conv import STEP_RATIOS, quantise_weight
 
 needs_int8 = pytest.mark.skipif(int8_available() is not None, reason=str(int8_available()))
 needs_int8_255 = pytest.mark.skipif(

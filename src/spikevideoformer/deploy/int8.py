@@ -16,58 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevideoformer.ops._kernels import HOME, load
+from spikevideoformer.ops.exact_conv import (
+    FLOAT32_EXACT,
+    IntegerWeights,
+    digits,
+    put_together,
+    quantise_weight,
+)
 
 LARGEST_WEIGHT = 127
-# Step sizes that are tried, relative to the one that makes the largest weight 127. Below 1 clips
-# a few large weights to round the others finer; above 1 helps where few weights share a step, by
-# chance. Root mean square rounding error of a trained network, against always taking 1: 1-2 %
-# less for kernels of over 250 values, 4-9 % less for depthwise 7x7 and 1x1 of up to 80 inputs.
-STEP_RATIOS = tuple(1 + i / 100 for i in range(-20, 11))
-
-
-def quantise_weight(
-    weight: Tensor, ratios: tuple[float, ...] = STEP_RATIOS
-) -> tuple[Tensor, Tensor]:
-    """Round weights to 8 bits, symmetrically, with a step for each output channel.
-
-    Equation:
-        step[o] = ratio * max|weight[o]| / 127
-        weight_int8[o] = clamp(round(weight[o] / step[o]), -127, 127)
-        with the ratio that leaves the smallest squared error in that channel
-
-    Args:
-        weight: ``[C', C/groups, kh, kw]``, floating point and finite.
-        ratios: step sizes to try, > 0.
-
-    Returns:
-        Integers shaped as ``weight`` (int8), and steps ``[C']`` (float32). A channel of zeros has
-        the step 1.
-    """
-    if not bool(torch.isfinite(weight).all()):
-        raise ValueError("the weights hold NaN or infinite values, which int8 cannot")
-    if not ratios or min(ratios) <= 0:
-        raise ValueError(f"ratios are {ratios!r}; expected positive step sizes to try")
-    rows = weight.detach().double().flatten(1)  # [C', n]
-    unit = rows.abs().amax(1) / LARGEST_WEIGHT
-    unit = torch.where(unit > 0, unit, 1.0)
-    best = torch.full_like(unit, torch.inf)
-    step = unit.float()
-    integers = torch.zeros_like(rows)
-    for ratio in ratios:
-        tried = (ratio * unit).float()  # as it will be used
-        # a step too small for float32 is no step: the weights are zeros in float32, too
-        tried = torch.where(tried > 0, tried, 1.0)
-        rounded = _round(rows, tried)
-        error = (rounded * tried.double()[:, None] - rows).square().sum(1)
-        better = error < best
-        best = torch.where(better, error, best)
-        step = torch.where(better, tried, step)
-        integers = torch.where(better[:, None], rounded, integers)
-    return integers.reshape(weight.shape).to(torch.int8), step
-
-
-def _round(rows: Tensor, step: Tensor) -> Tensor:
-    return (rows / step.double()[:, None]).round().clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
 
 
 def int8_conv_reference(
@@ -321,6 +278,49 @@ class Int8SpikeConv2d(nn.Module):
             f"{per_group * self.groups}, {out_channels}, kernel_size={tuple(kernel)}, "
             f"stride={self.stride}, padding={self.padding}, groups={self.groups}, {self.out_dtype}"
         )
+
+
+class Int8Digits:
+    """Sums of integer weights over spikes by int8 convolutions of digits.
+
+    Args:
+        weights: of the convolution; digits have 8 bits.
+        stride, padding: of rows and columns.
+        groups: of channels that do not mix.
+        device: where spikes will come from.
+
+    Raises:
+        ValueError: int8 convolutions are not available there, or a digit's sums may pass 2^24.
+    """
+
+    def __init__(
+        self,
+        weights: IntegerWeights,
+        stride: tuple[int, int] = (1, 1),
+        padding: tuple[int, int] = (0, 0),
+        groups: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.parts = []
+        for digit in digits(weights.integers, 8):
+            largest = int(digit.long().abs().flatten(1).sum(1).max()) * weights.levels
+            if largest > FLOAT32_EXACT:  # the convolutions return float32
+                raise ValueError(f"sums of a digit reach {largest}, more than float32 holds")
+            part = Int8SpikeConv2d(
+                torch.zeros(digit.shape),
+                stride=stride,
+                padding=padding,
+                groups=groups,
+                levels=weights.levels,
+            )
+            part.weight, part.step = digit.to(torch.int8), torch.ones(len(digit))
+            part._move(torch.device(device))
+            self.parts.append(part)
+
+    def __call__(self, spikes: Tensor) -> Tensor:
+        """Sums rounded to float32 ``[N, C', H', W']``, for uint8 ``[N, C, H, W]``."""
+        found = [part(spikes) for part in self.parts]
+        return found[0] if len(found) == 1 else put_together(found, 8)
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

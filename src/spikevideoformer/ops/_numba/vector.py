@@ -34,7 +34,7 @@ _f32, _i1, _i8, _i16, _i32 = (
 
 
 class _Lanes(types.Type):
-    """LANES float32 numbers, int32 numbers or truth values."""
+    """LANES float32, float64 or int32 numbers or truth values."""
 
     def __init__(self, item: types.Type) -> None:
         self.item = item
@@ -44,13 +44,19 @@ class _Lanes(types.Type):
 @register_model(_Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, fe_type: _Lanes) -> None:
-        known: dict[Any, ir.Type] = {types.float32: _f32, types.int32: _i32, types.boolean: _i1}
+        known: dict[Any, ir.Type] = {
+            types.float32: _f32,
+            types.float64: ir.DoubleType(),
+            types.int32: _i32,
+            types.boolean: _i1,
+        }
         item = known[fe_type.item]
         super().__init__(manager, fe_type, ir.VectorType(item, LANES))
 
 
 _floats, _truths = _Lanes(types.float32), _Lanes(types.boolean)
 _ints = _Lanes(types.int32)
+_doubles = _Lanes(types.float64)
 
 
 def _wide(item: ir.Type, width: int) -> ir.Type:
@@ -446,3 +452,193 @@ def differ(typing: Any, a: Any, b: Any) -> Any:
         return builder.fcmp_unordered("!=", *args)
 
     return _truths(a, b), generate
+
+
+# What adding up rows of weights takes: lists of rows, and int16 numbers two to a lane.
+
+
+@intrinsic
+def load_index(typing: Any, address: Any, index: Any) -> Any:
+    """The uint16 at ``address[index]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = builder.load(_pointer(builder, args[0], args[1], _i16), typ=_i16, align=2)
+        return builder.zext(value, ir.IntType(64))
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic
+def list_bytes(
+    typing: Any, target: Any, place: Any, source: Any, index: Any, least: Any, first: Any
+) -> Any:
+    """Write ``first + i`` for each of LANES bytes ``source[index + i] >= least``; how many.
+
+    They go one after the other to the bytes from ``target[place]`` on.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        eight = _wide(_i8, LANES)
+        value = builder.load(_pointer(builder, args[2], args[3], _i8), typ=eight, align=1)
+        least, first = (_everywhere(builder, builder.trunc(z, _i8), _i8, LANES) for z in args[4:])
+        fired = builder.icmp_unsigned(">=", value, least)
+        names = builder.add(first, ir.Constant(eight, list(range(LANES))))
+        kind = ir.FunctionType(ir.VoidType(), [eight, ir.PointerType(), fired.type])
+        function = numba.core.cgutils.get_or_insert_function(
+            builder.module, kind, f"llvm.masked.compressstore.v{LANES}i8"
+        )
+        builder.call(function, [names, _pointer(builder, args[0], args[1], _i8), fired])
+        bits = builder.zext(builder.bitcast(fired, _i16), ir.IntType(64))
+        return builder.ctpop(bits)
+
+    return types.int64(*[types.int64] * 6), generate
+
+
+@intrinsic
+def store_byte(typing: Any, address: Any, index: Any, value: Any) -> Any:
+    """Write a whole number to byte ``address[index]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = builder.trunc(args[2], _i8)
+        builder.store(number, _pointer(builder, args[0], args[1], _i8), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def copy_indices(typing: Any, target: Any, place: Any, source: Any, first: Any, offset: Any) -> Any:
+    """``target[place + i] = source[first + i] + offset`` of LANES bytes, to uint16."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _pointer(builder, args[2], args[3], _i8)
+        value = builder.load(place, typ=_wide(_i8, LANES), align=1)
+        offset = _everywhere(builder, builder.trunc(args[4], _i16), _i16, LANES)
+        value = builder.add(builder.zext(value, _wide(_i16, LANES)), offset)
+        builder.store(value, _pointer(builder, args[0], args[1], _i16), align=2)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), generate
+
+
+@intrinsic
+def add_shorts(typing: Any, a: Any, b: Any) -> Any:
+    """Sums of int16 numbers, two in each lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a, b = (builder.bitcast(z, _wide(_i16, 2 * LANES)) for z in args)
+        return builder.bitcast(builder.add(a, b), _wide(_i32, LANES))
+
+    return _ints(_ints, _ints), generate
+
+
+@intrinsic
+def lower_shorts(typing: Any, a: Any) -> Any:
+    """The int16 numbers in the lower half of each lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        by = _splat(_i32, 16, LANES)
+        return builder.ashr(builder.shl(args[0], by), by)
+
+    return _ints(_ints), generate
+
+
+@intrinsic
+def upper_shorts(typing: Any, a: Any) -> Any:
+    """The int16 numbers in the upper half of each lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ashr(args[0], _splat(_i32, 16, LANES))
+
+    return _ints(_ints), generate
+
+
+@intrinsic
+def times_bytes(typing: Any, a: Any, address: Any, index: Any) -> Any:
+    """Whole numbers times LANES bytes at ``address[index]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _pointer(builder, args[1], args[2], _i8)
+        value = builder.load(place, typ=_wide(_i8, LANES), align=1)
+        return builder.mul(args[0], builder.zext(value, _wide(_i32, LANES)))
+
+    return _ints(_ints, types.int64, types.int64), generate
+
+
+@intrinsic
+def where_bytes(typing: Any, a: Any, address: Any, index: Any) -> Any:
+    """Whole numbers where one of LANES bytes at ``address[index]`` is not 0, else 0."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _pointer(builder, args[1], args[2], _i8)
+        value = builder.load(place, typ=_wide(_i8, LANES), align=1)
+        fired = builder.icmp_unsigned("!=", value, _splat(_i8, 0, LANES))
+        return builder.select(fired, args[0], _splat(_i32, 0, LANES))
+
+    return _ints(_ints, types.int64, types.int64), generate
+
+
+# Sums in float64.
+
+
+@intrinsic
+def store_int_as_double(typing: Any, address: Any, index: Any, value: Any) -> Any:
+    """Write whole numbers to ``address[index]`` as float64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        width = _width(value)
+        number = builder.sitofp(args[2], _wide(ir.DoubleType(), width))
+        builder.store(number, _pointer(builder, args[0], args[1], ir.DoubleType()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, value), generate
+
+
+@intrinsic
+def load_doubles(typing: Any, address: Any, index: Any) -> Any:
+    """LANES float64 numbers at ``address[index]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _pointer(builder, args[0], args[1], ir.DoubleType())
+        return builder.load(place, typ=_wide(ir.DoubleType(), LANES), align=8)
+
+    return _doubles(types.int64, types.int64), generate
+
+
+@intrinsic
+def splat_double(typing: Any, address: Any, index: Any) -> Any:
+    """The float64 at ``address[index]`` in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        item = ir.DoubleType()
+        value = builder.load(_pointer(builder, args[0], args[1], item), typ=item, align=8)
+        return _everywhere(builder, value, item, LANES)
+
+    return _doubles(types.int64, types.int64), generate
+
+
+@intrinsic
+def fma_doubles(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """``a * b + c``, rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        name = f"llvm.fma.v{LANES}f64"
+        function = numba.core.cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(kind, [kind] * 3), name
+        )
+        return builder.call(function, args)
+
+    return _doubles(_doubles, _doubles, _doubles), generate
+
+
+@intrinsic
+def store_rounded(typing: Any, address: Any, index: Any, value: Any) -> Any:
+    """Write float64 numbers to ``address[index]`` as float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = builder.fptrunc(args[2], _wide(_f32, LANES))
+        builder.store(number, _pointer(builder, args[0], args[1], _f32), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, _doubles), generate

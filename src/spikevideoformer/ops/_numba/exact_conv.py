@@ -1,0 +1,548 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Exact convolutions of byte spikes on a CPU, by adding up rows of weights where a spike is.
+
+Nothing is multiplied by a spike: a sum is made of the rows of weights (one for each input channel
+and place in the kernel) that fired, an integer spike counting its row that many times. So the work
+shrinks with the firing rate, and a weight may have as many bits as its sums leave room for.
+
+A band of output rows of one picture is one piece of work. For a few input channels at a time (a
+tile, whose rows of weights for 64 or 128 output channels fit into the first-level cache) the
+spikes of each input pixel become a list of channels, those of each output pixel a list of rows,
+used for all output channels. Sums are int32; with ``short`` rows are int16 and so are the sums of
+one tile, twice as many to a vector.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spikevideoformer.ops._numba.compile import SERIAL, Arguments, compile_kernel, jit
+from spikevideoformer.ops._numba.threads import run, thread_count
+from spikevideoformer.ops._numba.vector import (
+    FLOAT32,
+    INT32,
+    LANES,
+    UINT8,
+    add_and_get_old,
+    add_shorts,
+    copy_indices,
+    fma,
+    fma_doubles,
+    list_bytes,
+    load,
+    load_doubles,
+    load_index,
+    load_int,
+    lower_shorts,
+    splat_double,
+    splat_int,
+    store,
+    store_byte,
+    store_int,
+    store_int_as_double,
+    store_rounded,
+    times_bytes,
+    to_float,
+    upper_shorts,
+    where_bytes,
+)
+
+BLOCK = 4  # vectors of a row that are summed up in registers at a time
+VECTOR_BYTES = 4 * LANES
+
+
+def _make_block(vectors, short):
+    """Sums of listed rows of ``vectors`` vectors, added to int32 sums in memory."""
+
+    @jit
+    def add_rows(rows, count, weights, sums):
+        if short:
+            a0 = a1 = a2 = a3 = splat_int(0, LANES)
+        else:
+            a0 = a1 = a2 = a3 = load_int(sums, 0, INT32, LANES)
+            if vectors > 1:
+                a1 = load_int(sums, LANES, INT32, LANES)
+            if vectors > 2:
+                a2 = load_int(sums, 2 * LANES, INT32, LANES)
+            if vectors > 3:
+                a3 = load_int(sums, 3 * LANES, INT32, LANES)
+        for j in range(count):
+            row = weights + load_index(rows, j) * (vectors * VECTOR_BYTES)
+            if short:
+                a0 = add_shorts(a0, load_int(row, 0, INT32, LANES))
+                if vectors > 1:
+                    a1 = add_shorts(a1, load_int(row, LANES, INT32, LANES))
+                if vectors > 2:
+                    a2 = add_shorts(a2, load_int(row, 2 * LANES, INT32, LANES))
+                if vectors > 3:
+                    a3 = add_shorts(a3, load_int(row, 3 * LANES, INT32, LANES))
+            else:
+                a0 = a0 + load_int(row, 0, INT32, LANES)
+                if vectors > 1:
+                    a1 = a1 + load_int(row, LANES, INT32, LANES)
+                if vectors > 2:
+                    a2 = a2 + load_int(row, 2 * LANES, INT32, LANES)
+                if vectors > 3:
+                    a3 = a3 + load_int(row, 3 * LANES, INT32, LANES)
+        if short:
+            _widen(sums, a0)
+            if vectors > 1:
+                _widen(sums + 2 * VECTOR_BYTES, a1)
+            if vectors > 2:
+                _widen(sums + 4 * VECTOR_BYTES, a2)
+            if vectors > 3:
+                _widen(sums + 6 * VECTOR_BYTES, a3)
+        else:
+            store_int(sums, 0, a0)
+            if vectors > 1:
+                store_int(sums, LANES, a1)
+            if vectors > 2:
+                store_int(sums, 2 * LANES, a2)
+            if vectors > 3:
+                store_int(sums, 3 * LANES, a3)
+
+    return add_rows
+
+
+@jit
+def _widen(sums, value):
+    """Add int16 numbers, the lower halves first, to int32 sums."""
+    store_int(sums, 0, load_int(sums, 0, INT32, LANES) + lower_shorts(value))
+    store_int(sums, LANES, load_int(sums, LANES, INT32, LANES) + upper_shorts(value))
+
+
+@jit
+def _list_channels(spikes, channels, levels, target):
+    """Channels of one pixel that fired, each as often as it did, as bytes; how many."""
+    n = 0
+    whole = channels - channels % LANES
+    for level in range(1, levels + 1):
+        for c in range(0, whole, LANES):
+            n += list_bytes(target, n, spikes, c, level, c)
+        for c in range(whole, channels):
+            if load_int(spikes, c, UINT8, 1) >= level:
+                store_byte(target, n, c)
+                n += 1
+    return n
+
+
+@cache
+def events_kernel(short: bool) -> tuple[Any, int]:
+    """The kernel; ``ops/exact_conv.py`` makes its arguments."""
+    add4, add2, add1 = (_make_block(n, short) for n in (BLOCK, 2, 1))
+    widths = 2 if short else 1  # vectors of sums for one of weights
+
+    @jit
+    def finish(sums, out, channels):
+        whole = channels - channels % LANES
+        for c in range(0, whole, LANES):
+            store(out, c, to_float(load_int(sums, c, INT32, LANES)), FLOAT32)
+        for c in range(whole, channels):
+            store(out, c, to_float(load_int(sums, c, INT32, 1)), FLOAT32)
+
+    @jit
+    def list_rows(a, y0, y1, in0, in1, tile, lists, pitch, counts, rows, starts):
+        """Lists of rows, one after the other, of the output pixels in rows ``y0`` to ``y1``."""
+        width, channels, out_width = a[4], a[5], a[7]
+        kh, kw, tile_channels, levels = a[12], a[13], a[14], a[27]
+        first = tile * tile_channels
+        here = min(tile_channels, channels - first)
+        for p in range(in0 * width, in1 * width):
+            at = p - in0 * width
+            spikes = a[20] + p * channels + first
+            store_int(counts, at, _list_channels(spikes, here, levels, lists + at * pitch))
+        place, pixel = 0, 0
+        for y in range(y0, y1):
+            top = y * a[8] - a[10]
+            for x in range(out_width):
+                left = x * a[9] - a[11]
+                store_int(starts, pixel, place)
+                for i in range(max(0, -top), min(kh, a[3] - top)):
+                    line = (top + i - in0) * width + left
+                    for j in range(max(0, -left), min(kw, width - left)):
+                        offset = (i * kw + j) * tile_channels
+                        count = load_int(counts, line + j, INT32, 1)
+                        for k in range(0, count, LANES):
+                            copy_indices(rows, place + k, lists + (line + j) * pitch, k, offset)
+                        place += count
+                pixel += 1
+        store_int(starts, pixel, place)
+        return pixel
+
+    def kernel(a, counter):
+        parts, images, height, width, channels = a[1], a[2], a[3], a[4], a[5]
+        out_height, out_width, kh = a[6], a[7], a[12]
+        tiles, vectors, out_channels, band, bands = a[15], a[16], a[17], a[18], a[19]
+        tile_rows = kh * a[13] * a[14]
+        row_ints = vectors * widths * LANES
+        all_spikes = a[20]
+        part = add_and_get_old(counter, 1)
+        while part < parts:
+            lists = a[25] + part * a[26]
+            counts, rows, starts, sums = lists + a[28], lists + a[29], lists + a[30], lists + a[31]
+            pitch = a[23]
+            work = images * bands
+            for item in range(work * part // parts, work * (part + 1) // parts):
+                image, y0 = item // bands, item % bands * band
+                y1 = min(y0 + band, out_height)
+                in0 = max(0, y0 * a[8] - a[10])
+                in1 = min(height, (y1 - 1) * a[8] - a[10] + kh)
+                spikes = all_spikes + image * height * width * channels
+                pixels = (y1 - y0) * out_width
+                zero = splat_int(0, LANES)
+                for i in range(0, pixels * row_ints, LANES):
+                    store_int(sums, i, zero)
+                for tile in range(tiles):
+                    first_weights = a[21] + tile * tile_rows * vectors * VECTOR_BYTES
+                    list_rows(
+                        (
+                            0, 0, 0, height, width, channels, 0, out_width, a[8], a[9], a[10],
+                            a[11], kh, a[13], a[14], 0, 0, 0, 0, 0, spikes, 0, 0, 0, 0, 0, 0, a[27],
+                        ),
+                        y0, y1, in0, in1, tile, lists, pitch, counts, rows, starts,
+                    )  # fmt: skip
+                    v = 0
+                    while v < vectors:
+                        n = BLOCK if v + BLOCK <= vectors else (2 if v + 2 <= vectors else 1)
+                        weights = first_weights + tile_rows * v * VECTOR_BYTES
+                        target = sums + v * widths * VECTOR_BYTES
+                        start = load_int(starts, 0, INT32, 1)
+                        for pixel in range(pixels):
+                            stop = load_int(starts, pixel + 1, INT32, 1)
+                            listed = rows + 2 * start
+                            if n == BLOCK:
+                                add4(listed, stop - start, weights, target)
+                            elif n == 2:
+                                add2(listed, stop - start, weights, target)
+                            else:
+                                add1(listed, stop - start, weights, target)
+                            target += 4 * row_ints
+                            start = stop
+                        v += n
+                out = a[24] + 4 * (image * out_height + y0) * out_width * out_channels
+                for pixel in range(pixels):
+                    finish(
+                        sums + 4 * pixel * row_ints, out + 4 * pixel * out_channels, out_channels
+                    )
+            part = add_and_get_old(counter, 1)
+
+    return compile_kernel(kernel, "events", short)
+
+
+@cache
+def depthwise_kernel(binary: bool, doubles: bool) -> tuple[Any, int]:
+    """Integer sums of a depthwise convolution, as float32 (below 2^24) or float64 numbers.
+
+    The rows of weights are ``[kh, kw, C]``, int32.
+    """
+
+    @jit
+    def put(out, c, value):
+        if doubles:
+            store_int_as_double(out, c, value)
+        else:
+            store(out, c, to_float(value), FLOAT32)
+
+    def kernel(a, counter):
+        parts, images, height, width, channels = a[1], a[2], a[3], a[4], a[5]
+        out_height, out_width, kh, kw = a[6], a[7], a[12], a[13]
+        item_bytes = 8 if doubles else 4
+        whole = channels - channels % LANES
+        part = add_and_get_old(counter, 1)
+        while part < parts:
+            work = images * out_height
+            for item in range(work * part // parts, work * (part + 1) // parts):
+                image, y = item // out_height, item % out_height
+                spikes = a[20] + image * height * width * channels
+                top = y * a[8] - a[10]
+                i0, i1 = max(0, -top), min(kh, height - top)
+                for x in range(out_width):
+                    left = x * a[9] - a[11]
+                    j0, j1 = max(0, -left), min(kw, width - left)
+                    out = a[24] + (item * out_width + x) * channels * item_bytes
+                    for c in range(0, whole, LANES):
+                        total = splat_int(0, LANES)
+                        for i in range(i0, i1):
+                            line = ((top + i) * width + left) * channels + c
+                            for j in range(j0, j1):
+                                w = load_int(a[21], (i * kw + j) * channels + c, INT32, LANES)
+                                if binary:
+                                    total = total + where_bytes(w, spikes, line + j * channels)
+                                else:
+                                    total = total + times_bytes(w, spikes, line + j * channels)
+                        put(out, c, total)
+                    for c in range(whole, channels):
+                        single = 0
+                        for i in range(i0, i1):
+                            line = ((top + i) * width + left) * channels + c
+                            for j in range(j0, j1):
+                                w = load_int(a[21], (i * kw + j) * channels + c, INT32, 1)
+                                single += w * load_int(spikes, line + j * channels, UINT8, 1)
+                        put(out, c, single)
+            part = add_and_get_old(counter, 1)
+
+    return compile_kernel(kernel, "depthwise", binary, doubles)
+
+
+@cache
+def scaled_kernel() -> tuple[Any, int]:
+    """``fma(x, unit, bias)`` of each row of channels."""
+
+    def kernel(a, counter):
+        parts, pixels, channels = a[1], a[2], a[3]
+        whole = channels - channels % LANES
+        part = add_and_get_old(counter, 1)
+        while part < parts:
+            for p in range(pixels * part // parts, pixels * (part + 1) // parts):
+                x, out = a[4] + 4 * p * channels, a[7] + 4 * p * channels
+                for c in range(0, whole, LANES):
+                    unit, bias = load(a[5], c, FLOAT32, LANES), load(a[6], c, FLOAT32, LANES)
+                    store(out, c, fma(load(x, c, FLOAT32, LANES), unit, bias), FLOAT32)
+                for c in range(whole, channels):
+                    unit, bias = load(a[5], c, FLOAT32, 1), load(a[6], c, FLOAT32, 1)
+                    store(out, c, fma(load(x, c, FLOAT32, 1), unit, bias), FLOAT32)
+            part = add_and_get_old(counter, 1)
+
+    return compile_kernel(kernel, "scaled")
+
+
+PIXELS = 4  # output pixels whose float64 sums are in registers together
+
+
+@cache
+def fixed_order_kernel(vectors: int) -> tuple[Any, int]:
+    """A convolution of real values in one order: float64 sums over (channel, row, column).
+
+    Products of float32 numbers are exact in float64, so that fusing them with the addition
+    changes nothing. Pictures are padded, float64 ``[N, C, H, W]``; weights float64
+    ``[C, kh, kw, vectors * LANES]``; the result is channels-last, padded to whole vectors.
+    """
+
+    def kernel(a, counter):
+        parts, images, height, width, channels = a[1], a[2], a[3], a[4], a[5]
+        out_height, out_width, kh, kw = a[6], a[7], a[12], a[13]
+        row = vectors * LANES
+        part = add_and_get_old(counter, 1)
+        while part < parts:
+            work = images * out_height
+            for item in range(work * part // parts, work * (part + 1) // parts):
+                image, y = item // out_height, item % out_height
+                picture = a[20] + 8 * image * channels * height * width
+                out = a[24] + 4 * item * out_width * row
+                for x in range(0, out_width, PIXELS):
+                    # beyond the edge the last pixel once more
+                    x1 = min(x + 1, out_width - 1)
+                    x2 = min(x + 2, out_width - 1)
+                    x3 = min(x + 3, out_width - 1)
+                    p0 = picture + 8 * x * a[9]
+                    p1, p2, p3 = (
+                        picture + 8 * x1 * a[9],
+                        picture + 8 * x2 * a[9],
+                        picture + 8 * x3 * a[9],
+                    )
+                    for v in range(vectors):
+                        s0 = s1 = s2 = s3 = load_doubles(a[22], v * LANES)
+                        for c in range(channels):
+                            for i in range(kh):
+                                line = (c * height + y * a[8] + i) * width
+                                weights = a[21] + 8 * ((c * kh + i) * kw * row + v * LANES)
+                                for j in range(kw):
+                                    w = load_doubles(weights, j * row)
+                                    s0 = fma_doubles(splat_double(p0, line + j), w, s0)
+                                    s1 = fma_doubles(splat_double(p1, line + j), w, s1)
+                                    s2 = fma_doubles(splat_double(p2, line + j), w, s2)
+                                    s3 = fma_doubles(splat_double(p3, line + j), w, s3)
+                        store_rounded(out, x * row + v * LANES, s0)
+                        store_rounded(out, x1 * row + v * LANES, s1)
+                        store_rounded(out, x2 * row + v * LANES, s2)
+                        store_rounded(out, x3 * row + v * LANES, s3)
+            part = add_and_get_old(counter, 1)
+
+    return compile_kernel(kernel, "fixed_order", vectors)
+
+
+# --- Called from torch ----------------------------------------------------------------------------
+
+LINES = 144  # rows of weights of a tile; of 64 int32 or 128 int16 numbers: 36 KB
+SUMS_BYTES = 2**19  # of the int32 sums of a band, for the second-level cache
+SHORT_EXACT = 2**15 - 1
+Pair = tuple[int, int]
+
+
+def _out_size(height: int, width: int, kernel: Any, stride: Pair, padding: Pair) -> Pair:
+    return (
+        (height + 2 * padding[0] - kernel[0]) // stride[0] + 1,
+        (width + 2 * padding[1] - kernel[1]) // stride[1] + 1,
+    )
+
+
+def _aligned(count: int) -> int:
+    return -(-count // 64) * 64
+
+
+class EventConv:
+    """A convolution of byte spikes by adding up rows; its weights packed once.
+
+    Args:
+        integers: ``[C', C, kh, kw]``, int32, whose sums stay within int32.
+        levels: the largest spike.
+        stride, padding: of rows and columns.
+    """
+
+    def __init__(self, integers: Tensor, levels: int, stride: Pair, padding: Pair) -> None:
+        self.levels, self.stride, self.padding = levels, stride, padding
+        self.out_channels, self.channels, *self.kernel = integers.shape
+        taps = self.kernel[0] * self.kernel[1]
+        tile = max(1, LINES // taps)
+        tile -= tile % LANES if tile > LANES else 0
+        self.tile = tile = min(tile, self.channels, 256)
+        self.tiles = -(-self.channels // tile)
+        short = int(integers.abs().max()) <= SHORT_EXACT
+        lines = F.pad(integers, (0, 0, 0, 0, 0, self.tiles * tile - self.channels))
+        lines = lines.permute(2, 3, 1, 0).unflatten(2, (self.tiles, tile))
+        lines = lines.movedim(2, 0).reshape(self.tiles, taps * tile, self.out_channels)
+        if short:  # no sum of a tile may leave int16
+            wide = lines.long()
+            sums = torch.maximum(wide.clamp(min=0).sum(1), -wide.clamp(max=0).sum(1))
+            short = levels * int(sums.max()) <= SHORT_EXACT
+        self.short = short
+        numbers = 2 * LANES if short else LANES  # in a vector
+        self.vectors = -(-self.out_channels // numbers)
+        lines = F.pad(lines, (0, self.vectors * numbers - self.out_channels))
+        if short:
+            # lower halves of the lanes hold the first LANES numbers, upper halves the others
+            lines = lines.unflatten(2, (self.vectors, 2, LANES)).transpose(3, 4)
+            lines = lines.to(torch.int16).flatten(2)
+        blocks, first = [], 0
+        while first < self.vectors:
+            left = self.vectors - first
+            n = BLOCK if left >= BLOCK else (2 if left >= 2 else 1)
+            part = lines[..., first * numbers : (first + n) * numbers]
+            blocks.append(part.reshape(self.tiles, -1))
+            first += n
+        self.weights = torch.cat(blocks, 1).contiguous()
+
+    def __call__(self, spikes: Tensor) -> Tensor:
+        """Sums rounded to float32 ``[N, C', H', W']`` for uint8 ``[N, C, H, W]``."""
+        spikes = spikes.contiguous(memory_format=torch.channels_last)
+        images, channels, height, width = spikes.shape
+        rows, columns = _out_size(height, width, self.kernel, self.stride, self.padding)
+        out = torch.empty(
+            (images, self.out_channels, rows, columns), memory_format=torch.channels_last
+        )
+        if out.numel() == 0:
+            return out
+        sums = self.vectors * (2 if self.short else 1) * VECTOR_BYTES  # of one pixel
+        band = max(1, min(rows, SUMS_BYTES // (sums * columns)))
+        bands = -(-rows // band)
+        band = -(-rows // bands)
+        work = images * rows * columns * channels
+        threads = min(thread_count(), images * bands) if work > SERIAL else 1
+        seen = min(height, (band - 1) * self.stride[0] + self.kernel[0])
+        pitch = _aligned(self.tile * self.levels + LANES)
+        lines = self.kernel[0] * self.kernel[1] * self.tile * self.levels
+        sizes = (
+            seen * width * pitch,
+            4 * seen * width,
+            2 * (band * columns * lines + LANES),
+            4 * (band * columns + 1),
+            band * columns * sums,
+        )
+        places = [0]
+        for size in sizes:
+            places.append(places[-1] + _aligned(size))
+        scratch = torch.empty(threads * places[-1] + 64, dtype=torch.uint8)
+        start = scratch.data_ptr() + -scratch.data_ptr() % 64
+        function, address = events_kernel(self.short)
+        arguments = Arguments(
+            *(0, threads, images, height, width, channels, rows, columns),
+            *(*self.stride, *self.padding, *self.kernel),
+            *(self.tile, self.tiles, self.vectors, self.out_channels, band, bands),
+            *(spikes.data_ptr(), self.weights.data_ptr(), 0, pitch),
+            *(out.data_ptr(), start, places[-1], self.levels, *places[1:5]),
+        )
+        run(function, address, arguments, threads)
+        return out
+
+
+class DepthwiseSums:
+    """Integer sums of a depthwise convolution of byte spikes.
+
+    Args:
+        integers: ``[C, 1, kh, kw]``, int32, whose sums stay within int32.
+        levels: the largest spike.
+        dtype: of the sums, float32 (where they stay within 2^24) or float64.
+        stride, padding: of rows and columns.
+    """
+
+    def __init__(
+        self, integers: Tensor, levels: int, dtype: torch.dtype, stride: Pair, padding: Pair
+    ) -> None:
+        self.levels, self.dtype, self.stride, self.padding = levels, dtype, stride, padding
+        self.kernel = integers.shape[2:]
+        self.weights = integers[:, 0].permute(1, 2, 0).contiguous()
+
+    def __call__(self, spikes: Tensor) -> Tensor:
+        """Sums ``[N, C, H', W']`` for uint8 ``[N, C, H, W]``; channels-last."""
+        spikes = spikes.contiguous(memory_format=torch.channels_last)
+        images, channels, height, width = spikes.shape
+        rows, columns = _out_size(height, width, self.kernel, self.stride, self.padding)
+        out = torch.empty(
+            (images, channels, rows, columns),
+            dtype=self.dtype,
+            memory_format=torch.channels_last,
+        )
+        if out.numel() == 0:
+            return out
+        threads = min(thread_count(), images * rows) if out.numel() > SERIAL else 1
+        function, address = depthwise_kernel(self.levels == 1, self.dtype == torch.float64)
+        arguments = Arguments(
+            *(0, threads, images, height, width, channels, rows, columns),
+            *(*self.stride, *self.padding, *self.kernel, 0, 0, 0, 0, 0, 0),
+            *(spikes.data_ptr(), self.weights.data_ptr(), 0, 0, out.data_ptr()),
+        )
+        run(function, address, arguments, threads)
+        return out
+
+
+def fixed_order_conv(
+    pictures: Tensor, weight: Tensor, bias: Tensor, stride: Pair, padding: Pair
+) -> Tensor:
+    """See ``ops/exact_conv.py``."""
+    out_channels, channels, *kernel = weight.shape
+    pictures = F.pad(
+        pictures.double(), (padding[1], padding[1], padding[0], padding[0])
+    ).contiguous()
+    images, _, height, width = pictures.shape
+    rows, columns = _out_size(height, width, kernel, stride, (0, 0))
+    vectors = -(-out_channels // LANES)
+    more = vectors * LANES - out_channels
+    weights = F.pad(weight.double().permute(1, 2, 3, 0), (0, more)).contiguous()
+    biases = F.pad(bias.double(), (0, more))
+    out = torch.empty(images, rows, columns, vectors * LANES)
+    if out.numel():
+        threads = min(thread_count(), images * rows) if out.numel() > SERIAL else 1
+        function, address = fixed_order_kernel(vectors)
+        arguments = Arguments(
+            *(0, threads, images, height, width, channels, rows, columns),
+            *(*stride, 0, 0, *kernel, 0, 0, 0, 0, 0, 0),
+            *(pictures.data_ptr(), weights.data_ptr(), biases.data_ptr(), 0, out.data_ptr()),
+        )
+        run(function, address, arguments, threads)
+    return out[..., :out_channels].permute(0, 3, 1, 2)
+
+
+def scaled(x: Tensor, unit: Tensor, bias: Tensor) -> Tensor:
+    """See ``ops/exact_conv.py``."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    out = torch.empty_like(x)
+    pixels = x.numel() // max(1, len(unit))
+    threads = min(thread_count(), pixels) if x.numel() > SERIAL else 1
+    function, address = scaled_kernel()
+    unit, bias = unit.contiguous(), bias.contiguous()
+    places = (x.data_ptr(), unit.data_ptr(), bias.data_ptr(), out.data_ptr())
+    run(function, address, Arguments(0, threads, pixels, len(unit), *places), threads)
+    return out
