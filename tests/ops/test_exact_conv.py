@@ -118,6 +118,7 @@ def test_every_unit_has_the_bits_of_the_reference(case: Case) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # two minutes where nothing else runs
 @settings(max_examples=1000, deadline=None)
 @given(cases())
 def test_every_unit_on_a_thousand_cases(case: Case) -> None:
