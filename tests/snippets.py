@@ -247,5 +247,9 @@ def undefined_names(sources: list[str], known: set[str]) -> set[str]:
         for node in nodes:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 known |= {(a.asname or a.name).partition(".")[0] for a in node.names}
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+                known.add(node.name)
+            elif isinstance(node, ast.arg):
+                known.add(node.arg)
         unknown |= {name.id for name in names if name.id not in known}
     return unknown

@@ -9,10 +9,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
@@ -22,6 +23,8 @@ import spikevideoformer
 from spikevideoformer import cli
 from spikevideoformer.bench.rows import ROWS
 from spikevideoformer.cli.parser import parsers, with_dashes
+from spikevideoformer.nn.neuron import NEURONS
+from spikevideoformer.ops.neuron_config import KINDS
 from spikevideoformer.settings import merged, read_yaml
 from spikevideoformer.training.config import TrainConfig
 
@@ -395,9 +398,11 @@ SLOW = [block for block in TYPED if any(c.rule and c.rule.slow for c in commands
 
 
 @pytest.fixture(scope="module")
-def readers(world: Path) -> Callable[[str], Reader]:
+def readers(world: Path) -> Iterator[Callable[[str], Reader]]:
     """One for each page, whose folder looks like the world and lies beside it."""
     found: dict[str, Reader] = {}
+    tables: list[dict[str, Any]] = [KINDS, NEURONS]  # docs/new_neuron.md adds to them
+    before = [dict(table) for table in tables]
 
     def reader(page: str) -> Reader:
         if page not in found:
@@ -408,7 +413,10 @@ def readers(world: Path) -> Callable[[str], Reader]:
             found[page] = Reader(page, folder)
         return found[page]
 
-    return reader
+    yield reader
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ from spikevideoformer.ops._stepwise import affine
 from spikevideoformer.ops.affine_lif import affine_lif
 from spikevideoformer.ops.batch_norm_lif import as_affine
 from spikevideoformer.ops.hamming import dot_attention, hamming_attention
+from spikevideoformer.ops.neuron_config import kinds_of_kernels
 
 Precision = Literal["exact", "int8"]
 
@@ -258,10 +259,10 @@ def cannot_run(model: SpikeVideoFormer) -> str | None:
     """Why the engine has no way to run this model; None where it has."""
     if type(model) is not SpikeVideoFormer:
         return f"the engine runs a SpikeVideoFormer, not a {type(model).__name__}"
-    if not model.config.neuron.spiking:
+    if not model.config.neuron.kernels:
         return (
-            "the engine runs spiking networks, and the neurons of this one are of kind "
-            f"{model.config.neuron.kind}; call the model itself (engine model)"
+            f"the engine runs neurons of kind {kinds_of_kernels()}, and those of this network are "
+            f"of kind {model.config.neuron.kind}; call the model itself (engine model)"
         )
     known = (ConvBlock, TransformerBlock)
     for name, module in model.backbone.named_modules():

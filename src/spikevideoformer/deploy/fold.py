@@ -54,6 +54,7 @@ from spikevideoformer.nn.conv import (
 from spikevideoformer.nn.neuron import AnyNeuron, Neuron
 from spikevideoformer.ops.hamming import dot_attention, hamming_attention
 from spikevideoformer.ops.lif import NeuronConfig, lif_reference
+from spikevideoformer.ops.neuron_config import kinds_of_kernels
 from spikevideoformer.shapes import AttentionKind
 
 Form = Literal["dense", "factorised"]
@@ -392,10 +393,10 @@ def fold_for_inference(
         raise ValueError(f"got {type(model).__name__}; fold_for_inference takes a SpikeVideoFormer")
     if isinstance(model, FoldedSpikeVideoFormer):
         raise ValueError("the model is folded already; fold the original with other options")
-    if not model.config.neuron.spiking:
+    if not model.config.neuron.kernels:
         raise ValueError(
-            "folding is for spiking networks, and the neurons of this one are of kind "
-            f"{model.config.neuron.kind}; use the model as it is"
+            f"folding is for spiking networks of kind {kinds_of_kernels()}, and the neurons of "
+            f"this one are of kind {model.config.neuron.kind}; use the model as it is"
         )
     for name, form in (("repconv", repconv), ("sepconv", sepconv)):
         if form not in get_args(Form):

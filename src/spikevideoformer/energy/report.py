@@ -441,7 +441,7 @@ def _can_be_folded(model: nn.Module) -> bool:
     return (
         isinstance(model, SpikeVideoFormer)
         and not isinstance(model, FoldedSpikeVideoFormer)
-        and model.config.neuron.kind in ("lif", "integer_lif")
+        and model.config.neuron.kernels
     )
 
 

@@ -173,13 +173,9 @@ class ModelConfig:
 def _neuron(value: Any) -> NeuronConfig:
     if isinstance(value, Mapping):
         refuse_unknown(value, NeuronConfig, "neuron option")
-        if value.get("kind") == "integer_lif":
-            return NeuronConfig.integer(**{k: v for k, v in value.items() if k != "kind"})
-        return NeuronConfig(**value)
-    if value == "integer_lif":
-        return NeuronConfig.integer()
+        return NeuronConfig.of_kind(**{"kind": "lif", **value})
     if isinstance(value, str):
-        return NeuronConfig(kind=value)  # type: ignore[arg-type]  # NeuronConfig refuses others
+        return NeuronConfig.of_kind(value)
     return value  # ModelConfig refuses what is no NeuronConfig
 
 

@@ -7,6 +7,7 @@ Axes: ``x`` is ``[T, B, C, H, W]``; a head sees tokens ``[batch, h, N, d]`` wher
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal, cast
 
 import torch
@@ -85,12 +86,16 @@ class SpikeAttention(nn.Module):
         reset_each_frame: bool,
     ) -> None:
         super().__init__()
+
+        def fires(config: NeuronConfig) -> Neuron:
+            made = make_neuron(config, reset_each_frame)
+            assert isinstance(made, Neuron)  # ModelConfig refuses rectifiers here
+            return made
+
         self.heads, self.axes, self.kind, self.constant_term = heads, axes, kind, constant_term
         self.levels, self.packed = neuron.levels, False
         self.q_conv, self.k_conv, self.v_conv = (RepConv(channels, neuron.levels) for _ in range(3))
-        self.q_neuron, self.k_neuron, self.v_neuron = (
-            Neuron(neuron, reset_each_frame) for _ in range(3)
-        )
+        self.q_neuron, self.k_neuron, self.v_neuron = (fires(neuron) for _ in range(3))
         if kind == "hamming":
             self.scale = 1 / (2 * channels)
             self.bn = nn.BatchNorm2d(channels)
@@ -98,10 +103,8 @@ class SpikeAttention(nn.Module):
         else:
             assert kind == "dot"
             self.scale = DOT_SCALE
-            out_neuron = NeuronConfig(
-                **{**vars(neuron), "v_threshold": DOT_THRESHOLD * neuron.v_threshold}
-            )
-        self.out_neuron = Neuron(out_neuron, reset_each_frame)
+            out_neuron = replace(neuron, v_threshold=DOT_THRESHOLD * neuron.v_threshold)
+        self.out_neuron = fires(out_neuron)
 
     def forward(self, x: Tensor) -> Tensor:
         q = _fire(self.q_conv, self.q_neuron, x)  # [T, B, C, H, W]

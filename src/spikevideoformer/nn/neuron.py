@@ -6,15 +6,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevideoformer.ops.batch_norm_lif import batch_norm_lif
-from spikevideoformer.ops.lif import NeuronConfig, check_spiking, lif
+from spikevideoformer.ops.lif import NeuronConfig, check_kind, lif
 
 
 class Neuron(nn.Module):
-    """A layer of neurons run over the time axis; it has no weights and keeps no state.
+    """A layer of neurons run over the time axis; it keeps no state from call to call.
+
+    This one is LIF and Integer-LIF, which kernels compute, and has no weights. Other kinds of
+    spiking neurons are made of :class:`SteppedNeuron`.
 
     Args:
         config: what the neuron does.
@@ -22,14 +26,20 @@ class Neuron(nn.Module):
             ablation), so that no information passes from frame to frame.
 
     Raises:
-        ValueError: a rectifier, which :func:`make_neuron` makes.
+        ValueError: a rectifier or another kind, which :func:`make_neuron` makes.
     """
+
+    fuses_batch_norm = True
 
     def __init__(self, config: NeuronConfig, reset_each_frame: bool = False) -> None:
         super().__init__()
-        check_spiking(config)
+        self.check(config)
         self.config = config
         self.reset_each_frame = reset_each_frame
+
+    def check(self, config: NeuronConfig) -> None:
+        """Raise ValueError for a neuron that this module does not compute."""
+        check_kind(config)
 
     def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
         """Spikes ``[T, ...]`` for input current ``[T, ...]``, from the resting membrane.
@@ -39,13 +49,13 @@ class Neuron(nn.Module):
             norm: an image module that the current passes first. A plain ``nn.BatchNorm2d`` is
                 computed together with the neuron: the same numbers without a normalised tensor.
         """
-        if norm is not None and not _can_be_fused(norm):
+        if norm is not None and not (self.fuses_batch_norm and _can_be_fused(norm)):
             x, norm = _normalised(x, norm), None
         shape = x.shape
         if self.reset_each_frame:  # frames that know nothing of each other are clips of one frame
             x = x.reshape(1, -1, *shape[2:])
         if norm is None:
-            spikes, _ = lif(x, self.config)
+            spikes, _ = self.integrate(x)
         else:
             spikes, _ = batch_norm_lif(x, self.config, *_batch_norm_arguments(norm))
         return spikes.reshape(shape)
@@ -62,10 +72,49 @@ class Neuron(nn.Module):
         """
         if self.reset_each_frame:
             raise ValueError("reset_each_frame neurons have no state; use forward")
+        return self.integrate(x, v_init)
+
+    def integrate(self, x: Tensor, v_init: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Spikes and final membrane of all frames of ``x``, whatever ``reset_each_frame``."""
         return lif(x, self.config, v_init)
 
     def extra_repr(self) -> str:
         return f"{self.config}" + (", reset_each_frame" if self.reset_each_frame else "")
+
+
+class SteppedNeuron(Neuron):
+    """A kind of neuron given by :meth:`step`: what it does in one frame, in plain torch.
+
+    Time, batch norms, half precision, pieces of clips, firing rates and the counting of operations
+    (of the steps as they run) are what every neuron has. It may have weights.
+    """
+
+    fuses_batch_norm = False
+
+    def check(self, config: NeuronConfig) -> None:
+        """As :class:`Neuron`; any kind that fires spikes."""
+        if not config.spiking:
+            check_kind(config)
+
+    def start(self, x: Tensor) -> Tensor:
+        """State before the first frame, whose input is ``x`` ``[...]``: the resting membrane."""
+        return torch.full_like(x, self.config.v_start)
+
+    def step(self, v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes ``[...]`` and state after a frame, of the state before it and its input."""
+        raise NotImplementedError
+
+    def integrate(self, x: Tensor, v_init: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See :class:`Neuron`; half precision is integrated in float32."""
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        spikes = []
+        with torch.autocast(device_type=x.device.type, enabled=False):
+            frames = x.to(dtype).unbind()
+            v = self.start(frames[0]) if v_init is None else v_init.to(dtype)
+            for frame in frames:
+                s, v = self.step(v, frame)
+                spikes.append(s)
+        return torch.stack(spikes).to(x.dtype), v
 
 
 class Rectifier(nn.Module):
@@ -95,6 +144,14 @@ class Rectifier(nn.Module):
 AnyNeuron = Neuron | Rectifier
 
 
+NEURONS: dict[str, type[Neuron] | type[Rectifier]] = {
+    "lif": Neuron,
+    "integer_lif": Neuron,
+    "relu": Rectifier,
+}
+"""The module of each kind in ``ops.neuron_config.KINDS``."""
+
+
 def make_neuron(config: NeuronConfig, reset_each_frame: bool = False) -> AnyNeuron:
     """What stands in a neuron's place in a network of this kind.
 
@@ -102,7 +159,8 @@ def make_neuron(config: NeuronConfig, reset_each_frame: bool = False) -> AnyNeur
         config: what it does.
         reset_each_frame: see :class:`Neuron`; a rectifier has nothing to reset.
     """
-    return Neuron(config, reset_each_frame) if config.spiking else Rectifier(config)
+    module = NEURONS[config.kind]
+    return module(config, reset_each_frame) if issubclass(module, Neuron) else module(config)
 
 
 def _normalised(x: Tensor, norm: nn.Module) -> Tensor:

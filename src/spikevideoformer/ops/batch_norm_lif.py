@@ -16,7 +16,7 @@ from spikevideoformer.ops.lif import (
     check_backend,
     check_device,
     check_input,
-    check_spiking,
+    check_kind,
     lif_reference,
     neuron_args,
 )
@@ -99,7 +99,7 @@ def batch_norm_lif(
         NotImplementedError: a forward-mode derivative; ``reference`` has it.
     """
     check_backend(backend)
-    check_spiking(config)  # before running statistics move
+    check_kind(config)  # before running statistics move
     check_input(x, v_init)
     for name, z in (
         ("running_mean", running_mean),

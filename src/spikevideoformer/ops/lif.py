@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spikevideoformer.ops._kernels import BACKENDS, NeuronArgs, run
 from spikevideoformer.ops.neuron_config import NeuronConfig as NeuronConfig
-from spikevideoformer.ops.neuron_config import NeuronKind as NeuronKind
+from spikevideoformer.ops.neuron_config import kinds_of_kernels
 from spikevideoformer.ops.surrogate import spike
 
 
@@ -59,6 +59,21 @@ class _RoundClamp(torch.autograd.Function):
         return tangents[0] * ((x >= 0) & (x <= ctx.levels))
 
 
+def fire(h: Tensor, config: NeuronConfig) -> tuple[Tensor, Tensor]:
+    """Spikes S and membrane V after reset, of the membrane H before firing; differentiable.
+
+    Equation: see :func:`lif_reference`; kinds that are no ``integer_lif`` fire 0 or 1.
+    """
+    if config.kind == "integer_lif":
+        s: Tensor = _RoundClamp.apply(h / config.v_threshold, config.levels)
+    else:
+        s = spike(h - config.v_threshold, config.surrogate, config.alpha)
+    s_reset = s.detach() if config.detach_reset else s
+    if config.v_reset is None:
+        return s, h - config.v_threshold * s_reset
+    return s, (1 - s_reset) * h + config.v_reset * s_reset
+
+
 def lif_reference(
     x: Tensor, config: NeuronConfig, v_init: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -81,27 +96,19 @@ def lif_reference(
 
     Source: Zou et al., ICML 2025 (soft reset); its code (hard reset, order of operations).
     """
-    check_spiking(config)
+    check_kind(config)
     v = torch.full_like(x[0], config.v_start) if v_init is None else v_init
     spikes = []
     for x_t in x:
         h = _charge(v, x_t, config)
-        if config.kind == "integer_lif":
-            s: Tensor = _RoundClamp.apply(h / config.v_threshold, config.levels)
-        else:
-            s = spike(h - config.v_threshold, config.surrogate, config.alpha)
-        s_reset = s.detach() if config.detach_reset else s
-        if config.v_reset is None:
-            v = h - config.v_threshold * s_reset
-        else:
-            v = (1 - s_reset) * h + config.v_reset * s_reset
+        s, v = fire(h, config)
         spikes.append(s)
     return torch.stack(spikes), v
 
 
 def neuron_args(config: NeuronConfig) -> NeuronArgs:
     """The neuron as plain values, for kernels."""
-    check_spiking(config)
+    check_kind(config)
     return NeuronArgs(
         config.kind,
         float(config.tau),
@@ -115,12 +122,15 @@ def neuron_args(config: NeuronConfig) -> NeuronArgs:
     )
 
 
-def check_spiking(config: NeuronConfig) -> None:
-    """Raise ValueError for a rectifier, which is no neuron with a membrane."""
-    if not config.spiking:
+def check_kind(config: NeuronConfig) -> None:
+    """Raise ValueError for a neuron that is not computed here, such as a rectifier."""
+    if not config.kernels:
+        why = (
+            "is computed by its module" if config.spiking else "has no membrane and fires no spikes"
+        )
         raise ValueError(
-            f"got a neuron of kind {config.kind}, which has no membrane and fires no spikes; give "
-            "lif or integer_lif, or use nn.neuron.Rectifier"
+            f"got a neuron of kind {config.kind}, which {why}; give {kinds_of_kernels()}, or use "
+            f"{'nn.neuron.make_neuron' if config.spiking else 'nn.neuron.Rectifier'}"
         )
 
 

@@ -1,10 +1,10 @@
 """What a neuron does, in numbers that check themselves. Nothing here needs torch."""
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-NeuronKind = Literal["lif", "integer_lif", "relu"]
 Surrogate = Literal["sigmoid", "arctan", "triangle"]
 SURROGATES: tuple[str, ...] = get_args(Surrogate)
 
@@ -12,15 +12,67 @@ SURROGATES: tuple[str, ...] = get_args(Surrogate)
 # checkpoints' code, arctan as in Fang et al. (ICCV 2021), triangle with support [-1, 1].
 DEFAULT_ALPHA: dict[str, float] = {"sigmoid": 4.0, "arctan": 2.0, "triangle": 1.0}
 
+BINARY = (
+    *("tau", "v_threshold", "v_reset", "decay_input", "detach_reset"),
+    *("surrogate", "surrogate_alpha"),
+)
+"""The fields of a neuron that fires 0 or 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What is true of every neuron of a kind; ``nn.neuron.NEURONS`` has the module that runs it.
+
+    Attributes:
+        called: what it is in words, for errors.
+        has: the fields of :class:`NeuronConfig` that it reads; others keep their defaults.
+        chosen: values of a neuron of which only the kind is named, where they are not the
+            defaults.
+        check: raises ValueError for fields that do not go together.
+        spiking: whether it fires spikes; else real values pass.
+        kernels: whether ``ops.lif`` and its kernels compute it. Folding and the inference engine
+            are made of these, and refuse other kinds.
+    """
+
+    called: str
+    has: tuple[str, ...] = BINARY
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    check: Callable[["NeuronConfig"], None] = lambda config: None
+    spiking: bool = True
+    kernels: bool = False
+
+
+def _check_integer(config: "NeuronConfig") -> None:
+    if not (isinstance(config.levels, int) and 1 <= config.levels <= 255):
+        raise ValueError(
+            f"levels is {config.levels}; integer_lif needs an integer, 1 to 255 (paper: 4)"
+        )
+    if config.v_reset is not None:
+        raise ValueError("integer_lif subtracts what it fires; set v_reset=None")
+
+
+KINDS: dict[str, Kind] = {
+    "lif": Kind(called="a binary lif", kernels=True),
+    "integer_lif": Kind(
+        called="an integer_lif",
+        has=(*BINARY, "levels"),
+        chosen={"v_reset": None, "decay_input": False, "levels": 4},
+        check=_check_integer,
+        kernels=True,
+    ),
+    "relu": Kind(called="a rectifier (kind relu)", has=(), spiking=False),
+}
+"""Every kind of neuron. docs/new_neuron.md adds one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NeuronConfig:
     """What a neuron does; the defaults are those of the published checkpoints.
 
     Attributes:
-        kind: ``lif`` fires 0 or 1; ``integer_lif`` fires an integer in 0..``levels``; ``relu`` is
-            the rectifier max(0, x) of an ordinary network in their place, for which every other
-            field keeps its default.
+        kind: one of :data:`KINDS`. ``lif`` fires 0 or 1; ``integer_lif`` fires an integer in
+            0..``levels``; ``relu`` is the rectifier max(0, x) of an ordinary network in their
+            place, for which every other field keeps its default.
         tau: membrane time constant in frames, > 1 (``beta = 1 - 1/tau`` is kept from one frame
             to the next) or infinity (no leak; only without ``decay_input``).
         v_threshold: membrane at which a neuron fires, > 0.
@@ -39,7 +91,7 @@ class NeuronConfig:
     Source: Zou et al., ICML 2025; the defaults are those of its code.
     """
 
-    kind: NeuronKind = "lif"
+    kind: str = "lif"
     tau: float = 2.0
     v_threshold: float = 1.0
     v_reset: float | None = 0.0
@@ -50,18 +102,16 @@ class NeuronConfig:
     levels: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(NeuronKind):
-            raise ValueError(
-                f"neuron kind {self.kind!r} is unknown; choose lif, integer_lif or relu"
-            )
-        if self.kind == "relu":
-            for f in fields(self):
-                if f.name != "kind" and getattr(self, f.name) != f.default:
-                    raise ValueError(
-                        f"{f.name} is {getattr(self, f.name)!r}, which a rectifier (kind relu) "
-                        "does not have; leave it out"
-                    )
-            return
+        if not (isinstance(self.kind, str) and self.kind in KINDS):
+            raise ValueError(f"neuron kind {self.kind!r} is unknown; choose {_listed(KINDS)}")
+        kind = KINDS[self.kind]
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name != "kind" and f.name not in kind.has and value != f.default:
+                raise ValueError(
+                    f"{f.name} is {value!r}, which {kind.called} does not have; leave it out "
+                    f"({f.name}={f.default!r})"
+                )
         for name in ("tau", "v_threshold", "v_reset", "surrogate_alpha"):
             value = getattr(self, name)
             optional = name in ("v_reset", "surrogate_alpha")
@@ -86,21 +136,18 @@ class NeuronConfig:
             )
         if self.surrogate_alpha is not None and not self.surrogate_alpha > 0:
             raise ValueError(f"surrogate_alpha is {self.surrogate_alpha}; it must be positive")
-        if self.kind == "lif" and self.levels != 1:
-            raise ValueError(f"levels is {self.levels}; a binary lif has levels=1")
-        if self.kind == "integer_lif":
-            if not (isinstance(self.levels, int) and 1 <= self.levels <= 255):
-                raise ValueError(
-                    f"levels is {self.levels}; integer_lif needs an integer, 1 to 255 (paper: 4)"
-                )
-            if self.v_reset is not None:
-                raise ValueError("integer_lif subtracts what it fires; set v_reset=None")
+        kind.check(self)
+
+    @classmethod
+    def of_kind(cls, kind: str, **overrides: Any) -> "NeuronConfig":
+        """The usual neuron of a kind, and what is to be different of it."""
+        chosen = next((k.chosen for name, k in KINDS.items() if name == kind), {})
+        return cls(kind=kind, **{**chosen, **overrides})
 
     @classmethod
     def integer(cls, levels: int = 4, **overrides: Any) -> "NeuronConfig":
         """Integer-LIF as the paper states it: H = beta*U + X, soft reset, D = ``levels``."""
-        defaults: dict[str, Any] = {"v_reset": None, "decay_input": False}
-        return cls(kind="integer_lif", levels=levels, **{**defaults, **overrides})
+        return cls.of_kind("integer_lif", levels=levels, **overrides)
 
     @classmethod
     def from_beta(cls, beta: float, **overrides: Any) -> "NeuronConfig":
@@ -112,7 +159,12 @@ class NeuronConfig:
     @property
     def spiking(self) -> bool:
         """Whether it fires spikes; a rectifier passes real values."""
-        return self.kind != "relu"
+        return KINDS[self.kind].spiking
+
+    @property
+    def kernels(self) -> bool:
+        """Whether ``ops.lif`` and its kernels compute it."""
+        return KINDS[self.kind].kernels
 
     @property
     def beta(self) -> float:
@@ -130,3 +182,13 @@ class NeuronConfig:
     def v_start(self) -> float:
         """Membrane before the first frame."""
         return 0.0 if self.v_reset is None else self.v_reset
+
+
+def _listed(names: Mapping[str, Kind]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
+
+def kinds_of_kernels() -> str:
+    """The kinds that ``ops.lif`` computes, in words, for refusals."""
+    return _listed({name: kind for name, kind in KINDS.items() if kind.kernels})
