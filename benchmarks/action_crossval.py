@@ -110,7 +110,7 @@ def run_fold(arm: str, fold: int, data: Path, out: Path, start: Path, epochs: in
         newest = max((config.out / "checkpoints").glob("step-*.pt"))
         model = SpikeVideoFormer.from_pretrained(result.model)
         saved = load_checkpoint(newest)
-        validation = ClipDataset(index.select("val"), config.clip_spec, clips_per_video=EVAL_CLIPS)
+        validation = ClipDataset(index.select("val"), config.spec, clips_per_video=EVAL_CLIPS)
         entry = {"minutes": seconds / 60}
         for name, statistics in (("running", {}), ("confusion", saved["measured"])):
             model.load_state_dict(saved["model"] | statistics)

@@ -34,10 +34,10 @@ from spikevideoformer.tasks.segmentation.dataset import SegmentationDataset
 from spikevideoformer.tasks.segmentation.index import read_sequences
 from spikevideoformer.tasks.segmentation.masks import read_mask
 from spikevideoformer.tasks.segmentation.metrics import SegmentationMetrics, SegmentationResult
+from spikevideoformer.tasks.segmentation.plots import ContactSheet, plot_iou
 from spikevideoformer.tasks.segmentation.sequence import IGNORED, SequenceIndex
 from spikevideoformer.training import TrainConfig, evaluate_segmentation, train
 from spikevideoformer.training.checkpoint import CheckpointFolder
-from spikevideoformer.training.segmentation_plots import ContactSheet, plot_iou
 
 RECIPE = Path(__file__).parents[1] / "configs" / "camvid_nano.yaml"
 NAMES = {
@@ -88,7 +88,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     assert newest is not None
     weights, measured = newest[1]["model"], newest[1]["measured"]
     val = read_sequences(config.data, split="val")
-    dataset = SegmentationDataset(val, config.segmentation_spec)
+    dataset = SegmentationDataset(val, config.spec)
     model.load_state_dict(weights)
     running = evaluate_segmentation(model, dataset)
     model.load_state_dict(weights | measured)

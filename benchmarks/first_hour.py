@@ -31,7 +31,6 @@ import torch
 from camvid import most_frequent
 
 from spikevideoformer.body.skeleton import Skeleton
-from spikevideoformer.demo.pose import mean_pose
 from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.settings import merged
@@ -39,6 +38,7 @@ from spikevideoformer.synth.motions import read_mocap_table
 from spikevideoformer.synth.render import write_motion_clips
 from spikevideoformer.synth.spec import RenderSpec
 from spikevideoformer.tasks.classification.index import read_index
+from spikevideoformer.tasks.pose.demo import mean_pose
 from spikevideoformer.tasks.pose.index import read_poses
 from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.tasks.segmentation.index import read_sequences

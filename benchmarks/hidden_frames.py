@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from spikevideoformer.demo.segmentation import Demo
 from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.synth.moving_shapes import render_scene, write_scenes
 from spikevideoformer.tasks.segmentation.dataset import SegmentationDataset
+from spikevideoformer.tasks.segmentation.demo import Demo
 from spikevideoformer.tasks.segmentation.index import read_sequences
 from spikevideoformer.tasks.segmentation.metrics import SegmentationMetrics
+from spikevideoformer.tasks.segmentation.training import JudgedFrame
 from spikevideoformer.training import TrainConfig, evaluate_segmentation, train
-from spikevideoformer.training.segmentation import JudgedFrame
 
 DROPOUT = 0.25
 
@@ -43,9 +43,7 @@ def judged(config: TrainConfig) -> dict[str, SegmentationMetrics]:
         kind = "hidden" if hidden[scene][number] else "shown"
         metrics[kind].update(frame.predicted, frame.labels)
 
-    evaluate_segmentation(
-        model, SegmentationDataset(index, config.segmentation_spec), after_frame=count
-    )
+    evaluate_segmentation(model, SegmentationDataset(index, config.spec), after_frame=count)
     return metrics
 
 

@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 
 import spikevideoformer as svf
-from spikevideoformer.inference.segmenter import VideoSegmenter
 from spikevideoformer.tasks.classification.answer import PredictionResult
+from spikevideoformer.tasks.segmentation.predictor import VideoSegmenter
 from spikevideoformer.video.inputs import expand_inputs
 
 

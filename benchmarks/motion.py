@@ -45,20 +45,20 @@ import torch
 from matplotlib.figure import Figure
 
 from spikevideoformer.body.skeleton import Skeleton
-from spikevideoformer.demo.pose import mean_pose
 from spikevideoformer.figures import axis_from_zero, epoch_axis
 from spikevideoformer.files import save_figure, write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.classification.dataset import ClipDataset
 from spikevideoformer.tasks.classification.index import read_index
 from spikevideoformer.tasks.pose.dataset import PoseDataset
+from spikevideoformer.tasks.pose.demo import mean_pose
 from spikevideoformer.tasks.pose.index import read_poses
 from spikevideoformer.tasks.pose.metrics import PoseResult
 from spikevideoformer.tasks.pose.sequence import PoseIndex
 from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.tasks.pose.training import pose_metrics
 from spikevideoformer.training import TrainConfig, evaluate, evaluate_pose, train
 from spikevideoformer.training.checkpoint import CheckpointFolder
-from spikevideoformer.training.pose import pose_metrics
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DESIGNS: dict[str, dict[str, Any]] = {
@@ -152,9 +152,9 @@ def judged(model: SpikeVideoFormer, config: TrainConfig) -> dict[str, Any]:
     assert config.data is not None
     if config.task == "pose":
         assert model.body is not None
-        poses = PoseDataset(read_poses(config.data, split="val"), config.pose_spec, model.body)
-        return evaluate_pose(model, poses, model.body, weights=config.pose.weights).to_dict()
-    clips = ClipDataset(read_index(config.data, split="val"), config.clip_spec)
+        poses = PoseDataset(read_poses(config.data, split="val"), config.spec, model.body)
+        return evaluate_pose(model, poses, model.body, weights=config.options.weights).to_dict()
+    clips = ClipDataset(read_index(config.data, split="val"), config.spec)
     return evaluate(model, clips).to_dict()
 
 
@@ -287,7 +287,7 @@ def main() -> None:
         return
     model = SpikeVideoFormer.from_pretrained(configs["pose-hamming-0"].out / "model")
     assert isinstance(model.body, Skeleton)
-    spec = configs["pose-hamming-0"].pose_spec
+    spec = configs["pose-hamming-0"].spec
     index = read_poses(arguments.data)
     constant = {
         "joints": mean_joints(index, model.body, spec),

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 
 from spikevideoformer.data.specs import Augmentation
-from spikevideoformer.inference.predictor import VideoPredictor
 from spikevideoformer.models.config import list_models
 from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.ops.hamming import hamming_attention
 from spikevideoformer.synth.directions import write_direction_clips
+from spikevideoformer.tasks.classification.predictor import VideoPredictor
 from spikevideoformer.training import TrainConfig, train
 
 

@@ -19,11 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spikevideoformer.demo.classification import Demo
 from spikevideoformer.files import write_text
 from spikevideoformer.models.config import list_models
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.synth.directions import write_direction_clips
+from spikevideoformer.tasks.classification.demo import Demo
 from spikevideoformer.training import TrainConfig, train
 
 FAMILIES = {

@@ -1,9 +1,13 @@
 """What all tests share: determinism, one thread per process, and the data beside the repository."""
 
+from __future__ import annotations
+
+import logging
 import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import beartype._check.code.codemain as beartype_code
@@ -11,6 +15,11 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from torch import nn
+
+if TYPE_CHECKING:
+    from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+    from spikevideoformer.training import TrainConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -155,3 +164,96 @@ def make_video() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def lively() -> Callable[[SpikeVideoFormer], SpikeVideoFormer]:
+    """Give batch norms the parameters of a trained network, so that neurons fire.
+
+    A fresh network is nearly silent, with residual branches closed (``residual_gain`` 0): tests
+    of what passes through it would hold for the wrong reason.
+    """
+
+    from spikevideoformer.nn.conv import StochasticDepth
+
+    def prepare(model: SpikeVideoFormer) -> SpikeVideoFormer:
+        generator = torch.Generator().manual_seed(7)
+
+        def noise(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=generator)
+
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        with torch.no_grad():
+            for norm in norms:
+                norm.weight.copy_(1 + 0.2 * noise(norm.num_features))
+                norm.bias.copy_(1.5 + noise(norm.num_features))
+                norm.momentum = 1.0  # statistics of one batch
+            model.train()
+            for module in model.modules():
+                if isinstance(module, StochasticDepth):
+                    module.eval()
+            model(noise(2, 2, model.config.in_channels, 32, 32))
+            for norm in norms:
+                norm.momentum = 0.1
+                norm.num_batches_tracked.zero_()
+        return model.train()
+
+    return prepare
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Squares that move left or right: 12 clips for training, 4 to validate, in class folders."""
+    root = tmp_path_factory.mktemp("clips")
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2)):
+        for name, step in (("left", -3), ("right", 3)):
+            for i in range(count):
+                path = root / split / name / f"{i}.mp4"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write(path, step, *draw.integers(0, 24, 2), draw.integers(100, 256, 3))
+    return root
+
+
+def _write(path: Path, step: int, x: int, y: int, colour: np.ndarray) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for t in range(8):
+            image = np.zeros((32, 32, 3), np.uint8)
+            columns = (x + step * t + np.arange(8)) % 32
+            image[y : y + 8, columns] = colour
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.fixture
+def tiny(clips: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """``tiny(**changes)``: nano on 16 x 16 pixels, 2 frames, 3 steps an epoch, 2 epochs."""
+
+    from spikevideoformer.data.specs import Augmentation
+    from spikevideoformer.training import TrainConfig
+
+    def make(**changes: object) -> TrainConfig:
+        values = {
+            "data": clips,
+            "out": tmp_path / "run",
+            "frames": 2,
+            "size": 16,
+            "epochs": 2,
+            "batch_size": 4,
+            "drop_path": 0.2,
+            "augmentation": Augmentation(flip=0.0),
+            "device": "cpu",
+            "workers": 0,
+            "check": "none",
+        }
+        return TrainConfig(**{**values, **changes})
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _restore_log_level() -> None:
+    logging.getLogger("spikevideoformer").setLevel(logging.NOTSET)

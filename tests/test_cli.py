@@ -578,7 +578,7 @@ def test_theory_of_a_model(
 def test_demo_goes_the_whole_way(
     model: str, svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spikevideoformer.demo import classification as demo
+    from spikevideoformer.tasks.classification import demo
 
     small = demo.Demo(
         train_clips=16,
@@ -614,7 +614,7 @@ def test_demo_goes_the_whole_way(
 def test_demo_of_segmentation_goes_the_whole_way(
     svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spikevideoformer.demo import segmentation as demo
+    from spikevideoformer.tasks.segmentation import demo
 
     small = demo.Demo(
         train_clips=4,
@@ -641,8 +641,8 @@ def test_demo_of_segmentation_goes_the_whole_way(
 def test_demo_of_pose_goes_the_whole_way(
     svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spikevideoformer.demo import pose as demo
     from spikevideoformer.synth.spec import RenderSpec
+    from spikevideoformer.tasks.pose import demo
 
     small = demo.Demo(
         motions=5,
@@ -1141,7 +1141,7 @@ def test_what_is_for_classification_only(svf, segmentation_folder: Path, tmp_pat
         "energy", "--model", segmentation_folder, "--no-merge", "--html", "--out", tmp_path
     )
     assert (status, err.count("\n")) == (2, 1)
-    assert "the page about a clip shows classification only; leave out --html" in err
+    assert "there is no page about a clip of" in err
     status, _, err = svf("theory", "--model", segmentation_folder, "a.mp4", "--out", tmp_path)
     assert status == 2
     assert "is made for segmentation; give a model for classification" in err
@@ -1212,7 +1212,7 @@ def test_growth_and_page_of_pose(svf, pose_folders: dict[str, Path], tmp_path: P
     assert "3x3 tokens a frame" in out
     status, _, err = svf("energy", "--model", model, "--no-merge", "--html", "--out", tmp_path)
     assert (status, err.count("\n")) == (2, 1)
-    assert "the page about a clip shows classification only; leave out --html" in err
+    assert "there is no page about a clip of" in err
 
 
 def test_energy_of_a_preset_says_that_it_is_untrained(svf, tmp_path: Path) -> None:

@@ -80,28 +80,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _make_demos(world: Path) -> None:
-    from spikevideoformer.demo import classification, pose, segmentation
     from spikevideoformer.synth.spec import RenderSpec
 
     few = {"epochs": 1, "warmup_epochs": 0.0, "size": 32}
-    recipe = classification.Demo()
+    demos = {task: import_module(f"spikevideoformer.tasks.{task}.demo") for task in DEMOS}
+    recipe = demos["classification"].Demo()
     lively = {"neuron": {"v_threshold": 0.1}, "residual_gain": 1.0}  # that it fires untrained
     training = replace(recipe.training, frames=4, **few, **lively)
     small = replace(recipe, train_clips=16, val_clips=8, training=training)
-    masks = segmentation.Demo()
+    masks = demos["segmentation"].Demo()
     training = replace(masks.training, frames=2, **few)
     small_masks = replace(masks, train_clips=4, val_clips=2, videos=1, training=training)
-    poses = pose.Demo()
+    poses = demos["pose"].Demo()
     clip = RenderSpec(size=32, frames=4, frame_rate_hz=10.0, supersampling=1)
     training = replace(poses.training, frames=3, **few)
     small_poses = replace(poses, motions=5, clips_per_motion=1, clip=clip, training=training)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module, made in (
-            (classification, small),
-            (segmentation, small_masks),
-            (pose, small_poses),
-        ):
+        for module, made in zip(demos.values(), (small, small_masks, small_poses), strict=True):
             patch.setattr(module, "Demo", lambda made=made: made)
         for task, name in DEMOS.items():
             assert cli.main(["demo", "--task", task, "--out", str(world / name)]) == 0

@@ -107,7 +107,7 @@ COMMANDS = {
     "file as run folder": (f"{TRAIN} --out {{videos}}/one.mp4", "give --out a folder"),
     "unknown layout": (f"{TRAIN} --layout imagenet", "choose one of"),
     "unknown preset": (f"{TRAIN} --model svf_16m", "svf_15m"),
-    "unknown task": (f"{TRAIN} --task detection", "expected classification"),
+    "unknown task": (f"{TRAIN} --task detection", "choose one of classification"),
     "unknown design": (f"{TRAIN} --design temporal", "spatial_only"),
     "unknown attention": (f"{TRAIN} --attention cosine", "hamming"),
     "attention of another network": (f"{TRAIN} --attention softmax", "preset ann_"),

@@ -15,9 +15,9 @@ from spikevideoformer.tasks.classification.answer import Label, PredictionResult
 from spikevideoformer.tasks.classification.metrics import ClassificationResult
 from spikevideoformer.tasks.pose.answer import PosePrediction
 from spikevideoformer.tasks.pose.metrics import PoseResult, PoseScores
+from spikevideoformer.tasks.pose.training import PoseEvaluation
 from spikevideoformer.tasks.segmentation.answer import SegmentationPrediction
 from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
-from spikevideoformer.training.pose import PoseEvaluation
 
 EVIL = "<script>alert('&')</script>"
 

@@ -13,24 +13,24 @@ if TYPE_CHECKING:
     from spikevideoformer.deploy.fold import fold_for_inference
     from spikevideoformer.energy.cost import CostTable
     from spikevideoformer.energy.report import energy_report
-    from spikevideoformer.inference.pose_tracker import PoseTracker
-    from spikevideoformer.inference.predictor import VideoPredictor
-    from spikevideoformer.inference.segmenter import VideoSegmenter
     from spikevideoformer.models.config import ModelConfig, list_models
     from spikevideoformer.models.published import load_published, published_names
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
     from spikevideoformer.nn.neuron import record_firing_rates
     from spikevideoformer.ops.lif import NeuronConfig
+    from spikevideoformer.tasks.classification.predictor import VideoPredictor
+    from spikevideoformer.tasks.pose.predictor import PoseTracker
+    from spikevideoformer.tasks.segmentation.predictor import VideoSegmenter
 
 _HOME = {
     "CostTable": "energy.cost",
     "InferenceEngine": "deploy.engine",
     "ModelConfig": "models.config",
     "NeuronConfig": "ops.lif",
-    "PoseTracker": "inference.pose_tracker",
+    "PoseTracker": "tasks.pose.predictor",
     "SpikeVideoFormer": "models.spikevideoformer",
-    "VideoPredictor": "inference.predictor",
-    "VideoSegmenter": "inference.segmenter",
+    "VideoPredictor": "tasks.classification.predictor",
+    "VideoSegmenter": "tasks.segmentation.predictor",
     "create_model": "models.spikevideoformer",
     "energy_report": "energy.report",
     "fold_for_inference": "deploy.fold",

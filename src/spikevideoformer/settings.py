@@ -112,6 +112,8 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     for option in options:
         origin = get_origin(option) or option
+        if origin is Any:
+            return value
         if origin is Literal:
             if value in get_args(option):
                 return value

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from spikevideoformer.cli.options import LABELS, Json, add_options, flag, read_options
+from spikevideoformer.cli.options import Json, add_options, flag, read_options
 from spikevideoformer.cli.parser import Parser
 
 
@@ -50,6 +50,7 @@ class Options(Json):
         rate_hz: pictures a second.
         fast: a switch
             of two lines.
+        own: of tasks.
         settings: of the file.
     """
 
@@ -59,7 +60,8 @@ class Options(Json):
     count_at_most: int = field(default=4, metadata={"at_least": 1, "multiple_of": 2})
     factors: tuple[float, ...] | None = None
     rate_hz: float = field(default=1.0, metadata={"above": 0, "metavar": "HZ"})
-    fast: bool = field(default=False, metadata=LABELS)
+    fast: bool = False
+    own: dict[str, Any] = field(metadata={"of_task": "predict_options"})
     settings: dict[str, Any] = field(metadata={"settings": File})
 
 
@@ -74,12 +76,12 @@ def read(*words: str) -> Options:
 
 
 def test_defaults() -> None:
-    assert read("x") == Options(inputs=("x",), settings={})
+    assert read("x") == Options(inputs=("x",), own={}, settings={})
 
 
 def test_values_have_the_types_of_the_fields() -> None:
     words = "x y --kind b --out ~/z --count-at-most 6 --factors 0.5,2 --rate-hz 3 --fast --json"
-    settings = "--name null --inner.share 0.25"
+    settings = "--top-k 3 --flip --name null --inner.share 0.25"
     assert read(*words.split(), *settings.split()) == Options(
         inputs=("x", "y"),
         kind="b",
@@ -89,6 +91,7 @@ def test_values_have_the_types_of_the_fields() -> None:
         rate_hz=3.0,
         fast=True,
         json=True,
+        own={"top_k": 3, "flip": True},
         settings={"name": None, "inner": {"share": 0.25}},
     )
 
@@ -102,7 +105,8 @@ def test_help_is_the_docstring() -> None:
         "--count-at-most N how many, 100 % of them (default 4)",
         "--rate-hz HZ pictures a second (default 1.0)",
         "--json print JSON and nothing else",
-        "only for classification: --fast a switch of two lines",
+        "--fast a switch of two lines",
+        "only for segmentation: --sliding-window",
         "--name NAME of a class",
         "--inner.share X of something (default 0.5)",
     ):
@@ -117,6 +121,7 @@ def test_help_is_the_docstring() -> None:
         ("x --count-at-most 0", "--count-at-most is 0; give at least 1"),
         ("x --count-at-most 3", "--count-at-most is 3; give a multiple of 2"),
         ("x --rate-hz 0", "--rate-hz is 0.0; give a number above 0"),
+        ("x --top-k 0", "--top-k is 0; give at least 1"),
         ("x --rate-hz inf", "--rate-hz is inf; give a number above 0"),
         ("x --factors 1,b", "'1,b' is no list of numbers like 0.75,1"),
         ("x --out {file}", "is a file; give --out a folder"),

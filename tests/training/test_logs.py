@@ -1,6 +1,7 @@
 from spikevideoformer.tasks.classification.metrics import ClassificationMetrics
+from spikevideoformer.tasks.classification.plots import plot_confusion
 from spikevideoformer.training.logs import TensorBoardLog, write_metrics
-from spikevideoformer.training.plots import plot_confusion, plot_learning_curves
+from spikevideoformer.training.plots import plot_learning_curves
 
 ROW = {"train_loss": 1.0, "val_loss": 1.2, "train_top1": 0.5, "val_top1": 0.4}
 

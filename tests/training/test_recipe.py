@@ -94,14 +94,14 @@ def test_masks_are_learnt_by_whole_numbers_of_spikes_inside_each_frame(tmp_path)
     write_scenes(tmp_path, train=2, val=1)
     config, line = chosen(tmp_path, task="segmentation")
     assert (config.neuron, config.design, config.frames) == ("integer_lif", "spatial_only", 1)
-    assert config.segmentation.scale == (0.5, 2.0)
+    assert config.options.scale == (0.5, 2.0)
     assert "1 frame a clip, neuron integer_lif, design spatial_only;" in line
     # Weights of a model of the same task go on in the same network.
     start = model_folder(tmp_path / "masks", "segmentation", design="joint", neuron="lif")
     config, line = chosen(tmp_path, task="segmentation", init_from=start)
     assert (config.neuron["kind"], config.design, config.frames) == ("lif", "joint", 3)
     # and what is told of the steps is what is done
-    clips = len(evaluation_cuts(read_sequences(tmp_path).select("train"), config.segmentation_spec))
+    clips = len(evaluation_cuts(read_sequences(tmp_path).select("train"), config.spec))
     assert f"in all {clips * config.passes // 8 * config.epochs} steps of 8 clips" in line
     start = model_folder(tmp_path / "labels", "classification")
     config, _ = chosen(tmp_path, task="segmentation", init_from=start)

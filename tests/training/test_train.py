@@ -65,7 +65,7 @@ def test_a_run_leaves_what_it_promises(tiny, caplog, clips):
 
     model = SpikeVideoFormer.from_pretrained(result.model)
     assert model.classes == ("left", "right")
-    assert model.clip == config.clip_spec.to_dict()
+    assert model.clip == config.spec.to_dict()
     best = load_checkpoint(out / "checkpoints" / "best.pt")
     assert_same_bits(model.state_dict(), best["model"])
     again = evaluate_folder(result.model, read_index(clips, split="val"), device="cpu")

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevideoformer.models.config import ModelConfig
-from spikevideoformer.models.heads import ClassificationHead
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import MLP
 from spikevideoformer.nn.conv import ConvBlock, Downsample, RepConv
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops.lif import NeuronConfig, lif_reference
+from spikevideoformer.tasks.classification.head import ClassificationHead
 
 
 class BaselineMissingError(RuntimeError):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,10 +14,8 @@ from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import SpikeAttention
 from spikevideoformer.nn.neuron import record_firing_rates
 from spikevideoformer.nn.statistics import measure_statistics
-from spikevideoformer.tasks.pose.spec import PoseSpec
-from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
+from spikevideoformer.task import Task
 from spikevideoformer.video.clip import Clip
-from spikevideoformer.video.spec import ClipSpec
 
 
 def random_video(*shape: int, seed: int = 0) -> Tensor:
@@ -29,14 +28,13 @@ def random_video(*shape: int, seed: int = 0) -> Tensor:
     return moving + 0.3 * torch.randn(shape, generator=generator)
 
 
-def made_clip(spec: ClipSpec | SegmentationSpec | PoseSpec, seed: int = 0) -> Clip:
-    """The same as pictures, at 25 frames a second."""
-    size = spec.crop if isinstance(spec, SegmentationSpec) else (spec.size, spec.size)
-    # events follow the picture at which the first of them begins
-    frames = spec.frames + (isinstance(spec, PoseSpec) and spec.input == "events")
-    video = random_video(1, frames, 3, *size, seed=seed)[0]
+def made_clip(task: Task, spec: Any, seed: int = 0) -> Clip:
+    """The same as pictures, at 25 frames a second, of which the task makes the spec's input."""
+    cut, _ = task.cut(spec, lambda: 25.0)
+    frames = cut.frames
+    video = random_video(1, frames, 3, *task.height_and_width(spec), seed=seed)[0]
     return Clip(
-        frames=to_pictures(video, spec),
+        frames=to_pictures(video, cut),
         timestamps_s=torch.arange(frames, dtype=torch.float64) / 25,
         path=Path("made clip"),
         start_s=0.0,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 
-from spikevideoformer.cli.options import DIR, Task
+from spikevideoformer.cli.options import DIR, TASK
 from spikevideoformer.cli.output import folder_to_write, note
-
-FOLDERS = {"classification": "demo", "segmentation": "demo_masks", "pose": "demo_pose"}
+from spikevideoformer.task import get_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +22,11 @@ class Options:
     """
 
     out: Path | None = field(default=None, metadata=DIR)
-    task: Task = "classification"
+    task: str = field(default="classification", metadata=TASK)
 
 
 def run(options: Options) -> None:
     """Make clips, train, evaluate, predict and report."""
-    out = folder_to_write(options.out or Path(FOLDERS[options.task]))
-    demo = import_module(f"spikevideoformer.demo.{options.task}")
-    print(demo.Demo().run(out, tell=note))
+    task = get_task(options.task)
+    out = folder_to_write(options.out or Path(task.demo_folder))
+    print(task.demo().run(out, tell=note))

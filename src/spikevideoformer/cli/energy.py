@@ -11,9 +11,9 @@ from spikevideoformer.cli.options import DIR, Json, Limits, flag
 from spikevideoformer.cli.output import folder_to_write, note, note_failure, require_file, show
 from spikevideoformer.files import write_text
 from spikevideoformer.models.config import STRIDE, list_models, preset
+from spikevideoformer.task import Task, get_task
 
 if TYPE_CHECKING:
-    from spikevideoformer.inference.counted_clips import Spec
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 
 LARGEST_COUNT = 128 * 1024**2  # pixels of a clip whose operations are counted
@@ -76,40 +76,41 @@ def run(options: Options) -> int:
     videos_among(options.inputs)
     out = folder_to_write(options.out)
 
-    from spikevideoformer.inference.counted_clips import clip_spec
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 
     model = None if is_preset else SpikeVideoFormer.from_pretrained(options.model)
-    spec = clip_spec(model, frames=options.frames, size=options.size)
+    task = get_task("classification" if model is None else model.task)
+    clip = None if model is None else model.clip
+    spec = task.counted_spec(clip, options.frames, options.size)
     if options.growth:
-        _growth(options, model, spec, out)
+        _growth(options, model, task.height_and_width(spec), out)
         return 0
-    return _count(options, model, spec, out)
+    return _count(options, model, task, spec, out)
 
 
-def _count(options: Options, model: SpikeVideoFormer | None, spec: Spec, out: Path | None) -> int:
+def _count(
+    options: Options, model: SpikeVideoFormer | None, task: Task, spec: Any, out: Path | None
+) -> int:
     """Count all operations; how many videos could not be read."""
     import torch
 
     from spikevideoformer.bench.inputs import lively_model, made_clip
     from spikevideoformer.energy.cost import HOROWITZ_45NM, CostTable
     from spikevideoformer.energy.report import energy_report
-    from spikevideoformer.inference.counted_clips import clips_of, height_and_width, network_input
+    from spikevideoformer.inference.counted_clips import clips_of
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-    from spikevideoformer.tasks.pose.spec import PoseSpec
-    from spikevideoformer.video.spec import ClipSpec
 
     cost = HOROWITZ_45NM if options.cost is None else CostTable.from_yaml(options.cost)
-    height, width = height_and_width(spec)
+    height, width = task.height_and_width(spec)
     if spec.frames * height * width > LARGEST_COUNT:
         raise ValueError(
             f"T={spec.frames} frames of {height}x{width} are more than can be counted; "
             "lower --frames or --size"
         )
-    if options.html and not isinstance(spec, ClipSpec):
-        raise ValueError("the page about a clip shows classification only; leave out --html")
-    if isinstance(spec, PoseSpec) and spec.crop == "person":
-        note("the model was trained on squares around the person; here it sees whole pictures")
+    if options.html and task.clip_page is None:
+        raise ValueError(f"there is no page about a clip of {task.name}; leave out --html")
+    for line in task.about_counted(spec):
+        note(line)
     if model is None:
         model = lively_model(options.model, frames=spec.frames, size=height)
         rates_from = "of UNTRAINED weights, batch norms set so that neurons fire"
@@ -119,12 +120,14 @@ def _count(options: Options, model: SpikeVideoFormer | None, spec: Spec, out: Pa
     if not spiking:
         rates_from = "none, an ordinary network"
     if inputs := options.inputs:
-        clips, failed = clips_of(inputs, spec, options.clips, limits=options.limits, tell=note)
+        clips, failed = clips_of(
+            inputs, task, spec, options.clips, limits=options.limits, tell=note
+        )
         for failure in failed:
             note_failure(failure)
         rates_from += f", on {len(clips)} clip{'s' * (len(clips) != 1)} of the videos given"
     else:
-        clips, failed = [made_clip(spec)], []
+        clips, failed = [made_clip(task, spec)], []
         rates_from += ", on a MADE clip (moving shapes): give videos for rates that mean something"
     compare = spiking and not options.no_merge
     twin = None
@@ -135,7 +138,7 @@ def _count(options: Options, model: SpikeVideoFormer | None, spec: Spec, out: Pa
             "body": model.body,
         }
         twin = SpikeVideoFormer(model.config.ann_twin(), **same).eval()
-    video = torch.stack([network_input(clip, spec) for clip in clips])  # [B, T, C, H, W]
+    video = torch.stack([task.network_input(clip, spec) for clip in clips])  # [B, T, C, H, W]
     report = energy_report(
         model, video, cost=cost, merge=compare, twin=twin, rates_from=rates_from, tell=note
     )
@@ -147,12 +150,10 @@ def _count(options: Options, model: SpikeVideoFormer | None, spec: Spec, out: Pa
         write_text(out / "energy.json", json.dumps(values, allow_nan=False, indent=2) + "\n")
         write_text(out / "energy.csv", report.to_csv())
         if options.html:
-            from spikevideoformer.inference.page import clip_page
-
-            assert isinstance(spec, ClipSpec)  # for classification
+            assert task.clip_page is not None
             title, about = f"{options.model}: {clips[0].path.name}", [("firing rates", rates_from)]
             names = model.classes or tuple(map(str, range(model.num_classes)))
-            page = clip_page(
+            page = task.clip_page(
                 model, clips[0], spec, title=title, about=about, classes=names, energy=report
             )
             write_text(out / "energy.html", page)
@@ -160,10 +161,14 @@ def _count(options: Options, model: SpikeVideoFormer | None, spec: Spec, out: Pa
     return len(failed)
 
 
-def _growth(options: Options, model: SpikeVideoFormer | None, spec: Spec, out: Path | None) -> None:
+def _growth(
+    options: Options,
+    model: SpikeVideoFormer | None,
+    size: tuple[int, int],
+    out: Path | None,
+) -> None:
     """Count attention alone, for more and more frames."""
     from spikevideoformer.energy.growth import counted_growth, format_growth, plot_growth
-    from spikevideoformer.inference.counted_clips import height_and_width
 
     config = preset(options.model) if model is None else model.config
     if not config.neuron.spiking:
@@ -171,7 +176,7 @@ def _growth(options: Options, model: SpikeVideoFormer | None, spec: Spec, out: P
             f"{options.model} is an ordinary network; --growth is of spiking attention (beside "
             "softmax attention of the same shape): give a spiking model"
         )
-    rows, columns = (side // STRIDE for side in height_and_width(spec))
+    rows, columns = (side // STRIDE for side in size)
     points = counted_growth(config, tokens_per_frame=rows * columns)
     if out is not None:
         plot_growth(points, out / "growth.png")

@@ -4,7 +4,10 @@ The type of a field decides what is typed: bool is a switch, Literal a choice, P
 ~ is the home folder, a tuple numbers with commas between them. Metadata of a field may say:
 
 positional                      there is no flag before it; a tuple takes several
-tasks                           the only tasks whose models have it
+choices                         what is accepted
+of_task                         the attribute of a `Task` that names a dataclass of options which
+                                only models of that task have; the value is what is given of them
+needs_out                       what it writes, for which there must be a folder
 at_least, above, multiple_of    which numbers are accepted
 settings                        the dataclass of a file whose fields are options as well; the value
                                 is what is given of them, nested as in that file
@@ -17,6 +20,7 @@ import argparse
 import math
 import os
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -24,15 +28,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 
 from spikevideoformer.cli.output import refuse_file
 from spikevideoformer.settings import field_docs, merged
+from spikevideoformer.task import TASKS, Task, get_task
 from spikevideoformer.training.config import Precision
 
 if TYPE_CHECKING:
     from spikevideoformer.video.sources import DecodeLimits
 
-Task = Literal["classification", "segmentation", "pose"]
 Device = Literal["auto", "cpu", "cuda"]
 DIR = {"metavar": "DIR"}
-LABELS, MASKS, POSE = ({"tasks": (task,)} for task in get_args(Task))
+TASK: dict[str, Any] = {"choices": TASKS}
 _T = TypeVar("_T")
 
 
@@ -74,92 +78,125 @@ class OnModel:
         device: auto takes CUDA where there is one.
         precision: 16-mixed needs CUDA.
         task: complain where the model is made for another one.
-        sliding_window: look at windows as large as training crops, instead of the picture as a
-            whole.
-        scales: average over these multiples of the size, such as 0.75,1,1.25 (default 1).
-        flip: average with the mirrored picture.
-        body: SMPL as convert_smpl wrote it, for a model that was trained with it.
     """
 
     model: str = field(metadata={"metavar": "FOLDER"})
     device: Device = "auto"
     precision: Precision = "32-true"
-    task: Task | None = None
-    sliding_window: bool = field(default=False, metadata=MASKS)
-    scales: tuple[float, ...] | None = field(default=None, metadata=MASKS | {"metavar": "X,X,..."})
-    flip: bool = field(default=False, metadata=MASKS)
-    body: Path | None = field(default=None, metadata=POSE | {"metavar": "FILE"})
+    task: str | None = field(default=None, metadata=TASK)
 
-    def checked_task(self) -> str:
+    def checked_task(self) -> Task:
         """The task of the model; ValueError where it or a file of it will not do."""
-        from spikevideoformer.body.smpl_file import require_smpl_file
         from spikevideoformer.models.folder import read_about
 
-        task: str = read_about(self.model)["task"]
-        if self.task not in (None, task):
+        name: str = read_about(self.model)["task"]
+        if self.task not in (None, name):
             raise ValueError(
-                f"--task is {self.task}, but {self.model} is a model for {task}; leave out "
+                f"--task is {self.task}, but {self.model} is a model for {name}; leave out "
                 "--task or give another --model"
             )
-        for f in fields(self):
-            given = getattr(self, f.name) not in (None, False)
-            if given and task not in f.metadata.get("tasks", (task,)):
+        return get_task(name)
+
+    def own(self, task: Task, given: Mapping[str, Any]) -> Any:
+        """Options that only models of a task have; ValueError where others are given."""
+        (kind,) = (getattr(task, f.metadata["of_task"]) for f in fields(self) if _of_task(f))
+        known = {f.name for f in fields(kind)}
+        for name in given:
+            if name not in known:
                 raise ValueError(
-                    f"{self.model} is a model for {task}, which has no {flag(f.name)}; leave it out"
+                    f"{self.model} is a model for {task.name}, which has no {flag(name)}; leave it "
+                    "out"
                 )
-        if self.body is not None:
-            require_smpl_file(self.body)
-        return task
+        return kind(**given)
+
+
+def _of_task(f: Field[Any]) -> str | None:
+    return f.metadata.get("of_task")
+
+
+def task_options(attribute: str) -> dict[str, tuple[type, list[str]]]:
+    """By the name of an option of tasks: a dataclass that has it, and the tasks."""
+    found: dict[str, tuple[type, list[str]]] = {}
+    for task in TASKS:
+        kind = getattr(get_task(task), attribute)
+        for f in fields(kind):
+            found.setdefault(f.name, (kind, []))[1].append(task)
+    return found
 
 
 def add_options(parser: ArgumentParser, options: type) -> None:
     """Add what a verb takes to its parser."""
     hints, docs = get_type_hints(options), field_docs(options)
-    groups = {task: parser.add_argument_group(f"only for {task}") for task in get_args(Task)}
     for f in fields(options):
-        about, kind = f.metadata, _kind(hints[f.name])
-        if "settings" in about:
+        if "settings" in f.metadata:
             group = parser.add_argument_group("settings (--name VALUE here, name: VALUE in a file)")
-            _add_settings(group, about["settings"])
+            _add_settings(group, f.metadata["settings"])
             parser.set_defaults(settings={})
-            continue
-        required, several = f.default is MISSING, get_origin(kind) is tuple
-        words: dict[str, Any] = {"help": _help(f, docs, kind)}
-        if kind is bool:
-            words["action"] = "store_true"
-        elif get_origin(kind) is Literal:
-            words["choices"] = get_args(kind)
+        elif attribute := _of_task(f):
+            groups = {task: parser.add_argument_group(f"only for {task}") for task in TASKS}
+            for name, (kind, tasks) in task_options(attribute).items():
+                place = groups[tasks[0]] if len(tasks) == 1 else parser
+                own = next(f for f in fields(kind) if f.name == name)
+                _add_option(place, own, get_type_hints(kind)[name], field_docs(kind))
         else:
-            words["type"] = _numbers if several else expand_home if kind is Path else kind
-            words["metavar"] = _metavar(kind)
-        words |= {word: about[word] for word in ("metavar", "type") if word in about}
-        if about.get("positional"):
-            if several:
-                words |= {"type": str, "nargs": "+" if required else "*"}
-            parser.add_argument(f.name, **words)
-        else:
-            tasks = about.get("tasks", ())
-            place = groups[tasks[0]] if len(tasks) == 1 else parser
-            words["default"] = None if required else f.default
-            place.add_argument(flag(f.name), required=required, **words)
+            _add_option(parser, f, hints[f.name], docs)
+
+
+def _add_option(
+    place: argparse._ActionsContainer, f: Field[Any], hint: Any, docs: Mapping[str, str]
+) -> None:
+    about, kind = f.metadata, _kind(hint)
+    required, several = f.default is MISSING, get_origin(kind) is tuple
+    words: dict[str, Any] = {"help": _help(f, docs, kind)}
+    if kind is bool:
+        words["action"] = "store_true"
+    elif get_origin(kind) is Literal:
+        words["choices"] = get_args(kind)
+    elif "choices" in about:
+        words["choices"] = tuple(about["choices"])
+    else:
+        words["type"] = _numbers if several else expand_home if kind is Path else kind
+        words["metavar"] = _metavar(kind)
+    words |= {word: about[word] for word in ("metavar", "type") if word in about}
+    if about.get("positional"):
+        if several:
+            words |= {"type": str, "nargs": "+" if required else "*"}
+        place.add_argument(f.name, **words)
+    else:
+        words["default"] = None if required else f.default
+        place.add_argument(flag(f.name), required=required, **words)
 
 
 def read_options(options: type[_T], known: Namespace) -> _T:
     """The options of a verb from what its parser understood; ValueError for what will not do."""
-    given = {}
+    given: dict[str, Any] = {}
     for f in fields(options):  # type: ignore[arg-type]  # a dataclass
-        value, about = getattr(known, f.name), f.metadata
-        if isinstance(value, (int, float)):
-            if value < about.get("at_least", -math.inf):
-                raise ValueError(f"{flag(f.name)} is {value}; give at least {about['at_least']}")
-            if "above" in about and not about["above"] < value < math.inf:
-                raise ValueError(f"{flag(f.name)} is {value}; give a number above {about['above']}")
-            if "multiple_of" in about and value % (unit := about["multiple_of"]):
-                raise ValueError(f"{flag(f.name)} is {value}; give a multiple of {unit}")
+        if attribute := _of_task(f):
+            own = {}
+            for name, (kind, _) in task_options(attribute).items():
+                about = next(f for f in fields(kind) if f.name == name)
+                value = _checked(about, getattr(known, name))
+                if value != about.default:
+                    own[name] = value
+            given[f.name] = own
+            continue
+        given[f.name] = _checked(f, getattr(known, f.name))
         if f.name == "out":  # of every verb a folder
-            refuse_file(value)
-        given[f.name] = tuple(value) if isinstance(value, list) else value
+            refuse_file(given[f.name])
     return options(**given)
+
+
+def _checked(f: Field[Any], value: Any) -> Any:
+    """The value of an option; ValueError for a number that is not accepted."""
+    about = f.metadata
+    if isinstance(value, (int, float)):
+        if value < about.get("at_least", -math.inf):
+            raise ValueError(f"{flag(f.name)} is {value}; give at least {about['at_least']}")
+        if "above" in about and not about["above"] < value < math.inf:
+            raise ValueError(f"{flag(f.name)} is {value}; give a number above {about['above']}")
+        if "multiple_of" in about and value % (unit := about["multiple_of"]):
+            raise ValueError(f"{flag(f.name)} is {value}; give a multiple of {unit}")
+    return tuple(value) if isinstance(value, list) else value
 
 
 def flag(name: str) -> str:
@@ -178,7 +215,7 @@ def _kind(hint: Any) -> Any:
     return next(kind for kind in kinds if kind is not NoneType)
 
 
-def _help(f: Field[Any], docs: dict[str, str], kind: Any = None) -> str:
+def _help(f: Field[Any], docs: Mapping[str, str], kind: Any = None) -> str:
     text = docs[f.name].removesuffix(".").replace("%", "%%")
     told = kind is bool or f.default in (MISSING, None, ())
     return text if told else f"{text} (default {f.default})"
@@ -203,6 +240,10 @@ def _add_settings(group: argparse._ArgumentGroup, settings: type, prefix: str = 
     hints, docs = get_type_hints(settings), field_docs(settings)
     for f in fields(settings):
         hint, name = hints[f.name], prefix + f.name
+        if name == "options":  # a section for each task
+            for task in TASKS:
+                _add_settings(group, get_task(task).options, f"{task}.")
+            continue
         if is_dataclass(hint):
             _add_settings(group, hint, f"{name}.")  # type: ignore[arg-type]  # a class
             continue
@@ -218,7 +259,7 @@ def _add_settings(group: argparse._ArgumentGroup, settings: type, prefix: str = 
             dest=name,
             default=argparse.SUPPRESS,
             type=_text_or_null if {str, Path} & kinds else _yaml_value,
-            metavar=_metavar(_kind(hint)),
+            metavar="|".join(f.metadata.get("choices", ())) or _metavar(_kind(hint)),
             help=_help(f, docs),
             **switch,
         )

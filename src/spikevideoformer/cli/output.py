@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from spikevideoformer.messages import one_line
 
 if TYPE_CHECKING:
-    from spikevideoformer.tasks.answer import FailedPrediction
+    from spikevideoformer.inference.answer import FailedPrediction
     from spikevideoformer.video.sources import VideoError
 
 _P = TypeVar("_P", bound=Path | None)

@@ -21,8 +21,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from spikevideoformer.data.index import DatasetIndex
 from spikevideoformer.data.problems import DatasetError, Problem, listed_split, relative
+from spikevideoformer.data.specs import Decode
 from spikevideoformer.files import write_text
 from spikevideoformer.messages import one_line
+from spikevideoformer.video.frames import DecodeLimits, VideoError, check_decodes, probe
 
 log = logging.getLogger(__name__)
 
@@ -210,6 +212,61 @@ def file_fault(path: Path) -> Fault | None:
         reason = f"{path} cannot be read ({error.strerror or error})"
         return "unreadable file", reason, "check the permissions"
     return None if size_bytes else ("empty file", f"{path.name} holds nothing", "replace the file")
+
+
+def video_fault(
+    path: Path, decode: Decode, limits: DecodeLimits
+) -> tuple[Fault | None, float | None]:
+    """What is wrong with a video, and how long it is in seconds."""
+    if (fault := file_fault(path)) is not None or decode == "none":
+        return fault, None
+    try:
+        look = check_decodes if decode == "full" else probe
+        return None, look(path, limits=limits).duration_s
+    except VideoError as error:
+        return ("unreadable video", str(error), "replace the file or remove the entry"), None
+
+
+def check_videos(
+    index: Index,
+    *,
+    required: Sequence[str] = (),
+    decode: Decode = "full",
+    progress: Progress | None = None,
+) -> Report[Index]:
+    """What is wrong with a data set whose items are videos: `path`, `split` and `source`.
+
+    Args:
+        index: whose lists told their own problems.
+        required: splits that must hold something.
+        decode: how closely to look.
+        progress: told how many files are done.
+    """
+    required = split_names(required)
+    problems, sound = list(index.problems), []
+    paths = list(dict.fromkeys(item.path for item in index.items))
+    looked = in_threads(lambda p: video_fault(p, decode, DecodeLimits())[0], paths, None, progress)
+    faults = dict(zip(paths, looked, strict=True))
+    for item in index.items:
+        if (fault := faults[item.path]) is None:
+            sound.append(item.path)
+            continue
+        kind, reason, remedy = fault
+        problems.append(
+            Problem(
+                kind=kind,
+                source=item.source,
+                reason=reason,
+                remedy=remedy,
+                path=item.path,
+                split=item.split,
+                sample=item,
+            )
+        )
+    uses = [Use(path=i.path, split=i.split, source=i.source, sample=i) for i in index.items]
+    problems += in_several_splits(uses, sound, index.root)
+    problems += absent_splits(index, required, "no clip of {split} is listed", index.splits)
+    return Report(index=index, problems=tuple(problems), required=required)
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -164,7 +164,7 @@ class InferenceEngine:
         ]
         # A segmentation head reads all stages: those before the last end where a downsample fires.
         self._ends: list[Fire] = []
-        if self.model.task == "segmentation":
+        if self.model.head.reads_all_stages:
             self._ends = [build.fires[cast(Neuron, s.downsample.neuron)] for s in stages[2:]]
         for fire in self._ends:
             fire.keeps_values = True

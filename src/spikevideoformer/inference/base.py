@@ -19,11 +19,12 @@ from torch import Tensor
 
 from spikevideoformer.deploy.engine import InferenceEngine, cannot_run
 from spikevideoformer.files import part_of
+from spikevideoformer.inference.answer import FailedPrediction
 from spikevideoformer.messages import one_line
 from spikevideoformer.models.familiarity import profile
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
-from spikevideoformer.tasks.answer import FailedPrediction
+from spikevideoformer.task import get_task
 from spikevideoformer.video.frames import Pictures, VideoError, VideoFrame, open_pictures
 from spikevideoformer.video.inputs import VideoArray, VideoPath, expand_inputs
 
@@ -56,7 +57,8 @@ class Predictor(Generic[Result]):
     """
 
     task: ClassVar[str]
-    _spec: ClassVar[type[Any]]
+    shares_batches: ClassVar[bool] = False
+    """Whether `predict_many` puts several videos into one batch."""
 
     # Of each task its own: what there is in one video; and the same drawn into a video, in one pass
     # over the pictures, with the files that were written by what they are.
@@ -73,6 +75,7 @@ class Predictor(Generic[Result]):
         precision: Precision = "32-true",
         engine: Engine = "auto",
     ) -> None:
+        spec_type: Any = get_task(self.task).spec_type
         if model.task != self.task:
             raise ValueError(
                 f"the model is made for {model.task}, and {type(self).__name__} for {self.task}; "
@@ -80,19 +83,19 @@ class Predictor(Generic[Result]):
             )
         if clip is None and model.clip is None:
             raise ValueError(
-                f"the model does not say how clips are made; give clip={self._spec.__name__}(...)"
+                f"the model does not say how clips are made; give clip={spec_type.__name__}(...)"
             )
         if precision not in get_args(Precision):
             raise ValueError(
                 f"precision {precision!r} is unknown; "
                 f"choose one of {', '.join(get_args(Precision))}"
             )
-        given = clip if clip is not None else self._spec.from_dict(model.clip or {})
-        if not isinstance(given, self._spec):
+        given = clip if clip is not None else spec_type.from_dict(model.clip or {})
+        if not isinstance(given, spec_type):
             raise ValueError(
-                f"clip is a {type(given).__name__}; {self.task} takes a {self._spec.__name__}"
+                f"clip is a {type(given).__name__}; {self.task} takes a {spec_type.__name__}"
             )
-        self.clip = given
+        self.clip: Any = given
         names = model.classes if classes is None else tuple(classes)
         self.classes = names or tuple(str(index) for index in range(model.num_classes))
         if len(self.classes) != model.num_classes:
@@ -110,7 +113,7 @@ class Predictor(Generic[Result]):
             self._run_network = InferenceEngine(self.model, precision=self.engine).run
 
     def __repr__(self) -> str:
-        what = "joints" if self.task == "pose" else "classes"
+        what = "classes" if self.model.body is None else "joints"
         names = ", ".join(self.classes[:3]) + (", ..." if len(self.classes) > 3 else "")
         side = getattr(self.clip, "size", None) or getattr(self.clip, "short_side", None)
         pixels = "whole pictures" if side is None else f"{side} pixels"

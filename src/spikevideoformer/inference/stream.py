@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from spikevideoformer.data.transforms import eval_transform
+from spikevideoformer.inference.answer import Tally, Tell
 from spikevideoformer.inference.base import Predictor, Result, layers_added
-from spikevideoformer.tasks.answer import Tally, Tell
 from spikevideoformer.video.drawing import constant_rate, playable_rate, write_playable
 from spikevideoformer.video.frames import SEQUENCE_RATE_HZ, DecodeLimits, Pictures
 from spikevideoformer.video.inputs import VideoArray, VideoPath
@@ -20,12 +23,16 @@ from spikevideoformer.video.inputs import VideoArray, VideoPath
 class StreamPredictor(Predictor[Result]):
     """A network that says something of every frame, or of every few of them.
 
-    A task says what: `_answers` gives the frames with what there is in them, `_result` what stays
-    of them, `_drawer` how one is drawn, and `_beside` what is written beside the drawn video.
+    A task says what: `_frame` and `_prediction` are its types, `_named` what the network says of
+    frames by the names that they have there, and `_drawer` how a frame is drawn. Where frames are
+    no squares of a video (`ClipSpec`) it has `_answers` and `_result` of its own, and `_beside`
+    where something is written beside the drawn video.
     """
 
     _kept: ClassVar[tuple[str, ...]]
     """Arrays of a frame that the prediction keeps."""
+    _frame: ClassVar[type[Any]]
+    _prediction: ClassVar[type[Any]]
 
     def stream(
         self,
@@ -149,10 +156,38 @@ class StreamPredictor(Predictor[Result]):
         return 1
 
     def _answers(self, pictures: Pictures) -> Iterator[Any]:
+        """The frames with what there is in them: T go through the network at a time.
+
+        At the end of the video the last one is repeated.
+        """
+        T = self.clip.frames
+        while held := list(islice(pictures.frames, T)):
+            images = np.stack([frame.image for frame in held + held[-1:] * (T - len(held))])
+            video = eval_transform(torch.from_numpy(images), self.clip)[None].to(self.device)
+            output, rates = self._run_network(video)
+            fired = mean_rates(rates.per_frame)
+            (distance,) = self.distances(video, rates)
+            named = self._named(output)
+            for t, frame in enumerate(held):
+                yield self._frame(
+                    timestamp_s=frame.timestamp_s,
+                    duration_s=frame.duration_s,
+                    image=frame.image,
+                    firing_rate=None if fired is None else float(fired[t]),
+                    distance=distance,
+                    **{name: values[t] for name, values in named.items()},
+                )
+            held.clear()  # before the next pictures are read
+
+    def _named(self, output: Any) -> dict[str, np.ndarray]:
+        """What the network says of T frames, `[T, ...]` by the names in `_kept`."""
         raise NotImplementedError
 
     def _result(self, tally: Tally[Any], path: str | None) -> Result:
-        raise NotImplementedError
+        """What stays of the frames."""
+        kept = {name: tally.values(name) for name in self._kept}
+        result: Result = self._prediction(path=path, engine=self.engine, **kept, **tally.about())
+        return result
 
     def _drawer(self) -> Callable[[Any], np.ndarray]:
         """What draws the frames of one video, one after the other, uint8 [H', W', 3]."""
@@ -160,7 +195,7 @@ class StreamPredictor(Predictor[Result]):
 
     def _beside(self, result: Result, out: Path) -> dict[str, str]:
         """Write what stands beside the drawn video; the files by what they are."""
-        raise NotImplementedError
+        return {}
 
 
 def mean_rates(per_frame: dict[str, Tensor]) -> Tensor | None:

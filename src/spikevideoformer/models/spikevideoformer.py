@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spikevideoformer.body.skeleton import BodyModel
+from spikevideoformer.body.stored import AbsentSmpl, body_from_dict, body_to_dict
 from spikevideoformer.models.backbone import Backbone
 from spikevideoformer.models.config import STRIDE, ModelConfig, preset
 from spikevideoformer.models.familiarity import Familiarity
@@ -26,12 +27,9 @@ from spikevideoformer.models.folder import (
     read_config,
     weights_file,
 )
-from spikevideoformer.models.heads import ClassificationHead, SegmentationHead
+from spikevideoformer.models.heads import Head
 from spikevideoformer.models.initialise import start_statistics
-from spikevideoformer.models.pose import AbsentSmpl, PoseHead, body_from_dict, body_to_dict
-
-TASKS = ("classification", "segmentation", "pose")
-Head = ClassificationHead | SegmentationHead | PoseHead
+from spikevideoformer.task import get_task
 
 
 class SpikeVideoFormer(nn.Module):
@@ -42,17 +40,16 @@ class SpikeVideoFormer(nn.Module):
 
     Args:
         config: the architecture.
-        task: what the head is for: classification of a clip; segmentation, which is the
-            classification of every pixel of every frame; or the pose of a human body in every
-            frame.
+        task: what the head is for, see `spikevideoformer.task`: classification of a clip;
+            segmentation, which is the classification of every pixel of every frame; or the pose of
+            a human body in every frame.
         num_classes: classes to tell apart; for pose, joints to find.
         body: for pose, the body whose joints they are.
 
     Attributes:
         classes: their names, where known.
         palette: a colour (R, G, B, each 0 to 255) for each class, where known.
-        clip: how a video becomes input (a ``ClipSpec``, for segmentation a
-            ``SegmentationSpec``, or for pose a ``PoseSpec``, as a dict), where known.
+        clip: how a video becomes input (the spec of the task, as a dict), where known.
         temperature: by which a classifier's logits are divided to give probabilities that can be
             believed; None: 1.
         familiarity: what its training clips are like, where known.
@@ -72,8 +69,16 @@ class SpikeVideoFormer(nn.Module):
         body: BodyModel | None = None,
     ) -> None:
         super().__init__()
-        if task not in TASKS:
-            raise ValueError(f"task {task!r} is unknown; choose one of {', '.join(TASKS)}")
+        of_task = get_task(task)
+        if (body is not None) != of_task.needs_body:
+            raise ValueError(
+                f"a network for {task} needs a body, such as fit_skeleton(index) or "
+                "standing_skeleton()"
+                if body is None
+                else f"a body is given, and the task is {task}; set task='pose'"
+            )
+        if body is not None and num_classes != len(body.joint_names):
+            raise ValueError(f"num_classes is {num_classes}; the body has {len(body.joint_names)}")
         self.config, self.task, self.num_classes = config, task, num_classes
         self.classes: tuple[str, ...] | None = None
         self.palette: tuple[tuple[int, ...], ...] | None = None
@@ -81,7 +86,7 @@ class SpikeVideoFormer(nn.Module):
         self.temperature: float | None = None
         self.familiarity: Familiarity | None = None
         self.backbone = Backbone(config)
-        self.head = _head(config, task, num_classes, body)
+        self.head = cast(Head, of_task.head(config, num_classes, body))
         self.body = body  # without weights of its own
         if body is not None:
             self.classes = body.joint_names
@@ -92,7 +97,7 @@ class SpikeVideoFormer(nn.Module):
         """Logits of normalised clips ``[B, T, C, H, W]``.
 
         ``[B, num_classes]``; for segmentation ``[B, T, num_classes, H, W]``; for pose a
-        :class:`~spikevideoformer.models.pose.PoseOutput`, of which ``pose_from_output`` makes
+        :class:`~spikevideoformer.tasks.pose.head.PoseOutput`, of which ``pose_from_output`` makes
         bodies. No membrane outlives the call. Raises ValueError for anything but a finite,
         floating-point video of this shape.
         """
@@ -131,15 +136,8 @@ class SpikeVideoFormer(nn.Module):
         return video
 
     def finished(self, output: Tensor, video: Tensor) -> Any:
-        """What :meth:`forward` returns, of what the head gave for `checked(video)`.
-
-        Of logits of pixels those of the video, not of its padding; numbers of poses by their names.
-        """
-        if isinstance(self.head, PoseHead):
-            return self.head.named(output)
-        if self.task == "segmentation":
-            return output[..., : video.shape[3], : video.shape[4]]
-        return output
+        """What :meth:`forward` returns, of what the head gave for `checked(video)`."""
+        return self.head.finished(output, video)
 
     def num_parameters(self) -> int:
         """Trainable values."""
@@ -255,32 +253,17 @@ def create_model(
         ValueError: an unknown name, task or option, or a value outside its range.
     """
     config = preset(name)
-    if task == "classification" and config.readout != "gru":
-        config = replace(config, readout="membrane")
+    of_task = get_task(task)
+    if of_task.readout is not None and config.readout != "gru":
+        config = replace(config, readout=of_task.readout)
     config = config.with_overrides(overrides)
-    if body is None and task == "pose":
+    if body is None and of_task.needs_body:
         body = AbsentSmpl()
     if body is not None:
         num_classes = len(body.joint_names)
     model = SpikeVideoFormer(config, task=task, num_classes=num_classes, body=body)
     start_statistics(model, config.in_channels)
     return model
-
-
-def _head(config: ModelConfig, task: str, num_classes: int, body: BodyModel | None) -> Head:
-    if (body is not None) != (task == "pose"):
-        raise ValueError(
-            "a network for pose needs a body, such as fit_skeleton(index) or standing_skeleton()"
-            if body is None
-            else f"a body is given, and the task is {task}; set task='pose'"
-        )
-    if body is None:
-        if task == "segmentation":
-            return SegmentationHead(config, num_classes)
-        return ClassificationHead(config, num_classes)
-    if num_classes != len(body.joint_names):
-        raise ValueError(f"num_classes is {num_classes}; the body has {len(body.joint_names)}")
-    return PoseHead(config, body)
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:

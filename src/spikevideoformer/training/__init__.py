@@ -9,25 +9,27 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spikevideoformer.training.config import PoseOptions, SegmentationOptions, TrainConfig
-    from spikevideoformer.training.evaluate import evaluate
-    from spikevideoformer.training.pose import PoseEvaluation, evaluate_pose
+    from spikevideoformer.tasks.classification.evaluate import evaluate
+    from spikevideoformer.tasks.pose.spec import PoseOptions
+    from spikevideoformer.tasks.pose.training import PoseEvaluation, evaluate_pose
+    from spikevideoformer.tasks.segmentation.spec import SegmentationOptions
+    from spikevideoformer.tasks.segmentation.training import evaluate_segmentation
+    from spikevideoformer.training.config import TrainConfig
     from spikevideoformer.training.released import evaluate_folder
-    from spikevideoformer.training.segmentation import evaluate_segmentation
     from spikevideoformer.training.train import TrainResult, start_from, train
 
 _HOME = {
-    "PoseEvaluation": "pose",
-    "PoseOptions": "config",
-    "SegmentationOptions": "config",
-    "TrainConfig": "config",
-    "TrainResult": "train",
-    "evaluate": "evaluate",
-    "evaluate_folder": "released",
-    "evaluate_pose": "pose",
-    "evaluate_segmentation": "segmentation",
-    "start_from": "train",
-    "train": "train",
+    "PoseEvaluation": "tasks.pose.training",
+    "PoseOptions": "tasks.pose.spec",
+    "SegmentationOptions": "tasks.segmentation.spec",
+    "TrainConfig": "training.config",
+    "TrainResult": "training.train",
+    "evaluate": "tasks.classification.evaluate",
+    "evaluate_folder": "training.released",
+    "evaluate_pose": "tasks.pose.training",
+    "evaluate_segmentation": "tasks.segmentation.training",
+    "start_from": "training.train",
+    "train": "training.train",
 }
 
 __all__ = [
@@ -48,16 +50,16 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'spikevideoformer.training' has no attribute {name!r}")
-    value = getattr(import_module(f"spikevideoformer.training.{_HOME[name]}"), name)
+    value = getattr(import_module(f"spikevideoformer.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
 
 class _Training(ModuleType):
-    """Keeps `train` and `evaluate` what they are here, functions.
+    """Keeps `train` what it is here, a function.
 
-    Python puts a file that it has imported under its name into the package, and two files have the
-    name of their function.
+    Python puts a file that it has imported under its name into the package, and one file has the
+    name of its function.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 
-from spikevideoformer.body.smpl_file import require_smpl_file
 from spikevideoformer.data.index import check_data_folder, check_layout
 from spikevideoformer.data.specs import Augmentation, Decode
-from spikevideoformer.events.spec import EventChannels
-from spikevideoformer.models.config import (
-    STRIDE,
-    Readout,
-    SpikeMemory,
-    check_spike_memory,
-    preset,
-)
+from spikevideoformer.models.config import Readout, SpikeMemory, check_spike_memory, preset
 from spikevideoformer.models.folder import read_about
-from spikevideoformer.settings import Stored, check_types, require
+from spikevideoformer.settings import Stored, check_types, plain, read_settings, require
 from spikevideoformer.shapes import AttentionKind, Design
-from spikevideoformer.tasks.pose.spec import PoseSpec
-from spikevideoformer.tasks.segmentation.spec import MaskAugmentation, SegmentationSpec
-from spikevideoformer.tasks.weights import PoseLossWeights, Weighting
-from spikevideoformer.video.spec import ClipSpec
+from spikevideoformer.task import TASKS, Task, get_task
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Cache = Literal["auto", "memory", "off"]
@@ -48,128 +36,14 @@ _FREE_ON_RESUME = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationOptions:
-    """What only a segmentation run decides.
-
-    Args:
-        crop_height: of training crops and sliding windows, in pixels, a multiple of 16; None: the
-            size, rounded up to one.
-        crop_width: the same for the width.
-        scale: range of the factor by which pictures are resized before a crop is cut.
-        one_class: a crop is drawn again while one class has more than this share of it.
-        step: frames of the sequence from one frame of a clip to the next.
-        passes: times that an epoch goes over the training clips; more, for a small data set, means
-            fewer validations.
-        class_weights: of the cross entropy: none, inverse_log or median_frequency, from the pixels
-            of each class in the training masks.
-        dice_weight: weight of the Dice loss beside the cross entropy.
-        lovasz_weight: weight of the Lovasz softmax loss beside the cross entropy.
-        sliding_window: validate with windows of the size of a crop; false takes whole pictures.
-
-    Raises:
-        ValueError: a value outside its range.
-    """
-
-    crop_height: int | None = None
-    crop_width: int | None = None
-    scale: tuple[float, float] = (0.75, 1.5)
-    one_class: float = 0.75
-    step: int = 1
-    passes: int = 1
-    class_weights: Weighting = "none"
-    dice_weight: float = 0.0
-    lovasz_weight: float = 0.0
-    sliding_window: bool = False
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        require(self, "step", "passes", at_least=1)
-        require(self, "dice_weight", "lovasz_weight", at_least=0)
-        self.augmentation  # noqa: B018 - it knows its own ranges
-
-    @property
-    def augmentation(self) -> MaskAugmentation:
-        """How crops are drawn."""
-        return MaskAugmentation(scale=self.scale, one_class=self.one_class)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoseOptions:
-    """What only a run of pose tracking decides.
-
-    Args:
-        input: rgb; grey, the same in three channels; or events, those of the data set or, where it
-            has none, simulated from its pictures.
-        crop: what the square input shows: the whole picture, or the person (with the labelled
-            joints in training; whoever predicts says where).
-        zoom: range of the factor on the side of that square, in training.
-        shift: how far its middle moves at most, as part of its side, in training.
-        polarity: of events: both, in channels of their own; positive, negative, signed or merged.
-        event_mode: what event frames hold: count, binary or voxel.
-        bins: parts of time that an event frame tells apart, at least 1.
-        body: an SMPL file that `convert_smpl` wrote; None: the skeleton of the data set.
-        rotation_weight: of the angle of rotations, in 1 / rad.
-        joints3d_weight: of the distance of joints from the root, in 1 / m.
-        joints2d_weight: of the distance in the picture, as a share of its side.
-        shape_weight: of the squared error of shape values; None: 0.1 with SMPL, whose values are in
-            standard deviations, and 10 with a skeleton, whose values are logarithms of lengths.
-        translation_weight: of the error of the place of the root, in 1 / m.
-        smoothness_weight: of the error of the acceleration, in frame^2 / m.
-
-    Raises:
-        ValueError: a value outside its range.
-    """
-
-    input: Literal["rgb", "grey", "events"] = "rgb"
-    crop: Literal["picture", "person"] = "picture"
-    zoom: tuple[float, float] = (0.85, 1.1)
-    shift: float = 0.05
-    polarity: str = "both"
-    event_mode: str = "count"
-    bins: int = 1
-    body: Path | None = None
-    rotation_weight: float = 1.0
-    joints3d_weight: float = 5.0
-    joints2d_weight: float = 5.0
-    shape_weight: float | None = None
-    translation_weight: float = 1.0
-    smoothness_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        if not (
-            len(self.zoom) == 2
-            and all(isinstance(v, (int, float)) for v in self.zoom)
-            and 0 < self.zoom[0] <= self.zoom[1] < math.inf
-        ):
-            raise ValueError(f"zoom must be two numbers 0 < low <= high, got {self.zoom!r}")
-        object.__setattr__(self, "zoom", tuple(map(float, self.zoom)))
-        require(self, "shift", at_least=0, below=1)
-        self.weights, self.channels  # noqa: B018 - they know their own ranges
-
-    @property
-    def weights(self) -> PoseLossWeights:
-        """Of the terms of the loss."""
-        names = [f.name for f in fields(PoseLossWeights)]
-        weights = {name: getattr(self, f"{name}_weight") for name in names}
-        if self.shape_weight is None:
-            weights["shape"] = 10.0 if self.body is None else 0.1
-        return PoseLossWeights(**weights)
-
-    @property
-    def channels(self) -> EventChannels:
-        """What event frames hold."""
-        return EventChannels(polarity=self.polarity, mode=self.event_mode, bins=self.bins)
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig(Stored):
     """A training run.
 
     Args:
         out: the run folder to write; made where it is missing.
         data: root folder of the data set; not needed where `train` is given an index.
-        task: classification; segmentation of every frame; or pose, of the body in every frame.
+        task: what the network is for: classification; segmentation of every frame; or pose, of the
+            body in every frame.
         layout: how the data set lies on disk (docs/data.md); None recognises it.
         fold: which of the official folds, for data sets that have them.
         train_split: the split to train on.
@@ -194,9 +68,9 @@ class TrainConfig(Stored):
         frame_rate_hz: sampling rate of the frames; None spreads them over the whole clip, and for
             pose takes every frame.
         augmentation: what is varied at random in training clips (for segmentation flip and
-            colours, for pose colours; the rest is in `segmentation` and `pose`).
-        segmentation: what only a segmentation run decides.
-        pose: what only a run of pose tracking decides.
+            colours, for pose colours; the rest is in `options`).
+        options: what only a run of this task decides, of `get_task(task).options`; None: its
+            defaults. In files it is a section with the name of the task.
         epochs: how often the network is validated, after `passes` over the training clips each.
         passes: over the training clips in an epoch; more, for a small data set, mean fewer
             validations.
@@ -241,7 +115,7 @@ class TrainConfig(Stored):
 
     out: Path
     data: Path | None = None
-    task: Literal["classification", "segmentation", "pose"] = "classification"
+    task: str = field(default="classification", metadata={"choices": TASKS})
     layout: str | None = None
     fold: int = 1
     train_split: str = "train"
@@ -260,8 +134,7 @@ class TrainConfig(Stored):
     size: int = 64
     frame_rate_hz: float | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
-    segmentation: SegmentationOptions = field(default_factory=SegmentationOptions)
-    pose: PoseOptions = field(default_factory=PoseOptions)
+    options: Any = None
 
     epochs: int = 20
     passes: int = 1
@@ -323,44 +196,34 @@ class TrainConfig(Stored):
 
     def _check_task(self) -> None:
         """Refuse what belongs to another task, and values that only a task's own type refuses."""
-        for task, options in (("segmentation", SegmentationOptions()), ("pose", PoseOptions())):
-            if self.task != task and getattr(self, task) != options:
-                raise ValueError(f"settings of {task} are given; set task to {task}")
-        if self.task != "classification":
-            self._refuse_settings_of_classification()
-        if self.task == "segmentation":
-            self.segmentation_spec  # noqa: B018
-            return
-        if self.task == "pose":
-            self.pose_spec  # noqa: B018
-            return
-        if self.size % STRIDE:
-            near = max(self.size // STRIDE, 1) * STRIDE
-            raise ValueError(f"size is {self.size}; give a multiple of 16, such as {near}")
-        self.clip_spec  # noqa: B018
-
-    def _refuse_settings_of_classification(self) -> None:
-        unset: dict[str, Any] = {"eval_clips": 1, "fold": 1, "unlimited_decoding": False}
-        if self.task == "segmentation":
-            unset |= {"frame_rate_hz": None, "readout": None}
-        for name, value in unset.items():
+        task = self.of_task
+        if self.options is None:
+            object.__setattr__(self, "options", task.options())
+        if not isinstance(self.options, task.options):
+            raise ValueError(
+                f"options are a {type(self.options).__name__}; task {self.task} has "
+                f"{task.options.__name__}"
+            )
+        for name, value in task.unused.items():
             if getattr(self, name) != value:
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}, and it belongs to classification; "
+                    f"{name} is {getattr(self, name)!r}, which task {self.task} does not have; "
                     "leave it out"
                 )
         usual = Augmentation()
-        others = ["crop_scale", "crop_ratio", "temporal_jitter"]
-        instead = "segmentation.scale"
-        if self.task == "pose":
-            # A mirrored body has its joints on the other side, and other rotations.
-            others, instead = [*others, "flip"], "pose.zoom and pose.shift"
-        for name in others:
+        for name in task.unvaried:
             if getattr(self.augmentation, name) not in (getattr(usual, name), _OFF[name]):
+                instead = f", and set {task.instead}" if task.instead else ""
                 raise ValueError(
-                    f"augmentation.{name} is {getattr(self.augmentation, name)!r}, and it "
-                    f"belongs to classification; leave it out, and set {instead}"
+                    f"augmentation.{name} is {getattr(self.augmentation, name)!r}, which task "
+                    f"{self.task} does not have; leave it out{instead}"
                 )
+        task.check(self)
+
+    @property
+    def of_task(self) -> Task:
+        """What the network is for."""
+        return get_task(self.task)
 
     @property
     def validates(self) -> bool:
@@ -371,47 +234,47 @@ class TrainConfig(Stored):
     def model_options(self) -> dict[str, Any]:
         """What is set of the architecture, for `create_model`."""
         values = {name: getattr(self, name) for name in _MODEL_OPTIONS}
-        if self.task == "segmentation":
-            values["pad_input"] = True  # pictures have any height and width
-        if self.task == "pose":
-            values["in_channels"] = self.pose_spec.in_channels
+        values |= self.of_task.model_options(self)
         return {name: value for name, value in values.items() if value is not None}
 
     @property
-    def spec(self) -> ClipSpec | SegmentationSpec | PoseSpec:
-        """How pictures become model input."""
-        if self.task == "segmentation":
-            return self.segmentation_spec
-        return self.pose_spec if self.task == "pose" else self.clip_spec
+    def spec(self) -> Any:
+        """How pictures become model input, as the task stores it with a model."""
+        return self.of_task.spec(self)
 
-    @property
-    def clip_spec(self) -> ClipSpec:
-        """How a video becomes model input."""
-        return ClipSpec(frames=self.frames, size=self.size, frame_rate_hz=self.frame_rate_hz)
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON and YAML have them; `from_dict` reads them back."""
+        values = plain(self)
+        options = values.pop("options")
+        return values | ({self.task: options} if options else {})
 
-    @property
-    def segmentation_spec(self) -> SegmentationSpec:
-        """How frames become model input, for segmentation."""
-        side = -(-self.size // STRIDE) * STRIDE
-        options = self.segmentation
-        return SegmentationSpec(
-            frames=self.frames,
-            short_side=self.size,
-            crop=(options.crop_height or side, options.crop_width or side),
-            step=options.step,
-        )
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read plain values; what is left out keeps its default.
 
-    @property
-    def pose_spec(self) -> PoseSpec:
-        """How frames become model input, for pose."""
-        return PoseSpec(
-            frames=self.frames,
-            size=self.size,
-            frame_rate_hz=self.frame_rate_hz,
-            input=self.pose.input,
-            crop=self.pose.crop,
-            channels=self.pose.channels,
-        )
+        Raises:
+            ValueError: an unknown name (the nearest known one is suggested), one that is missing,
+                or a value that is not accepted.
+        """
+        if "options" in values:
+            raise ValueError(
+                f"unknown {cls._what} options; what is special to a task is in a section with its "
+                "name, such as segmentation"
+            )
+        known = {name: value for name, value in values.items() if name not in TASKS}
+        wanted = values.get("task", cls.task)
+        for name in TASKS:
+            if name not in values:
+                continue
+            kind = get_task(name).options
+            section = values[name]
+            if isinstance(section, Mapping):
+                section = read_settings(kind, section, what=cls._what, prefix=f"{name}.")
+            if name == wanted:
+                known["options"] = section
+            elif section != kind():  # as files had it that named all tasks
+                raise ValueError(f"settings of {name} are given; set task to {name}")
+        return read_settings(cls, known, what=cls._what)
 
     def to_yaml(self) -> str:
         """The configuration as YAML."""
@@ -428,8 +291,9 @@ class TrainConfig(Stored):
         """
         now = self.to_dict()
         # A run that was begun before there was a setting has its default.
-        earlier = {**type(self)(out=self.out).to_dict(), **earlier}
-        names = [name for name in {**now, **earlier} if name not in _FREE_ON_RESUME]
+        earlier = {**type(self)(out=self.out, task=self.task).to_dict(), **earlier}
+        others = TASKS.keys() - {self.task}
+        names = [n for n in {**now, **earlier} if n not in _FREE_ON_RESUME and n not in others]
         return [
             f"{name}: {earlier.get(name)!r} then, {now.get(name)!r} now"
             for name in names
@@ -451,15 +315,8 @@ def check_paths(config: TrainConfig, *, resume: bool) -> None:
         )
     if config.data is not None:
         check_data_folder(config.data, "data set")
-    if config.layout is not None and config.task == "classification":
-        from spikevideoformer.tasks.classification.index import LAYOUTS
-
-        check_layout(config.layout, LAYOUTS)
-    if config.layout is not None and config.task == "segmentation":
-        from spikevideoformer.tasks.segmentation.index import SEQUENCE_LAYOUTS
-
-        check_layout(config.layout, SEQUENCE_LAYOUTS)
+    if config.layout is not None:
+        check_layout(config.layout, config.of_task.layouts)
     if config.init_from is not None:
         read_about(config.init_from)
-    if config.pose.body is not None:
-        require_smpl_file(config.pose.body)
+    config.of_task.check_paths(config)

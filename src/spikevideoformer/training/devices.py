@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Literal, TypeVar, cast
 
 import torch
-from lightning.fabric import Fabric
+from lightning.fabric import Fabric as Fabric
 from lightning.fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 

@@ -33,8 +33,8 @@ from spikevideoformer.training.checkpoint import CheckpointFolder, save_checkpoi
 from spikevideoformer.training.devices import over_processes
 from spikevideoformer.training.logs import TensorBoardLog, shortened, write_metrics
 from spikevideoformer.training.optim import build_optimizer, learning_rate_at
-from spikevideoformer.training.plots import SPOKEN
-from spikevideoformer.training.task import Batch, Task
+from spikevideoformer.training.plots import spoken
+from spikevideoformer.training.task_training import Batch, TaskTraining
 
 SILENT, SATURATED = 0.001, 0.95
 """Share of its possible spikes under (over) which a layer of neurons is worth a warning."""
@@ -105,7 +105,7 @@ class Loop:
 
     def __init__(
         self,
-        task: Task[Any],
+        task: TaskTraining[Any],
         fabric: Fabric,
         model: SpikeVideoFormer,
         *,
@@ -414,7 +414,7 @@ class Loop:
             row["epoch"],
             self.config.epochs,
             row["train_loss"],
-            SPOKEN[self.task.measure],
+            spoken(self.task.measure),
             100 * row[f"train_{self.task.measure}"],
             row["val_loss"],
             self.task.told(row),

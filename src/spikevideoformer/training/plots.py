@@ -9,16 +9,19 @@ from matplotlib.figure import Figure
 
 from spikevideoformer.figures import axis_from_zero, epoch_axis, legend_above
 from spikevideoformer.files import save_figure
-from spikevideoformer.tasks.classification.metrics import ClassificationResult
 
-SPOKEN = {
+_SPOKEN = {
     "top1": "top-1",
     "top5": "top-5",
     "miou": "mIoU",
     "pixel_accuracy": "pixel accuracy",
     "pck_3d": "joints within 150 mm",
 }
-"""Metrics as people write them."""
+
+
+def spoken(metric: str) -> str:
+    """A metric as people write it."""
+    return _SPOKEN.get(metric, metric.replace("_", " "))
 
 
 def plot_learning_curves(
@@ -51,42 +54,13 @@ def plot_learning_curves(
         curves.insert(1, ("val", measure, "tab:green"))
     for split, metric, colour in curves:
         values = [row[f"{split}_{metric}"] for row in history]
-        label = split if alone else f"{split} {SPOKEN[metric]}"
+        label = split if alone else f"{split} {spoken(metric)}"
         shares.plot(epochs, values, marker=".", color=colour, label=label)
     losses.set(ylabel=f"loss ({loss_unit})" if loss_unit else "loss")
     axis_from_zero(losses)
-    shares.set(ylabel=SPOKEN[measure] if alone else "share", ylim=(0, 1))
+    shares.set(ylabel=spoken(measure) if alone else "share", ylim=(0, 1))
     for panel in (losses, shares):
         panel.grid(alpha=0.3)
         epoch_axis(panel, len(epochs))
         legend_above(panel)
-    save_figure(figure, path)
-
-
-def plot_confusion(result: ClassificationResult, path: Path) -> None:
-    """Draw the confusion matrix: the share of each true class (row) given to each class.
-
-    Names and counts are written only where they can be read (up to 30 classes).
-
-    Args:
-        result: an evaluation.
-        path: the PNG to write.
-    """
-    counts = result.confusion
-    shares = [[n / max(sum(row), 1) for n in row] for row in counts]
-    size = len(counts)
-    side = min(max(3.5, 0.5 * size + 2.0), 16.0)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-    panel = figure.subplots()
-    image = panel.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
-    figure.colorbar(image, label="share of the true class")
-    panel.set(xlabel="predicted", ylabel="true", title=f"top-1 {result.top1:.1%}")
-    if size <= 30:
-        panel.set_xticks(range(size), result.classes, rotation=60, ha="right")
-        panel.set_yticks(range(size), result.classes)
-        for i, row in enumerate(counts):
-            for j, n in enumerate(row):
-                if n:
-                    shade = "white" if shares[i][j] > 0.5 else "black"
-                    panel.text(j, i, str(n), ha="center", va="center", color=shade, fontsize=8)
     save_figure(figure, path)

@@ -8,19 +8,10 @@ from typing import Any
 from spikevideoformer.data.index import DatasetIndex
 from spikevideoformer.data.specs import Decode
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.training.classification import ClassificationTask
+from spikevideoformer.task import get_task
 from spikevideoformer.training.config import Precision
 from spikevideoformer.training.devices import Device, launch
-from spikevideoformer.training.evaluate import Judging
-from spikevideoformer.training.pose import PoseTask
-from spikevideoformer.training.segmentation import SegmentationTask
-from spikevideoformer.training.task import Task
-
-TASKS: dict[str, type[Task[Any]]] = {
-    "classification": ClassificationTask,
-    "segmentation": SegmentationTask,
-    "pose": PoseTask,
-}
+from spikevideoformer.training.judging import Judging
 
 
 def evaluate_folder(
@@ -58,7 +49,7 @@ def evaluate_folder(
             outputs that are NaN or infinite.
     """
     model = SpikeVideoFormer.from_pretrained(folder)
-    task = TASKS[model.task]
+    task = get_task(model.task).training()
     if not isinstance(index, task.index_type):
         raise ValueError(
             f"{folder} is made for {model.task}, and the data are a {type(index).__name__}; "

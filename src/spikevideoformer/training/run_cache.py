@@ -45,6 +45,8 @@ class RunCache:
             return
         self._told = True
         frames, others = self.frames, ""
+        if not (frames.kept or frames.refused or frames.full):
+            return  # the task keeps none
         if frames.refused:
             others = f"; left out, too long or damaged: {frames.refused}"
         if frames.full:

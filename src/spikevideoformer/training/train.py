@@ -15,9 +15,7 @@ from torch import nn
 from spikevideoformer.data.index import DatasetIndex
 from spikevideoformer.files import write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.tasks.classification.metrics import ClassificationResult
-from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
-from spikevideoformer.training.advice import about_training
+from spikevideoformer.training.advice import Evaluation, about_training
 from spikevideoformer.training.batches import StepPlan
 from spikevideoformer.training.checkpoint import load_checkpoint
 from spikevideoformer.training.config import TrainConfig, check_paths
@@ -25,9 +23,7 @@ from spikevideoformer.training.devices import from_first_process, launch
 from spikevideoformer.training.logs import shortened
 from spikevideoformer.training.loop import Loop
 from spikevideoformer.training.plots import plot_learning_curves
-from spikevideoformer.training.pose import PoseEvaluation
-from spikevideoformer.training.released import TASKS
-from spikevideoformer.training.task import Task
+from spikevideoformer.training.task_training import TaskTraining
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +45,7 @@ class TrainResult:
     out: Path
     model: Path
     best_epoch: int
-    evaluation: ClassificationResult | SegmentationResult | PoseEvaluation
+    evaluation: Evaluation
     history: tuple[dict[str, float | int], ...]
     is_main_process: bool
     notes: tuple[str, ...] = ()
@@ -107,8 +103,10 @@ def train(
     return _finish(loop, fabric)
 
 
-def _task(config: TrainConfig, index: DatasetIndex[Any] | None, fabric: Fabric) -> Task[Any]:
-    kind = TASKS[config.task]
+def _task(
+    config: TrainConfig, index: DatasetIndex[Any] | None, fabric: Fabric
+) -> TaskTraining[Any]:
+    kind = config.of_task.training()
     if index is not None and not isinstance(index, kind.index_type):
         raise ValueError(
             f"the index is a {type(index).__name__}; {config.task} needs a "
@@ -251,5 +249,5 @@ def _finish(loop: Loop, fabric: Fabric) -> TrainResult:
         evaluation=evaluation,
         history=tuple(history),
         is_main_process=fabric.is_global_zero,
-        notes=tuple(about_training(config, evaluation, history, task.measure)),
+        notes=tuple(about_training(config, evaluation, history)),
     )

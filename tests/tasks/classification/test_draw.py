@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikevideoformer.inference.predictor import VideoPredictor
 from spikevideoformer.tasks.classification.answer import Label, PredictionResult, WindowPrediction
 from spikevideoformer.tasks.classification.draw import annotate_frames
+from spikevideoformer.tasks.classification.predictor import VideoPredictor
 from spikevideoformer.video.drawing import constant_rate, fit_frame
 from spikevideoformer.video.frames import VideoError, check_decodes, iter_frames, probe
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from spikevideoformer.inference.pose_tracker import PoseTracker
 from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.synth.motions import procedural_motion, standing_skeleton
 from spikevideoformer.synth.render import RenderedClip, render_motion
@@ -28,6 +27,7 @@ from spikevideoformer.tasks.pose.draw import (
     side_views,
     write_side_view,
 )
+from spikevideoformer.tasks.pose.predictor import PoseTracker
 from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.video.frames import (
     Pictures,

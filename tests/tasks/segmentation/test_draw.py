@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spikevideoformer.inference.segmenter import VideoSegmenter
 from spikevideoformer.tasks.segmentation import draw as module
 from spikevideoformer.tasks.segmentation.answer import SegmentationPrediction, SegmentedFrame
 from spikevideoformer.tasks.segmentation.draw import Overlay, blended, plot_areas
 from spikevideoformer.tasks.segmentation.masks import distinct_palette
+from spikevideoformer.tasks.segmentation.predictor import VideoSegmenter
 from spikevideoformer.video.frames import VideoError, check_decodes, iter_frames
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from spikevideoformer.inference.answer import about_run, doubt, rate_curve
 from spikevideoformer.messages import one_line
-from spikevideoformer.tasks.answer import about_run, doubt, rate_curve
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import os
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from spikevideoformer.data.check import (
@@ -16,15 +15,15 @@ from spikevideoformer.data.check import (
     Report,
     Use,
     absent_splits,
-    file_fault,
     in_several_splits,
     in_threads,
     split_names,
+    video_fault,
 )
 from spikevideoformer.data.problems import Problem, relative
 from spikevideoformer.data.specs import Decode
 from spikevideoformer.tasks.classification.sample import ClipIndex, ClipSample
-from spikevideoformer.video.frames import DecodeLimits, VideoError, check_decodes, probe
+from spikevideoformer.video.frames import DecodeLimits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +67,7 @@ def check_index(
     problems = list(index.problems)
     paths = list(dict.fromkeys(sample.path for sample in index.samples))
     bounds = limits or DecodeLimits()
-    found = in_threads(lambda path: _look_at(path, decode, bounds), paths, workers, progress)
+    found = in_threads(lambda path: video_fault(path, decode, bounds), paths, workers, progress)
     finding_of_path = dict(zip(paths, found, strict=True))
     for sample in index.samples:
         fault = _fault_of(sample, *finding_of_path[sample.path])
@@ -88,17 +87,6 @@ def check_index(
                 problems.append(_class_without_clips(index, label, "no train clip has this label"))
     problems += absent_splits(index, required, "no clip of {split} is listed", index.splits)
     return CheckReport(index=index, problems=tuple(problems), required=required)
-
-
-def _look_at(path: Path, decode: Decode, limits: DecodeLimits) -> tuple[Fault | None, float | None]:
-    """What is wrong with a file, and how long it is in seconds."""
-    if (fault := file_fault(path)) is not None or decode == "none":
-        return fault, None
-    try:
-        look = check_decodes if decode == "full" else probe
-        return None, look(path, limits=limits).duration_s
-    except VideoError as error:
-        return ("unreadable video", str(error), "replace the file or remove the entry"), None
 
 
 def _fault_of(sample: ClipSample, fault: Fault | None, duration_s: float | None) -> Fault | None:

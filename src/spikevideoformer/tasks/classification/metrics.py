@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spikevideoformer.messages import one_line
-from spikevideoformer.tasks.outputs import require_finite
+from spikevideoformer.tasks.outputs import one_class_for_all, require_finite
 
 
 def classification_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -93,6 +93,10 @@ class ClassificationResult:
             rows, show="{:.1%}".format, largest=1.0, caption="top-1 within each class"
         )
         return notebook.card(repr(self), drawing)
+
+    def signs(self) -> Iterator[str]:
+        """Lines about answers that do not depend on the input; none where they do."""
+        return one_class_for_all(self.confusion, self.classes, "video")
 
     def lines(self) -> list[str]:
         """The metrics as a command prints them."""

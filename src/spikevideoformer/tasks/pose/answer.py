@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,60 +14,40 @@ from spikevideoformer.body.bvh import Motion
 from spikevideoformer.body.rotations import axis_angle_from_matrix
 from spikevideoformer.body.skeleton import BodyModel, Skeleton
 from spikevideoformer.body.smpl import SmplBody
-from spikevideoformer.messages import one_line
-from spikevideoformer.tasks.answer import about_run, doubt, rate_curve
+from spikevideoformer.inference.answer import Prediction, SeenFrame, rate_curve
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TrackedFrame:
+class TrackedFrame(SeenFrame):
     """One frame of a video and the body in it.
 
     Attributes:
-        timestamp_s: when it appears.
-        duration_s: how long it is shown, until the next frame.
-        image: RGB, uint8 [H, W, 3].
         joints: in metres, camera coordinates (x right, y down, z forward), [J, 3].
         points: the joints in pixels of the picture (x, y), [J, 2]; NaN for those that are not
             before the camera.
         rotations: of each joint against its parent, the first against the camera, [J, 3, 3].
         translation: as the body model takes it, in metres, [3].
         shape: proportions, as the body model counts them, [S].
-        firing_rate: spikes per neuron in this frame, mean over all layers of neurons; None for an
-            ordinary network, which has no spikes.
-        distance: how unlike the training clips the clip is that it was seen in, about 1 for one of
-            them; None for a model that does not know.
     """
 
-    timestamp_s: float
-    duration_s: float
-    image: np.ndarray
     joints: np.ndarray
     points: np.ndarray
     rotations: np.ndarray
     translation: np.ndarray
     shape: np.ndarray
-    firing_rate: float | None
-    distance: float | None = None
-
-    def __repr__(self) -> str:
-        H, W, _ = self.image.shape
-        return f"TrackedFrame({self.timestamp_s:.3f} s, [H={H}, W={W}], joints {len(self.joints)})"
 
 
 POSE_NAMES = ("joints", "points", "rotations", "translation", "shape")
 """What a frame says of the body."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PosePrediction:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PosePrediction(Prediction):
     """How the body moves in one video.
 
     Attributes:
-        path: as it was given; None for an array.
-        duration_s: of the video.
         joint_names: J of them.
         parents: index of each joint's parent, -1 for the first.
-        timestamps_s: when each of the F frames appears.
         joints: in metres, camera coordinates (x right, y down, z forward), float32 [F, J, 3].
         points: the joints in pixels of the picture (x, y), float32 [F, J, 2]; NaN for those that
             are not before the camera.
@@ -76,38 +56,23 @@ class PosePrediction:
         translation: as the body model takes it, in metres, float32 [F, 3].
         shape: proportions, as the body model counts them, float32 [F, S].
         focal_px: the focal length that was assumed, in pixels of the picture.
-        firing_rate: spikes per neuron and frame, mean over all layers of neurons and all frames;
-            None for an ordinary network, which has no spikes.
-        firing_rate_per_frame: the same for each frame, or None.
-        engine: what ran the network: exact, int8 or model.
-        distance: how unlike the training clips the video is, about 1 for one of them; None for a
-            model that does not know (:class:`~spikevideoformer.models.familiarity.Familiarity`).
-        unlike_training: whether that is beyond the model's limit, so that the answer says little;
-            None where it does not know.
     """
 
-    path: str | None
-    duration_s: float
-    joint_names: tuple[str, ...] = field(repr=False)
-    parents: tuple[int, ...] = field(repr=False)
-    timestamps_s: tuple[float, ...] = field(repr=False)
-    joints: np.ndarray = field(repr=False)
-    points: np.ndarray = field(repr=False)
-    rotations: np.ndarray = field(repr=False)
-    translation: np.ndarray = field(repr=False)
-    shape: np.ndarray = field(repr=False)
+    joint_names: tuple[str, ...]
+    parents: tuple[int, ...]
+    joints: np.ndarray
+    points: np.ndarray
+    rotations: np.ndarray
+    translation: np.ndarray
+    shape: np.ndarray
     focal_px: float
-    firing_rate: float | None
-    firing_rate_per_frame: tuple[float, ...] | None = field(repr=False)
-    engine: str
-    distance: float | None = None
-    unlike_training: bool | None = None
 
-    def __repr__(self) -> str:
-        about = about_run(self.duration_s, self.firing_rate, self.engine)
-        size = f"{len(self.timestamps_s)} frames of {len(self.joint_names)} joints"
-        return one_line(
-            f"PosePrediction({self.path!r}, {doubt(self.unlike_training)}{size}, {about})"
+    def says(self) -> str:
+        """Where the body is."""
+        x, y, z = self.joints[:, 0].mean(0).tolist()
+        return (
+            f"{len(self.joint_names)} joints, {self.joint_names[0]} on average at "
+            f"{x:.2f} {y:.2f} {z:.2f} m right of, below and before the camera"
         )
 
     def _repr_html_(self) -> str:
@@ -163,19 +128,6 @@ class PosePrediction:
             frame_rate_hz=self.frame_rate_hz,
         )
 
-    def lines(self) -> list[str]:
-        """The prediction as a command prints it."""
-        x, y, z = self.joints[:, 0].mean(0).tolist()
-        about = about_run(self.duration_s, self.firing_rate, self.engine)
-        return [
-            one_line(
-                f"{self.path}: {doubt(self.unlike_training)}{len(self.joint_names)} joints, "
-                f"{self.joint_names[0]} on average at "
-                f"{x:.2f} {y:.2f} {z:.2f} m right of, below and before the camera "
-                f"({len(self.timestamps_s)} frames in {about})"
-            )
-        ]
-
     def to_dict(self, *, frames: bool = True) -> dict[str, Any]:
         """Plain values for JSON.
 
@@ -187,17 +139,10 @@ class PosePrediction:
         Args:
             frames: whether to give these.
         """
-        about = {
-            "path": self.path,
-            "duration_s": self.duration_s,
-            "engine": self.engine,
-            "firing_rate": self.firing_rate,
-            "distance": self.distance,
-            "unlike_training": self.unlike_training,
+        about = self.about() | {
             "focal_px": round(self.focal_px, 3),
             "joint_names": list(self.joint_names),
             "parents": list(self.parents),
-            "timestamps_s": list(self.timestamps_s),
         }
         return about | {key: list(values) for key, values in self._columns() if frames}
 

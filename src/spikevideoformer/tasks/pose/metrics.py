@@ -18,7 +18,7 @@ from torch import Tensor
 from spikevideoformer.body.rotations import geodesic_distance
 from spikevideoformer.messages import one_line
 from spikevideoformer.tasks.outputs import require_finite
-from spikevideoformer.tasks.weights import PoseLossWeights as PoseLossWeights
+from spikevideoformer.tasks.pose.spec import PoseLossWeights
 
 MIN_DEPTH_M = 0.1
 """Points nearer to the plane of the camera than this, or behind it, have no image."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Literal
 
 from spikevideoformer.events.spec import EventCamera, EventChannels
-from spikevideoformer.settings import Stored
+from spikevideoformer.settings import Stored, check_types, require
 from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD, check_colours
 
 INPUTS = ("rgb", "grey", "events")
@@ -71,3 +73,106 @@ class PoseSpec(Stored):
         if self.frame_rate_hz is None:
             return 1
         return max(1, round(frame_rate_hz / self.frame_rate_hz))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseOptions:
+    """What only a run of pose tracking decides.
+
+    Args:
+        input: rgb; grey, the same in three channels; or events, those of the data set or, where it
+            has none, simulated from its pictures.
+        crop: what the square input shows: the whole picture, or the person (with the labelled
+            joints in training; whoever predicts says where).
+        zoom: range of the factor on the side of that square, in training.
+        shift: how far its middle moves at most, as part of its side, in training.
+        polarity: of events: both, in channels of their own; positive, negative, signed or merged.
+        event_mode: what event frames hold: count, binary or voxel.
+        bins: parts of time that an event frame tells apart, at least 1.
+        body: an SMPL file that `convert_smpl` wrote; None: the skeleton of the data set.
+        rotation_weight: of the angle of rotations, in 1 / rad.
+        joints3d_weight: of the distance of joints from the root, in 1 / m.
+        joints2d_weight: of the distance in the picture, as a share of its side.
+        shape_weight: of the squared error of shape values; None: 0.1 with SMPL, whose values are in
+            standard deviations, and 10 with a skeleton, whose values are logarithms of lengths.
+        translation_weight: of the error of the place of the root, in 1 / m.
+        smoothness_weight: of the error of the acceleration, in frame^2 / m.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    input: Literal["rgb", "grey", "events"] = "rgb"
+    crop: Literal["picture", "person"] = "picture"
+    zoom: tuple[float, float] = (0.85, 1.1)
+    shift: float = 0.05
+    polarity: str = "both"
+    event_mode: str = "count"
+    bins: int = 1
+    body: Path | None = None
+    rotation_weight: float = 1.0
+    joints3d_weight: float = 5.0
+    joints2d_weight: float = 5.0
+    shape_weight: float | None = None
+    translation_weight: float = 1.0
+    smoothness_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not (
+            len(self.zoom) == 2
+            and all(isinstance(v, (int, float)) for v in self.zoom)
+            and 0 < self.zoom[0] <= self.zoom[1] < math.inf
+        ):
+            raise ValueError(f"zoom must be two numbers 0 < low <= high, got {self.zoom!r}")
+        object.__setattr__(self, "zoom", tuple(map(float, self.zoom)))
+        require(self, "shift", at_least=0, below=1)
+        self.weights, self.channels  # noqa: B018 - they know their own ranges
+
+    @property
+    def weights(self) -> PoseLossWeights:
+        """Of the terms of the loss."""
+        names = [f.name for f in fields(PoseLossWeights)]
+        weights = {name: getattr(self, f"{name}_weight") for name in names}
+        if self.shape_weight is None:
+            weights["shape"] = 10.0 if self.body is None else 0.1
+        return PoseLossWeights(**weights)
+
+    @property
+    def channels(self) -> EventChannels:
+        """What event frames hold."""
+        return EventChannels(polarity=self.polarity, mode=self.event_mode, bins=self.bins)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseLossWeights:
+    """Weights of the terms of `pose_loss`; a term of weight 0 is not computed.
+
+    The defaults bring the errors of an untrained network to the same order of magnitude; they are
+    a start, and have not been tuned.
+
+    Args:
+        rotation: of the mean angle, in 1 / rad.
+        joints3d: of the distance of the joints relative to the root, in 1 / m.
+        joints2d: of the distance in the picture, as a share of its longer side.
+        shape: of the squared error of the shape values.
+        translation: of the error of the translation, in 1 / m.
+        smoothness: of the error of the acceleration, in frame^2 / m.
+
+    Raises:
+        ValueError: a weight below 0, infinite or NaN, or no weight above 0.
+    """
+
+    rotation: float = 1.0
+    joints3d: float = 5.0
+    joints2d: float = 5.0
+    shape: float = 0.1
+    translation: float = 1.0
+    smoothness: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, weight in asdict(self).items():
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"the loss weight {name} must be a number from 0 up, got {weight}")
+        if not any(asdict(self).values()):
+            raise ValueError("all weights of the pose loss are 0; set at least one above 0")

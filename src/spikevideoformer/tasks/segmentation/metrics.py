@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spikevideoformer.messages import one_line
-from spikevideoformer.tasks.outputs import require_finite
-from spikevideoformer.tasks.weights import Weighting as Weighting
+from spikevideoformer.tasks.outputs import one_class_for_all, require_finite
+from spikevideoformer.tasks.segmentation.spec import Weighting
 
 IGNORED = 255
 """The label of pixels that neither loss nor metrics see."""
@@ -287,6 +287,10 @@ class SegmentationResult:
             rows, show="{:.1%}".format, largest=1.0, caption="IoU of each class"
         )
         return notebook.card(repr(self), drawing)
+
+    def signs(self) -> Iterator[str]:
+        """Lines about answers that do not depend on the input; none where they do."""
+        return one_class_for_all(self.confusion, self.classes, "pixel")
 
     def lines(self) -> list[str]:
         """The metrics as a command prints them."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from spikevideoformer.settings import Stored
+from spikevideoformer.settings import Stored, check_types, require
 from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD, check_colours
 
 
@@ -84,3 +85,53 @@ class MaskAugmentation:
     def off(cls) -> MaskAugmentation:
         """Nothing is varied but the place of the crop."""
         return cls(scale=(1.0, 1.0), one_class=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationOptions:
+    """What only a segmentation run decides.
+
+    Args:
+        crop_height: of training crops and sliding windows, in pixels, a multiple of 16; None: the
+            size, rounded up to one.
+        crop_width: the same for the width.
+        scale: range of the factor by which pictures are resized before a crop is cut.
+        one_class: a crop is drawn again while one class has more than this share of it.
+        step: frames of the sequence from one frame of a clip to the next.
+        passes: times that an epoch goes over the training clips; more, for a small data set, means
+            fewer validations.
+        class_weights: of the cross entropy: none, inverse_log or median_frequency, from the pixels
+            of each class in the training masks.
+        dice_weight: weight of the Dice loss beside the cross entropy.
+        lovasz_weight: weight of the Lovasz softmax loss beside the cross entropy.
+        sliding_window: validate with windows of the size of a crop; false takes whole pictures.
+
+    Raises:
+        ValueError: a value outside its range.
+    """
+
+    crop_height: int | None = None
+    crop_width: int | None = None
+    scale: tuple[float, float] = (0.75, 1.5)
+    one_class: float = 0.75
+    step: int = 1
+    passes: int = 1
+    class_weights: Weighting = "none"
+    dice_weight: float = 0.0
+    lovasz_weight: float = 0.0
+    sliding_window: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "step", "passes", at_least=1)
+        require(self, "dice_weight", "lovasz_weight", at_least=0)
+        self.augmentation  # noqa: B018 - it knows its own ranges
+
+    @property
+    def augmentation(self) -> MaskAugmentation:
+        """How crops are drawn."""
+        return MaskAugmentation(scale=self.scale, one_class=self.one_class)
+
+
+Weighting = Literal["none", "inverse_log", "median_frequency"]
+"""How the loss weighs classes by their pixels."""

@@ -1,0 +1,43 @@
+"""The head for classification of clips."""
+
+import torch
+from torch import Tensor, nn
+
+from spikevideoformer.models.config import ModelConfig
+from spikevideoformer.models.heads import Head, check_classes
+from spikevideoformer.nn.neuron import make_neuron
+
+
+class ClassificationHead(Head):
+    """Mean over space, SN, Linear, mean over time.
+
+    Args:
+        config: the architecture; with ``readout="membrane"`` there is no neuron, and with
+            ``readout="gru"`` a GRU over frames, whose last state Linear reads, stands for the
+            neuron and the mean over time.
+        num_classes: K, at least 1.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int) -> None:
+        super().__init__()
+        check_classes(num_classes)
+        self.neuron = (
+            make_neuron(config.neuron, config.design == "spatial_only")
+            if config.readout == "spike"
+            else nn.Identity()
+        )
+        width = config.widths[-1]
+        self.gru = nn.GRU(width, width) if config.readout == "gru" else None
+        self.fc = nn.Linear(width, num_classes)
+        nn.init.trunc_normal_(self.fc.weight, std=0.02)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """Logits ``[B, K]`` from the last stage's ``[T, B, C, H, W]``."""
+        x = self.neuron(features[-1].flatten(3).mean(3))  # [T, B, C]
+        if self.gru is not None:
+            # its state adds up over time like a membrane: not in half precision
+            with torch.autocast(x.device.type, enabled=False):
+                _, x = self.gru(x.to(self.gru.weight_hh_l0.dtype))  # [1, B, C], the last state
+        logits: Tensor = self.fc(x).mean(0)
+        return logits

@@ -1,0 +1,403 @@
+"""From a video to labels with probabilities and firing rates.
+
+A video is read once, as a stream of windows; every window becomes one clip of the network, and
+windows of several videos share a batch. The answer for the video is the mean of the probabilities
+of its windows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikevideoformer.data.transforms import eval_transform
+from spikevideoformer.inference.answer import FailedPrediction, Tell, is_beyond, mean
+from spikevideoformer.inference.base import (
+    Predictor,
+    checked_array,
+    expanded,
+    layers_added,
+    path_of,
+)
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.task import get_task
+from spikevideoformer.tasks.classification.answer import Label, PredictionResult, WindowPrediction
+from spikevideoformer.tasks.classification.draw import annotate_frames
+from spikevideoformer.video.clip import Clip
+from spikevideoformer.video.drawing import constant_rate, playable_rate
+from spikevideoformer.video.frames import (
+    SEQUENCE_RATE_HZ,
+    DecodeLimits,
+    VideoError,
+    iter_windows,
+    window_times,
+    write_video,
+)
+from spikevideoformer.video.inputs import VideoArray, VideoPath
+from spikevideoformer.video.spec import ClipSpec
+from spikevideoformer.video.spool import Spool
+
+
+class VideoPredictor(Predictor[PredictionResult]):
+    """A network for classification, and all that it takes to use it on videos.
+
+    Arguments, attributes and errors as of :class:`~spikevideoformer.inference.base.Predictor`.
+    """
+
+    task: ClassVar[str] = "classification"
+    shares_batches: ClassVar[bool] = True
+    clip: ClipSpec
+
+    @classmethod
+    def from_pretrained(cls, folder: VideoPath, **settings: Any) -> Any:
+        """Load a model folder, or a model of the Hugging Face hub.
+
+        For a model of another task this is the predictor of that task, such as
+        :class:`~spikevideoformer.tasks.segmentation.predictor.VideoSegmenter`.
+
+        Args:
+            folder: ``config.json`` and ``model.safetensors``, or a hub id (owner/name).
+            **settings: of the predictor.
+
+        Raises:
+            ValueError: no usable model folder, or settings as in :class:`VideoPredictor`.
+        """
+        model = SpikeVideoFormer.from_pretrained(folder)
+        return get_task(model.task).predictor()(model, **settings)
+
+    def predict(
+        self,
+        video: VideoPath | VideoArray,
+        *,
+        frame_rate_hz: float | None = None,
+        top_k: int = 5,
+        window_s: float | None = None,
+        batch_size: int | None = None,
+        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+    ) -> PredictionResult:
+        """What is to be seen in one video.
+
+        Args:
+            video: a video file, a folder of numbered images, or frames as uint8 RGB.
+            frame_rate_hz: of frames given as an array; files know their own.
+            top_k: labels to report, at least 1.
+            window_s: length of the windows the video is cut into, for a model that spreads its
+                frames evenly; None takes the whole video as one. Models with a frame rate of their
+                own have a fixed window.
+            batch_size: windows that go through the network together, at least 1; None for 1 on a
+                CPU, where more are hardly faster, and 8 on CUDA.
+            limits: against files that unpack to far more than they seem.
+            sequence_rate_hz: pictures per second of a folder of numbered images.
+
+        Raises:
+            VideoError: the video cannot be read.
+            ValueError: wrong arguments, or an array that is no video.
+        """
+        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
+        path, windows = self._windows(video, frame_rate_hz, window_s, reading)
+        return self._result(path, windows, top_k, batch_size)
+
+    def predict_many(  # type: ignore[override]  # says which options there are
+        self,
+        inputs: VideoPath | VideoArray | Iterable[VideoPath | VideoArray],
+        *,
+        frame_rate_hz: float | None = None,
+        top_k: int = 5,
+        window_s: float | None = None,
+        batch_size: int | None = None,
+        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+    ) -> Iterator[PredictionResult | FailedPrediction]:
+        """Predict many videos, with windows of different videos in one batch.
+
+        No more than a batch of windows is in memory at a time. A result does not depend on the
+        other videos: every batch has the same shape (the last one is filled up), because sums of
+        another shape round differently and a spike more or less follows from that.
+
+        Args:
+            inputs: one or several of: video files, folders of videos or of numbered images, globs,
+                arrays of frames. `inputs.expand_inputs` says what each stands for; a file that is
+                meant twice is predicted once.
+            frame_rate_hz: of the arrays among them.
+            top_k: as in :meth:`predict`.
+            window_s: as in :meth:`predict`.
+            batch_size: as in :meth:`predict`.
+            limits: as in :meth:`predict`.
+            sequence_rate_hz: as in :meth:`predict`.
+
+        Yields:
+            One result for each video, in order: a prediction, or why there is none; the latter,
+            too, for an input in which there is no video.
+
+        Raises:
+            ValueError: wrong arguments, or an array that is no video.
+        """
+        reading: dict[str, Any] = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
+
+        def read() -> Iterator[tuple[str | None, Iterator[Clip]]]:
+            for video in expanded(inputs):
+                if isinstance(video, VideoError):
+                    yield str(video.path), _unreadable(video)
+                else:
+                    rate_hz = None if isinstance(video, str) else frame_rate_hz
+                    yield self._windows(video, rate_hz, window_s, reading)
+
+        yield from self._run(read(), top_k, batch_size)
+
+    def write(
+        self,
+        video: VideoPath,
+        out: str | Path,
+        *,
+        progress: Tell | None = None,
+        top_k: int = 5,
+        window_s: float | None = None,
+        batch_size: int | None = None,
+        html: bool = False,
+        tell: Callable[[str], None] = lambda _line: None,
+        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+    ) -> tuple[PredictionResult, dict[str, str]]:
+        """Predict a video and write it with its labels drawn underneath, from one decoding.
+
+        The written video has a constant frame rate: frames of a source with a variable rate are
+        held or dropped so that every picture stands at its own time. Labels are known at the end
+        of the video only, so its pictures wait in a file beside `out`.
+
+        Args:
+            video: a video file or a folder of numbered images.
+            out: file to write (``.mp4``); it appears complete or not at all.
+            progress: not used; the network sees few frames of a video.
+            top_k: as in :meth:`predict`.
+            window_s: as in :meth:`predict`.
+            batch_size: as in :meth:`predict`.
+            html: also write a page about the surest window.
+            tell: called with a line on what is being counted for that page.
+            limits: as in :meth:`predict`.
+            sequence_rate_hz: as in :meth:`predict`.
+
+        Returns:
+            The prediction, and the files that were written by what they are.
+
+        Raises:
+            VideoError: the video cannot be decoded or written.
+        """
+        out = self._target(video, out)
+        surest: list[tuple[float, Clip]] = []
+
+        def kept(clip: Clip, probability: float) -> None:
+            if html and (not surest or probability > surest[0][0]):
+                surest[:] = [(probability, clip)]
+
+        with Spool(out.parent) as spool:
+            reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz, "watch": spool.add}
+            path, windows = self._windows(video, None, window_s, reading)
+            result = self._result(path, windows, top_k, batch_size, kept)
+            rate_hz = playable_rate(spool.frame_rate_hz)
+            write_video(out, annotate_frames(constant_rate(spool, rate_hz), result), rate_hz)
+        files = {"annotated": str(out)}
+        if html:
+            from spikevideoformer.files import write_text
+            from spikevideoformer.tasks.classification.page import prediction_page
+
+            page = out.with_suffix(".html")
+            write_text(page, prediction_page(self, result, surest[0][1], tell=tell))
+            files["page"] = str(page)
+        return result, files
+
+    def _windows(
+        self,
+        video: VideoPath | VideoArray,
+        frame_rate_hz: float | None,
+        window_s: float | None,
+        reading: Mapping[str, Any],
+    ) -> tuple[str | None, Iterator[Clip]]:
+        """The path of a video, and what the network sees of it: a clip for each window."""
+        if isinstance(video, (np.ndarray, Tensor)):
+            return None, _array_windows(video, frame_rate_hz, self.clip, window_s)
+        path = path_of(video, frame_rate_hz)
+        size = self.clip.size
+        return path, iter_windows(path, self.clip, window_s=window_s, resize_short=size, **reading)
+
+    def _result(
+        self,
+        path: str | None,
+        windows: Iterator[Clip],
+        top_k: int,
+        batch_size: int | None,
+        kept: Callable[[Clip, float], None] | None = None,
+    ) -> PredictionResult:
+        (result,) = self._run([(path, windows)], top_k, batch_size, kept)
+        if isinstance(result, FailedPrediction):
+            raise VideoError(result.path, result.reason)
+        return result
+
+    def _run(
+        self,
+        videos: Iterable[tuple[str | None, Iterator[Clip]]],
+        top_k: int,
+        batch_size: int | None,
+        kept: Callable[[Clip, float], None] | None = None,
+    ) -> Iterator[PredictionResult | FailedPrediction]:
+        if batch_size is None:
+            batch_size = 1 if self.device.type == "cpu" else 8
+        for name, value in (("top_k", top_k), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; give at least 1")
+        about = self.classes, top_k, self.engine, self.limit
+        under_way: deque[_Tally] = deque()
+        batch: list[tuple[_Tally, Clip]] = []
+        for path, windows in videos:
+            tally = _Tally(path)
+            under_way.append(tally)
+            try:
+                for clip in windows:
+                    tally.add_window(clip)
+                    batch.append((tally, clip))
+                    if len(batch) == batch_size:
+                        self._forward(batch, batch_size, kept)
+                        batch = []
+            except VideoError as error:
+                tally.failed = error.reason
+                batch = [(other, clip) for other, clip in batch if other is not tally]
+            tally.read = True
+            while under_way and under_way[0].complete:
+                yield under_way.popleft().result(*about)
+        if batch:
+            self._forward(batch, batch_size, kept)
+        for tally in under_way:
+            yield tally.result(*about)
+
+    def _forward(
+        self,
+        batch: list[tuple[_Tally, Clip]],
+        batch_size: int,
+        kept: Callable[[Clip, float], None] | None,
+    ) -> None:
+        clips = [eval_transform(clip.frames, self.clip) for _, clip in batch]
+        clips += [clips[0]] * (batch_size - len(clips))
+        video = torch.stack(clips).to(self.device)  # [B, T, 3, H, W]
+        logits, rates = self._run_network(video)
+        logits = logits.double() / (self.model.temperature or 1.0)
+        probabilities = logits.softmax(dim=1).cpu().numpy()  # [B, K]
+        firing: Iterable[np.ndarray | None] = repeat(None)  # of a network without spikes
+        if (added := layers_added(rates.per_frame)) is not None:
+            firing = (added / len(rates.per_frame)).T.cpu().numpy()  # [B, T]
+        distances = self.distances(video, rates)
+        for (tally, clip), p, r, d in zip(batch, probabilities, firing, distances, strict=False):
+            tally.add_output(p, r, d)
+            if kept is not None:
+                kept(clip, float(p.max()))
+
+
+@dataclass
+class _Tally:
+    """What is known of one video while its windows pass through the network."""
+
+    path: str | None
+    windows: list[tuple[float, float]] = field(default_factory=list)
+    timestamps_s: list[list[float]] = field(default_factory=list)
+    probabilities: list[np.ndarray] = field(default_factory=list)  # one [K] a window
+    rates: list[float] = field(default_factory=list)  # one a frame; none without spikes
+    distances: list[float] = field(default_factory=list)  # one a window, where they are known
+    read: bool = False
+    failed: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        have_all = len(self.probabilities) == len(self.windows)
+        return self.read and (self.failed is not None or have_all)
+
+    def add_window(self, clip: Clip) -> None:
+        self.windows.append((clip.start_s, clip.end_s))
+        # Frames past the end of the video, which repeat the last one, are not reported.
+        self.timestamps_s.append(clip.timestamps_s[: clip.real_frames].tolist())
+
+    def add_output(
+        self, probabilities: np.ndarray, rates: np.ndarray | None, distance: float | None
+    ) -> None:
+        frames = len(self.timestamps_s[len(self.probabilities)])
+        self.probabilities.append(probabilities)
+        if rates is not None:
+            self.rates += rates[:frames].tolist()
+        if distance is not None:
+            self.distances.append(distance)
+
+    def result(
+        self, classes: Sequence[str], top_k: int, engine: str, limit: float | None
+    ) -> PredictionResult | FailedPrediction:
+        if self.failed is not None:
+            return FailedPrediction(path=self.path or "array", reason=self.failed)
+        distance = mean(self.distances)
+        return PredictionResult(
+            path=self.path,
+            duration_s=self.windows[-1][1],
+            labels=_best(np.mean(self.probabilities, axis=0), classes, top_k),
+            windows=tuple(
+                WindowPrediction(start_s=start, end_s=end, labels=_best(p, classes, top_k))
+                for (start, end), p in zip(self.windows, self.probabilities, strict=True)
+            ),
+            timestamps_s=tuple(time for window in self.timestamps_s for time in window),
+            firing_rate=mean(self.rates),
+            firing_rate_per_frame=tuple(self.rates) or None,
+            engine=engine,
+            distance=distance,
+            unlike_training=is_beyond(distance, limit),
+        )
+
+
+def _best(probabilities: np.ndarray, classes: Sequence[str], top_k: int) -> tuple[Label, ...]:
+    # Stable: of equally probable classes the one with the lower index comes first.
+    order = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
+    return tuple(
+        Label(name=classes[i], index=i, probability=float(probabilities[i])) for i in order
+    )
+
+
+def _unreadable(error: VideoError) -> Iterator[Clip]:
+    """Windows of what is no video: the first of them is the error."""
+    raise error
+    yield  # never reached; with it the error waits until windows are asked for
+
+
+def _array_windows(
+    video: VideoArray, frame_rate_hz: float | None, spec: ClipSpec, window_s: float | None
+) -> Iterator[Clip]:
+    """Windows of an array, cut and sampled as `iter_windows` does it with a file."""
+    frames, frame_rate_hz = checked_array(video, frame_rate_hz)
+    T = len(frames)
+    duration_s = T / frame_rate_hz
+    if spec.frame_rate_hz is not None:
+        if window_s is not None:
+            raise ValueError(
+                f"the windows of this model last {spec.frames / spec.frame_rate_hz:g} s; "
+                "leave out window_s"
+            )
+        window_s = spec.frames / spec.frame_rate_hz
+    elif window_s is None:
+        window_s = duration_s
+    elif not (math.isfinite(window_s) and window_s > 0):
+        raise ValueError(f"window_s must be above 0, got {window_s}")
+    # A sliver left over by rounding does not make a window.
+    for i in range(max(1, math.ceil((duration_s - 1e-3) / window_s))):
+        start_s, end_s = i * window_s, (i + 1) * window_s
+        times = window_times(spec, start_s, end_s)
+        shown = torch.tensor([min(int(time * frame_rate_hz + 1e-9), T - 1) for time in times])
+        yield Clip(
+            frames=frames[shown],
+            timestamps_s=shown.double() / frame_rate_hz,
+            path=Path("array"),
+            start_s=start_s,
+            end_s=min(end_s, duration_s),
+            real_frames=max(1, sum(time < duration_s for time in times)),
+        )

@@ -1,0 +1,258 @@
+"""From a video to a body in each frame, as a stream: memory does not grow with the video.
+
+Every picture, or every few of them where the model has a frame rate of its own, becomes a frame;
+T frames make a window of the network, the same that evaluation in training makes. Where the last
+window would reach over the end it begins earlier, and a video that is too short repeats its last
+frame.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spikevideoformer.body.bvh import write_bvh
+from spikevideoformer.body.skeleton import BodyModel
+from spikevideoformer.body.stored import AbsentSmpl
+from spikevideoformer.files import write_atomically
+from spikevideoformer.inference.answer import Tally
+from spikevideoformer.inference.base import Engine, Precision
+from spikevideoformer.inference.stream import StreamPredictor, mean_rates
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.tasks.outputs import require_finite
+from spikevideoformer.tasks.pose.answer import POSE_NAMES, PosePrediction, TrackedFrame
+from spikevideoformer.tasks.pose.dataset import MOST_SIDE, Square, event_input, picture_input
+from spikevideoformer.tasks.pose.draw import overlaid, write_side_view
+from spikevideoformer.tasks.pose.head import focal_of_view, pose_from_output
+from spikevideoformer.tasks.pose.metrics import project_perspective
+from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.video.frames import Pictures, VideoError, VideoFrame
+
+USUAL_VIEW_DEG = 55.0
+"""Angle that the longer side of a picture is taken to span where nothing is known of the camera."""
+
+log = logging.getLogger(__name__)
+
+
+class PoseTracker(StreamPredictor[PosePrediction]):
+    """A network that finds poses, and all that it takes to use it on videos.
+
+    Args:
+        model: a network for pose.
+        clip: how pictures become its input, a ``PoseSpec``; None for ``model.clip``.
+        device: as for a :class:`~spikevideoformer.inference.base.Predictor`.
+        precision: as for a :class:`~spikevideoformer.inference.base.Predictor`.
+        engine: as for a :class:`~spikevideoformer.inference.base.Predictor`.
+        body: whose joints are found; None for ``model.body``. A model of SMPL needs SMPL's own
+            file, see ``body.smpl.load_body``.
+        field_of_view_deg: angle that the longer side of the picture spans, above 0 and below 180;
+            None for `USUAL_VIEW_DEG`. It sets how far away a body is.
+        focal_px: the focal length in pixels of the picture instead.
+        box: the square of the picture that is seen: left, top and side in pixels. It may reach
+            over the borders; None for the whole picture, with margins where it is not square.
+
+    Attributes:
+        body: the one in use.
+
+    Raises:
+        ValueError: settings that are unknown, absent from the model, or not possible here.
+    """
+
+    task: ClassVar[str] = "pose"
+    _kept = POSE_NAMES
+    clip: PoseSpec
+
+    def __init__(
+        self,
+        model: SpikeVideoFormer,
+        *,
+        clip: PoseSpec | None = None,
+        device: str = "auto",
+        precision: Precision = "32-true",
+        engine: Engine = "auto",
+        body: BodyModel | None = None,
+        field_of_view_deg: float | None = None,
+        focal_px: float | None = None,
+        box: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__(model, clip=clip, device=device, precision=precision, engine=engine)
+        own = self.model.body
+        assert own is not None  # a model for pose has one
+        body = own if body is None else body
+        if (body.joint_names, body.num_shape) != (own.joint_names, own.num_shape):
+            raise ValueError(
+                f"the body has {len(body.joint_names)} joints and {body.num_shape} shape values,"
+                f" the model {len(own.joint_names)} and {own.num_shape}, or others by name; give"
+                " the body that the model was trained with"
+            )
+        if isinstance(body, AbsentSmpl):
+            body.joints(torch.eye(3).expand(len(body.parents), 3, 3), torch.zeros(3))  # says why
+        self.body = body.to(self.device)
+        if field_of_view_deg is not None and focal_px is not None:
+            raise ValueError("field_of_view_deg and focal_px say the same; give one of them")
+        if field_of_view_deg is not None and not 0 < field_of_view_deg < 180:
+            raise ValueError(
+                f"field_of_view_deg is {field_of_view_deg}; it must be above 0 and below 180"
+            )
+        if focal_px is not None and not 0 < focal_px < math.inf:
+            raise ValueError(f"focal_px is {focal_px}; it must be above 0")
+        self.field_of_view_deg, self.focal_px = field_of_view_deg, focal_px
+        if box is not None and (len(box) != 3 or box[2] < 2):
+            raise ValueError(f"box is {box}; give left, top and side in pixels, side at least 2")
+        self.box = None if box is None else Square(left=box[0], top=box[1], side=box[2])
+        if self.box is None and self.clip.crop == "person":
+            log.warning(
+                "the model was trained on squares around the person, and sees the whole picture;"
+                " give a square with --box LEFT,TOP,SIDE"
+            )
+
+    track = StreamPredictor.stream
+
+    def focal_of(self, height: int, width: int) -> float:
+        """The focal length that is assumed for pictures of this size, in their pixels."""
+        if self.focal_px is not None:
+            return self.focal_px
+        return focal_of_view(max(height, width), self.field_of_view_deg or USUAL_VIEW_DEG)
+
+    def _square(self, height: int, width: int, path: str | None = None) -> Square:
+        """What the network sees of a picture."""
+        box = self.box
+        if box is None:
+            return Square.of_picture(height, width)
+        outside = not (-box.side < box.left < width and -box.side < box.top < height)
+        if outside or box.side > MOST_SIDE * max(height, width):
+            fault = "lies outside of" if outside else f"is more than {MOST_SIDE} times as large as"
+            reason = (
+                f"the box (left {box.left}, top {box.top}, side {box.side}) {fault} the picture of"
+                f" {width}x{height} pixels; give one that shows the person"
+            )
+            raise ValueError(reason) if path is None else VideoError(path, reason)
+        return box
+
+    def _answers(self, pictures: Pictures) -> Iterator[TrackedFrame]:
+        square = self._square(pictures.height, pictures.width, pictures.path)
+        return self._track(pictures, square)
+
+    def _track(self, pictures: Pictures, square: Square) -> Iterator[TrackedFrame]:
+        rate_hz = pictures.frame_rate_hz
+        T, step = self.clip.frames, self._step(rate_hz)
+        frames = self._frames(pictures.frames, step, square)
+        # One frame more than a window has: events of its first are those since the one before.
+        seen: deque[Tensor] = deque(maxlen=T + 1)
+        count = 0
+        while window := list(islice(frames, T)):
+            seen.extend(small for _, small in window)
+            count += len(window)
+            video = self._input(list(seen), count, step, rate_hz)
+            poses, rates, distance = self._poses(video, window[0][0].image.shape[:2], square)
+            # Of the last window the end is new; of a short video only the beginning is there.
+            end = min(count, T)
+            for place, (frame, _) in enumerate(window, start=end - len(window)):
+                yield TrackedFrame(
+                    timestamp_s=frame.timestamp_s,
+                    duration_s=frame.duration_s,
+                    image=frame.image,
+                    firing_rate=rates[place],
+                    distance=distance,
+                    **{name: values[place] for name, values in poses.items()},
+                )
+            window.clear()  # before the next pictures are read
+
+    def _frames(
+        self, pictures: Iterator[VideoFrame], step: int, square: Square
+    ) -> Iterator[tuple[VideoFrame, Tensor]]:
+        """Every step-th picture, shown until the next one, and what the network sees.
+
+        That is ``[1, size, size, 3]``, or for events the pictures until the next frame as well.
+        """
+        margin = (255 * torch.tensor(self.clip.mean)).round()
+        while group := list(islice(pictures, step)):
+            used = group if self.clip.input == "events" else group[:1]
+            small = [
+                square.cut(torch.from_numpy(picture.image)[None], self.clip.size, margin)
+                for picture in used
+            ]
+            frame = replace(group[0], duration_s=sum(picture.duration_s for picture in group))
+            del group, used
+            yield frame, torch.cat(small).permute(0, 2, 3, 1)  # [n, 3, H, W] -> [n, H, W, 3]
+
+    def _input(self, seen: Sequence[Tensor], count: int, step: int, rate_hz: float) -> Tensor:
+        """The last T frames of `count` as model input ``[T, C, size, size]``."""
+        T = self.clip.frames
+        real = min(count, T)
+        square = Square(left=0, top=0, side=self.clip.size)  # they are cut already
+        if self.clip.input != "events":
+            video = picture_input(torch.cat(list(seen[-real:])), square, self.clip)
+            return torch.cat((video, video[-1:].expand(T - real, -1, -1, -1)))
+        moments = range((count - real) * step, count * step, step)
+        shown = range(max(0, moments[0] - step), moments[-1] + 1)
+        video = event_input(
+            torch.cat(list(seen[-real - 1 :]))[: len(shown)],
+            [position / rate_hz for position in shown],
+            [(moments[0] - step) / rate_hz, *(moment / rate_hz for moment in moments)],
+            square,
+            self.clip,
+        )
+        return F.pad(video, (0, 0, 0, 0, 0, 0, 0, T - real))  # nothing happens any more
+
+    @torch.inference_mode()
+    def _poses(
+        self, video: Tensor, picture: tuple[int, int], square: Square
+    ) -> tuple[dict[str, np.ndarray], list[float] | list[None], float | None]:
+        """What a frame says of the body, and firing rates, for all T frames; and the distance."""
+        clip = video[None].to(self.device)
+        output, rates = self._run_network(clip)
+        H, W = picture
+        focal, middle = self.focal_of(H, W), np.array((W / 2, H / 2))
+        size = self.clip.size
+        pose = pose_from_output(
+            output.part(0),
+            self.body,
+            size=size,
+            focal_px=torch.full((2,), focal * size / square.side),
+            centre_px=torch.from_numpy(square.to_input(middle, size)),
+        )
+        joints = pose.joints.cpu()
+        require_finite(all(bool(values.isfinite().all()) for values in (joints, *output)))
+        points = project_perspective(joints, torch.full((2,), focal), torch.from_numpy(middle))
+        poses = {n: getattr(pose, n).cpu().numpy() for n in POSE_NAMES if n != "points"}
+        poses["points"] = points.float().numpy()
+        firing = mean_rates(rates.per_frame)
+        spiking = [None] * len(video) if firing is None else firing.tolist()
+        return poses, spiking, self.distances(clip, rates)[0]
+
+    def _step(self, frame_rate_hz: float) -> int:
+        return self.clip.step(frame_rate_hz)
+
+    def _result(self, tally: Tally[TrackedFrame], path: str | None) -> PosePrediction:
+        return PosePrediction(
+            path=path,
+            joint_names=self.body.joint_names,
+            parents=self.body.parents,
+            focal_px=self.focal_of(*tally.picture),
+            engine=self.engine,
+            **{name: tally.values(name) for name in POSE_NAMES} | tally.about(),
+        )
+
+    def _drawer(self) -> Callable[[TrackedFrame], np.ndarray]:
+        return partial(overlaid, body=self.body)
+
+    def _beside(self, result: PosePrediction, out: Path) -> dict[str, str]:
+        """The body from the side, its motion as a BVH file, and all numbers."""
+        side, motion, data = map(out.with_suffix, (".side.mp4", ".bvh", ".json"))
+        write_side_view(result, self.body, side)
+        write_bvh(motion, result.motion(self.body))
+        write_atomically(data, result.write_json)
+        return {"side_view": str(side), "motion": str(motion), "json": str(data)}

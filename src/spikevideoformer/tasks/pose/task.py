@@ -1,0 +1,193 @@
+"""The pose of a body in every frame, as the rest of the house asks for it."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from spikevideoformer.body.smpl_file import require_smpl_file
+from spikevideoformer.models.config import ModelConfig
+from spikevideoformer.task import PredictSettings, Recipe, Task
+from spikevideoformer.tasks.pose.spec import PoseOptions, PoseSpec
+from spikevideoformer.video.spec import ClipSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from spikevideoformer.body.skeleton import BodyModel
+    from spikevideoformer.data.index import Layout
+    from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+    from spikevideoformer.tasks.pose.answer import PosePrediction
+    from spikevideoformer.tasks.pose.demo import Demo
+    from spikevideoformer.tasks.pose.predictor import PoseTracker
+    from spikevideoformer.tasks.pose.sequence import PoseIndex
+    from spikevideoformer.tasks.pose.training import PoseTraining
+    from spikevideoformer.training.config import TrainConfig
+    from spikevideoformer.video.clip import Clip
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Of `svf eval`.
+
+    Args:
+        batch_size: clips at a time (default 8).
+        body: SMPL as convert_smpl wrote it, for a model that was trained with it.
+    """
+
+    batch_size: int | None = field(default=None, metadata={"at_least": 1})
+    body: Path | None = field(default=None, metadata={"metavar": "FILE"})
+
+
+def _box(text: str) -> tuple[int, int, int]:
+    if not re.fullmatch(r"-?\d+,-?\d+,\d+", text):
+        raise ArgumentTypeError(f"{text!r} is no box like 120,40,300")
+    left, top, side = map(int, text.split(","))
+    return left, top, side
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions:
+    """Of `svf predict`.
+
+    Args:
+        body: SMPL as convert_smpl wrote it, for a model that was trained with it.
+        box: square around the person, in pixels, the same for the whole video (default: all of the
+            picture); a negative LEFT needs an equals sign: --box=-5,10,300.
+        field_of_view_deg: angle that the longer side of the picture spans (default 55); it sets the
+            distance.
+        focal_px: focal length, where it is known.
+    """
+
+    body: Path | None = field(default=None, metadata={"metavar": "FILE"})
+    box: tuple[int, int, int] | None = field(
+        default=None, metadata={"metavar": "LEFT,TOP,SIDE", "type": _box}
+    )
+    field_of_view_deg: float | None = field(default=None, metadata={"metavar": "DEG"})
+    focal_px: float | None = field(default=None, metadata={"metavar": "PIXELS", "above": 0})
+
+
+class PoseTracking(Task):
+    """A body in every frame."""
+
+    name = "pose"
+    options, spec_type = PoseOptions, PoseSpec
+    eval_options, predict_options = EvalOptions, PredictOptions
+    # A mirrored body has its joints on the other side, and other rotations.
+    unvaried: ClassVar[tuple[str, ...]] = (*Task.unvaried, "flip")
+    instead = "pose.zoom and pose.shift"
+    needs_body = True
+    demo_folder = "demo_pose"
+
+    def check_paths(self, config: TrainConfig) -> None:
+        if config.options.body is not None:
+            require_smpl_file(config.options.body)
+
+    def spec(self, config: TrainConfig) -> PoseSpec:
+        options: PoseOptions = config.options
+        return PoseSpec(
+            frames=config.frames,
+            size=config.size,
+            frame_rate_hz=config.frame_rate_hz,
+            input=options.input,
+            crop=options.crop,
+            channels=options.channels,
+        )
+
+    def model_options(self, config: TrainConfig) -> dict[str, Any]:
+        return {"in_channels": self.spec(config).in_channels}
+
+    def recipe(self, config: TrainConfig, given: Mapping[str, Any]) -> Recipe:
+        from spikevideoformer.tasks.pose.sequence import window_positions
+
+        index = self.read(config.data or "", layout=config.layout).select(config.train_split)
+        spec = self.spec(config)
+        windows = (
+            window_positions(len(s), spec, spec.step(s.frame_rate_hz)) for s in index.sequences
+        )
+        return Recipe(clips=sum(map(len, windows)))
+
+    @property
+    def layouts(self) -> Mapping[str, Layout[PoseIndex]]:
+        from spikevideoformer.tasks.pose.index import POSE_LAYOUTS
+
+        return POSE_LAYOUTS
+
+    def read(
+        self,
+        root: Path | str,
+        *,
+        split: str | None = None,
+        layout: str | None = None,
+        fold: int = 1,
+    ) -> PoseIndex:
+        from spikevideoformer.tasks.pose.index import read_poses
+
+        return read_poses(root, split=split, layout=layout)
+
+    def head(self, config: ModelConfig, outputs: int, body: BodyModel | None) -> nn.Module:
+        from spikevideoformer.tasks.pose.head import PoseHead
+
+        assert body is not None  # which `needs_body` says
+        return PoseHead(config, body)
+
+    def training(self) -> type[PoseTraining]:
+        from spikevideoformer.tasks.pose.training import PoseTraining
+
+        return PoseTraining
+
+    def predictor(self) -> type[PoseTracker]:
+        from spikevideoformer.tasks.pose.predictor import PoseTracker
+
+        return PoseTracker
+
+    def demo(self) -> Demo:
+        from spikevideoformer.tasks.pose.demo import Demo
+
+        return Demo()
+
+    def check_files(self, options: EvalOptions | PredictOptions) -> None:
+        if options.body is not None:
+            require_smpl_file(options.body)
+
+    def eval_settings(self, options: EvalOptions) -> dict[str, Any]:
+        return {"batch_size": options.batch_size or 8, "body": options.body}
+
+    def predict_settings(
+        self, options: PredictOptions, model: SpikeVideoFormer, tell: Callable[[str], None]
+    ) -> PredictSettings:
+        from spikevideoformer.body.smpl import load_body
+
+        body = None if options.body is None else load_body(options.body)
+        return PredictSettings(predictor=asdict(options) | {"body": body})
+
+    def values(self, result: PosePrediction, files: Mapping[str, str]) -> dict[str, Any]:
+        return result.to_dict(frames=not files)  # a drawn video has a file with all frames beside
+
+    def cut(self, spec: PoseSpec, rate_hz: Callable[[], float]) -> tuple[ClipSpec, int | None]:
+        """Frames that follow each other; events are seen between all pictures."""
+        rate, frames = rate_hz(), spec.frames
+        step = spec.step(rate)
+        if spec.input == "events":
+            frames, step = 1 + frames * step, 1
+        return ClipSpec(frames=frames, size=1, frame_rate_hz=rate / step), None
+
+    def about_counted(self, spec: PoseSpec) -> Iterator[str]:
+        if spec.crop == "person":
+            yield "the model was trained on squares around the person; here it sees whole pictures"
+
+    def network_input(self, clip: Clip, spec: PoseSpec) -> Tensor:
+        """The whole picture; events lie between every n-th picture and the one n later."""
+        from spikevideoformer.tasks.pose.dataset import Square, event_input, picture_input
+
+        square = Square.of_picture(*clip.frames.shape[1:3])
+        if spec.input != "events":
+            return picture_input(clip.frames, square, spec)
+        picture_s = (clip.end_s - clip.start_s) / clip.real_frames
+        times = [picture_s * i for i in range(len(clip.frames))]
+        borders = times[:: (len(times) - 1) // spec.frames]
+        return event_input(clip.frames, times, borders, square, spec)

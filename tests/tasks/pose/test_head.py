@@ -1,0 +1,385 @@
+"""Networks with a pose head: what its numbers mean, and the body that travels with the model."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import nn
+
+import spikevideoformer as svf
+from spikevideoformer.body.rotations import matrix_from_axis_angle
+from spikevideoformer.body.skeleton import Skeleton
+from spikevideoformer.body.smpl import NUM_BETAS, SmplBody
+from spikevideoformer.body.stored import AbsentSmpl, body_from_dict, body_to_dict
+from spikevideoformer.deploy.fold import fold_for_inference
+from spikevideoformer.models.config import preset
+from spikevideoformer.tasks.pose.head import (
+    USUAL_WIDTH_M,
+    Pose,
+    PoseHead,
+    PoseOutput,
+    focal_of_view,
+    mean_rotations,
+    pose_from_output,
+)
+from spikevideoformer.tasks.pose.metrics import project_perspective
+
+NAMES, J = ("hips", "left_hip", "left_knee", "right_hip"), 4
+BODY = Skeleton(
+    NAMES,
+    (-1, 0, 1, 0),
+    [[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.0, -0.4, 0.0], [-0.1, 0.0, 0.0]],
+    {"left_knee": [0.0, -0.4, 0.01]},
+)
+FOCAL, CENTRE = torch.tensor([90.0, 110.0]), torch.tensor([30.0, 34.0])
+SIZE = 64
+
+
+def smpl(seed: int = 0) -> SmplBody:
+    generator = torch.Generator().manual_seed(seed)
+    return SmplBody(
+        torch.randn(24, 3, generator=generator) * 0.3,
+        torch.randn(24, 3, NUM_BETAS, generator=generator) * 0.02,
+    )
+
+
+def _model(name="svf_nano", body=BODY, seed=0, **overrides):
+    torch.manual_seed(seed)
+    return svf.create_model(name, task="pose", body=body, **overrides)
+
+
+def _video(*shape, dtype=torch.float32, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape or (2, 3, 3, 32, 32), dtype=dtype, generator=generator)
+
+
+def _rotations(*shape, seed=2):
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(*shape, 3, generator=generator, dtype=torch.float64)
+    return matrix_from_axis_angle(vectors)
+
+
+def _output(numbers, body=BODY) -> PoseOutput:
+    end = 6 * len(body.joint_names)
+    sixd = numbers[..., :end].reshape(*numbers.shape[:-1], -1, 6)
+    return PoseOutput(sixd, numbers[..., end:-3], numbers[..., -3:])
+
+
+def _meaning(output, body=BODY, **changes) -> Pose:
+    options = {"size": SIZE, "focal_px": FOCAL, "centre_px": CENTRE} | changes
+    return pose_from_output(output, body, **options)
+
+
+# --- The network ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("svf_nano", {"readout": "spike"}),
+        ("svf_nano", {"in_channels": 2, "readout": "membrane"}),
+        ("ann_nano", {}),
+    ],
+)
+def test_numbers_of_each_frame(name, options, lively):
+    model = lively(_model(name, **options)).eval()
+    video = _video(2, 3, model.config.in_channels, 32, 32)
+    with torch.no_grad():
+        output = model(video)
+    assert output._fields == ("rotations_6d", "shape", "camera")
+    assert [x.shape for x in output] == [(2, 3, J, 6), (2, 3, J), (2, 3, 3)]
+    for numbers in output:
+        assert numbers.isfinite().all()
+        assert (numbers.std((0, 1)) > 0).all()  # each number says something
+    assert (model.task, model.num_classes, model.classes) == ("pose", J, NAMES)
+    assert model.body is BODY
+
+
+@pytest.mark.parametrize("readout", ["spike", "membrane"])
+def test_every_parameter_receives_a_gradient(readout, lively):
+    model = lively(_model(readout=readout)).double()
+    pose = _meaning(model(_video(dtype=torch.float64)))
+    (pose.joints.square().sum() + pose.shape.sum()).backward()
+    without = (  # a bias before a batch norm is subtracted again with the mean
+        *("downsample.conv.bias", "mlp.fc1.bias", "mlp.fc2.bias", "proj.bn2.bias"),
+        *(f"{name}_conv.bn2.bias" for name in "qkv"),
+    )
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        if not name.endswith(without):
+            assert parameter.grad.norm() > 1e-12, name
+
+
+@pytest.mark.parametrize("readout", ["spike", "membrane"])
+@pytest.mark.parametrize(("design", "reach"), [("spatial_only", 1), ("neuron_only", 2)])
+def test_frames_know_each_other_by_design_alone(design, reach, readout, lively):
+    """A change of the second of three frames shows in it, and in the third through membranes."""
+    model = lively(_model(design=design, readout=readout)).double().eval()
+    video = _video(1, 3, 3, 32, 32, dtype=torch.float64)
+    other = video.clone()
+    other[:, 1] = _video(3, 32, 32, seed=3)
+    with torch.no_grad():
+        before, after = (torch.cat([x[0].flatten(1) for x in model(v)], 1) for v in (video, other))
+    changed = [not torch.allclose(a, b) for a, b in zip(before, after, strict=True)]
+    assert changed == [False, True, reach > 1]
+
+
+def test_where_something_is_matters_as_far_as_the_grid_tells():
+    head = PoseHead(preset("svf_nano").with_overrides({"readout": "membrane"}), BODY).double()
+
+    def output(row, column):
+        features = torch.zeros(1, 1, preset("svf_nano").widths[-1], 16, 16, dtype=torch.float64)
+        features[..., row, column] = 1.0
+        with torch.no_grad():
+            return head((features,))
+
+    assert torch.allclose(output(5, 9), output(7, 11))  # of one cell of 4 x 4 pixels
+    assert not torch.allclose(output(5, 9), output(8, 9))
+    assert not torch.allclose(output(5, 9), output(5, 12))
+
+
+@pytest.mark.parametrize("readout", ["spike", "membrane"])
+def test_a_new_network_says_the_pose_that_it_starts_at(readout):
+    """Untrained it is silent; then the body stands in the middle, of the usual shape."""
+    model = _model(readout=readout).eval()
+    rotations = _rotations(J)
+    for start in (torch.eye(3).expand(J, 3, 3), rotations):
+        model.head.start_at(start)
+        nn.init.zeros_(model.head.fc.weight)
+        with torch.no_grad():
+            pose = _meaning(model(_video(1, 2, 3, 32, 32)), centre_px=torch.full((2,), SIZE / 2))
+        torch.testing.assert_close(pose.rotations, start.float().expand(1, 2, J, 3, 3))
+        assert (pose.shape == 0).all()
+        expected = torch.tensor([0, 0, USUAL_WIDTH_M * 90 / SIZE]).expand(1, 2, 3)
+        torch.testing.assert_close(pose.joints[..., 0, :], expected)
+
+
+def test_a_fresh_head_starts_unturned():
+    """The pose of a new model, without start_at, at its small first weights."""
+    pose = _meaning(_model().eval()(_video(1, 1, 3, 32, 32)))
+    torch.testing.assert_close(pose.rotations[0, 0], torch.eye(3).expand(J, 3, 3), atol=0.2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "classification"}, "a body is given, and the task is classification; set task"),
+        ({"task": "segmentation"}, "a body is given, and the task is segmentation; set task"),
+    ],
+)
+def test_mistakes(options, message):
+    with pytest.raises(ValueError, match=message):
+        svf.create_model("svf_nano", **({"task": "pose", "body": BODY} | options))
+
+
+def test_a_gru_reads_no_frames():
+    with pytest.raises(ValueError, match=r"readout 'gru' is for classification.*membrane or spike"):
+        _model("gru_nano")
+    assert _model("gru_nano", readout="membrane").num_classes == J
+
+
+def test_as_many_joints_as_the_body_has():
+    with pytest.raises(ValueError, match="num_classes is 3; the body has 4"):
+        svf.SpikeVideoFormer(preset("svf_nano"), task="pose", num_classes=3, body=BODY)
+
+
+def test_without_a_body_it_is_smpl():
+    """The documented call; the classes of other tasks have nothing to say."""
+    model = svf.create_model("svf_nano", task="pose", num_classes=400)
+    assert isinstance(model.body, AbsentSmpl)
+    with torch.no_grad():
+        output = model(_video(1, 2, 3, 32, 32))
+    assert [x.shape for x in output] == [(1, 2, 24, 6), (1, 2, NUM_BETAS), (1, 2, 3)]
+    with pytest.raises(ValueError, match="a network for pose needs a body"):
+        svf.SpikeVideoFormer(preset("svf_nano"), task="pose", num_classes=24)
+
+
+def test_numbers_by_name():
+    """In the order of the published head: rotations, shape, camera."""
+    head = PoseHead(preset("svf_nano"), BODY)
+    numbers = torch.randn(2, 7 * J + 3)
+    for mine, expected in zip(head.named(numbers), _output(numbers), strict=True):
+        assert torch.equal(mine, expected)
+    assert torch.equal(head.named(numbers).part(1).camera, numbers[1, -3:])
+
+
+def test_the_folded_network_has_the_body(lively):
+    model = lively(_model()).double().eval()
+    folded = fold_for_inference(model)
+    assert folded.body is BODY
+    assert folded.classes == NAMES
+    video = _video(dtype=torch.float64)
+    with torch.no_grad():
+        ours, theirs = _meaning(folded(video), folded.body), _meaning(model(video))
+    torch.testing.assert_close(ours.joints, theirs.joints, atol=1e-8, rtol=0)
+    assert theirs.joints.std(1).max() > 1e-3  # frames differ
+
+
+# --- What the numbers mean ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [BODY, smpl()], ids=["skeleton", "smpl"])
+def test_the_root_is_seen_where_the_head_says(body):
+    """(u, v) in picture widths from the middle of the input, whatever the camera is."""
+    count, shapes = len(body.joint_names), body.num_shape
+    output = torch.randn(5, 2, 6 * count + shapes + 3, dtype=torch.float64)
+    output[..., -3:] = torch.tensor([0.25, -0.125, 0.5])
+    pose = _meaning(_output(output, body), body)
+    points = project_perspective(pose.joints, FOCAL.double(), CENTRE.double())
+    expected = torch.tensor([0.75 * SIZE, 0.375 * SIZE], dtype=torch.float64).expand(5, 2, 2)
+    torch.testing.assert_close(points[..., 0, :], expected)
+    depth = 90 / SIZE * 2.5 * math.exp(0.5)
+    torch.testing.assert_close(pose.joints[..., 0, 2], torch.full((5, 2), depth).double())
+    own = body.joints(pose.rotations, pose.translation, pose.shape)
+    torch.testing.assert_close(pose.joints, own)
+    torch.testing.assert_close(pose.shape, output[..., 6 * count : -3])
+
+
+def test_the_focal_length_sets_the_depth_only():
+    output = torch.randn(1, 7 * J + 3, dtype=torch.float64) / 3
+    near, far = (_meaning(_output(output), focal_px=f * FOCAL, centre_px=CENTRE) for f in (1, 2))
+    torch.testing.assert_close(far.joints[..., 0, 2], 2 * near.joints[..., 0, 2])
+    torch.testing.assert_close(far.rotations, near.rotations)
+    bones = [pose.joints - pose.joints[..., :1, :] for pose in (near, far)]
+    torch.testing.assert_close(*bones)
+
+
+def test_cameras_of_a_batch():
+    """One for each clip, as a batch gives them, is the same as each clip with its own."""
+    output = torch.randn(2, 3, 7 * J + 3, dtype=torch.float64)
+    focal, centre = torch.stack((FOCAL, 2 * FOCAL)), torch.stack((CENTRE, CENTRE - 9))
+    together = _meaning(_output(output), focal_px=focal[:, None], centre_px=centre[:, None])
+    for clip in range(2):
+        alone = _meaning(_output(output[clip]), focal_px=focal[clip], centre_px=centre[clip])
+        torch.testing.assert_close(together.joints[clip], alone.joints)
+
+
+@pytest.mark.parametrize(("said", "width_m"), [(1e4, 50.2), (-1e4, 0.1245)])
+def test_depth_stays_within_reason(said, width_m):
+    output = torch.zeros(1, 7 * J + 3)
+    output[:, :6] = output[:, 6:12] = torch.tensor([1.0, 0, 0, 0, 1, 0])
+    output[:, 12:24] = output[:, :12]
+    output[:, -1] = said
+    depth = _meaning(_output(output)).joints[:, 0, 2]
+    assert float(depth) == pytest.approx(90 / SIZE * width_m, rel=1e-3)
+
+
+def test_half_precision_is_computed_in_single():
+    output = torch.randn(2, 7 * J + 3).half()
+    expected = _meaning(_output(output.float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        pose = _meaning(_output(output))
+    assert pose.joints.dtype == torch.float32
+    assert torch.equal(pose.joints, expected.joints)
+    assert _meaning(_output(output.double())).joints.dtype == torch.float64
+
+
+@pytest.mark.parametrize(("degrees", "focal_px"), [(90, 32.0), (53.130102354, 64.0)])
+def test_focal_length_of_a_view(degrees, focal_px):
+    assert focal_of_view(SIZE, degrees) == pytest.approx(focal_px)
+
+
+# --- The mean pose --------------------------------------------------------------------------------
+
+
+def test_mean_of_turns_to_both_sides_is_the_middle():
+    middle = _rotations(J)
+    turn = matrix_from_axis_angle(torch.tensor([0.0, 0.7, 0.0], dtype=torch.float64))
+    mean = mean_rotations(torch.stack((middle @ turn, middle @ turn.mT)))
+    torch.testing.assert_close(mean, middle)
+
+
+def test_mean_rotation_is_a_rotation_and_the_nearest():
+    """Of rotations all over, some of whose mean matrices would be turned inside out."""
+    rotations = _rotations(3, 200)
+    mean = mean_rotations(rotations)
+    assert (torch.linalg.det(rotations.mean(0)) < 0).any()
+    torch.testing.assert_close(mean @ mean.mT, torch.eye(3).double().expand_as(mean))
+    torch.testing.assert_close(torch.linalg.det(mean), torch.ones(200).double())
+
+    def distance(rotation):
+        return (rotations - rotation).square().sum((0, -1, -2))
+
+    for seed in range(20):
+        nudge = matrix_from_axis_angle(0.05 * torch.randn(200, 3, dtype=torch.float64))
+        assert (distance(mean) < distance(mean @ nudge)).all(), seed
+
+
+# --- The body in the model's folder ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("readout", ["spike", "membrane"])
+def test_a_saved_model_finds_the_same_poses(readout, lively, tmp_path):
+    model = lively(_model(readout=readout, in_channels=2)).eval()
+    clip = {"frames": 3, "size": 32}
+    model.save_pretrained(tmp_path, clip=clip)
+    loaded = svf.SpikeVideoFormer.from_pretrained(tmp_path)
+    assert (loaded.task, loaded.classes, loaded.clip) == ("pose", NAMES, clip)
+    assert isinstance(loaded.body, Skeleton)
+    assert loaded.body.to_dict() == BODY.to_dict()
+    video = _video(2, 3, 2, 32, 32)
+    with torch.no_grad():
+        expected = _meaning(model(video), model.body)
+        assert torch.equal(_meaning(loaded(video), loaded.body).joints, expected.joints)
+
+
+def test_smpl_does_not_travel_with_the_model(lively, tmp_path):
+    body = smpl()
+    model = lively(_model(body=body)).eval()
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["body"] == {"kind": "smpl"}
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == {n for n in model.state_dict() if not n.startswith("body")}
+    loaded = svf.SpikeVideoFormer.from_pretrained(tmp_path)
+    assert isinstance(loaded.body, AbsentSmpl)
+    assert loaded.classes == body.joint_names
+    with torch.no_grad():
+        output = loaded(_video())
+        for mine, expected in zip(output, model(_video()), strict=True):
+            assert torch.equal(mine, expected)
+    with pytest.raises(ValueError, match=r"--body smpl\.safetensors, or in Python.*body=load") as e:
+        _meaning(output, loaded.body)
+    assert "\n" not in str(e.value)
+    loaded.body = body
+    assert torch.equal(_meaning(output, loaded.body).joints, _meaning(output, body).joints)
+
+
+def test_bodies_as_json():
+    values = json.loads(json.dumps(body_to_dict(BODY)))
+    assert values["kind"] == "skeleton"
+    again = body_from_dict(values)
+    assert body_to_dict(again) == body_to_dict(BODY)
+    assert body_to_dict(body_from_dict(body_to_dict(smpl()))) == {"kind": "smpl"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "body of kind None is unknown; expected skeleton or smpl"),
+        ({"kind": "smplx"}, "body of kind 'smplx' is unknown"),
+        ({"kind": "smpl", "joint_template": []}, "body of kind 'smpl' is unknown"),
+        ({"kind": "skeleton"}, "the skeleton has no joint_names, parents, offsets"),
+        ({"kind": "skeleton", "bones": 1}, "unknown entry bones of a skeleton"),
+    ],
+)
+def test_no_body_in_json(values, message):
+    with pytest.raises(ValueError, match=message):
+        body_from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (None, "a network for pose needs a body"),
+        ("smpl", "body is 'smpl', of another kind than was saved"),
+        ({"kind": "robot"}, "body of kind 'robot' is unknown"),
+    ],
+)
+def test_a_model_folder_with_a_broken_body(body, message, tmp_path):
+    _model().save_pretrained(tmp_path)
+    about = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(about | {"body": body}))
+    with pytest.raises(ValueError, match=message):
+        svf.SpikeVideoFormer.from_pretrained(tmp_path)

@@ -1,0 +1,496 @@
+"""Poses as a stream: those of evaluation in training, whatever the length, the rate and the input.
+
+The videos are rendered motions, written as mp4.
+"""
+
+import io
+import json
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spikevideoformer.body.bvh import read_bvh, write_bvh
+from spikevideoformer.body.rotations import matrix_from_axis_angle
+from spikevideoformer.body.skeleton import Skeleton
+from spikevideoformer.body.smpl import NUM_BETAS, SmplBody
+from spikevideoformer.body.stored import AbsentSmpl
+from spikevideoformer.files import write_atomically
+from spikevideoformer.inference import base
+from spikevideoformer.inference.answer import FailedPrediction
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
+from spikevideoformer.nn.neuron import record_firing_rates
+from spikevideoformer.synth.motions import procedural_motion, standing_skeleton
+from spikevideoformer.synth.render import RenderedClip, render_motion
+from spikevideoformer.synth.spec import RenderSpec
+from spikevideoformer.tasks.classification.predictor import VideoPredictor
+from spikevideoformer.tasks.pose.answer import PosePrediction
+from spikevideoformer.tasks.pose.dataset import MOST_SIDE, PoseDataset, Square
+from spikevideoformer.tasks.pose.head import pose_from_output
+from spikevideoformer.tasks.pose.predictor import PoseTracker
+from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence, PoseTruth
+from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.video import frames as video_io
+from spikevideoformer.video.frames import VideoError, iter_frames, write_video
+from spikevideoformer.video.spec import ClipSpec
+
+FRAMES, RATE_HZ = 11, 30.0
+SPEC = PoseSpec(frames=4, size=32)
+SPECS = {
+    "rgb": SPEC,  # 11 frames: three windows, the last of which begins a frame earlier
+    "grey at half the rate": replace(SPEC, input="grey", frame_rate_hz=15.0),
+    "events": replace(SPEC, input="events"),
+    "events at a third of the rate": replace(SPEC, frames=2, input="events", frame_rate_hz=10.0),
+}
+
+
+def lively_model(spec: PoseSpec = SPEC, body: nn.Module | None = None) -> SpikeVideoFormer:
+    """Batch norms as after training, so that neurons fire, and poses differ from frame to frame."""
+    torch.manual_seed(0)
+    model = create_model(
+        "svf_nano",
+        task="pose",
+        body=body or standing_skeleton(),
+        in_channels=spec.in_channels,
+        readout="membrane",
+    )
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias, 0.2, 0.3)
+            norm.running_mean.normal_(0, 0.2)
+            norm.running_var.uniform_(0.1, 0.6)
+    nn.init.normal_(model.head.fc.weight, std=0.004)
+    model.clip = spec.to_dict()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def tracker() -> PoseTracker:
+    return PoseTracker(lively_model(), device="cpu", engine="model")
+
+
+@pytest.fixture(scope="module")
+def clip() -> RenderedClip:
+    motion = procedural_motion("walk-in-place", 0, frames=20, frame_rate_hz=RATE_HZ)
+    spec = RenderSpec(size=48, frames=FRAMES, frame_rate_hz=RATE_HZ, supersampling=1)
+    return render_motion(motion, seed=1, spec=spec)
+
+
+@pytest.fixture(scope="module")
+def video(clip: RenderedClip, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("poses") / "walk.mp4"
+    write_video(path, clip.pictures, RATE_HZ)
+    return path
+
+
+def pictures(video: Path) -> np.ndarray:
+    return np.stack([frame.image for frame in iter_frames(video)])
+
+
+def by_dataset(
+    model: SpikeVideoFormer, video: Path, clip: RenderedClip, spec: PoseSpec, frames: int = FRAMES
+) -> dict[str, torch.Tensor]:
+    """Poses of the frames as evaluation in training finds them."""
+    focal = float(clip.camera.focal_px)
+    truth = PoseTruth(
+        joints=clip.joints_camera[:frames].astype(np.float32),
+        points=clip.joints_2d[:frames].astype(np.float32),
+        focal_px=(focal, focal),
+        centre_px=clip.camera.centre_px,
+    )
+    sequence = PoseSequence(
+        name="walk", action="walk", split="val", pictures=video, frame_rate_hz=RATE_HZ, truth=truth
+    )
+    body = model.body
+    index = PoseIndex(
+        root=video.parent,
+        layout="rendered",
+        joint_names=body.joint_names,
+        parents=body.parents,
+        sequences=(sequence,),
+    )
+    dataset = PoseDataset(index, spec, body)
+    found: dict[str, list[torch.Tensor]] = {}
+    for i in range(len(dataset)):
+        item = dataset[i]
+        with torch.no_grad(), record_firing_rates(model) as rates:
+            output = model(item.video[None]).part(0)
+            pose = pose_from_output(
+                output, body, size=spec.size, focal_px=item.focal_px, centre_px=item.centre_px
+            )
+        firing = torch.stack(list(rates.per_frame.values())).mean((0, 2))
+        for name, values in (vars(pose) | {"firing": firing}).items():
+            found.setdefault(name, []).append(values[item.fresh])
+    return {name: torch.cat(values) for name, values in found.items()}
+
+
+# --- What is found --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_poses_are_those_of_evaluation(name: str, video: Path, clip: RenderedClip) -> None:
+    spec = SPECS[name]
+    model = lively_model(spec)
+    focal = float(clip.camera.focal_px)
+    tracker = PoseTracker(model, device="cpu", engine="model", focal_px=focal)
+    result = tracker.predict(video)
+    expected = by_dataset(model, video, clip, spec)
+    step = spec.step(RATE_HZ)
+    assert isinstance(result, PosePrediction)
+    assert len(result.joints) == math.ceil(FRAMES / step)
+    for field in ("joints", "rotations", "translation", "shape"):
+        np.testing.assert_allclose(getattr(result, field), expected[field], rtol=1e-5, atol=1e-6)
+    assert result.firing_rate_per_frame == pytest.approx(expected["firing"].tolist(), abs=1e-6)
+    assert result.firing_rate == pytest.approx(expected["firing"].mean().item(), abs=1e-6)
+    assert 0.01 < result.firing_rate < 1
+    assert np.abs(np.diff(result.joints, axis=0)).max() > 0.01  # frames differ
+    np.testing.assert_allclose(result.points, clip.camera.project(result.joints), rtol=1e-4)
+    times = [i * step / RATE_HZ for i in range(len(result.joints))]
+    assert result.timestamps_s == pytest.approx(times, abs=1e-4)
+    assert result.frame_rate_hz == pytest.approx(RATE_HZ / step, rel=1e-3)
+    assert result.duration_s == pytest.approx(FRAMES / RATE_HZ, rel=1e-3)
+    assert result.focal_px == focal
+    assert result.joint_names == model.body.joint_names
+    assert result.parents == model.body.parents
+    assert (result.path, result.engine) == (str(video), "model")
+
+
+@pytest.mark.parametrize("name", ["rgb", "events"])
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8])
+def test_videos_of_few_frames(name: str, count: int, clip: RenderedClip, tmp_path: Path) -> None:
+    path = tmp_path / "short.mkv"
+    write_video(path, clip.pictures[:count], RATE_HZ, codec="ffv1")
+    model = lively_model(SPECS[name])
+    tracker = PoseTracker(model, device="cpu", engine="model", focal_px=float(clip.camera.focal_px))
+    result = tracker.predict(path)
+    expected = by_dataset(model, path, clip, SPECS[name], frames=count)
+    assert len(result.timestamps_s) == count
+    np.testing.assert_allclose(result.joints, expected["joints"], rtol=1e-5, atol=1e-6)
+    assert result.frame_rate_hz == pytest.approx(RATE_HZ, rel=0.03)
+
+
+def test_frames_are_shown_until_the_next(video: Path) -> None:
+    spec = replace(SPEC, frame_rate_hz=7.5)  # every fourth of eleven pictures
+    tracker = PoseTracker(lively_model(spec), device="cpu", engine="model")
+    frames = list(tracker.track(video))
+    assert [f.duration_s * RATE_HZ for f in frames] == pytest.approx([4, 4, 3], abs=0.01)
+    assert np.array_equal(np.stack([f.image for f in frames]), pictures(video)[::4])
+
+
+@pytest.mark.parametrize("engine", ["exact", "int8"])
+def test_engines(tracker: PoseTracker, video: Path, engine: str) -> None:
+    expected = tracker.predict(video)
+    result = PoseTracker(tracker.model, device="cpu", engine=engine).predict(video)
+    assert result.engine == engine
+    if engine == "exact":
+        assert result.firing_rate_per_frame == expected.firing_rate_per_frame
+        np.testing.assert_allclose(result.joints, expected.joints, rtol=1e-4, atol=1e-4)
+    else:
+        assert result.firing_rate == pytest.approx(expected.firing_rate, rel=0.1)
+        assert 0 < np.abs(result.joints - expected.joints).mean() < 0.3
+
+
+def test_ordinary_network(video: Path) -> None:
+    model = create_model("ann_nano", task="pose", body=standing_skeleton())
+    result = PoseTracker(model, clip=SPEC, device="cpu").predict(video)
+    assert result.engine == "model"
+    assert result.firing_rate is result.firing_rate_per_frame is None
+
+
+# --- The camera and the box -----------------------------------------------------------------------
+
+
+def test_the_view_sets_the_distance(tracker: PoseTracker, video: Path) -> None:
+    """The root stays where it is in the picture, and depth goes with the focal length."""
+    usual = tracker.predict(video)
+    assert usual.focal_px == pytest.approx(24 / math.tan(math.radians(27.5)))
+    wide = PoseTracker(tracker.model, device="cpu", engine="model", field_of_view_deg=90)
+    other = wide.predict(video)
+    assert other.focal_px == pytest.approx(24)
+    ratio = other.joints[:, 0, 2] / usual.joints[:, 0, 2]
+    assert ratio == pytest.approx(24 / usual.focal_px, rel=1e-5)
+    np.testing.assert_allclose(other.points[:, 0], usual.points[:, 0], rtol=1e-4)
+    np.testing.assert_array_equal(other.rotations, usual.rotations)
+
+
+@pytest.mark.parametrize("left", [3, -10])
+def test_a_box_is_what_is_seen(tracker: PoseTracker, video: Path, left: int) -> None:
+    """As the same square cut out before, but for where it is in the picture."""
+    frames = pictures(video)
+    square = Square(left=left, top=5, side=32)
+    boxed = PoseTracker(
+        tracker.model, device="cpu", engine="model", box=(left, 5, 32), focal_px=50.0
+    )
+    found = boxed.predict(frames, frame_rate_hz=RATE_HZ)
+    margin = (255 * torch.tensor(SPEC.mean)).round()
+    cut = square.cut(torch.from_numpy(frames), 32, margin).permute(0, 2, 3, 1)
+    plain = PoseTracker(tracker.model, device="cpu", engine="model", focal_px=50.0)
+    expected = plain.predict(cut, frame_rate_hz=RATE_HZ)
+    np.testing.assert_array_equal(found.rotations, expected.rotations)
+    np.testing.assert_allclose(
+        found.points[:, 0], expected.points[:, 0] + (left, 5), rtol=1e-4, atol=1e-3
+    )
+    assert not np.array_equal(found.rotations, tracker.predict(video).rotations)
+
+
+def test_joints_behind_the_camera_have_no_point(video: Path) -> None:
+    """A body so near that the far end of its first bone is behind the camera."""
+    long = Skeleton(["root", "tip"], [-1, 0], [[0.0, 0.0, 0.0], [0.0, 0.0, -40.0]])
+    result = PoseTracker(lively_model(body=long), device="cpu").predict(video)
+    behind = result.joints[..., 2] < 0
+    assert behind.any()
+    assert not behind[:, 0].any()
+    assert np.array_equal(np.isnan(result.points).all(-1), behind)
+    written = json.loads(json.dumps(result.to_dict(), allow_nan=False))["points_px"]
+    np.testing.assert_allclose(np.array(written, float), result.points, atol=0.006)
+
+
+# --- Inputs and memory ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_no_more_than_a_window_is_read_ahead(
+    name: str, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, read = SPECS[name], 0
+
+    def count(frames: Iterator[video_io.VideoFrame]) -> Iterator[video_io.VideoFrame]:
+        nonlocal read
+        for frame in frames:
+            read += 1
+            yield frame
+
+    def counted(*args: object, **options: object) -> video_io.Pictures:
+        pictures = video_io.open_pictures(*args, **options)  # type: ignore[arg-type]
+        return replace(pictures, frames=count(pictures.frames))
+
+    tracker = PoseTracker(lively_model(spec), device="cpu", engine="model")
+    monkeypatch.setattr(base, "open_pictures", counted)
+    step = spec.step(RATE_HZ)
+    ahead = [read - number * step for number, _ in enumerate(tracker.track(video))]
+    assert read == FRAMES
+    assert max(ahead) == spec.frames * step
+
+
+def test_arrays(tracker: PoseTracker, video: Path) -> None:
+    frames = pictures(video)
+    expected = tracker.predict(video)
+    for array in (frames, torch.from_numpy(frames)):
+        result = tracker.predict(array, frame_rate_hz=RATE_HZ)
+        np.testing.assert_array_equal(result.joints, expected.joints)
+        assert result.path is None
+        assert result.timestamps_s == pytest.approx(expected.timestamps_s, abs=1e-4)
+
+
+def test_progress_tells_how_many_frames(video: Path) -> None:
+    tracker = PoseTracker(lively_model(), clip=replace(SPEC, frame_rate_hz=15.0), device="cpu")
+    for given, options in ((video, {}), (pictures(video), {"frame_rate_hz": RATE_HZ})):
+        told: list[tuple[int, int | None]] = []
+        tracker.predict(given, progress=lambda *counts, told=told: told.append(counts), **options)
+        assert told == [(done, 6) for done in range(1, 7)]
+
+
+def test_many_videos_and_bad_ones(tracker: PoseTracker, video: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(video.read_bytes()[:-400])
+    one, bad, absent, of_array = tracker.predict_many(
+        [video, cut, tmp_path / "absent.mp4", pictures(video)], frame_rate_hz=RATE_HZ
+    )
+    assert isinstance(one, PosePrediction)
+    np.testing.assert_array_equal(one.joints, of_array.joints)
+    for failure, path in ((bad, cut), (absent, tmp_path / "absent.mp4")):
+        assert isinstance(failure, FailedPrediction)
+        assert failure.path == str(path)
+        assert "\n" not in failure.reason
+    with pytest.raises(VideoError):
+        tracker.predict(cut)
+    (alone,) = tracker.predict_many(video)
+    np.testing.assert_array_equal(alone.joints, one.joints)
+
+
+# --- What is written ------------------------------------------------------------------------------
+
+
+def test_json_is_in_millimetres(tracker: PoseTracker, video: Path) -> None:
+    result = tracker.predict(video)
+    about = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert list(about) == (
+        "path duration_s engine firing_rate distance unlike_training focal_px joint_names parents"
+        " timestamps_s joints_mm points_px rotation_vectors_rad translation_mm shape".split()
+    )
+    assert about["timestamps_s"] == list(result.timestamps_s)
+    assert about["joint_names"] == list(tracker.body.joint_names)
+    assert about["parents"] == list(tracker.body.parents)
+    np.testing.assert_allclose(about["joints_mm"], 1000 * result.joints, atol=0.06)
+    np.testing.assert_allclose(about["points_px"], result.points, atol=0.006)
+    np.testing.assert_allclose(about["translation_mm"], 1000 * result.translation, atol=0.06)
+    np.testing.assert_allclose(about["shape"], result.shape, atol=1e-5)
+    turned = matrix_from_axis_angle(torch.tensor(about["rotation_vectors_rad"]))
+    np.testing.assert_allclose(turned, result.rotations, atol=1e-4)
+    # the same, written frame by frame
+    written = io.BytesIO()
+    result.write_json(written)
+    assert written.getvalue().count(b"\n") == 1
+    assert json.loads(written.getvalue()) == about
+
+
+def test_json_that_cannot_be_written_leaves_what_was_there(
+    tracker: PoseTracker, video: Path, tmp_path: Path
+) -> None:
+    """JSON knows no infinity; the error comes when much is written already."""
+    result = tracker.predict(video)
+    shape = result.shape.copy()
+    shape[-1] = np.inf
+    path = tmp_path / "a.json"
+    for before in ([], ["a.json"]):
+        with pytest.raises(ValueError, match="JSON"):
+            write_atomically(path, replace(result, shape=shape).write_json)
+        assert [path.name for path in tmp_path.iterdir()] == before
+        write_atomically(path, result.write_json)
+        assert json.loads(path.read_text())["path"] == str(video)
+
+
+def small_smpl() -> SmplBody:
+    generator = torch.Generator().manual_seed(0)
+    template = torch.randn(24, 3, generator=generator) * 0.3
+    return SmplBody(template, torch.randn(24, 3, NUM_BETAS, generator=generator) * 0.02)
+
+
+@pytest.mark.parametrize("kind", ["skeleton", "smpl"])
+def test_motion_as_a_file(kind: str, video: Path, tmp_path: Path) -> None:
+    """Read back it is the prediction with the mean shape, turned upright."""
+    body = standing_skeleton() if kind == "skeleton" else small_smpl()
+    result = PoseTracker(lively_model(body=body), device="cpu").predict(video)
+    assert result.shape.std(0).max() > 1e-4
+    write_bvh(tmp_path / "walk.bvh", result.motion(body))
+    motion = read_bvh(tmp_path / "walk.bvh")
+    shape = torch.from_numpy(result.shape).mean(0)
+    joints = body.joints(
+        torch.from_numpy(result.rotations), torch.from_numpy(result.translation), shape
+    ).numpy()
+    joints += result.joints[:, :1] - joints[:, :1]
+    own = [motion.skeleton.joint_names.index(name) for name in body.joint_names]
+    np.testing.assert_allclose(motion.joints()[:, own], joints * (1, -1, -1), atol=1e-4)
+    assert motion.frame_rate_hz == pytest.approx(RATE_HZ, rel=1e-3)
+    lengths = np.linalg.norm(np.diff(motion.joints().numpy()[:, :2], axis=1), axis=-1)
+    assert np.ptp(lengths) < 1e-4  # bones do not change
+
+
+def test_motion_of_another_body(tracker: PoseTracker, video: Path) -> None:
+    result = tracker.predict(video)
+    with pytest.raises(ValueError, match=r"other joints than the prediction; give tracker\.body"):
+        result.motion(small_smpl())
+
+
+# --- Settings -------------------------------------------------------------------------------------
+
+
+def test_the_predictor_of_a_folder_fits_its_task(
+    tracker: PoseTracker, model_folder: Path, video: Path, tmp_path: Path
+) -> None:
+    tracker.model.save_pretrained(tmp_path)
+    found = VideoPredictor.from_pretrained(tmp_path, device="cpu", engine="model")
+    assert isinstance(found, PoseTracker)
+    np.testing.assert_array_equal(found.predict(video).joints, tracker.predict(video).joints)
+    narrow = PoseTracker.from_pretrained(tmp_path, device="cpu", focal_px=99.0, box=(0, 0, 30))
+    assert narrow.predict(video).focal_px == 99.0
+    with pytest.raises(ValueError, match="made for classification, and PoseTracker"):
+        PoseTracker.from_pretrained(model_folder)
+    with pytest.raises(ValueError, match="made for pose, and VideoPredictor"):
+        VideoPredictor(found.model)
+
+
+def test_smpl_needs_its_file(video: Path, tmp_path: Path) -> None:
+    lively_model(body=small_smpl()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"give your own with --body smpl\.safetensors"):
+        VideoPredictor.from_pretrained(tmp_path, device="cpu")
+    given = PoseTracker.from_pretrained(tmp_path, device="cpu", body=small_smpl())
+    assert isinstance(given.model.body, AbsentSmpl)
+    own = PoseTracker(lively_model(body=small_smpl()), device="cpu")
+    np.testing.assert_array_equal(given.predict(video).joints, own.predict(video).joints)
+    with pytest.raises(ValueError, match="give the body that the model was trained with"):
+        PoseTracker.from_pretrained(tmp_path, device="cpu", body=standing_skeleton())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"field_of_view_deg": 50, "focal_px": 40.0}, "say the same; give one of them"),
+        ({"field_of_view_deg": math.nan}, "field_of_view_deg is nan; it must be above 0"),
+        ({"field_of_view_deg": 180}, "field_of_view_deg is 180; it must be above 0 and below 180"),
+        ({"field_of_view_deg": 0}, "field_of_view_deg is 0; it must be above 0"),
+        ({"focal_px": math.inf}, "focal_px is inf; it must be above 0"),
+        ({"focal_px": -3.0}, r"focal_px is -3\.0; it must be above 0"),
+        ({"box": (0, 0, 1)}, r"box is \(0, 0, 1\); give left, top and side"),
+        ({"box": (0, 0)}, r"box is \(0, 0\); give left, top and side"),
+        ({"clip": ClipSpec(frames=2, size=32)}, "clip is a ClipSpec; pose takes a PoseSpec"),
+        ({"engine": "magic"}, "engine 'magic' is unknown"),
+    ],
+)
+def test_wrong_settings(tracker: PoseTracker, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        PoseTracker(tracker.model, device="cpu", **settings)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("box", [(48, 0, 20), (0, 48, 20), (-20, 0, 20), (0, -20, 20)])
+def test_boxes_outside_of_the_picture(
+    tracker: PoseTracker, video: Path, box: tuple[int, int, int]
+) -> None:
+    aside = PoseTracker(tracker.model, device="cpu", engine="model", box=box)
+    message = "lies outside of the picture of 48x48 pixels; give one"
+    with pytest.raises(ValueError, match=message) as error:
+        aside.track(np.zeros((2, 48, 48, 3), np.uint8), frame_rate_hz=RATE_HZ)
+    assert not isinstance(error.value, VideoError)
+    (failure,) = aside.predict_many(video)  # of many videos it may be outside of one only
+    assert isinstance(failure, FailedPrediction)
+    assert failure.path == str(video)
+    assert message in failure.reason
+
+
+def test_a_box_far_larger_than_the_picture(tracker: PoseTracker, video: Path) -> None:
+    for side, fits in ((MOST_SIDE * 48, True), (MOST_SIDE * 48 + 1, False), (10**9, False)):
+        wide = PoseTracker(tracker.model, device="cpu", engine="model", box=(0, 0, side))
+        if fits:
+            assert len(list(wide.track(video))) == FRAMES
+        else:
+            with pytest.raises(VideoError, match=r"more than 4 times as large as the picture"):
+                wide.track(video)
+
+
+def test_a_model_that_gives_nan(tracker: PoseTracker, video: Path) -> None:
+    for number in (-1, 6 * (len(tracker.body.parents) - 1)):  # the depth; how a leaf is turned
+        model = lively_model()
+        with torch.no_grad():
+            model.head.fc.bias[number] = torch.nan
+        broken = PoseTracker(model, device="cpu", engine="model")
+        with pytest.raises(ValueError, match="outputs of the model are NaN or infinite") as error:
+            broken.predict(video)
+        assert "\n" not in str(error.value)
+
+
+def test_wrong_videos(tracker: PoseTracker, video: Path) -> None:
+    with pytest.raises(ValueError, match="frame_rate_hz is for arrays"):
+        tracker.track(video, frame_rate_hz=10.0)
+    with pytest.raises(ValueError, match="does not know its times"):
+        tracker.predict(np.zeros((2, 32, 32, 3), np.uint8))
+
+
+def test_a_model_for_squares_around_persons_asks_for_one(
+    tracker: PoseTracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = replace(SPEC, crop="person")
+    PoseTracker(tracker.model, clip=spec, device="cpu", engine="model", box=(0, 0, 40))
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        PoseTracker(tracker.model, clip=spec, device="cpu", engine="model")
+    (record,) = caplog.records
+    assert "give a square with --box LEFT,TOP,SIDE" in record.message
+    assert "\n" not in record.message
