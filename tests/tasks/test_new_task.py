@@ -1,4 +1,5 @@
-"""docs/new_task.md: a fourth task is a folder of at most 250 lines and one line in a table."""
+"""docs/new_task.md and docs/data.md: a fourth task is a folder of at most 250 lines and a line in a
+table, a family of data sets a file and a line."""
 
 import json
 import os
@@ -14,9 +15,16 @@ import pytest
 import spikevideoformer
 from spikevideoformer.video.frames import iter_frames, write_video
 
-PAGE = (Path(__file__).parents[2] / "docs" / "new_task.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "new_task.md").read_text()
 FILES = dict(re.findall(r"\*\*`tasks/motion/(\w+\.py)`\*\*.*?```py\n(.*?)```", PAGE, re.DOTALL))
 (LINE,) = re.findall(r'The line in the table: `("motion": .*?)`', PAGE)
+(LAYOUT,) = re.findall(
+    r"\*\*`tasks/classification/layouts/jsonl\.py`\*\*\n```py\n(.*?)```\n"
+    r"The line in `LAYOUTS`: `(.*?)` and",
+    (DOCS / "data.md").read_text(),
+    re.DOTALL,
+)
 
 USE = """
 import json, sys
@@ -78,6 +86,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table = package / "task.py"
     begin, end = table.read_text().split('\n}\n"""A name, and where', 1)
     table.write_text(f'{begin}\n    {LINE}\n}}\n"""A name, and where{end}')
+    text, line = LAYOUT
+    (package / "tasks" / "classification" / "layouts" / "jsonl.py").write_text(text)
+    table = package / "tasks" / "classification" / "index.py"
+    home = "from spikevideoformer.tasks.classification.layouts.jsonl import read_jsonl\n"
+    before, after = table.read_text().split("\nLAYOUTS: ", 1)
+    head, rest = after.split("{\n", 1)
+    table.write_text(f"{before}{home}\nLAYOUTS: {head}{{\n    {line}\n{rest}")
     make_clips(folder / "clips")
     return folder
 
@@ -123,3 +138,18 @@ def test_mistakes_are_told_as_of_every_task(house: Path) -> None:
     done = used(house, code)
     assert done.returncode == 2
     assert "fold is 2, which task motion does not have; leave it out" in done.stderr
+
+
+def test_a_layout_is_read_and_recognised(house: Path) -> None:
+    rows = [("0.mp4", "b", "train"), ("1.mp4", "a", "train"), ("2.mp4", "a", "test")]
+    lines = [json.dumps({"path": p, "label": name, "split": s}) for p, name, s in rows]
+    (house / "clips" / "clips.jsonl").write_text("\n".join(lines))
+    code = """
+from spikevideoformer.task import get_task
+index = get_task("classification").read("clips")
+print(index.layout, index.classes, index.splits, [s.label for s in index.samples])
+"""
+    done = used(house, code)
+    assert done.stdout.strip() == "jsonl ('a', 'b') ('train', 'test') [1, 0, 0]", done.stderr
+    (house / "clips" / "clips.jsonl").write_text("{}")
+    assert "clips.jsonl:1 needs path, label, split" in used(house, code).stderr

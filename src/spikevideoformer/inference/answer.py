@@ -86,7 +86,7 @@ class Prediction:
     Attributes:
         path: as it was given; None for an array.
         duration_s: of the video.
-        timestamps_s: when each frame appears.
+        timestamps_s: when each frame that the network saw appears in the video.
         firing_rate: spikes per neuron and frame, mean over all layers of neurons and all frames;
             None for an ordinary network, which has no spikes.
         firing_rate_per_frame: the same for each frame, or None.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from spikevideoformer.inference.answer import about_run, doubt, rate_curve
+from spikevideoformer.inference.answer import Prediction, rate_curve
 from spikevideoformer.messages import one_line
 
 
@@ -33,44 +33,22 @@ class WindowPrediction:
     labels: tuple[Label, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PredictionResult:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class PredictionResult(Prediction):
     """What the network sees in one video.
 
     Attributes:
-        path: as it was given; None for an array.
-        duration_s: of the video.
         labels: the most probable labels of the whole video, best first: the mean of the
             probabilities of its windows.
         windows: the same for each stretch of the video, in order of time.
-        timestamps_s: when each frame that the network saw appears in the video.
-        firing_rate: spikes per neuron and frame, mean over all layers of neurons and these frames;
-            None for an ordinary network, which has no spikes.
-        firing_rate_per_frame: the same for each of these frames, or None.
-        engine: what ran the network: exact, int8 or model.
-        distance: how unlike the training clips the video is, about 1 for one of them; None for a
-            model that does not know (:class:`~spikevideoformer.models.familiarity.Familiarity`).
-        unlike_training: whether that is beyond the model's limit, so that the labels say little;
-            None where it does not know.
     """
 
-    path: str | None
-    duration_s: float
     labels: tuple[Label, ...]
     windows: tuple[WindowPrediction, ...]
-    timestamps_s: tuple[float, ...] = field(repr=False)
-    firing_rate: float | None
-    firing_rate_per_frame: tuple[float, ...] | None = field(repr=False)
-    engine: str
-    distance: float | None = None
-    unlike_training: bool | None = None
 
-    def __repr__(self) -> str:
-        labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in self.labels[:3])
-        about = about_run(self.duration_s, self.firing_rate, self.engine)
-        return one_line(
-            f"PredictionResult({self.path!r}, {doubt(self.unlike_training)}{labels}, {about})"
-        )
+    def says(self) -> str:
+        """The labels."""
+        return ", ".join(f"{label.name} {label.probability:.1%}" for label in self.labels)
 
     def _repr_html_(self) -> str:
         from spikevideoformer import notebook
@@ -88,11 +66,9 @@ class PredictionResult:
 
     def lines(self) -> list[str]:
         """The prediction as a command prints it."""
-        labels = ", ".join(f"{label.name} {label.probability:.1%}" for label in self.labels)
-        about = about_run(self.duration_s, self.firing_rate, self.engine)
-        shown = [f"{self.path}: {doubt(self.unlike_training)}{labels} ({about})"]
+        shown = super().lines()
         if len(self.windows) > 1:
             for window in self.windows:
                 best, span = window.labels[0], f"{window.start_s:.2f}-{window.end_s:.2f} s"
-                shown.append(f"  {span}: {best.name} {best.probability:.1%}")
-        return list(map(one_line, shown))
+                shown.append(one_line(f"  {span}: {best.name} {best.probability:.1%}"))
+        return shown

@@ -19,6 +19,7 @@ from spikevideoformer.data.transforms import eval_transform, to_pictures
 from spikevideoformer.energy.growth import GrowthPoint, attention_growth, draw_growth
 from spikevideoformer.energy.report import EnergyReport, energy_report, with_prefix
 from spikevideoformer.figures import legend_above
+from spikevideoformer.inference.answer import doubt
 from spikevideoformer.inference.document import document, drawing, inline
 from spikevideoformer.models.config import STRIDE
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -146,6 +147,8 @@ def prediction_page(
             f"window {number + 1} of {len(best)}, {clip.start_s:.2f} to {clip.end_s:.2f} s",
         ),
     ]
+    if result.unlike_training:
+        about[1] = ("prediction", f"{doubt(True)}{about[1][1]}")
     if result.firing_rate is not None:
         about.append(("firing rate", f"{result.firing_rate:.4f} spikes per neuron and frame"))
     return clip_page(
