@@ -140,7 +140,11 @@ def segmentation_result() -> SegmentationResult:
 
 
 RESULTS: dict[str, tuple[Callable[[], object], str, int]] = {
-    "prediction": (prediction, "alert('&')</script> 75.0%, b 25.0%, 2 frames, 2.00 s, firing rate 0.150", 2),
+    "prediction": (
+        prediction,
+        "alert('&')</script> 75.0%, b 25.0%, 2 frames, 2.00 s, firing rate 0.150",
+        2,
+    ),
     "segmentation": (segmentation, "None, road 75.0%, <script>", 2),
     "pose": (pose, "PosePrediction('a.mp4', 2 joints, hip on average at 0.00 0.00 2.00 m", 1),
     "rates": (rates, "FiringRates(2 layers, mean 0.500, from 0.250 (", 1),

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from spikevideoformer.body import bvh
-from spikevideoformer.body.bvh import BvhError, Motion, drop_root, read_bvh, write_bvh
+from spikevideoformer.body.bvh import BvhError, read_bvh, write_bvh
+from spikevideoformer.body.motion import Motion, drop_root
 from spikevideoformer.body.rotations import EULER_ORDERS, geodesic_distance, matrix_from_6d
 from spikevideoformer.body.skeleton import Skeleton
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikevideoformer.body.bvh import Motion, write_bvh
+from spikevideoformer.body.bvh import write_bvh
+from spikevideoformer.body.motion import Motion
 from spikevideoformer.body.rotations import matrix_from_axis_angle
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.data.problems import DatasetError

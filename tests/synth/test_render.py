@@ -3,15 +3,16 @@
 import csv
 import itertools
 import math
+import zlib
 
 import numpy as np
 import pytest
 import torch
 
-from spikevideoformer.body.bvh import Motion
+from spikevideoformer.body.motion import Motion
 from spikevideoformer.body.skeleton import Skeleton, forward_kinematics
 from spikevideoformer.data.problems import DatasetError
-from spikevideoformer.synth import render
+from spikevideoformer.synth import performer, shading, viewpoint
 from spikevideoformer.synth.motions import (
     LabelledMotion,
     procedural_motion,
@@ -33,7 +34,7 @@ def bone_lengths(clip):
 
 def alone(starts, ends, radii, colours):
     """A body of one frame."""
-    return render._Body(
+    return performer.Body(
         starts=np.array([starts], float),
         ends=np.array([ends], float),
         radii=np.array(radii, float),
@@ -45,7 +46,7 @@ def alone(starts, ends, radii, colours):
 
 def painted(body, size=64):
     """Colours before a black ground, and depths, by a camera at 0 that looks along -z."""
-    camera = render.Camera(
+    camera = viewpoint.Camera(
         focal_px=float(size),
         centre_px=(size / 2, size / 2),
         rotation=np.diag([1.0, -1.0, -1.0]),
@@ -55,8 +56,8 @@ def painted(body, size=64):
     rays = np.stack(np.broadcast_arrays(place, place[:, None], 1.0), -1).astype(np.float32)
     image = np.zeros((1, size, size, 3), np.float32)
     depth = np.full((1, size, size), np.inf, np.float32)
-    light = render._Light(direction=np.array([0.0, 0.0, 1.0]), strength=0.5, ambient=0.5)
-    render._draw_cones(image, depth, body, slice(0, 1), camera, rays, light)
+    light = shading._Light(direction=np.array([0.0, 0.0, 1.0]), strength=0.5, ambient=0.5)
+    shading._draw_cones(image, depth, body, slice(0, 1), camera, rays, light)
     return image[0], depth[0], rays
 
 
@@ -66,9 +67,9 @@ def painted(body, size=64):
 @pytest.mark.parametrize("seed", range(3))
 def test_joints_are_inside_the_body_that_is_seen(seed, monkeypatch):
     motion = procedural_motion("walk-in-place", seed)
-    monkeypatch.setattr(render, "_cast_shadow", lambda *_: None)
+    monkeypatch.setattr(shading, "_cast_shadow", lambda *_: None)
     clip = render_motion(motion, seed=seed, spec=SMALL)
-    monkeypatch.setattr(render, "_draw_cones", lambda *_: None)
+    monkeypatch.setattr(shading, "_draw_cones", lambda *_: None)
     empty = render_motion(motion, seed=seed, spec=SMALL)
     x, y = clip.joints_2d.astype(int)[clip.visible].T
     frame = np.nonzero(clip.visible)[0]
@@ -239,12 +240,12 @@ def test_depth_and_normals_of_a_cone_are_those_of_the_hull_of_its_spheres(start,
 
 
 def test_a_shadow_lies_on_the_floor_beside_the_body():
-    light = render._Light(direction=np.array([0.6, 0.8, 0.0]), strength=0.5, ambient=0.5)
+    light = shading._Light(direction=np.array([0.6, 0.8, 0.0]), strength=0.5, ambient=0.5)
     body = alone([[0, 1.0, 0]], [[0, 1.0, 0]], [(0.2, 0.2)], [[1.0, 1, 1]])
     x, z = np.meshgrid(np.linspace(-2, 2, 81), np.linspace(-2, 2, 81))
     ground = np.stack((x, np.full_like(x, -1.0), z), -1)
     image = np.ones((1, 81, 81, 3), np.float32)
-    render._cast_shadow(image, ground, body, slice(0, 1), light)
+    shading._cast_shadow(image, ground, body, slice(0, 1), light)
     dark = image[0, ..., 0] < 0.8
     # The lamp is at +x, and the ball 2 m above the floor: its shadow lies at 2 * 0.6 / 0.8.
     assert x[dark].mean() == pytest.approx(-1.5, abs=0.02)
@@ -416,7 +417,7 @@ def test_a_file_shows_the_clip_that_its_truth_describes(motions, tmp_path):
     write_motion_clips(motions[:1], tmp_path, spec=SPEC, clips_per_motion=1)
     (sample,) = read_index(tmp_path).samples
     pictures = np.stack([frame.image for frame in iter_frames(sample.path)])
-    seed = render.zlib.crc32(b"train/squat/squat_0_00")
+    seed = zlib.crc32(b"train/squat/squat_0_00")
     clip = render_motion(motions[0].motion, seed=seed, spec=SPEC, start_s=0.6)
     assert np.abs(pictures.astype(float) - clip.pictures).mean() < 6
     with np.load(sample.path.with_suffix(".npz"), allow_pickle=False) as truth:

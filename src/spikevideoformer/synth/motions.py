@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spikevideoformer.body.bvh import Motion, drop_root, read_bvh
+from spikevideoformer.body.bvh import read_bvh
+from spikevideoformer.body.motion import Motion, drop_root
 from spikevideoformer.body.rotations import (
     matrix_from_6d,
     matrix_from_axis_angle,

@@ -7,16 +7,15 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from spikevideoformer.tasks.pose.loss import PoseTensors, pose_loss
 from spikevideoformer.tasks.pose.metrics import (
-    PoseLossWeights,
     PoseMetrics,
     PoseResult,
-    PoseTensors,
     in_front,
-    pose_loss,
     procrustes_align,
     project_perspective,
 )
+from spikevideoformer.tasks.pose.spec import PoseLossWeights
 
 NAMES = ("pelvis", "left_hip", "right_hip", "neck", "head")
 TERMS = ("rotation", "joints3d", "joints2d", "shape", "translation", "smoothness")

@@ -23,10 +23,9 @@ from spikevideoformer.synth.spec import RenderSpec
 from spikevideoformer.tasks.pose.dataset import PoseDataset
 from spikevideoformer.tasks.pose.head import mean_rotations, pose_from_output
 from spikevideoformer.tasks.pose.index import read_poses
-from spikevideoformer.tasks.pose.metrics import PoseLossWeights
 from spikevideoformer.tasks.pose.predictor import PoseTracker
 from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence, fit_skeleton
-from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.tasks.pose.spec import PoseLossWeights, PoseSpec
 from spikevideoformer.tasks.pose.training import PoseTraining, batch_pose
 from spikevideoformer.training import (
     PoseOptions,

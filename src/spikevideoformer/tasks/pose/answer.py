@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from spikevideoformer.body.bvh import Motion
+from spikevideoformer.body.motion import Motion
 from spikevideoformer.body.rotations import axis_angle_from_matrix
 from spikevideoformer.body.skeleton import BodyModel, Skeleton
 from spikevideoformer.body.smpl import SmplBody

@@ -29,13 +29,12 @@ from spikevideoformer.tasks.pose.head import (
     mean_rotations,
     pose_from_output,
 )
+from spikevideoformer.tasks.pose.loss import PoseTensors, pose_loss
 from spikevideoformer.tasks.pose.metrics import (
     PCK_MM,
     PoseMetrics,
     PoseResult,
-    PoseTensors,
     in_front,
-    pose_loss,
     project_perspective,
 )
 from spikevideoformer.tasks.pose.plots import plot_errors
