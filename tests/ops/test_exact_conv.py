@@ -167,6 +167,17 @@ def test_sums_of_a_tile_that_may_leave_int16_are_int32() -> None:
     assert torch.equal(conv(spikes), torch.full((1, 3, 2, 2), 127.0 * 64 * 8))
 
 
+def test_lowered_float32_does_not_round_digits() -> None:
+    spikes = torch.ones(1, 64, 5, 5, dtype=torch.uint8)
+    weights = as_integers(torch.randn(32, 64, 3, 3), 24)
+    expected = exact_sums_reference(spikes, weights.integers).float()
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"  # type: ignore[attr-defined]
+    try:
+        assert torch.equal(Float32Digits(weights)(spikes), expected)
+    finally:
+        torch.backends.mkldnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+
+
 # --- Rounding of weights --------------------------------------------------------------------------
 
 

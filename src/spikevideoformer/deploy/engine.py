@@ -5,8 +5,10 @@
   frames. Buffers stay small: the allocator reuses them instead of fetching them from the system,
   and memory hardly grows with the clip. On CUDA all frames go through each layer at once.
 * Batch norm, residual addition and neuron are one pass over memory (``ops/affine_lif.py``).
-* With ``precision="int8"`` spikes are bytes and weights are int8. Spikes lose nothing by that;
-  weights are rounded, and currents between convolution and neuron are kept in bfloat16.
+* Weights are integers of 24, 16 or 8 bits (``deploy/exact.py``) and spikes bytes: all sums are
+  exact, and spikes the same bits for any batch, pieces, threads and processor. With
+  ``precision="exact"`` weights stay float32, and every sum has torch's order and rounding: the
+  spikes are those that the model fires on the same machine.
 """
 
 import copy
@@ -21,9 +23,16 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from spikevideoformer.deploy.fold import fold_conv_bn
-from spikevideoformer.deploy.int8 import Int8SpikeConv2d
+from spikevideoformer.deploy.exact import (
+    ExactConv,
+    ExactSepTail,
+    FirstConv,
+    exact_conv,
+    exact_head,
+    exact_rep_conv,
+)
 from spikevideoformer.models.config import STRIDE
+from spikevideoformer.models.heads import Head
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import (
     MLP,
@@ -38,10 +47,12 @@ from spikevideoformer.nn.neuron import AnyNeuron, FiringRates, Neuron, record_fi
 from spikevideoformer.ops._stepwise import affine
 from spikevideoformer.ops.affine_lif import affine_lif
 from spikevideoformer.ops.batch_norm_lif import as_affine
+from spikevideoformer.ops.exact_conv import scaled
 from spikevideoformer.ops.hamming import dot_attention, hamming_attention
 from spikevideoformer.ops.neuron_config import kinds_of_kernels
 
-Precision = Literal["exact", "int8"]
+Precision = Literal["float", "int16", "int8", "exact"]
+BITS: dict[Precision, int] = {"float": 24, "int16": 16, "int8": 8}
 
 # Size aimed at for the widest tensor of a piece. Blocks above 32 MB go back to the system when
 # they are freed (glibc), and fetching them again costs more than the convolution that fills them;
@@ -60,9 +71,14 @@ class Stream:
     x: Tensor
     norm: tuple[Tensor, Tensor] | None = None  # scale and shift, [C] each
     residual: Tensor | None = None
+    exact: bool = False  # the bits of ``scaled``, or those of the model's batch norm
 
     def value(self) -> Tensor:
-        y = self.x if self.norm is None else affine(self.x, *self.norm)
+        y = self.x
+        if self.norm is not None and self.exact:
+            y = scaled(y.flatten(0, 1), *self.norm).unflatten(0, y.shape[:2])
+        elif self.norm is not None:
+            y = affine(y, *self.norm)
         return y if self.residual is None else self.residual + y
 
 
@@ -83,6 +99,7 @@ class Fire:
         self.config, self.spike_dtype = neuron.config, spike_dtype
         self.reset_each_frame = neuron.reset_each_frame
         self.keeps_values = False
+        self.seen: Callable[[Tensor], None] | None = None  # is shown the spikes of each piece
         self.start(record=False)
 
     def start(self, record: bool) -> None:
@@ -115,6 +132,8 @@ class Fire:
             self.v = out.v
         if self.keeps_values:
             self.values.append(y)
+        if self.seen is not None:
+            self.seen(spikes)
         if self.rates is not None:
             self.rates.append(_firing_rates(spikes, self.config.levels))
         return spikes, y
@@ -125,20 +144,25 @@ class InferenceEngine:
 
     Args:
         model: as it is to be used; later changes of its weights are not seen.
-        precision: ``exact`` fires the spikes that the model fires in float32 (on CUDA but for the
-            rounding of batch norms that end a branch, and of TF32 where torch's settings allow
-            it); ``int8`` rounds the weights of the convolutions that receive spikes to 8 bits.
+        precision: ``float`` has weights of 24 bits, as accurate as float32; ``int16`` and
+            ``int8`` round them to 16 and 8. The spikes of each are the same bits for any batch,
+            pieces, threads and processor. ``exact`` fires the spikes that the model fires in
+            float32 on this machine (on CUDA but for the rounding of batch norms that end a
+            branch, and of TF32 where torch's settings allow it).
 
     Several threads may call it; they take turns. A copy is a new engine.
 
     Raises:
         ValueError: a model that is not float32 on a CPU or a CUDA device or has parts of another
-            kind, or int8 where this machine has no convolutions for it.
+            kind, weights that cannot be integers, or a device that has no unit to add them up.
     """
 
     def __init__(self, model: SpikeVideoFormer, *, precision: Precision = "exact") -> None:
         if precision not in get_args(Precision):
-            raise ValueError(f"precision {precision!r} is unknown; choose exact or int8")
+            raise ValueError(
+                f"precision {precision!r} is unknown; choose one of "
+                f"{', '.join(get_args(Precision))}"
+            )
         if reason := cannot_run(model):
             raise ValueError(reason)
         first = next(model.parameters())
@@ -149,7 +173,7 @@ class InferenceEngine:
             )
         self.precision = precision
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        build = _Build(precision == "int8", self.model.config.neuron.levels)
+        build = _Build(BITS.get(precision), self.model.config.neuron.levels, first.device)
         stages = self.model.backbone.stages()
         self._frame_steps = [
             step
@@ -162,6 +186,7 @@ class InferenceEngine:
             _for_each(build.downsample(stages[4].downsample)),
             *map(build.transformer_block, stages[4].blocks),
         ]
+        self._head = build.head(self.model.head)
         # A segmentation head reads all stages: those before the last end where a downsample fires.
         self._ends: list[Fire] = []
         if self.model.head.reads_all_stages:
@@ -188,6 +213,36 @@ class InferenceEngine:
         """
         logits, rates = self.run_checked(self.model.checked(video), record=record)
         return self.model.finished(logits, video), rates
+
+    @torch.inference_mode()
+    def spikes(self, video: Tensor) -> dict[str, Tensor]:
+        """What every neuron fires, by name: bytes ``[T, B, ...]``. For comparisons.
+
+        Raises:
+            ValueError: as the model does.
+        """
+        found: dict[str, list[Tensor]] = {}
+        hooks = []
+
+        def keep(name: str, spikes: Tensor) -> None:
+            found.setdefault(name, []).append(spikes.to(torch.uint8).contiguous())
+
+        with self._lock:
+            try:
+                for name, fire in self._fires.items():
+                    fire.seen = partial(keep, name)
+                for name, module in self._head.named_modules(prefix="head"):
+                    if isinstance(module, Neuron):
+                        hook = lambda _m, _a, out, name=name: keep(name, out)  # noqa: E731
+                        hooks.append(module.register_forward_hook(hook))
+                self._run_clips(self.model.checked(video).transpose(0, 1), record=False)
+            finally:
+                for fire in self._fires.values():
+                    fire.seen = None
+                    fire.start(record=False)
+                for handle in hooks:
+                    handle.remove()
+        return {name: torch.cat(pieces) for name, pieces in found.items()}
 
     @torch.inference_mode()
     def run_checked(self, video: Tensor, *, record: bool = True) -> tuple[Tensor, FiringRates]:
@@ -234,8 +289,8 @@ class InferenceEngine:
             *(_join(fire.values) for fire in self._ends),
             _join([stream.value() for stream in streams]),
         )
-        with record_firing_rates(self.model.head) if record else nullcontext() as of_head:
-            logits: Tensor = self.model.head(features)
+        with record_firing_rates(self._head) if record else nullcontext() as of_head:
+            logits = self._head(features)
         rates = {name: torch.cat(fire.rates) for name, fire in self._fires.items() if fire.rates}
         if of_head is not None:
             rates |= {f"head.{name}": rate for name, rate in of_head.per_frame.items()}
@@ -250,8 +305,9 @@ class InferenceEngine:
         pixels = video.shape[3] * video.shape[4]
         wide = 4 * self.model.config.mlp_ratio  # bytes of the widest layer for each channel
         sizes = (wide * (e1 // 2) * pixels // 4, wide * e4 * pixels // STRIDE**2)
-        # One image alone may round differently: convolutions have a path of their own for it.
-        first, last = (max(2, PIECE_BYTES // size) for size in sizes)
+        # In float32 an image alone may round differently: it has a path of its own in oneDNN.
+        fewest = 2 if self.precision == "exact" else 1
+        first, last = (max(fewest, PIECE_BYTES // size) for size in sizes)
         return first, last
 
 
@@ -282,10 +338,15 @@ def cannot_run(model: SpikeVideoFormer) -> str | None:
 class _Build:
     """Turns the parts of a model into steps."""
 
-    def __init__(self, int8: bool, levels: int) -> None:
-        self.int8, self.levels = int8, levels
-        self.spike_dtype = torch.uint8 if int8 else torch.float32
+    def __init__(self, bits: int | None, levels: int, device: torch.device) -> None:
+        self.bits, self.levels, self.device = bits, levels, device
+        self.spike_dtype = torch.float32 if bits is None else torch.uint8
         self.fires: dict[Neuron, Fire] = {}
+
+    def head(self, head: Head) -> Head:
+        if self.bits is None:
+            return head
+        return exact_head(head, self.bits, self.levels, self.device)
 
     def fire(self, neuron: AnyNeuron, into_conv: bool = True) -> Fire:
         assert isinstance(neuron, Neuron)  # cannot_run refuses others
@@ -293,47 +354,26 @@ class _Build:
         self.fires[neuron] = Fire(neuron, self.spike_dtype if into_conv else torch.uint8)
         return self.fires[neuron]
 
-    def conv(self, conv: nn.Conv2d, bn: nn.BatchNorm2d, *, ends_branch: bool) -> Conv:
-        """Spikes through a convolution; in float32 its batch norm is left to the next neuron."""
-        if self.int8:
-            weight, bias = fold_conv_bn(conv, bn)
-            return self.int8_conv(conv, weight, bias, ends_branch)
+    def conv(self, conv: nn.Conv2d, bn: nn.BatchNorm2d) -> Conv:
+        """Spikes through a convolution; its scale and shift are left to the next neuron."""
+        if self.bits is not None:
+            return _exact(exact_conv(conv, bn, self.bits, self.levels, self.device))
         norm = _affine(bn)
         return lambda spikes: Stream(per_frame(conv, spikes), norm)
 
     def rep_conv(self, rep: RepConv) -> Conv:
-        # Two of its three convolutions read real values and stay in float32. One dense 3x3 of
-        # int8 weights would do without, but has 4.5 times the operations: it is slower.
-        scale, shift = _affine(rep.bn_out)
-        if self.int8:
-            weight, bias = fold_conv_bn(rep.pw1, rep.bn1)
-            # outside the image there are no spikes, so that the bias is the border
-            pw1 = Int8SpikeConv2d(weight, bias, padding=1, levels=self.levels)
-            body = nn.Sequential(pw1, rep.dw, rep.pw2)
-            scale2, shift2 = _affine(rep.bn2)
-            both = (scale * scale2, scale * shift2 + shift)
-            return lambda spikes: Stream(per_frame(body, spikes), both)
-        norm = (scale, shift)
+        if self.bits is not None:
+            return _exact(exact_rep_conv(rep, self.bits, self.levels, self.device))
+        norm = _affine(rep.bn_out)
         return lambda spikes: Stream(per_frame(rep, spikes, with_bn_out=False), norm)
-
-    def int8_conv(self, like: nn.Conv2d, weight: Tensor, bias: Tensor, ends_branch: bool) -> Conv:
-        # what a neuron reads once may be rounded; the residual stream adds up and stays exact
-        conv = Int8SpikeConv2d(
-            weight,
-            bias,
-            stride=cast(tuple[int, int], like.stride),
-            padding=cast(tuple[int, int], like.padding),
-            groups=like.groups,
-            out_dtype=torch.float32 if ends_branch else torch.bfloat16,
-            levels=self.levels,
-        )
-        return lambda spikes: Stream(per_frame(conv, spikes))
 
     def downsample(self, part: Downsample) -> Step:
         if part.neuron is None:  # pixels: real values in every precision
-            image = nn.Sequential(part.conv, part.bn)
+            image: Any = nn.Sequential(part.conv, part.bn)
+            if self.bits is not None:
+                image = FirstConv(part.conv, part.bn)
             return lambda stream: Stream(per_frame(image, stream.x))
-        fire, conv = self.fire(part.neuron), self.conv(part.conv, part.bn, ends_branch=True)
+        fire, conv = self.fire(part.neuron), self.conv(part.conv, part.bn)
 
         def step(stream: Stream) -> Stream:
             spikes, _ = fire(stream)
@@ -347,32 +387,24 @@ class _Build:
         return lambda stream: channel(sep(stream))
 
     def sep_conv(self, part: SepConv) -> Step:
-        fire1, pw1, fire2 = (
-            self.fire(part.neuron1),
-            self.conv(part.pw1, part.bn1, ends_branch=False),
-            self.fire(part.neuron2),
-        )
-        dw: nn.Module = part.dw
-        if self.int8:
-            dw = Int8SpikeConv2d.from_conv(part.dw, levels=self.levels)
-        norm = _affine(part.bn2)
-
-        def step(stream: Stream) -> Stream:
-            spikes, u = fire1(stream)
-            spikes, _ = fire2(pw1(spikes))
-            # pw2 reads real values: float32 in every precision
-            return Stream(per_frame(part.pw2, per_frame(dw, spikes)), norm, residual=u)
-
-        return step
+        fire1, fire2 = self.fire(part.neuron1), self.fire(part.neuron2)
+        pw1 = self.conv(part.pw1, part.bn1)
+        tail: Conv
+        if self.bits is not None:
+            tail = _exact(ExactSepTail(part, self.bits, self.levels, self.device))
+        else:
+            real, norm = nn.Sequential(part.dw, part.pw2), _affine(part.bn2)
+            tail = lambda spikes: Stream(per_frame(real, spikes), norm)  # noqa: E731
+        return self.two_convs(fire1, pw1, fire2, tail)
 
     def channel_conv(self, part: ChannelConv) -> Step:
-        conv1 = self.conv(part.conv1, part.bn1, ends_branch=False)
-        conv2 = self.conv(part.conv2, part.bn2, ends_branch=True)
+        conv1 = self.conv(part.conv1, part.bn1)
+        conv2 = self.conv(part.conv2, part.bn2)
         return self.two_convs(self.fire(part.neuron1), conv1, self.fire(part.neuron2), conv2)
 
     def mlp(self, part: MLP) -> Step:
-        fc1 = self.conv(part.fc1, part.bn1, ends_branch=False)
-        fc2 = self.conv(part.fc2, part.bn2, ends_branch=True)
+        fc1 = self.conv(part.fc1, part.bn1)
+        fc2 = self.conv(part.fc2, part.bn2)
         return self.two_convs(self.fire(part.neuron1), fc1, self.fire(part.neuron2), fc2)
 
     def two_convs(self, fire1: Fire, conv1: Conv, fire2: Fire, conv2: Conv) -> Step:
@@ -432,6 +464,11 @@ class _Build:
             return [fire_out(Stream(piece, norm))[0] for piece in y.split([len(s) for s in spikes])]
 
         return step
+
+
+def _exact(conv: ExactConv | ExactSepTail) -> Conv:
+    module: Any = conv
+    return lambda spikes: Stream(per_frame(module, spikes), conv.norm, exact=True)
 
 
 def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -10,15 +10,39 @@ from spikevideoformer.nn.conv import SpikeConv2d, per_frame
 from spikevideoformer.nn.neuron import make_neuron
 
 
+class RealValues:
+    """Sums over real values in a head, in whatever order torch takes.
+
+    The inference engine gives heads another of these, with one order (``deploy/exact.py``).
+    """
+
+    def mean(self, x: Tensor, axis: int) -> Tensor:
+        """Without that axis."""
+        return x.mean(axis)
+
+    def cells(self, x: Tensor, grid: int) -> Tensor:
+        """Means over the cells of a grid: ``[N, C, H, W]`` to ``[N, C, grid, grid]``."""
+        return F.adaptive_avg_pool2d(x, grid)
+
+    def upsample(self, x: Tensor, factor: int) -> Tensor:
+        """Bilinear, ``[T, B, C, H, W]`` to ``[T, B, C, factor*H, factor*W]``."""
+        y = F.interpolate(
+            x.flatten(0, 1), scale_factor=factor, mode="bilinear", align_corners=False
+        )
+        return y.unflatten(0, x.shape[:2])
+
+
 class Head(nn.Module):
     """What turns the features of the backbone into the output of a task.
 
     Attributes:
+        real: how it adds up real values, other than by its layers.
         fc: its last layer, with weights.
         reads_all_stages: whether it looks at all four stages of the backbone, or at the last only.
     """
 
     reads_all_stages: ClassVar[bool] = False
+    real = RealValues()
     fc: Any
 
     def finished(self, output: Tensor, video: Tensor) -> Any:
@@ -53,12 +77,6 @@ class SpikeProjection(nn.Module):
     def forward(self, u: Tensor) -> Tensor:
         """Membranes ``[T, B, C, H, W]`` to membranes of the same height and width."""
         return per_frame(self.bn, per_frame(self.conv, self.neuron(u)))
-
-
-def upsample(x: Tensor, factor: int) -> Tensor:
-    """Bilinear, ``[T, B, C, H, W]`` to ``[T, B, C, factor*H, factor*W]``."""
-    y = F.interpolate(x.flatten(0, 1), scale_factor=factor, mode="bilinear", align_corners=False)
-    return y.unflatten(0, x.shape[:2])
 
 
 def check_classes(num_classes: int) -> None:

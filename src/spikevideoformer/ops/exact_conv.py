@@ -67,7 +67,7 @@ class IntegerWeights:
             )
         if not 1 <= self.levels <= 255:
             raise ValueError(f"levels is {self.levels}; spikes are bytes, 1..255")
-        sums = self.levels * _largest_sums(self.integers.flatten(1).long())
+        sums = self.levels * largest_sums(self.integers.flatten(1).long())
         if int(sums.max()) > INT32_EXACT:
             raise ValueError(f"sums may reach {int(sums.max())}, more than int32 holds; fewer bits")
         mantissa, exponent = torch.frexp(self.unit)
@@ -83,10 +83,10 @@ class IntegerWeights:
     @property
     def largest(self) -> int:
         """Largest magnitude of a sum."""
-        return self.levels * int(_largest_sums(self.integers.flatten(1).long()).max())
+        return self.levels * int(largest_sums(self.integers.flatten(1).long()).max())
 
 
-def _largest_sums(rows: Tensor) -> Tensor:
+def largest_sums(rows: Tensor) -> Tensor:
     """Largest magnitude that a sum of some of each row's integers has ``[C']``."""
     return torch.maximum(rows.clamp(min=0).sum(1), -rows.clamp(max=0).sum(1))
 
@@ -117,7 +117,7 @@ def as_integers(weight: Tensor, bits: int, *, levels: int = 1) -> IntegerWeights
     rows = finite_rows(weight)
     if bits == 8:
         small, step = quantise_weight(weight)
-        if int(levels * _largest_sums(small.flatten(1).long()).max()) <= FLOAT32_EXACT:
+        if int(levels * largest_sums(small.flatten(1).long()).max()) <= FLOAT32_EXACT:
             return IntegerWeights(small.to(torch.int32), step, levels)
     reach = torch.tensor(float(levels), dtype=torch.float64)
     integers, unit = in_powers_of_two(rows, LARGEST[bits], reach, INT32_EXACT)
@@ -146,7 +146,7 @@ def in_powers_of_two(
     while True:
         integers = torch.ldexp(rows, -exponent[:, None]).round()
         reached = integers * reach
-        sums = reached.abs().sum(1) if signed else _largest_sums(reached)
+        sums = reached.abs().sum(1) if signed else largest_sums(reached)
         if not bool((over := sums > exact).any()):
             break
         exponent = exponent + over.int()
@@ -301,8 +301,6 @@ def scaled(x: Tensor, unit: Tensor, bias: Tensor) -> Tensor:
     if x.device.type == "cpu" and events_available() is None:
         out: Tensor = kernels().scaled(x, unit, bias)
         return out
-    if bool((torch.frexp(unit).mantissa == 0.5).all()):  # the product is exact
-        return x * unit[:, None, None] + bias[:, None, None]
     return scaled_reference(x, unit, bias)
 
 
@@ -336,10 +334,13 @@ class Float32Digits:
 
     def __call__(self, spikes: Tensor) -> Tensor:
         """Sums rounded to float32 ``[N, C', H', W']``, for uint8 ``[N, C, H, W]``."""
-        real = spikes.float()
-        parts = [F.conv2d(real, digit, None, *self.geometry) for digit in self.digits]
+        # with TF32 or bfloat16 allowed a float32 convolution would round the digits
+        lowered = torch.backends.mkldnn.conv.fp32_precision not in ("none", "ieee")  # type: ignore[attr-defined]
+        dtype = torch.float64 if lowered else torch.float32
+        real = spikes.to(dtype)
+        parts = [F.conv2d(real, digit.to(dtype), None, *self.geometry) for digit in self.digits]
         if len(parts) == 1:
-            return parts[0]
+            return parts[0].float()
         return put_together(parts, self.bits)
 
 

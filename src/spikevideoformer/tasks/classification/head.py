@@ -34,10 +34,9 @@ class ClassificationHead(Head):
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Logits ``[B, K]`` from the last stage's ``[T, B, C, H, W]``."""
-        x = self.neuron(features[-1].flatten(3).mean(3))  # [T, B, C]
+        x = self.neuron(self.real.mean(features[-1].flatten(3), 3))  # [T, B, C]
         if self.gru is not None:
             # its state adds up over time like a membrane: not in half precision
             with torch.autocast(x.device.type, enabled=False):
                 _, x = self.gru(x.to(self.gru.weight_hh_l0.dtype))  # [1, B, C], the last state
-        logits: Tensor = self.fc(x).mean(0)
-        return logits
+        return self.real.mean(self.fc(x), 0)

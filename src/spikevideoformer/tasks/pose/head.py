@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -81,7 +80,7 @@ class PoseHead(Head):
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Numbers ``[B, T, 6 J + S + 3]`` of each frame from the last ``[T, B, C, H, W]``."""
         x = self.neuron(features[-1])
-        cells = F.adaptive_avg_pool2d(x.flatten(0, 1), GRID).flatten(1)  # [T B, C * 16]
+        cells = self.real.cells(x.flatten(0, 1), GRID).flatten(1)  # [T B, C * 16]
         output: Tensor = self.fc(cells.unflatten(0, x.shape[:2]))
         return output.transpose(0, 1)
 

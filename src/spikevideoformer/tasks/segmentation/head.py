@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from spikevideoformer.models.config import ModelConfig
-from spikevideoformer.models.heads import Head, SpikeProjection, check_classes, upsample
+from spikevideoformer.models.heads import Head, SpikeProjection, check_classes
 from spikevideoformer.nn.conv import SpikeConv2d, per_frame
 from spikevideoformer.nn.neuron import make_neuron
 
@@ -57,14 +57,15 @@ class SegmentationHead(Head):
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Logits ``[B, T, K, H, W]`` of each frame from all stages' ``[T, B, e, H/s, W/s]``."""
         u1, u2, u3, u4 = features
+        up = self.real.upsample
         m = self.lateral3(u3) + self.lateral4(u4)  # 1/16
         m = m + self.smooth16(m)
-        m = self.lateral2(u2) + upsample(m, 2)  # 1/8
+        m = self.lateral2(u2) + up(m, 2)  # 1/8
         m = m + self.smooth8(m)
-        m = self.lateral1(u1) + upsample(self.narrow8(m), 2)  # 1/4
+        m = self.lateral1(u1) + up(self.narrow8(m), 2)  # 1/4
         m = m + self.smooth4(m)
         logits = per_frame(self.fc, self.neuron(m))
-        return upsample(logits, 4).transpose(0, 1)
+        return up(logits, 4).transpose(0, 1)
 
     def finished(self, output: Tensor, video: Tensor) -> Tensor:
         """The logits of pixels of the video, not of its padding."""

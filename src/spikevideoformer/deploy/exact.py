@@ -1,0 +1,304 @@
+"""Parts of a network whose results are the same bits everywhere; the engine puts them together.
+
+A convolution of spikes has integer weights and exact sums (``ops/exact_conv.py``), whichever unit
+adds them up. What reads real values (pixels, features before a linear layer, membranes between
+pixels) is added up in float64 in one order. So nothing depends on what else is in a batch, on
+where a clip is cut, on threads or on the processor.
+"""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikevideoformer.deploy.fold import fold_conv_bn, merge_repconv
+from spikevideoformer.deploy.int8 import Int8Digits, int8_available
+from spikevideoformer.models.heads import Head, RealValues, SpikeProjection
+from spikevideoformer.nn.conv import RepConv, SepConv
+from spikevideoformer.ops.exact_conv import (
+    FLOAT64_EXACT,
+    INT32_EXACT,
+    LARGEST,
+    Float32Digits,
+    IntegerWeights,
+    as_integers,
+    events_available,
+    fixed_order_conv,
+    fixed_order_sum,
+    in_powers_of_two,
+    kernels,
+    largest_sums,
+    quantise_weight,
+    scaled,
+)
+
+Unit = Literal["auto", "events", "int8", "float32"]
+UNIT: Unit = "auto"
+"""What adds up spikes; the bits are the same. ``auto``: one digit of 8 bits by int8 convolutions,
+more bits by events, on CUDA int8 convolutions always (docs/speed.md says why)."""
+
+Pair = tuple[int, int]
+Sums = Callable[[Tensor], Tensor]
+
+
+def adder(
+    weights: IntegerWeights, stride: Pair, padding: Pair, device: torch.device, unit: Unit | None
+) -> Sums:
+    """What makes float32 sums of byte spikes, by the best unit of a device.
+
+    Args:
+        weights: of a convolution of one group.
+        stride: of rows and columns.
+        padding: of rows and columns.
+        device: of the spikes.
+        unit: one in particular; None for :data:`UNIT`.
+
+    Raises:
+        ValueError: the unit is not available there.
+    """
+    unit = UNIT if unit is None else unit
+    one_digit = int(weights.integers.abs().max()) <= 127
+    if unit == "auto":
+        if device.type != "cpu" or (one_digit and int8_available(weights.levels) is None):
+            unit = "int8"
+        else:
+            unit = "float32" if events_available() else "events"
+    if unit == "int8":
+        return Int8Digits(weights, stride, padding, device=device)
+    if device.type != "cpu":
+        raise ValueError(f"only int8 convolutions are exact on {device}; got unit {unit}")
+    if unit == "float32":
+        return Float32Digits(weights, stride, padding)
+    if reason := events_available():
+        raise ValueError(f"spikes cannot be added up by events: {reason}")
+    return cast(Sums, kernels().EventConv(weights.integers, weights.levels, stride, padding))
+
+
+class ExactConv:
+    """A convolution of byte spikes; its currents are ``fma(sums, *norm)``.
+
+    Args:
+        weight: real-valued ``[C', C, kh, kw]``, in float64 where it was merged.
+        bias: ``[C']``.
+        bits: of a weight.
+        levels: the largest spike.
+        stride: of rows and columns.
+        padding: of rows and columns.
+        device: of the spikes.
+        unit: see :func:`adder`.
+
+    Attributes:
+        norm: unit and bias of each output channel, float32.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        *,
+        bits: int,
+        levels: int,
+        stride: Pair = (1, 1),
+        padding: Pair = (0, 0),
+        device: torch.device | None = None,
+        unit: Unit | None = None,
+    ) -> None:
+        device = torch.device("cpu") if device is None else device
+        self.weights = as_integers(weight, bits, levels=levels)
+        self.norm = (self.weights.unit.to(device), bias.detach().float().to(device))
+        self.sums = adder(self.weights, stride, padding, device, unit)
+
+    def __call__(self, spikes: Tensor) -> Tensor:
+        """Sums rounded to float32 ``[N, C', H', W']`` for uint8 ``[N, C, H, W]``."""
+        return self.sums(spikes)
+
+
+def exact_conv(
+    conv: nn.Conv2d, bn: nn.BatchNorm2d | None, bits: int, levels: int, device: torch.device
+) -> ExactConv:
+    """A convolution with the batch norm after it, merged in float64 before it is rounded."""
+    own = copy.deepcopy(conv).double()
+    if bn is None:
+        bias = torch.zeros(len(own.weight)) if own.bias is None else own.bias
+        weight = own.weight
+    else:
+        weight, bias = fold_conv_bn(own, bn)
+    stride, padding = cast(Pair, conv.stride), cast(Pair, conv.padding)
+    return ExactConv(
+        weight, bias, bits=bits, levels=levels, stride=stride, padding=padding, device=device
+    )
+
+
+def exact_rep_conv(rep: RepConv, bits: int, levels: int, device: torch.device) -> ExactConv:
+    """A RepConv as one 3x3 convolution: its merged weights are what is rounded."""
+    weight, bias = merge_repconv(copy.deepcopy(rep).double())
+    return ExactConv(weight, bias, bits=bits, levels=levels, padding=(1, 1), device=device)
+
+
+class ExactSepTail:
+    """dw 7x7 + pw 1x1 + BN of a SepConv: two convolutions of integers, nothing rounded between.
+
+    Equation (m a channel between the two):
+        A[m] = sum_i dw[m, i] * spike[i]
+        y[o] = fma(float32(sum_m pw[o, m] * A[m]), unit[o], bias[o])
+
+    where dw and pw are integers; the unit of dw[m] is in pw[o, m] before that is rounded. The
+    second sum is a matrix product of whole numbers below 2^53 in float64, exact in any order. So
+    pw may have 16 bits where other weights have 8.
+
+    Args:
+        part: the SepConv.
+        bits: of a weight.
+        levels: the largest spike.
+        device: of the spikes.
+    """
+
+    def __init__(self, part: SepConv, bits: int, levels: int, device: torch.device) -> None:
+        own = copy.deepcopy(part).double()
+        dw = own.dw.weight.detach().cpu()
+        folded, bias = fold_conv_bn(own.pw2, own.bn2)
+        pw = folded.detach().cpu().flatten(1)  # [C, 2C]
+        self.padding = cast(Pair, part.dw.padding)
+        if bits == 8:
+            integers, unit = quantise_weight(dw)
+        else:
+            largest = min(LARGEST[bits], 2**21)  # 2^53 is to be shared with pw
+            reach = torch.tensor(float(levels), dtype=torch.float64)
+            integers, unit = in_powers_of_two(dw.flatten(1), largest, reach, INT32_EXACT)
+        integers = integers.reshape(dw.shape).to(torch.int32)
+        reach = levels * largest_sums(integers.flatten(1).long()).double()
+        rows, self.unit = in_powers_of_two(
+            pw * unit.double(), LARGEST[max(bits, 16)], reach, FLOAT64_EXACT, signed=True
+        )
+        self.pw = rows.to(device).T.contiguous()  # [2C, C]
+        self.norm = (self.unit.to(device), bias.detach().float().to(device))
+        self.dw: Sums
+        if device.type == "cpu" and events_available() is None:
+            self.dw = kernels().DepthwiseSums(integers, levels, torch.float64, (1, 1), self.padding)
+        else:
+            weights = integers.to(device, torch.float64)
+            self.dw = lambda spikes: F.conv2d(
+                spikes.double(), weights, padding=self.padding, groups=len(weights)
+            )
+
+    def __call__(self, spikes: Tensor) -> Tensor:
+        """Sums rounded to float32 ``[N, C, H, W]`` for uint8 ``[N, 2C, H, W]``."""
+        a = self.dw(spikes).permute(0, 2, 3, 1)  # [N, H, W, 2C]
+        return torch.matmul(a, self.pw).float().permute(0, 3, 1, 2)
+
+
+class FirstConv:
+    """The layer that sees pixels, with its batch norm: real values in one order.
+
+    Args:
+        conv: of real values.
+        bn: after it.
+    """
+
+    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d) -> None:
+        weight, bias = fold_conv_bn(copy.deepcopy(conv).double(), bn)
+        device = conv.weight.device
+        self.weight, self.bias = (z.detach().float().to(device) for z in (weight, bias))
+        self.stride, self.padding = cast(Pair, conv.stride), cast(Pair, conv.padding)
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Membranes ``[N, C', H', W']`` for float32 ``[N, C, H, W]``."""
+        return fixed_order_conv(pictures, self.weight, self.bias, self.stride, self.padding)
+
+
+# --- Heads ----------------------------------------------------------------------------------------
+
+
+def exact_head(head: Head, bits: int, levels: int, device: torch.device) -> Head:
+    """A copy of a head that computes in one order, with integer weights where spikes come in.
+
+    A GRU stays as it is: nothing fires after it.
+
+    Raises:
+        ValueError: a part with weights that has no counterpart here.
+    """
+    head = copy.deepcopy(head)
+    head.real = _InOrder()
+    for name, part in list(head.named_children()):
+        if isinstance(part, SpikeProjection):
+            conv = exact_conv(part.conv, part.bn, bits, levels, device)
+            parts: OrderedDict[str, nn.Module] = OrderedDict(
+                neuron=part.neuron, conv=_Currents(conv)
+            )
+            head.add_module(name, nn.Sequential(parts))
+        elif isinstance(part, nn.Conv2d):
+            head.add_module(name, _ImageCurrents(exact_conv(part, None, bits, levels, device)))
+        elif isinstance(part, nn.Linear):
+            head.add_module(name, _Linear(part))
+        elif not isinstance(part, nn.GRU) and any(True for _ in part.parameters()):
+            raise ValueError(
+                f"head.{name} is a {type(part).__name__}, which has no integer weights; use "
+                "precision='exact'"
+            )
+    return head
+
+
+class _InOrder(RealValues):
+    """In float64 and one order; bilinear weights one after the other."""
+
+    def mean(self, x: Tensor, axis: int) -> Tensor:
+        return (fixed_order_sum(x.movedim(axis, -1)) / x.shape[axis]).float()
+
+    def cells(self, x: Tensor, grid: int) -> Tensor:
+        # those of F.adaptive_avg_pool2d, which overlap where the grid does not divide the map
+        height, width = (
+            [slice(i * size // grid, -(-(i + 1) * size // grid)) for i in range(grid)]
+            for size in x.shape[2:]
+        )
+        means = [self.mean(x[..., i, j].flatten(2), 2) for i in height for j in width]
+        return torch.stack(means, -1).unflatten(-1, (grid, grid))
+
+    def upsample(self, x: Tensor, factor: int) -> Tensor:
+        for axis in (3, 4):
+            last = x.shape[axis] - 1
+            before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, last)], axis)
+            after = torch.cat([x.narrow(axis, 1, last), x.narrow(axis, last, 1)], axis)
+            parts = []
+            for k in range(factor):
+                place = (k + 0.5) / factor - 0.5  # of the new pixel, seen from the old one
+                other = before if place < 0 else after
+                parts.append(x * (1 - abs(place)) + other * abs(place))
+            x = torch.stack(parts, axis + 1).flatten(axis, axis + 1)
+        return x
+
+
+class _ImageCurrents(nn.Module):
+    """Spikes ``[N, C, H, W]`` to currents."""
+
+    def __init__(self, conv: ExactConv) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        return scaled(self.conv(spikes.to(torch.uint8)), *self.conv.norm)
+
+
+class _Currents(_ImageCurrents):
+    """Spikes ``[T, B, C, H, W]`` to currents."""
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        return super().forward(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
+
+
+class _Linear(nn.Module):
+    """``[..., C]`` to ``[..., K]``: a convolution of 1x1 over a picture of one row."""
+
+    def __init__(self, fc: nn.Linear) -> None:
+        super().__init__()
+        self.weight = fc.weight.detach()[:, :, None, None]
+        bias = torch.zeros(len(fc.weight)) if fc.bias is None else fc.bias.detach()
+        self.bias = bias.to(fc.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        row = x.flatten(0, -2).T[None, :, None].contiguous()  # [1, C, 1, n]
+        out = fixed_order_conv(row, self.weight, self.bias)
+        return out[0, :, 0].T.unflatten(0, x.shape[:-1])
