@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
+import json
 import logging
 import os
 import random
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +74,49 @@ def shared_data() -> Path:
 def golden() -> Path:
     """Folder of published-format checkpoints and what they compute."""
     return _shared_folder("golden")
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """``once(name, make)``: a folder that ``make(folder)`` fills once for all workers of a run."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def folder(name: str, make: Callable[[Path], None]) -> Path:
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (base / f"{name}.made").exists():
+                (base / name).mkdir()
+                make(base / name)
+                (base / f"{name}.made").touch()
+        return base / name
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo_of(once: Callable[..., Path]) -> Callable[[str], Path]:
+    """``demo_of(task)``: a folder with a small demo, and what it said in told.json."""
+    from spikevideoformer.cli import main
+
+    from .demo.small import small_demo
+
+    def make(task: str, folder: Path) -> None:
+        small = small_demo(task)
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            redirect_stdout(io.StringIO()) as out,
+            redirect_stderr(io.StringIO()) as err,
+        ):
+            patch.setattr(
+                import_module(f"spikevideoformer.tasks.{task}.demo"), "Demo", lambda: small
+            )
+            status = main(["demo", "--task", task, "--out", str(folder / "demo")])
+        told = {"status": status, "out": out.getvalue(), "err": err.getvalue()}
+        (folder / "told.json").write_text(json.dumps(told))
+
+    return lambda task: once(f"demo-{task}", partial(make, task))
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ RULES = (
         "--clips-per-motion 1 --size 32 --frames 8",
         slow="reads motion capture, for the benchmark below it",
     ),
-    Rule(r"svf render --puppets", "--puppets 20"),
+    Rule(r"svf render --puppets", "--puppets 8"),
     Rule(r"svf render", "--motions 5 --clips-per-motion 1 --size 32 --frames 4"),
     Rule(
         r"python benchmarks/first_hour\.py",
@@ -112,6 +112,13 @@ class PythonRule:
 
 
 PYTHON_RULES = (
+    PythonRule(
+        r"painter = ",
+        smaller=(
+            ('model = svf.create_model("svf_15m"', 'model = svf.create_model("svf_nano"'),
+            ('painter = svf.create_model("svf_15m"', 'painter = svf.create_model("svf_nano"'),
+        ),
+    ),
     PythonRule(
         r"train\(TrainConfig\(",
         smaller=(

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,9 @@ from spikevideoformer import cli
 from spikevideoformer.cli import VERBS, main
 from spikevideoformer.cli.parser import parsers
 from spikevideoformer.inference.base import annotated_names
+from spikevideoformer.settings import merged
+from spikevideoformer.synth.moving_shapes import write_scenes
+from spikevideoformer.training.config import TrainConfig
 from spikevideoformer.video import frames
 from spikevideoformer.video.frames import check_decodes, write_video
 from spikevideoformer.video.sources import open_source
@@ -124,14 +128,10 @@ def test_completion_for_another_shell(svf) -> None:
     assert "bash" in err
 
 
-def test_module_is_the_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "spikevideoformer", "models", "--json"],
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    models = {model["name"]: model for model in json.loads(done.stdout)["models"]}
+def test_models_as_json(svf) -> None:
+    status, out, err = svf("models", "--json")
+    assert (status, err) == (0, "")
+    models = {model["name"]: model for model in json.loads(out)["models"]}
     assert models["svf_15m"]["parameters"] == 14_900_120
     assert models["svf_15m"]["widths"] == [64, 128, 256, 360]
     families = {name: model["family"] for name, model in models.items()}
@@ -202,13 +202,14 @@ def test_the_home_folder_in_options_and_files(
     monkeypatch.setenv("HOME", str(home))
     (home / "data").parent.mkdir()
     (home / "data").symlink_to(clip_data)
-    Path("run.yaml").write_text("data: ~/data\nout: ~/from_file\n")
+    Path("run.yaml").write_text("data: ~/data\nout: ~/run\n")
     assert svf("train", "--config", "run.yaml", *SMALL_RUN)[0] == 0
-    assert svf("train", "--data=~/data", "--out=~/run", *SMALL_RUN)[0] == 0
+    assert svf("train", "--resume", "--out=~/run")[0] == 0
     assert svf("eval", "--model=~/run/model", "--data=~/data", "--out=~/eval")[0] == 0
     assert svf("predict", "--model=~/run/model", "--out=~/predicted", "~/data/val/*/0.mp4")[0] == 0
-    assert svf("train", "--resume", "--out=~/run")[0] == 0
-    for path in ("from_file/model", "run/model", "eval/evaluation.json", "predicted/0.svf.mp4"):
+    status, _, err = svf("train", "--data=~/no", "--out=~/new")
+    assert status == 2 and str(home / "no") in err
+    for path in ("run/model", "eval/evaluation.json", "predicted/0.svf.mp4"):
         assert (home / path).exists()
     assert not Path("~").exists()
 
@@ -239,42 +240,20 @@ def test_options_override_the_file(svf, clip_data: Path, tmp_path: Path) -> None
     assert "cache: memory\n" in written
 
 
-def test_options_for_the_cache(svf, clip_data: Path, tmp_path: Path) -> None:
-    for given, written in (("off", "'off'"), ("auto", "auto"), ("true", "memory")):
-        out = tmp_path / given
-        options = ["--data", clip_data, "--out", out, *SMALL_RUN, "--cache", given]
-        assert svf("train", *options)[0] == 0
-        assert f"cache: {written}\n" in (out / "config.yaml").read_text()
-    status, _, err = svf("train", "--out", tmp_path / "no", "--cache", "disk")
+@pytest.mark.parametrize(
+    ("given", "cache"), [("off", "off"), ("auto", "auto"), ("true", "memory"), (None, "memory")]
+)
+def test_options_for_the_cache(given: str | None, cache: str) -> None:
+    words = ["train", "--out", "run", "--cache", *([given] if given else [])]
+    parser, _ = parsers(words, cli.VERBS)
+    settings = parser.parse_args(words).settings
+    assert TrainConfig.from_dict(merged({"out": "run"}, settings)).cache == cache
+
+
+def test_an_unknown_cache(svf, tmp_path: Path) -> None:
+    status, _, err = svf("train", "--out", tmp_path, "--cache", "disk")
     assert status == 2
     assert "cache is 'disk'; expected auto or memory or off, or true or false" in err
-
-
-def test_resume_goes_on_with_the_settings_of_the_run(svf, run_folder: Path) -> None:
-    before = (run_folder / "model" / "model.safetensors").read_bytes()
-    status, out, err = svf("train", "--resume", "--out", run_folder)
-    assert status == 0
-    assert "resuming" in err
-    assert "top-1" in out
-    assert (run_folder / "model" / "model.safetensors").read_bytes() == before
-
-
-def test_eval_prints_metrics_per_class(
-    svf, run_folder: Path, clip_data: Path, tmp_path: Path
-) -> None:
-    common = ["--model", run_folder / "model", "--data", clip_data, "--workers", "0"]
-    status, out, err = svf("eval", *common)
-    assert (status, err) == (0, "")
-    assert "top-1" in out
-    assert "left" in out
-    assert "right" in out
-    status, out, err = svf("eval", *common, "--json", "--split", "train", "--out", tmp_path / "e")
-    assert (status, err) == (0, "")
-    result = json.loads(out)
-    assert result["clips"] == 8
-    assert set(result["class_accuracy"]) == {"left", "right"}
-    assert json.loads((tmp_path / "e" / "evaluation.json").read_text()) == result
-    assert (tmp_path / "e" / "confusion.png").is_file()
 
 
 @pytest.mark.parametrize("name", ["ann_nano", "gru_nano"])
@@ -307,6 +286,221 @@ def test_an_ordinary_network_goes_the_whole_way(
     assert err.count("\n") == 1
 
 
+# --- The same commands for every task -------------------------------------------------------------
+
+TASKS = ("classification", "segmentation", "pose")
+NEEDS = {
+    "classification": ("clip_data", "run_folder"),
+    "segmentation": ("scenes", "mask_run"),
+    "pose": ("rendered", "pose_run"),
+}
+BATCH = {"classification": 4, "pose": 24}  # of the run, so that no bit differs
+SAID = {
+    "classification": ("top-1", "left", "right"),
+    "segmentation": ("mIoU", "pixel accuracy", "ground"),
+    "pose": ("MPJPE ", " of 36 frames\n", "acceleration error", "joints found: in space", "Hand_L"),
+}
+PICTURES = {
+    "classification": {"confusion.png"},
+    "segmentation": {"iou.png", "contact_sheet.png"},
+    "pose": {"errors.png"},
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Moving shapes: four clips to train on and one to validate, each of 16 frames."""
+    root = tmp_path_factory.mktemp("scenes")
+    write_scenes(root, train=4, val=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def mask_run(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
+    """A finished run of four steps."""
+    out = tmp_path_factory.mktemp("mask-run")
+    small = "--task segmentation --frames 2 --size 32 --epochs 1 --batch-size 8 --workers 0"
+    small += " --segmentation.class-weights inverse_log --augmentation.flip 0 --device cpu"
+    assert main(["train", "--data", str(scenes), "--out", str(out), *small.split()]) == 0
+    return out
+
+
+@pytest.fixture
+def finished(request: pytest.FixtureRequest) -> Callable[[str], list[Path]]:
+    """``finished(task)``: a data set and a run on it."""
+    return lambda task: [request.getfixturevalue(name) for name in NEEDS[task]]
+
+
+@pytest.fixture
+def models(model_folder: Path, mask_model_folder: Path, pose_folders: dict) -> dict[str, Path]:
+    """An untrained network of each task."""
+    return dict(zip(TASKS, (model_folder, mask_model_folder, pose_folders["rgb"]), strict=True))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_eval_says_what_the_run_said(task: str, svf, finished, tmp_path: Path) -> None:
+    data, run = finished(task)
+    evaluate = ("eval", "--model", run / "model", "--data", data, "--workers", "0", "--task", task)
+    evaluate += () if task == "segmentation" else ("--batch-size", str(BATCH[task]))
+    status, out, _ = svf(*evaluate)
+    assert status == 0
+    assert all(words in out for words in SAID[task])
+    status, out, _ = svf(*evaluate, "--json", "--out", tmp_path / "seen", "--skip-bad")
+    assert status == 0
+    measured = json.loads(out)
+    assert measured == json.loads((run / "evaluation.json").read_text())
+    assert measured == json.loads((tmp_path / "seen" / "evaluation.json").read_text())
+    assert {p.name for p in (tmp_path / "seen").iterdir()} == {"evaluation.json", *PICTURES[task]}
+
+
+def test_eval_of_another_split(svf, finished) -> None:
+    data, run = finished("classification")
+    status, out, err = svf(
+        *("eval", "--model", run / "model", "--data", data, "--workers", "0"),
+        *("--split", "train", "--json"),
+    )
+    assert (status, err) == (0, "")
+    assert json.loads(out)["clips"] == 8
+    assert set(json.loads(out)["class_accuracy"]) == {"left", "right"}
+
+
+def test_eval_by_several_looks(svf, finished) -> None:
+    data, run = finished("segmentation")
+    looks = ("--scales", "0.5,1", "--flip", "--sliding-window", "--workers", "0", "--json")
+    status, out, _ = svf("eval", "--model", run / "model", "--data", data, *looks)
+    assert status == 0
+    assert json.loads(out)["pixels"] == 16 * 64 * 64
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_resume_of_a_finished_run(task: str, svf, finished) -> None:
+    """It goes on with the settings of the run, says its outcome, and changes no weight."""
+    _, run = finished(task)
+    before = (run / "model" / "model.safetensors").read_bytes()
+    status, out, err = svf("train", "--resume", "--out", run)
+    assert status == 0
+    assert "resuming" in err
+    assert SAID[task][0] in out
+    assert out.endswith(f"model of epoch 1: {run / 'model'}\n")
+    assert (run / "model" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("task", "says", "files"),
+    [
+        ("classification", r".* \(1\.00 s, firing rate 0\.", ["annotated"]),
+        (
+            "segmentation",
+            r".* \(10 frames in 1\.00 s, firing rate 0\.",
+            ["annotated", "json", "plot"],
+        ),
+        (
+            "pose",
+            r"21 joints, Hips on average at .* m right of, below and before the camera "
+            r"\(\d+ frames in 1\.00 s, firing rate 0\.",
+            ["annotated", "side_view", "motion", "json"],
+        ),
+    ],
+)
+def test_predict_for_people(
+    task: str, says: str, files: list[str], svf, models, video_folder: Path, tmp_path: Path
+) -> None:
+    bad, video = tmp_path / "bad.mp4", video_folder / "one.mp4"
+    bad.write_text("no video")
+    status, out, err = svf("predict", "--model", models[task], bad, video, "--out", tmp_path / "o")
+    told, *others = err.splitlines()[::-1] if task == "pose" else err.splitlines()
+    assert status == 1
+    assert told.startswith(f"svf: {bad}: ")
+    assert len(others) == (task == "pose") and all("--box LEFT,TOP,SIDE" in x for x in others)
+    first, *written = out.splitlines()
+    assert re.match(re.escape(f"{video}: ") + says, first)
+    assert [line.split(": ")[0].strip() for line in written] == files
+
+
+# Options that only some task has.
+PREDICT_OPTIONS = {
+    "classification": ("--top-k=3", "--window-s=1", "--batch-size=2", "--html"),
+    "segmentation": ("--masks", "--sliding-window", "--flip", "--scales=0.5,1"),
+    "pose": ("--box=1,2,30", "--field-of-view-deg=60", "--focal-px=9", "--body=b.safetensors"),
+}
+EVAL_OPTIONS = {
+    "classification": ("--clips=2", "--fold=1", "--no-decode-limits"),
+    "segmentation": ("--sliding-window", "--flip", "--scales=0.5,1"),
+    "pose": ("--body=b.safetensors",),
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_options_of_other_tasks_are_refused(
+    task: str, svf, models, video_folder: Path, tmp_path: Path
+) -> None:
+    predict = ("predict", "--model", models[task], video_folder / "one.mp4", "--out", tmp_path)
+    evaluate = ("eval", "--model", models[task], "--data", tmp_path)
+    for command, options in ((predict, PREDICT_OPTIONS), (evaluate, EVAL_OPTIONS)):
+        for other in set(TASKS) - {task}:
+            for option in options[other]:
+                status, out, err = svf(*command, option)
+                assert (status, out, err.count("\n")) == (2, "", 1)
+                name = option.partition("=")[0]
+                assert f"is a model for {task}, which has no {name}; leave it out" in err
+            status, _, err = svf(*command, "--task", other)
+            assert (status, err.count("\n")) == (2, 1)
+            assert f"is a model for {task}; leave out --task" in err
+    if task != "classification":
+        status, _, err = svf(
+            "energy", "--model", models[task], "--no-merge", "--html", "--out", tmp_path
+        )
+        assert (status, err.count("\n")) == (2, 1)
+        assert "there is no page about a clip of" in err
+        status, _, err = svf("theory", "--model", models[task], "a.mp4", "--out", tmp_path)
+        assert status == 2
+        assert f"is made for {task}; give a model for classification" in err
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("segmentation", "--masks", "--masks writes PNG files into a folder; give one with --out"),
+        ("segmentation", "--scales 1,big", "'1,big' is no list of numbers like 0.75,1"),
+        ("segmentation", "--scales 0", "give one or several numbers above 0"),
+        ("pose", "--box 1,2", "'1,2' is no box like 120,40,300"),
+        ("pose", "--box 1,2,three", "'1,2,three' is no box like 120,40,300"),
+        ("pose", "--box=1,2,-3", "'1,2,-3' is no box like 120,40,300"),
+        ("pose", "--box 0,0,1", "box is (0, 0, 1); give left, top and side in pixels, side at"),
+        (
+            *("pose", "--field-of-view-deg 60 --focal-px 500"),
+            "field_of_view_deg and focal_px say the same; give one of them",
+        ),
+        ("pose", "--field-of-view-deg 180", "field_of_view_deg is 180.0; it must be above 0 and"),
+        ("pose", "--focal-px 0", "--focal-px is 0.0; give a number above 0"),
+        ("pose", "--body no.safetensors", "no file no.safetensors. SMPL is licensed to each user"),
+    ],
+)
+def test_predict_mistakes(
+    task: str, options: str, message: str, svf, models, video_folder: Path
+) -> None:
+    video = video_folder / "one.mp4"
+    status, out, err = svf("predict", "--model", models[task], video, *options.split())
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("segmentation", "--scales 1,x", "'1,x' is no list of numbers"),
+        ("pose", "--batch-size 0", "--batch-size is 0; give at least 1"),
+        ("pose", "--split test", "has no split 'test' (it has: train, val)"),
+        ("pose", "--layout coco", "unknown layout 'coco'; choose one of mmhpsd"),
+    ],
+)
+def test_eval_mistakes(task: str, options: str, message: str, svf, finished) -> None:
+    data, run = finished(task)
+    status, out, err = svf("eval", "--model", run / "model", "--data", data, *options.split())
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
 # --- svf predict ---------------------------------------------------------------------------------
 
 
@@ -328,18 +522,12 @@ def test_predict_a_folder_prints_a_line_each(svf, model_folder: Path, video_fold
     assert paths == [str(video_folder / name) for name in ("one.mp4", "three.avi", "two.mkv")]
 
 
-def test_predict_for_people(svf, model_folder: Path, video_folder: Path) -> None:
+def test_predict_windows(svf, model_folder: Path, video_folder: Path) -> None:
     video = video_folder / "three.avi"
     status, out, err = svf("predict", "--model", model_folder, video, "--window-s", "1")
     assert (status, err) == (0, "")
-    first, *windows = out.splitlines()
-    assert first.startswith(f"{video}: ")
-    assert "3.00 s, firing rate 0." in first
-    assert [line.split(":")[0].strip() for line in windows] == [
-        "0.00-1.00 s",
-        "1.00-2.00 s",
-        "2.00-3.00 s",
-    ]
+    times = [line.split(":")[0].strip() for line in out.splitlines()[1:]]
+    assert times == ["0.00-1.00 s", "1.00-2.00 s", "2.00-3.00 s"]
 
 
 def test_predict_goes_on_after_bad_files(
@@ -416,21 +604,6 @@ def test_predict_segments(svf, mask_model_folder: Path, video_folder: Path, tmp_
     assert len(list((out / "two.svf.masks").iterdir())) == 20
 
 
-def test_predict_segments_for_people(
-    svf, mask_model_folder: Path, video_folder: Path, tmp_path: Path
-) -> None:
-    bad = tmp_path / "bad.mp4"
-    bad.write_text("no video")
-    video, out = video_folder / "one.mp4", tmp_path / "out"
-    status, stdout, err = svf("predict", "--model", mask_model_folder, bad, video, "--out", out)
-    assert (status, err.count("\n")) == (1, 1)
-    assert err.startswith(f"svf: {bad}: ")
-    first, *written = stdout.splitlines()
-    assert first.startswith(f"{video}: ")
-    assert "10 frames in 1.00 s, firing rate 0." in first
-    assert [line.split(": ")[0].strip() for line in written] == ["annotated", "json", "plot"]
-
-
 def test_predict_looks_several_times(svf, mask_model_folder: Path, video_folder: Path) -> None:
     areas = set()
     looks = ["--sliding-window", "--flip", "--scales=0.5,1"]
@@ -441,47 +614,6 @@ def test_predict_looks_several_times(svf, mask_model_folder: Path, video_folder:
         assert status == 0
         areas.add(str(json.loads(stdout)["area"]))
     assert len(areas) == 5
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--top-k", "3"], "is a model for segmentation, which has no --top-k; leave it out"),
-        (["--window-s", "1"], "which has no --window-s"),
-        (["--batch-size", "2"], "which has no --batch-size"),
-        (["--html", "--out", "{out}"], "which has no --html"),
-        (["--masks"], "--masks writes PNG files into a folder; give one with --out"),
-        (["--task", "classification"], "is a model for segmentation; leave out --task"),
-        (["--scales", "1,big"], "'1,big' is no list of numbers like 0.75,1"),
-        (["--scales", "0"], "give one or several numbers above 0"),
-    ],
-)
-def test_predict_mistakes_of_segmentation(
-    svf,
-    mask_model_folder: Path,
-    video_folder: Path,
-    tmp_path: Path,
-    options: list[str],
-    message: str,
-) -> None:
-    options = [option.format(out=tmp_path) for option in options]
-    video = video_folder / "one.mp4"
-    status, out, err = svf("predict", "--model", mask_model_folder, video, *options)
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert message in err
-
-
-@pytest.mark.parametrize("option", ["--masks", "--sliding-window", "--flip", "--scales=0.5,1"])
-def test_classification_has_no_options_of_segmentation(
-    svf, model_folder: Path, video_folder: Path, tmp_path: Path, option: str
-) -> None:
-    inputs = ["--model", model_folder, video_folder / "one.mp4", "--out", tmp_path]
-    status, out, err = svf("predict", *inputs, option)
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert f"is a model for classification, which has no {option.split('=')[0]}" in err
-    status, _, err = svf("predict", *inputs, "--task", "segmentation")
-    assert status == 2
-    assert "is a model for classification; leave out --task" in err
 
 
 def test_every_clip_of_the_robustness_set(svf, model_folder: Path, shared_data: Path) -> None:
@@ -571,172 +703,13 @@ def test_theory_of_a_model(
     assert result["seed"] == 3
 
 
-# --- svf demo ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("model", ["svf_nano", pytest.param("ann_nano", marks=pytest.mark.slow)])
-def test_demo_goes_the_whole_way(
-    model: str, svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from spikevideoformer.tasks.classification import demo
-
-    small = demo.Demo(
-        train_clips=16,
-        val_clips=8,
-        training=replace(
-            demo.Demo().training,
-            model=model,
-            epochs=1,
-            batch_size=8,
-            frames=2,
-            size=16,
-            warmup_epochs=0.0,
-        ),
-    )
-    monkeypatch.setattr(demo, "Demo", lambda: small)
-    status, out, err = svf("demo", "--out", tmp_path / "demo")
-    assert status == 0
-    for words in ("network:         top-1", "chance", "total time:"):
-        assert words in out
-    for stage in range(1, 5):
-        assert f"[{stage}/4" in err
-    page = (tmp_path / "demo" / "report.html").read_text()
-    assert page.count("data:video/mp4;base64,") == page.count("<video")
-    assert page.count("data:image/png;base64,") == 2
-    assert ("firing rate" in page) == ("spiking network" in page) == (model == "svf_nano")
-    assert "://" not in page  # base64 has no colon; plain "http" turns up in it by chance
-    # again, it finds all done
-    again, _, err = svf("demo", "--out", tmp_path / "demo")
-    assert again == 0
-    assert "resuming" in err
-
-
-def test_demo_of_segmentation_goes_the_whole_way(
-    svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from spikevideoformer.tasks.segmentation import demo
-
-    small = demo.Demo(
-        train_clips=4,
-        val_clips=2,
-        videos=1,
-        training=replace(demo.Demo().training, epochs=1, frames=2, size=32, warmup_epochs=0.0),
-    )
-    monkeypatch.setattr(demo, "Demo", lambda: small)
-    status, out, err = svf("demo", "--task", "segmentation", "--out", tmp_path / "demo")
-    assert status == 0
-    for words in ("network:           mIoU", "ground everywhere: mIoU", "total time:"):
-        assert words in out
-    for stage in range(1, 5):
-        assert f"[{stage}/4" in err
-    page = (tmp_path / "demo" / "report.html").read_text()
-    assert page.count("data:video/mp4;base64,") == page.count("<video") == 1
-    assert page.count("data:image/png;base64,") == 2
-    assert "://" not in page
-    again, _, err = svf("demo", "--task", "segmentation", "--out", tmp_path / "demo")
-    assert again == 0
-    assert "resuming" in err
-
-
-def test_demo_of_pose_goes_the_whole_way(
-    svf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from spikevideoformer.synth.spec import RenderSpec
-    from spikevideoformer.tasks.pose import demo
-
-    small = demo.Demo(
-        motions=5,
-        clips_per_motion=1,
-        clip=RenderSpec(size=32, frames=4, frame_rate_hz=10.0, supersampling=1),
-        training=replace(demo.Demo().training, epochs=1, frames=3, size=32, warmup_epochs=0.0),
-    )
-    monkeypatch.setattr(demo, "Demo", lambda: small)
-    status, out, err = svf("demo", "--task", "pose", "--out", tmp_path / "demo")
-    assert status == 0
-    lines = dict(line.split(":", 1) for line in out.splitlines())
-    assert "mm of 24 validation frames" in lines["network"]  # 6 motions of 4 frames
-    errors = [
-        [float(mm) for mm in re.findall(r"([\d.]+) mm", lines[name])]
-        for name in ("network", "mean pose")
-    ]
-    assert all(0 < pa < mpjpe < 1000 for mpjpe, pa in errors)
-    # after so few steps the network says little but the mean pose, from which it starts
-    assert errors[0][1] == pytest.approx(errors[1][1], rel=0.2)
-    for stage in range(1, 5):
-        assert f"[{stage}/4" in err
-    page = (tmp_path / "demo" / "report.html").read_text()
-    assert page.count("data:video/mp4;base64,") == page.count("<video") == 6
-    assert page.count("data:image/png;base64,") == 3
-    assert "://" not in page
-    assert matplotlib.image.imread(tmp_path / "demo" / "poses.png").size
-    truth = tmp_path / "demo" / "clips" / "val" / "squat" / "squat_004_00.npz"
-    clip, written = truth.read_bytes(), truth.stat().st_mtime_ns
-    again, _, err = svf("demo", "--task", "pose", "--out", tmp_path / "demo")
-    assert again == 0
-    assert "resuming" in err
-    assert truth.stat().st_mtime_ns == written
-    # clips of another recipe are not taken for those of this one, nor is the network
-    other = replace(small, seed=1)
-    monkeypatch.setattr(demo, "Demo", lambda: other)
-    status, _, err = svf("demo", "--task", "pose", "--out", tmp_path / "demo")
-    assert status == 2
-    assert "is of a run with other settings (the clips" in err
-    assert truth.read_bytes() != clip
-    assert json.loads((tmp_path / "demo" / "clips.done").read_text())["seed"] == 1
-
-
 def test_no_video_is_written_onto_an_input_even_for_a_while(tmp_path: Path) -> None:
-
     left_over = str(tmp_path / "a.svf.part.mp4")  # of a run that was interrupted
     targets = annotated_names([str(tmp_path / "a.mp4"), left_over], tmp_path)
     assert targets[str(tmp_path / "a.mp4")] == tmp_path / "a-2.svf.mp4"
 
 
-# --- svf train and eval of segmentation ----------------------------------------------------------
-
-
-def test_segmentation_from_training_to_evaluation(svf, tmp_path: Path) -> None:
-    from spikevideoformer.synth.moving_shapes import write_scenes
-
-    write_scenes(tmp_path / "scenes", train=4, val=1)
-    run = tmp_path / "run"
-    settings = "--task segmentation --frames 2 --size 32 --epochs 1 --batch-size 8 --workers 0"
-    status, out, _ = svf(
-        "train", "--data", tmp_path / "scenes", "--out", run, *settings.split(),
-        "--segmentation.class-weights", "inverse_log", "--augmentation.flip", "0",
-    )  # fmt: skip
-    assert status == 0
-    assert "mIoU" in out and "pixel accuracy" in out
-    assert "ground" in out
-    evaluate = ("eval", "--model", run / "model", "--data", tmp_path / "scenes", "--workers", "0")
-    status, out, _ = svf(*evaluate, "--task", "segmentation", "--json", "--out", tmp_path / "seen")
-    assert status == 0
-    measured = json.loads(out)
-    assert measured == json.loads((run / "evaluation.json").read_text())
-    assert measured == json.loads((tmp_path / "seen" / "evaluation.json").read_text())
-    assert {path.name for path in (tmp_path / "seen").iterdir()} == {
-        "evaluation.json", "iou.png", "contact_sheet.png",
-    }  # fmt: skip
-    status, out, _ = svf(*evaluate, "--json", "--scales", "0.5,1", "--flip", "--sliding-window")
-    assert status == 0
-    assert json.loads(out)["pixels"] == measured["pixels"]
-    for option, message in (
-        (("--clips", "2"), "is a model for segmentation, which has no --clips"),
-        (("--task", "classification"), "is a model for segmentation; leave out --task"),
-        (("--scales", "1,x"), "'1,x' is no list of numbers"),
-    ):
-        status, _, err = svf(*evaluate, *option)
-        assert status == 2
-        assert message in err
-
-
-def test_masks_on_a_classification_model(svf, model_folder: Path, tmp_path: Path) -> None:
-    status, _, err = svf("eval", "--model", model_folder, "--data", tmp_path, "--flip")
-    assert status == 2
-    assert "is a model for classification, which has no --flip" in err
-
-
-# --- svf train, eval and predict of pose ---------------------------------------------------------
+# --- svf render, and svf predict of pose ---------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -795,36 +768,6 @@ def test_render_keeps_the_table_of_motion_capture(svf, tmp_path: Path) -> None:
     assert table.read_text().startswith("path,content,style,split\n")
 
 
-def test_pose_from_training_to_evaluation(
-    svf, pose_run: Path, rendered: Path, tmp_path: Path
-) -> None:
-    evaluate = ("eval", "--model", pose_run / "model", "--data", rendered, "--workers", "0")
-    status, out, _ = svf(*evaluate, "--task", "pose", "--batch-size", "24")
-    assert status == 0
-    first, second, *table = out.splitlines()
-    assert first.startswith("MPJPE ") and first.endswith(" of 36 frames")
-    assert "acceleration error" in second and "mm/s^2, joints found: in space" in second
-    assert {line.split()[0] for line in table} >= {"Hips", "Hand_L", "squat", "wave-left-hand"}
-    out_folder = tmp_path / "seen"
-    options = ("--json", "--out", out_folder, "--batch-size", "24", "--skip-bad")
-    status, out, _ = svf(*evaluate, *options)
-    assert status == 0
-    measured = json.loads(out)
-    assert measured == json.loads((pose_run / "evaluation.json").read_text())
-    assert measured == json.loads((out_folder / "evaluation.json").read_text())
-    assert {path.name for path in out_folder.iterdir()} == {"evaluation.json", "errors.png"}
-
-
-def test_train_tells_the_errors_of_poses(svf, pose_run: Path, rendered: Path) -> None:
-    """Of a run that is done already, and is taken up."""
-    status, out, err = svf("train", "--resume", "--out", pose_run)
-    assert status == 0
-    assert "resuming" in err
-    measured = json.loads((pose_run / "evaluation.json").read_text())["overall"]["mpjpe_mm"]
-    assert out.startswith(f"MPJPE {measured:.1f} mm, PA-MPJPE ")
-    assert out.endswith(f"model of epoch 1: {pose_run / 'model'}\n")
-
-
 def test_predict_tracks_poses(svf, pose_run: Path, rendered: Path, tmp_path: Path) -> None:
     from spikevideoformer.body.bvh import read_bvh
     from spikevideoformer.video.frames import iter_frames
@@ -866,23 +809,6 @@ def test_predict_tracks_poses(svf, pose_run: Path, rendered: Path, tmp_path: Pat
     np.testing.assert_allclose(joints, expected, atol=0.05)
 
 
-def test_predict_tracks_poses_for_people(
-    svf, pose_run: Path, rendered: Path, tmp_path: Path
-) -> None:
-    bad = tmp_path / "bad.mp4"
-    bad.write_text("no video")
-    video = rendered / "val" / "squat" / "squat_004_00.mp4"
-    predict = ("predict", "--model", pose_run / "model")
-    status, out, err = svf(*predict, bad, video, "--out", tmp_path / "out")
-    assert (status, err.count("\n")) == (1, 1)
-    assert err.startswith(f"svf: {bad}: ")
-    first, *written = out.splitlines()
-    assert first.startswith(f"{video}: 21 joints, Hips on average at ")
-    assert "m right of, below and before the camera (6 frames in 0.60 s, firing rate 0." in first
-    names = [line.split(": ")[0].strip() for line in written]
-    assert names == ["annotated", "side_view", "motion", "json"]
-
-
 def test_predict_is_told_of_the_camera_and_the_person(svf, pose_run: Path, rendered: Path) -> None:
     video = rendered / "val" / "squat" / "squat_004_00.mp4"
     found = {}
@@ -900,74 +826,6 @@ def test_predict_is_told_of_the_camera_and_the_person(svf, pose_run: Path, rende
     assert wide["focal_px"] == focal["focal_px"] == 16.0
     assert wide["joints_mm"] == focal["joints_mm"] != usual["joints_mm"]
     assert wide["rotation_vectors_rad"] == usual["rotation_vectors_rad"]
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--box", "1,2"], "'1,2' is no box like 120,40,300"),
-        (["--box", "1,2,three"], "'1,2,three' is no box like 120,40,300"),
-        (["--box=1,2,-3"], "'1,2,-3' is no box like 120,40,300"),
-        (["--box", "0,0,1"], "box is (0, 0, 1); give left, top and side in pixels, side at least"),
-        (
-            ["--field-of-view-deg", "60", "--focal-px", "500"],
-            "field_of_view_deg and focal_px say the same; give one of them",
-        ),
-        (["--field-of-view-deg", "180"], "field_of_view_deg is 180.0; it must be above 0 and be"),
-        (["--focal-px", "0"], "--focal-px is 0.0; give a number above 0"),
-        (["--body", "no.safetensors"], "no file no.safetensors. SMPL is licensed to each user"),
-        (["--task", "segmentation"], "is a model for pose; leave out --task"),
-        (["--batch-size", "2"], "is a model for pose, which has no --batch-size; leave it out"),
-        (["--top-k", "3"], "is a model for pose, which has no --top-k; leave it out"),
-        (["--html", "--out", "{out}"], "is a model for pose, which has no --html; leave it out"),
-        (["--masks", "--out", "{out}"], "is a model for pose, which has no --masks; leave it out"),
-        (["--flip"], "is a model for pose, which has no --flip; leave it out"),
-    ],
-)
-def test_predict_mistakes_of_pose(
-    svf, pose_run: Path, rendered: Path, tmp_path: Path, options: list[str], message: str
-) -> None:
-    options = [option.format(out=tmp_path) for option in options]
-    video = rendered / "val" / "squat" / "squat_004_00.mp4"
-    status, out, err = svf("predict", "--model", pose_run / "model", video, *options)
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert message in err
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--clips", "2"], "is a model for pose, which has no --clips; leave it out"),
-        (["--fold", "1"], "is a model for pose, which has no --fold; leave it out"),
-        (["--no-decode-limits"], "is a model for pose, which has no --no-decode-limits; leave"),
-        (["--scales", "1"], "is a model for pose, which has no --scales; leave it out"),
-        (["--batch-size", "0"], "--batch-size is 0; give at least 1"),
-        (["--split", "test"], "has no split 'test' (it has: train, val)"),
-        (["--layout", "coco"], "unknown layout 'coco'; choose one of mmhpsd"),
-    ],
-)
-def test_eval_mistakes_of_pose(
-    svf, pose_run: Path, rendered: Path, options: list[str], message: str
-) -> None:
-    status, out, err = svf("eval", "--model", pose_run / "model", "--data", rendered, *options)
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert message in err
-
-
-@pytest.mark.parametrize(
-    "option", ["--box=1,2,3", "--field-of-view-deg=60", "--focal-px=9", "--body=b.safetensors"]
-)
-def test_other_tasks_have_no_options_of_pose(
-    svf, model_folder: Path, mask_model_folder: Path, video_folder: Path, option: str
-) -> None:
-    for task, folder in (("classification", model_folder), ("segmentation", mask_model_folder)):
-        status, out, err = svf("predict", "--model", folder, video_folder / "one.mp4", option)
-        assert (status, out, err.count("\n")) == (2, "", 1)
-        assert f"is a model for {task}, which has no {option.split('=')[0]}; leave it out" in err
-        if option.startswith("--body"):
-            status, _, err = svf("eval", "--model", folder, "--data", video_folder, option)
-            assert status == 2
-            assert f"is a model for {task}, which has no --body; leave it out" in err
 
 
 # --- Processes -----------------------------------------------------------------------------------
@@ -1106,47 +964,6 @@ def segmentation_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("options", "clip", "says"),
-    [
-        ([], [2, 3, 32, 48], "MADE clip"),
-        (["--size", "16", "--frames", "1"], [1, 3, 16, 16], "MADE clip"),
-        (["VIDEO"], [2, 3, 32, 48], "on 2 clips of the videos given"),
-        (["VIDEO", "--size", "80"], [2, 3, 80, 80], "on 2 clips"),  # pictures of 48 x 64
-    ],
-)
-def test_energy_of_segmentation(
-    svf, segmentation_folder: Path, video_folder: Path, options: list[str], clip, says: str
-) -> None:
-    options = [str(video_folder / "one.mp4") if o == "VIDEO" else o for o in options]
-    status, out, _ = svf(
-        *("energy", "--model", segmentation_folder, *options, "--clips", "2", "--json")
-    )
-    assert status == 0
-    about = json.loads(out)
-    assert about["clip"] == clip
-    assert says in about["rates_from"]
-    energy = {t["convention"]: t["energy_mj"] for t in about["totals"]}
-    assert 0 < energy["paper"] < energy["executed"] < energy["ANN"] < energy["twin"]
-
-
-def test_growth_of_segmentation_is_of_its_crop(svf, segmentation_folder: Path) -> None:
-    status, out, _ = svf("energy", "--model", segmentation_folder, "--growth")
-    assert status == 0
-    assert "2x3 tokens a frame" in out
-
-
-def test_what_is_for_classification_only(svf, segmentation_folder: Path, tmp_path: Path) -> None:
-    status, _, err = svf(
-        "energy", "--model", segmentation_folder, "--no-merge", "--html", "--out", tmp_path
-    )
-    assert (status, err.count("\n")) == (2, 1)
-    assert "there is no page about a clip of" in err
-    status, _, err = svf("theory", "--model", segmentation_folder, "a.mp4", "--out", tmp_path)
-    assert status == 2
-    assert "is made for segmentation; give a model for classification" in err
-
-
 @pytest.fixture(scope="session")
 def pose_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Untrained nano networks that find a body in pictures and in events, two frames a clip."""
@@ -1173,46 +990,48 @@ def pose_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-@pytest.mark.parametrize("kind", ["rgb", "events"])
 @pytest.mark.parametrize(
-    ("options", "clip", "says"),
+    ("kind", "options", "clip", "says"),
     [
-        ([], [2, 32], "MADE clip"),
-        (["--size", "16", "--frames", "1"], [1, 16], "MADE clip"),
-        (["VIDEO"], [2, 32], "on 2 clips of the videos given"),
+        ("masks", [], [2, 3, 32, 48], "MADE clip"),
+        ("masks", ["VIDEO", "--size", "80"], [2, 3, 80, 80], "on 2 clips of the videos given"),
+        ("rgb", ["--size", "16", "--frames", "1"], [1, 3, 16, 16], "MADE clip"),
+        ("events", [], [2, 2, 32, 32], "MADE clip"),
+        ("events", ["VIDEO"], [2, 2, 32, 32], "on 2 clips of the videos given"),
     ],
 )
-def test_energy_of_pose(
-    svf,
-    pose_folders: dict[str, Path],
-    video_folder: Path,
+def test_energy_of_frames(
     kind: str,
     options: list[str],
-    clip,
-    says,
+    clip: list[int],
+    says: str,
+    svf,
+    segmentation_folder: Path,
+    pose_folders: dict[str, Path],
+    video_folder: Path,
 ) -> None:
+    model = segmentation_folder if kind == "masks" else pose_folders[kind]
     options = [str(video_folder / "one.mp4") if o == "VIDEO" else o for o in options]
-    status, out, err = svf(
-        *("energy", "--model", pose_folders[kind], *options, "--clips", "2", "--json")
-    )
+    status, out, err = svf("energy", "--model", model, *options, "--clips", "2", "--json")
     assert status == 0
     about = json.loads(out)
-    (frames, size), channels = clip, {"rgb": 3, "events": 2}[kind]
-    assert about["clip"] == [frames, channels, size, size]
+    assert about["clip"] == clip
     assert says in about["rates_from"]
-    assert "here it sees whole pictures" in err
+    assert ("here it sees whole pictures" in err) == (kind != "masks")
     energy = {t["convention"]: t["energy_mj"] for t in about["totals"]}
     assert 0 < energy["paper"] < energy["executed"] < energy["ANN"] < energy["twin"]
 
 
-def test_growth_and_page_of_pose(svf, pose_folders: dict[str, Path], tmp_path: Path) -> None:
-    model = pose_folders["rgb"]
-    status, out, _ = svf("energy", "--model", model, "--size", "48", "--growth")
-    assert status == 0
-    assert "3x3 tokens a frame" in out
-    status, _, err = svf("energy", "--model", model, "--no-merge", "--html", "--out", tmp_path)
-    assert (status, err.count("\n")) == (2, 1)
-    assert "there is no page about a clip of" in err
+def test_growth_is_of_the_size_of_the_clips(
+    svf, segmentation_folder: Path, pose_folders: dict[str, Path]
+) -> None:
+    for model, size, tokens in (
+        (segmentation_folder, [], "2x3 tokens a frame"),
+        (pose_folders["rgb"], ["--size", "48"], "3x3 tokens a frame"),
+    ):
+        status, out, _ = svf("energy", "--model", model, *size, "--growth")
+        assert status == 0
+        assert tokens in out
 
 
 def test_energy_of_a_preset_says_that_it_is_untrained(svf, tmp_path: Path) -> None:
@@ -1276,13 +1095,13 @@ def test_predict_decodes_each_video_once(
         return open_source(path, *args)
 
     monkeypatch.setattr(frames, "open_source", counted)
-    model = request.getfixturevalue(folder)
-    options = ["--out", tmp_path] if drawn else []
-    if drawn and folder == "model_folder":
-        options.append("--html")
-    status, _, err = svf("predict", "--model", model, video_folder, *options)
+    videos, options = [video_folder], []
+    if drawn:
+        videos, options = [video_folder / "one.mp4"], ["--out", tmp_path]
+        options += ["--html"] if folder == "model_folder" else []
+    status, _, err = svf("predict", "--model", request.getfixturevalue(folder), *videos, *options)
     assert (status, err.count("svf:")) == (0, 0)
-    assert sorted(opened) == sorted(map(str, video_folder.iterdir()))
+    assert sorted(opened) == sorted(map(str, videos if drawn else video_folder.iterdir()))
 
 
 def test_predict_writes_pages(svf, model_folder: Path, video_folder: Path, tmp_path: Path) -> None:

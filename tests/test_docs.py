@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,11 @@ from spikevideoformer.cli.parser import parsers, with_dashes
 from spikevideoformer.nn.neuron import NEURONS
 from spikevideoformer.ops.neuron_config import KINDS
 from spikevideoformer.settings import merged, read_yaml
+from spikevideoformer.tasks.classification import demo as classification
+from spikevideoformer.tasks.pose import demo as pose
 from spikevideoformer.training.config import TrainConfig
 
+from .demo.small import small_demo
 from .snippets import (
     PAGES,
     REPOSITORY,
@@ -65,12 +67,12 @@ PLACEHOLDERS = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory, demo_of: Callable[[str], Path]) -> Path:
     """A folder with the results of all demos, small, and the videos and weights of a reader."""
     folder = tmp_path_factory.mktemp("docs")
     world = folder / "world"
     world.mkdir()
-    _make_demos(world)
+    _copy_demos(world, demo_of)
     _make_own_files(world)
     for name in ("benchmarks", "configs"):
         (world / name).symlink_to(REPOSITORY / name)
@@ -79,34 +81,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return world
 
 
-def _make_demos(world: Path) -> None:
-    from spikevideoformer.synth.spec import RenderSpec
-
-    few = {"epochs": 1, "warmup_epochs": 0.0, "size": 32}
-    demos = {task: import_module(f"spikevideoformer.tasks.{task}.demo") for task in DEMOS}
-    recipe = demos["classification"].Demo()
-    lively = {"neuron": {"v_threshold": 0.1}, "residual_gain": 1.0}  # that it fires untrained
-    training = replace(recipe.training, frames=4, **few, **lively)
-    small = replace(recipe, train_clips=16, val_clips=8, training=training)
-    masks = demos["segmentation"].Demo()
-    training = replace(masks.training, frames=2, **few)
-    small_masks = replace(masks, train_clips=4, val_clips=2, videos=1, training=training)
-    poses = demos["pose"].Demo()
-    clip = RenderSpec(size=32, frames=4, frame_rate_hz=10.0, supersampling=1)
-    training = replace(poses.training, frames=3, **few)
-    small_poses = replace(poses, motions=5, clips_per_motion=1, clip=clip, training=training)
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module, made in zip(demos.values(), (small, small_masks, small_poses), strict=True):
-            patch.setattr(module, "Demo", lambda made=made: made)
-        for task, name in DEMOS.items():
-            assert cli.main(["demo", "--task", task, "--out", str(world / name)]) == 0
-    # The first validation clips under the names that they have in the whole demos, too.
+def _copy_demos(world: Path, demo_of: Callable[[str], Path]) -> None:
+    """And the first validation clips under the names that they have in the whole demos, too."""
+    for task, name in DEMOS.items():
+        shutil.copytree(demo_of(task) / "demo", world / name)
+    whole, small = classification.Demo(), small_demo("classification")
+    assert isinstance(small, classification.Demo)
     for clip in sorted((world / "demo" / "clips" / "val").rglob("*.mp4")):
-        number = int(clip.stem) - small.train_clips + recipe.train_clips
+        number = int(clip.stem) - small.train_clips + whole.train_clips
         shutil.copy(clip, clip.with_name(f"{number:06}.mp4"))
     for clip in (world / "demo_pose" / "clips" / "val").rglob("*_004_00.mp4"):
-        number = poses.motions * 4 // 5  # the last fifth is to measure on
+        number = pose.Demo().motions * 4 // 5  # the last fifth is to measure on
         shutil.copy(clip, clip.with_name(clip.name.replace("_004_", f"_{number:03}_")))
 
 

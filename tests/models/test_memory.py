@@ -28,10 +28,17 @@ def _step(model, autocast=None):
     }
 
 
-@pytest.mark.parametrize("design", ["joint", "hierarchical", "spatial_only"])
-@pytest.mark.parametrize("attention", ["hamming", "dot"])
-@pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
-@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("design", "attention", "neuron", "autocast"),  # each pair of values is there
+    [
+        ("joint", "hamming", "lif", None),
+        ("joint", "dot", "integer_lif", torch.bfloat16),
+        ("hierarchical", "hamming", "integer_lif", torch.bfloat16),
+        ("hierarchical", "dot", "lif", None),
+        ("spatial_only", "hamming", "lif", torch.bfloat16),
+        ("spatial_only", "dot", "integer_lif", None),
+    ],
+)
 def test_packed_spikes_change_no_bit(design, attention, neuron, autocast, lively):
     outcomes = []
     for memory, checkpointing in (("plain", False), ("packed", False), ("packed", True)):

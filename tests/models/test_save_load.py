@@ -1,5 +1,6 @@
 """A model as a folder: written in one step, read safely, refused in one line."""
 
+import copy
 import json
 import os
 import shutil
@@ -16,15 +17,24 @@ CLASSES = ("left", "right", "up")
 CLIP = {"frames": 8, "size": 32, "frame_rate_hz": None, "mean": [0.5] * 3, "std": [0.25] * 3}
 
 
-@pytest.fixture
-def model(lively):
-    return lively(svf.create_model("svf_nano", num_classes=3, depths=(1, 1, 1, 1, 1))).eval()
+@pytest.fixture(scope="module")
+def made(lively, tmp_path_factory):
+    """A model and its folder, for all tests; what they take is a copy."""
+    torch.manual_seed(0)
+    model = lively(svf.create_model("svf_nano", num_classes=3, depths=(1, 1, 1, 1, 1))).eval()
+    folder = tmp_path_factory.mktemp("made")
+    model.save_pretrained(folder, classes=CLASSES, clip=CLIP)
+    return model, folder
 
 
 @pytest.fixture
-def folder(model, tmp_path):
-    model.save_pretrained(tmp_path / "model", classes=CLASSES, clip=CLIP)
-    return tmp_path / "model"
+def model(made):
+    return copy.deepcopy(made[0])
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    return shutil.copytree(made[1], tmp_path / "model")
 
 
 def _outputs(model):

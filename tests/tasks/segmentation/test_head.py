@@ -9,6 +9,8 @@ from spikevideoformer.models.config import preset
 from spikevideoformer.nn.conv import SpikeConv2d
 from spikevideoformer.tasks.segmentation.head import SegmentationHead
 
+from ...models.gradients import has_no_gradient_by_mathematics
+
 CLASSES = 5
 
 
@@ -32,7 +34,13 @@ def test_the_15m_network_with_19_classes_has_about_the_published_parameters():
     assert model.num_parameters() / 1e6 == pytest.approx(17.8, rel=0.01)
 
 
-@pytest.mark.parametrize("name", svf.list_models())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if preset(name).widths[-1] > 360 else name
+        for name in svf.list_models()
+    ],
+)
 def test_every_preset_gives_logits_of_each_pixel_of_each_frame(name, lively):
     model = lively(_model(name)).eval()
     with torch.no_grad():
@@ -63,21 +71,6 @@ def test_finishing_leaves_classification_alone():
 # --- Learning -------------------------------------------------------------------------------------
 
 
-def _has_no_gradient_by_mathematics(name):
-    """A bias before a batch norm is subtracted again with the mean."""
-    return name.endswith(
-        (
-            "downsample.conv.bias",
-            "mlp.fc1.bias",
-            "mlp.fc2.bias",
-            "q_conv.bn2.bias",
-            "k_conv.bn2.bias",
-            "v_conv.bn2.bias",
-            "proj.bn2.bias",
-        )
-    )
-
-
 @pytest.mark.parametrize("name", ["svf_nano", "svf_tiny"])
 @pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
 def test_every_parameter_receives_a_gradient(name, neuron, lively):
@@ -89,7 +82,7 @@ def test_every_parameter_receives_a_gradient(name, neuron, lively):
         gradient = parameter.grad
         assert gradient is not None, parameter_name
         assert gradient.isfinite().all(), parameter_name
-        if not _has_no_gradient_by_mathematics(parameter_name):
+        if not has_no_gradient_by_mathematics(parameter_name):
             assert gradient.norm() > 1e-12, parameter_name
 
 
