@@ -2,8 +2,11 @@
 
 import copy
 import json
+import math
 import os
+import resource
 import shutil
+import time
 
 import huggingface_hub
 import pytest
@@ -325,3 +328,61 @@ def test_a_mistyped_path_is_not_taken_for_a_hub_id(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", None)
     with pytest.raises(ValueError, match="runs/nope does not exist"):
         svf.SpikeVideoFormer.from_pretrained("runs/nope")
+
+
+def test_files_that_do_not_belong_together_are_refused(folder, model, tmp_path):
+    other = svf.create_model("svf_nano", num_classes=3, depths=(1, 1, 1, 1, 1))
+    other.save_pretrained(tmp_path / "other", classes=CLASSES, clip=CLIP)
+    shutil.copy(tmp_path / "other" / "model.safetensors", folder)
+    with pytest.raises(ValueError, match="another SHA-256"):
+        svf.SpikeVideoFormer.from_pretrained(folder)
+    about = json.loads((folder / "config.json").read_text())
+    del about["sha256"]  # as folders were that were written before there was one
+    (folder / "config.json").write_text(json.dumps(about))
+    svf.SpikeVideoFormer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("head.fc.weight", math.nan, "head.fc.weight holds NaN or infinite values"),
+        ("head.fc.bias", -math.inf, "head.fc.bias holds NaN or infinite values"),
+        ("running_var", -0.1, "running_var holds a variance below 0"),
+    ],
+)
+def test_values_that_no_network_has_are_neither_written_nor_read(folder, model, name, value, fault):
+    state = model.state_dict()
+    name = next(key for key in state if key.endswith(name))
+    state[name].view(-1)[0] = value
+    with pytest.raises(ValueError, match=fault):
+        model.save_pretrained(folder)
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors")
+    about = json.loads((folder / "config.json").read_text()) | {"sha256": None}
+    (folder / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=rf"model\.safetensors: .*{fault}"):
+        svf.SpikeVideoFormer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("model", "widths", [16000, 16000, 16000, 16000]),
+        ("model", "widths", [1e6] * 4),
+        ("model", "depths", [10**6] * 5),
+        ("model", "heads", 10**9),
+        ("clip", "frame_rate_hz", 1e300),
+        ("clip", "frames", 10**9),
+        ("clip", "size", "x"),
+        ("clip", "mean", None),
+    ],
+)
+def test_damaged_numbers_are_refused_before_a_network_is_made(folder, part, name, value):
+    about = json.loads((folder / "config.json").read_text())
+    about[part][name] = value
+    (folder / "config.json").write_text(json.dumps(about))
+    before, begin_s = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(ValueError, match=str(folder)) as caught:
+        svf.SpikeVideoFormer.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - begin_s < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kilobytes

@@ -144,3 +144,43 @@ def test_ctrl_c_in_a_terminal(tiny):
     assert told.count("Traceback") == 1
     newest = max(names(checkpoints, ".pt") - {"best.pt"})
     assert load_checkpoint(checkpoints / newest)["step"] >= 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_sigterm_leaves_a_checkpoint_and_status_143(tiny, workers):
+    config = tiny(epochs=50)
+    words = [
+        "--data",
+        str(config.data),
+        "--out",
+        str(config.out),
+        "--epochs",
+        "50",
+        "--frames",
+        "2",
+    ]
+    words += ["--size", "16", "--batch-size", "4", "--workers", str(workers), "--check", "none"]
+    words += ["--checkpoint-every-steps", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spikevideoformer", "train", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    checkpoints = config.out / "checkpoints"
+    while process.poll() is None and not names(checkpoints, ".pt"):
+        time.sleep(0.05)
+    second = subprocess.run(  # into the same folder, while the first writes there
+        [sys.executable, "-m", "spikevideoformer", "train", *words, "--resume"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert second.returncode == 2
+    assert "is in use by another process; wait for it" in second.stderr
+    process.terminate()
+    _, told = process.communicate(timeout=25)
+    assert process.returncode == 143, told
+    assert "continue with --resume" in told
+    assert told.rstrip().endswith("svf: terminated")
+    newest = max(names(checkpoints, ".pt") - {"best.pt"})
+    assert load_checkpoint(checkpoints / newest)["step"] >= 1

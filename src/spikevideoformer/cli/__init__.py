@@ -1,8 +1,8 @@
 """The ``svf`` command: arguments in, an exit status out.
 
 Results go to stdout, progress and logs to stderr. Exit status: 0 done; 1 some inputs failed, each
-named in one line; 2 wrong usage or unusable input, in one line; 130 interrupted. What a verb needs
-is imported when it runs, so that ``svf --help`` does not wait for torch.
+named in one line; 2 wrong usage or unusable input, in one line; 130 interrupted; 143 terminated.
+What a verb needs is imported when it runs, so that ``svf --help`` does not wait for torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from spikevideoformer.cli import (
     bench,
@@ -31,8 +31,9 @@ from spikevideoformer.cli import (
 from spikevideoformer.cli.options import read_options
 from spikevideoformer.cli.parser import Verb, parsed, with_dashes
 from spikevideoformer.messages import one_line
+from spikevideoformer.stopping import Terminated, terminable
 
-DONE, SOME_FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_FAILED, UNUSABLE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 VERBS = {
@@ -66,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # class names on any terminal
-    with warnings.catch_warnings(), _logging_to_stderr():
+    ending = terminable() if argv is None else nullcontext()
+    with warnings.catch_warnings(), _logging_to_stderr(), ending:
         if argv is None and not debug and not sys.warnoptions:
             warnings.simplefilter("ignore")  # those of libraries, for developers and not for users
         try:
@@ -77,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return SOME_FAILED if failures else DONE
         except SystemExit as leaving:  # --help and --version
             return int(leaving.code or DONE)
+        except Terminated:
+            print("svf: terminated", file=sys.stderr)
+            return TERMINATED
         except KeyboardInterrupt:
             print("svf: interrupted", file=sys.stderr)
             return INTERRUPTED
@@ -97,6 +102,11 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return one_line(f"{where}{error.strerror}; check the path, permissions and free space")
+    if "DataLoader worker" in text and "killed by signal" in text:
+        return (
+            "a loader process was killed, probably for want of memory; give fewer --workers or "
+            "--cache off, and go on with --resume"
+        )
     full = "can't allocate memory" in text  # torch's own on a CPU is a RuntimeError
     if full or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory; lower --batch-size, --frames or --size, or choose a smaller model"

@@ -39,6 +39,15 @@ def run(options: Options) -> None:
         file = expand_home(settings["out"]) / "config.yaml"
         if not file.is_file():
             raise ValueError(f"{file} is missing: no run to resume; start one without --resume")
+    elif options.resume and file is not None and (file.parent / "checkpoints").is_dir():
+        # the file of a run names its folder as seen from where it was begun
+        given = settings.get("out")
+        if given is not None and expand_home(str(given)).resolve() != file.parent.resolve():
+            raise ValueError(
+                f"{file} is of the run in {file.parent}, and --out is {given}; leave out --out, or "
+                "--resume to begin another run"
+            )
+        settings = {**settings, "out": str(file.parent)}
     settings = merged({} if file is None else read_yaml(file), settings)
     data = settings.get("data")
     out = settings.get("out") or ("run" if data is None else _run_folder(data))

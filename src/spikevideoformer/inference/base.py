@@ -20,7 +20,7 @@ from torch import Tensor
 from spikevideoformer.deploy.engine import InferenceEngine, cannot_run
 from spikevideoformer.files import part_of
 from spikevideoformer.inference.answer import FailedPrediction
-from spikevideoformer.messages import one_line
+from spikevideoformer.messages import one_line, require_finite
 from spikevideoformer.models.familiarity import profile
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
@@ -108,9 +108,9 @@ class Predictor(Generic[Result]):
         self.precision = precision
         self.model = model.to(self.device).eval()
         self.engine = _choose_engine(engine, self.model, self.device, precision)
-        self._run_network = self._run_model
+        self._network = self._run_model
         if self.engine in ("exact", "int8"):
-            self._run_network = InferenceEngine(self.model, precision=self.engine).run
+            self._network = InferenceEngine(self.model, precision=self.engine).run
 
     def __repr__(self) -> str:
         what = "classes" if self.model.body is None else "joints"
@@ -194,6 +194,13 @@ class Predictor(Generic[Result]):
         if self.model.familiarity is None:
             return [None] * len(video)
         return self.model.familiarity.distances(profile(video, rates)).tolist()
+
+    def _run_network(self, video: Tensor) -> tuple[Any, FiringRates]:
+        """Output and firing rates; ValueError for an output that is NaN or infinite."""
+        output, rates = self._network(video)
+        parts = output if isinstance(output, tuple) else (output,)
+        require_finite(all(bool(part.isfinite().all()) for part in parts))
+        return output, rates
 
     def _run_model(self, video: Tensor) -> tuple[Any, FiringRates]:
         low = _AUTOCAST.get(self.precision)

@@ -15,6 +15,10 @@ Readout = Literal["spike", "membrane", "gru"]
 Family = Literal["spiking", "ann", "gru"]
 
 
+MOST = {"widths": 2**14, "depths": 256, "heads": 1024, "mlp_ratio": 64, "in_channels": 1024}
+"""Larger numbers are damage: no network has them, and making one would take hours or all memory."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Architecture of a SpikeVideoFormer; the defaults are the published 15 M model.
@@ -78,9 +82,14 @@ class ModelConfig:
                     f"{name} is {values!r}; expected {len(least)} positive integers{hint}"
                 )
             object.__setattr__(self, name, tuple(values))  # lists come from JSON
+            if max(values) > MOST[name]:
+                raise ValueError(f"{name} is {values!r}; expected at most {MOST[name]} each")
         for name in ("heads", "mlp_ratio", "in_channels"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) > 0):
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a positive integer")
+            value = getattr(self, name)
+            if not (isinstance(value, int) and 0 < value <= MOST[name]):
+                raise ValueError(
+                    f"{name} is {value!r}; expected a positive integer up to {MOST[name]}"
+                )
         if self.widths[0] % 2:
             raise ValueError(f"the first width is {self.widths[0]}; it is halved, so must be even")
         for width in self.widths[2:]:

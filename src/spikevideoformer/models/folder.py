@@ -1,5 +1,6 @@
 """A model folder: which one is meant, and what its ``config.json`` says, without torch."""
 
+import hashlib
 import json
 import math
 import os
@@ -84,6 +85,12 @@ def weights_file(folder: Path) -> Path:
     return weights
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The checked entries of a ``config.json``.
 
@@ -97,7 +104,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error})") from error
     keys = {"format_version", "task", "num_classes", "model", "classes", "palette", "body", "clip"}
-    keys |= {"temperature", "familiarity"}
+    keys |= {"temperature", "familiarity", "sha256"}
     if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path} is not of format version {FORMAT_VERSION}; it was not written by this "
@@ -107,12 +114,14 @@ def read_config(path: Path) -> dict[str, Any]:
     about.setdefault("body", None)  # which came with pose
     about.setdefault("temperature", None)  # which came with calibration, as did the next
     about.setdefault("familiarity", None)
+    about.setdefault("sha256", None)
     if about.keys() != keys:
         odd = sorted(about.keys() ^ keys)[0]
         raise ValueError(f"{path}: key {odd!r} is missing or unknown; expected {sorted(keys)}")
     accepted_kinds: dict[str, Any] = {"num_classes": int, "model": dict}
     accepted_kinds |= dict.fromkeys(("clip", "body", "familiarity"), dict | None)
     accepted_kinds["temperature"] = float | int | None
+    accepted_kinds["sha256"] = str | None
     for key, accepted in accepted_kinds.items():
         if not isinstance(about[key], accepted):
             raise ValueError(f"{path}: {key} is {about[key]!r}, of another kind than was saved")

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -25,6 +25,7 @@ from spikevideoformer.models.folder import (
     WEIGHTS_FILE,
     local_folder,
     read_config,
+    sha256_of,
     weights_file,
 )
 from spikevideoformer.models.heads import Head
@@ -181,9 +182,14 @@ class SpikeVideoFormer(nn.Module):
             "familiarity": None if self.familiarity is None else self.familiarity.to_dict(),
         }
         state = {k: v.contiguous() for k, v in self.state_dict().items()}
+        if (fault := unusable(state)) is not None:
+            raise ValueError(
+                f"the model is not saved: {fault}; train it with a lower learning_rate"
+            )
         if self.familiarity is not None:
             state |= self.familiarity.tensors()
         _write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(state, path))
+        about["sha256"] = sha256_of(folder / WEIGHTS_FILE)
         text = json.dumps(about, indent=2) + "\n"
         _write_atomically(folder / CONFIG_FILE, lambda path: path.write_text(text, "utf-8"))
 
@@ -198,25 +204,40 @@ class SpikeVideoFormer(nn.Module):
         """
         folder = local_folder(folder_or_hub_id)
         about = read_config(folder / CONFIG_FILE)
-        body = about["body"]
-        model = cls(
-            ModelConfig.from_dict(about["model"]),
-            task=about["task"],
-            num_classes=about["num_classes"],
-            body=None if body is None else body_from_dict(body),
-        )
-        model.classes = None if about["classes"] is None else tuple(about["classes"])
-        if about["palette"] is not None:
-            model.palette = tuple(map(tuple, about["palette"]))
-        model.clip = about["clip"]
-        model.temperature = about["temperature"]
         weights = weights_file(folder)
         try:
+            config = ModelConfig.from_dict(about["model"])
+            body = None if about["body"] is None else body_from_dict(about["body"])
+            if about["clip"] is not None:
+                spec: Any = get_task(about["task"]).spec_type
+                spec.from_dict(about["clip"])
+            what = {"task": about["task"], "num_classes": about["num_classes"], "body": body}
+            with torch.device("meta"):  # takes no memory, however wide it says that it is
+                own = {k: tuple(v.shape) for k, v in cls(config, **what).state_dict().items()}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{folder / CONFIG_FILE}: {error}") from error
+        try:
+            with safe_open(weights, framework="pt") as file:
+                shapes = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118 - no dict
+            check_shapes(own, shapes, weights, extra="familiarity.")
             state = load_file(weights)
         except SafetensorError as error:
             raise ValueError(
                 f"{weights} is no readable safetensors file ({error}); copy or train it again"
             ) from error
+        if (fault := unusable(state)) is not None:
+            raise ValueError(f"{weights}: {fault}; train it again")
+        if about["sha256"] is not None and sha256_of(weights) != about["sha256"]:
+            raise ValueError(
+                f"{weights} is not the file that {folder / CONFIG_FILE} was written with (another "
+                "SHA-256); copy the folder again, both files together"
+            )
+        model = cls(config, **what)
+        model.classes = None if about["classes"] is None else tuple(about["classes"])
+        if about["palette"] is not None:
+            model.palette = tuple(map(tuple, about["palette"]))
+        model.clip = about["clip"]
+        model.temperature = about["temperature"]
         if about["familiarity"] is not None:
             try:
                 model.familiarity = Familiarity.taken_from(about["familiarity"], state)
@@ -268,19 +289,47 @@ def create_model(
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
     """Load every tensor, or raise a ValueError of one line that names the first misfit."""
-    own = model.state_dict()
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    check_shapes(own, {name: tuple(value.shape) for name, value in state.items()}, source)
+    model.load_state_dict(state)
+
+
+def check_shapes(
+    own: Mapping[str, tuple[int, ...]],
+    offered: Mapping[str, tuple[int, ...]],
+    source: Path,
+    extra: str | None = None,
+) -> None:
+    """Raise ValueError for the first tensor that is missing, has no place or another shape.
+
+    Args:
+        own: shapes that the architecture has.
+        offered: those of the file.
+        source: the file.
+        extra: what the names of tensors that are no weights begin with.
+    """
     for key in own:
-        if key not in state:
+        if key not in offered:
             raise ValueError(f"{source} lacks the tensor {key}; it belongs to another architecture")
-    for key, value in state.items():
+    for key, shape in offered.items():
+        if extra is not None and key.startswith(extra):
+            continue
         if key not in own:
             raise ValueError(f"{source} has a tensor {key} that the architecture has no place for")
-        if value.shape != own[key].shape:
+        if shape != own[key]:
             raise ValueError(
-                f"{source}: {key} has shape {tuple(value.shape)}; the architecture needs "
-                f"{tuple(own[key].shape)}"
+                f"{source}: {key} has shape {shape}; the architecture needs {own[key]}"
             )
-    model.load_state_dict(state)
+
+
+def unusable(state: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with the values of weights; None where nothing is."""
+    for name, value in state.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            return f"{name} holds NaN or infinite values"
+        if name.endswith("running_var") and bool((value < 0).any()):
+            return f"{name} holds a variance below 0"
+    return None
 
 
 def _write_atomically(path: Path, write: Any) -> None:

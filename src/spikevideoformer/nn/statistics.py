@@ -1,5 +1,7 @@
 """Statistics of batch norms, measured anew: the mean over batches at fixed weights."""
 
+import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +15,16 @@ from spikevideoformer.nn.conv import StochasticDepth
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """The batch norms of a model that keep statistics, in the order of its modules."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no value of these is NaN or infinite."""
+    alike: defaultdict[object, list[Tensor]] = defaultdict(list)
+    for tensor in tensors:
+        if tensor.numel():
+            alike[tensor.device, tensor.dtype].append(tensor)
+    largest = (torch.stack(torch._foreach_norm(same, math.inf)) for same in alike.values())
+    return all(bool(values.isfinite().all()) for values in largest)
 
 
 @torch.no_grad()

@@ -5,19 +5,6 @@ from collections.abc import Iterator, Sequence
 from spikevideoformer.messages import one_line
 
 
-def require_finite(finite: bool) -> None:
-    """Refuse outputs that hold NaN or infinity, of which nothing can be said.
-
-    Raises:
-        ValueError: they are not finite.
-    """
-    if not finite:
-        raise ValueError(
-            "the outputs of the model are NaN or infinite; use precision 32-true, or other "
-            "weights: where training diverged, train with a lower learning_rate"
-        )
-
-
 def one_class_for_all(
     confusion: Sequence[Sequence[int]], classes: Sequence[str], what: str
 ) -> Iterator[str]:

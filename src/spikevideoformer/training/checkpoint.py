@@ -8,6 +8,7 @@ the checksum of every record in the zip has been verified (torch itself skips th
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 import re
@@ -15,7 +16,7 @@ import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -33,7 +34,33 @@ class CheckpointError(ValueError):
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors and plain values, nested) atomically."""
     payload = {"format": FORMAT, **state}
-    write_atomically(path, lambda file: torch.save(payload, file))
+
+    def write(file: BinaryIO) -> None:
+        noting = _Noting(file)
+        try:
+            torch.save(payload, cast(BinaryIO, noting))
+        except RuntimeError as error:  # which does not say what ails the disk
+            raise noting.error or error from None
+
+    write_atomically(path, write)
+
+
+class _Noting(io.RawIOBase):
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
-from spikevideoformer.nn.statistics import kept_statistics, measure_statistics
+from spikevideoformer.nn.statistics import all_finite, kept_statistics, measure_statistics
 from spikevideoformer.progress import Progress
+from spikevideoformer.stopping import Terminated
 from spikevideoformer.training.batches import MicroBatches, StepPlan, mixed_seed
 from spikevideoformer.training.checkpoint import CheckpointFolder, save_checkpoint
 from spikevideoformer.training.devices import over_processes
@@ -39,6 +40,10 @@ from spikevideoformer.training.task_training import Batch, TaskTraining
 
 SILENT, SATURATED = 0.001, 0.95
 """Share of its possible spikes under (over) which a layer of neurons is worth a warning."""
+REMEDY = (
+    "nothing of it was saved; lower learning_rate, set clip_grad_norm, or use precision 32-true, "
+    "and begin anew or go on from the last checkpoint with --resume"
+)
 _FIRST_STEPS = 3  # each of which is watched for silent layers; later, one step an epoch
 _LOG_EVERY_STEPS = 10
 log = logging.getLogger(__name__)
@@ -64,32 +69,38 @@ class RunState:
 
 
 class InterruptedBetweenSteps(KeyboardInterrupt):
-    """Ctrl-C, held back until the state was whole."""
+    """Ctrl-C or SIGTERM, held back until the state was whole."""
 
 
 class Interrupt:
-    """Lets Ctrl-C wait until the state is whole; a second one does not wait."""
+    """Lets Ctrl-C and SIGTERM wait until the state is whole; a second one does not wait."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested, self.terminated = False, False
 
     def __enter__(self) -> Interrupt:
-        self._in_main_thread = threading.current_thread() is threading.main_thread()
-        if self._in_main_thread:
-            self._before = signal.signal(signal.SIGINT, self._handle)
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._in_main_thread:
-            signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
-    def _handle(self, _signal: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self.terminated = self.terminated or number == signal.SIGTERM
         if self.requested:
-            raise KeyboardInterrupt
+            raise self.reason()
         self.requested = True
 
+    def reason(self) -> KeyboardInterrupt:
+        """What to end with."""
+        return Terminated() if self.terminated else KeyboardInterrupt()
+
     def check(self) -> None:
-        """Raise if Ctrl-C was pressed. To be called only where the state is whole."""
+        """Raise if there was one. To be called only where the state is whole."""
         if self.requested:
             raise InterruptedBetweenSteps
 
@@ -175,13 +186,14 @@ class Loop:
             self.state.sums.zero_()  # the saved sums are those of all processes
 
     def save(self, measured: dict[str, Tensor] | None = None) -> None:
-        """Write the checkpoint of this step. Every process must call it.
+        """Write the checkpoint of this step, of finite values only. Every process must call it.
 
         Args:
             measured: the statistics by which these weights were validated, by their names in the
                 state dict; `model` has the running averages, which training goes on with.
         """
         state, total = self.state, self._join_sums()
+        self._require_finite_state()
         if self.fabric.is_global_zero:
             self.checkpoints.save(
                 state.step,
@@ -212,8 +224,7 @@ class Loop:
     def _refuse_nonfinite(self, sums: Tensor) -> None:
         if not math.isfinite(float(sums[0])):
             raise ValueError(
-                f"the training loss became {float(sums[0])} before step {self.state.step}; "
-                "lower learning_rate, set clip_grad_norm, or use precision 32-true"
+                f"the training loss became {float(sums[0])} before step {self.state.step}; {REMEDY}"
             )
 
     # --- Steps -----------------------------------------------------------------------------------
@@ -248,7 +259,7 @@ class Loop:
         except InterruptedBetweenSteps:
             self.save()
             log.warning("interrupted at step %d; continue with --resume", state.step)
-            raise KeyboardInterrupt from None
+            raise self._interrupt.reason() from None
         finally:
             self._progress.clear()
             if self._board is not None:
@@ -301,11 +312,14 @@ class Loop:
             state.sums[1] += right
             state.sums[2] += labels
         statistics.apply(fabric)
+        self._require_finite_state()
+        if config.precision != "16-mixed":  # whose scaler skips such steps
+            self._require_finite_gradients(batch)
         norm = fabric.clip_gradients(
             self._wrapped,
             self._stepper,
             max_norm=config.clip_grad_norm or math.inf,
-            error_if_nonfinite=False,  # the scaler of 16-mixed skips such steps
+            error_if_nonfinite=False,  # told above, with names
         )
         assert norm is not None
         self._stepper.step()
@@ -317,6 +331,29 @@ class Loop:
         if state.step % _LOG_EVERY_STEPS == 0:
             self._refuse_nonfinite(state.sums)
             self._log_step(float(loss.detach()), float(norm))
+
+    def _require_finite_state(self) -> None:
+        """Refuse weights, statistics and moments that are NaN or infinite, before they spread."""
+        moments = [v for state in self.optimizer.state.values() for v in state.values()]
+        values = [v for v in (*self.model.state_dict().values(), *moments) if torch.is_tensor(v)]
+        if all_finite(v for v in values if v.is_floating_point()):
+            return
+        names = [n for n, v in self.model.state_dict().items() if not bool(v.isfinite().all())]
+        what = shortened(names) if names else "the moments of the optimizer"
+        raise ValueError(f"{what} became NaN or infinite before step {self.state.step}; {REMEDY}")
+
+    def _require_finite_gradients(self, batch: Batch) -> None:
+        """Refuse a step that would make weights NaN, naming where, and in which clips."""
+        gradients = {n: p.grad for n, p in self.model.named_parameters() if p.grad is not None}
+        if all_finite(gradients.values()):
+            return
+        names = [name for name, grad in gradients.items() if not bool(grad.isfinite().all())]
+        paths = [str(path) for path in getattr(batch, "paths", ())]
+        clips = f", of clips {shortened(paths)}" if paths else ""
+        raise ValueError(
+            f"gradients became NaN or infinite in step {self.state.step}: "
+            f"{shortened(names) if names else 'their norm'}{clips}; {REMEDY}"
+        )
 
     def _stop_if_interrupted(self) -> None:
         """Ctrl-C reaches every process, but not in the same step: they agree on where to stop."""
@@ -337,6 +374,9 @@ class Loop:
         with self._measured_statistics() as measured:
             result = self.task.validate(self.model, self.fabric, interruptible)
             as_validated = self.model.state_dict() | measured
+        self._require_finite_state()
+        if not all_finite(measured.values()):
+            raise ValueError(f"measured statistics of batch norms are NaN or infinite; {REMEDY}")
         row = {
             "epoch": len(state.history) + 1,
             "step": state.step,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from spikevideoformer.data.index import DatasetIndex
-from spikevideoformer.files import write_text
+from spikevideoformer.files import locked, write_text
+from spikevideoformer.models.config import STRIDE
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.training.advice import Evaluation, about_training
 from spikevideoformer.training.batches import StepPlan
@@ -85,6 +87,20 @@ def train(
     fabric = launch(device=config.device, devices=config.devices, precision=config.precision)
     if not fabric.is_global_zero:  # what the first process tells need not be told again
         logging.getLogger("spikevideoformer").setLevel(logging.ERROR)
+    config.out.mkdir(parents=True, exist_ok=True)
+    with locked(config.out) if fabric.is_global_zero else nullcontext():
+        return _trained(config, index, fabric, resume=resume, about=about)
+
+
+def _trained(
+    config: TrainConfig,
+    index: DatasetIndex[Any] | None,
+    fabric: Fabric,
+    *,
+    resume: bool,
+    about: str,
+) -> TrainResult:
+    check_paths(config, resume=resume)  # once more: another run may have ended meanwhile
     task = _task(config, index, fabric)
     plan = _plan(config, task.clips, fabric.world_size)
 
@@ -169,6 +185,14 @@ def _plan(config: TrainConfig, clips: int, processes: int) -> StepPlan:
         seed=config.seed,
         passes=config.passes,
     )
+    height, width = config.of_task.height_and_width(config.spec)
+    values = config.batch_size * config.spec.frames * (height // STRIDE) * (width // STRIDE)
+    if values < 2:
+        raise ValueError(
+            f"a batch of {config.batch_size} clip of {config.spec.frames} frame of "
+            f"{height}x{width} pixels has one value for each channel of the last stage, of which "
+            "a batch norm makes nothing; raise batch_size, frames or size"
+        )
     if plan.steps_per_epoch == 0:
         raise ValueError(
             f"{clips} training clips do not fill one step of {plan.effective_batch} "

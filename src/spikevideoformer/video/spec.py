@@ -28,6 +28,22 @@ class Colours(Protocol):
         """RGB standard deviation."""
 
 
+MOST_FRAMES, MOST_PIXELS, FASTEST_HZ, SLOWEST_HZ = 2**16, 2**14, 1e5, 1e-5
+"""Numbers beyond these are damage: a clip of them would take hours or all memory."""
+
+
+def check_bounds(frames: int, side: int, rate_hz: float | None) -> None:
+    """Raise ValueError for a clip that nobody means."""
+    if frames > MOST_FRAMES or side > MOST_PIXELS:
+        raise ValueError(
+            f"{frames} frames of {side} pixels are more than {MOST_FRAMES} of {MOST_PIXELS}"
+        )
+    if rate_hz is not None and not SLOWEST_HZ <= rate_hz <= FASTEST_HZ:
+        raise ValueError(
+            f"frame_rate_hz is {rate_hz:g}; give a number from {SLOWEST_HZ:g} to {FASTEST_HZ:g}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipSpec(Stored):
     """How a stretch of video becomes model input; saved with a model so prediction repeats it.
@@ -64,6 +80,7 @@ class ClipSpec(Stored):
                     "None spreads the frames over the whole clip"
                 )
             object.__setattr__(self, "frame_rate_hz", float(rate))
+        check_bounds(self.frames, self.size, self.frame_rate_hz)
         check_colours(self)
 
 

@@ -13,7 +13,7 @@ import torch
 
 from spikevideoformer.data.transforms import eval_transform
 from spikevideoformer.inference.answer import FailedPrediction
-from spikevideoformer.models.spikevideoformer import create_model
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.tasks.classification.answer import PredictionResult
 from spikevideoformer.tasks.classification.predictor import VideoPredictor
 from spikevideoformer.video.frames import VideoError, iter_frames, iter_windows
@@ -390,3 +390,15 @@ def test_an_ordinary_network_predicts_without_firing_rate(name: str, video_folde
     for engine in ("exact", "int8"):
         with pytest.raises(ValueError, match="kind relu"):
             VideoPredictor(model, clip=predictor.clip, device="cpu", engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["model", "exact", "int8"])
+def test_an_output_that_is_no_number_is_told(
+    model_folder: Path, video_folder: Path, engine
+) -> None:
+    model = SpikeVideoFormer.from_pretrained(model_folder)
+    with torch.no_grad():
+        model.head.fc.bias[0] = torch.nan
+    predictor = VideoPredictor(model, device="cpu", engine=engine)
+    with pytest.raises(ValueError, match="outputs of the model are NaN or infinite"):
+        predictor.predict(video_folder / "one.mp4")

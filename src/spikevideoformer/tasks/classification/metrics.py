@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikevideoformer.messages import one_line
-from spikevideoformer.tasks.outputs import one_class_for_all, require_finite
+from spikevideoformer.messages import one_line, require_finite
+from spikevideoformer.tasks.outputs import one_class_for_all
 
 
 def classification_loss(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:

@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from spikevideoformer.messages import one_line
-from spikevideoformer.tasks.outputs import require_finite
+from spikevideoformer.messages import one_line, require_finite
 from spikevideoformer.tasks.pose.loss import _acceleration
 
 MIN_DEPTH_M = 0.1

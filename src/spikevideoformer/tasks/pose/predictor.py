@@ -30,8 +30,8 @@ from spikevideoformer.files import write_atomically
 from spikevideoformer.inference.answer import Tally
 from spikevideoformer.inference.base import Engine, Precision
 from spikevideoformer.inference.stream import StreamPredictor, mean_rates
+from spikevideoformer.messages import require_finite
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.tasks.outputs import require_finite
 from spikevideoformer.tasks.pose.answer import POSE_NAMES, PosePrediction, TrackedFrame
 from spikevideoformer.tasks.pose.dataset import MOST_SIDE, Square, event_input, picture_input
 from spikevideoformer.tasks.pose.draw import overlaid, write_side_view

@@ -9,7 +9,7 @@ from typing import Literal
 
 from spikevideoformer.events.spec import EventCamera, EventChannels
 from spikevideoformer.settings import Stored, check_types, require
-from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD, check_colours
+from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD, check_bounds, check_colours
 
 INPUTS = ("rgb", "grey", "events")
 CROPS = ("picture", "person")
@@ -61,6 +61,7 @@ class PoseSpec(Stored):
                 raise ValueError(
                     f"{name} must be one of {', '.join(accepted)}, got {getattr(self, name)!r}"
                 )
+        check_bounds(self.frames, self.size, self.frame_rate_hz)
         check_colours(self)
 
     @property

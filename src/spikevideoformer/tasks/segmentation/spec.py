@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spikevideoformer.settings import Stored, check_types, require
-from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD, check_colours
+from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD, check_bounds, check_colours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,8 @@ class SegmentationSpec(Stored):
                 f"crop must be height and width in pixels, multiples of 16, got {self.crop!r}"
             )
         object.__setattr__(self, "crop", tuple(self.crop))  # JSON knows no tuples
+        check_bounds(self.frames, max(self.short_side or 1, *self.crop), None)
+        check_bounds(self.step, 1, None)
         check_colours(self)
 
 
