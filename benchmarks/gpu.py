@@ -52,7 +52,7 @@ from spikevideoformer.bench.timing import Spread
 from spikevideoformer.deploy.int8 import int8_conv_reference
 from spikevideoformer.ops.affine_lif import affine_lif_reference
 from spikevideoformer.ops.hamming import is_exact
-from spikevideoformer.ops.lif import NeuronConfig, neuron_args
+from spikevideoformer.ops.lif import NeuronConfig
 from spikevideoformer.ops.pack import pack_spikes
 
 EQUAL = "equal"
@@ -174,8 +174,7 @@ def _compare_neuron(
         leaves[0], config, scale=leaves[1], shift=leaves[2], residual=leaves[3]
     )
     on = [None if z is None else z.to(options.device) for z in (x, scale, shift, residual)]
-    neuron = neuron_args(config)
-    spikes, v, y = kernel.forward(*on, None, torch.float32, *neuron)
+    spikes, v, y = kernel.forward(*on, None, torch.float32, config)
     where = f"{list(shape)}, {'channels last' if channels_last else 'contiguous'}, {dtype}"
     wrong = []
     flipped = int((spikes.cpu() != want.spikes).sum())
@@ -190,7 +189,7 @@ def _compare_neuron(
     wanted = torch.autograd.grad([want.spikes, want.v], used, [g.float(), gv])
     grad_y, grad_x, _, grad_shift, grad_scale = kernel.backward(
         g.to(options.device), gv.to(options.device), None, on[0], y, on[1], on[2], None, None,
-        residual is not None, True, *neuron,
+        residual is not None, True, config,
     )  # fmt: skip
     got = [grad_x, grad_scale, grad_shift] + ([] if residual is None else [grad_y])
     for name, a, b in zip(("x", "scale", "shift", "residual"), got, wanted, strict=False):

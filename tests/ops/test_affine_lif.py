@@ -20,7 +20,7 @@ from spikevideoformer.ops._layout import empty_as
 from spikevideoformer.ops._numba import compile as numba_compile
 from spikevideoformer.ops._numba import lif as numba_lif
 from spikevideoformer.ops.affine_lif import affine_lif, affine_lif_reference
-from spikevideoformer.ops.lif import NeuronConfig, lif, lif_reference, neuron_args
+from spikevideoformer.ops.lif import NeuronConfig, lif, lif_reference
 
 NEURONS = [
     NeuronConfig(),
@@ -302,7 +302,7 @@ def test_nan_and_infinity_pass_as_in_the_stepwise_form():
     x = torch.tensor([math.nan, math.inf, -math.inf, 1e38, 3.0]).repeat(2, 1, 1, 1, 7)
     for config in (NeuronConfig(), NeuronConfig(v_reset=None)):
         found = affine_lif(x, config)
-        expected = _stepwise.forward(x, None, None, None, None, x.dtype, *neuron_args(config))
+        expected = _stepwise.forward(x, None, None, None, None, x.dtype, config)
         for a, b in zip(found[:2], expected[:2], strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
@@ -458,7 +458,7 @@ def op_inputs(dtype=torch.float32, spike_dtype=None, affine=True, residual=True,
     x, kwargs = make_case((3, 2, 4, 3, 5), affine, residual, dtype=dtype, channels_last=True)
     names = ("scale", "shift", "residual", "v_init")
     tensors = [None if name not in kwargs else kwargs[name].requires_grad_() for name in names]
-    args = neuron_args(neuron or NeuronConfig())
+    args = _kernels.scalars(neuron or NeuronConfig())
     return (x.requires_grad_(), *tensors, spike_dtype or dtype, *args, False)
 
 
@@ -544,7 +544,7 @@ def test_stepwise_form_equals_the_kernel_in_bfloat16():
     kwargs["residual"] = kwargs["residual"].bfloat16()
     order = [kwargs[k] for k in ("scale", "shift", "residual", "v_init")]
     for config in NEURONS:
-        arguments = (x, *order, torch.bfloat16, *neuron_args(config))
+        arguments = (x, *order, torch.bfloat16, config)
         found, expected = numba_lif.forward(*arguments), _stepwise.forward(*arguments)
         for a, b in zip(found, expected, strict=True):
             assert torch.equal(a, b)

@@ -14,7 +14,7 @@ from spikevideoformer.ops.batch_norm_lif import (
     batch_norm_lif,
     batch_norm_lif_reference,
 )
-from spikevideoformer.ops.lif import NeuronConfig, lif_reference, neuron_args
+from spikevideoformer.ops.lif import NeuronConfig, lif_reference
 
 NEURONS = [NeuronConfig(), NeuronConfig(v_reset=None, tau=1.7), NeuronConfig.integer()]
 SHAPES = [(4, 2, 3, 5, 7), (2, 1, 1, 1, 3), (3, 2, 64, 4, 5), (3, 1, 7, 23, 29)]
@@ -156,7 +156,7 @@ def test_custom_ops():
     mean, var, eps = torch.rand(4), torch.rand(4) + 0.5, 1e-5
     with torch.no_grad():
         scale, shift = as_affine(mean, var, weight, bias, eps)
-    neuron = neuron_args(NeuronConfig())
+    neuron = _kernels.scalars(NeuronConfig())
     for of_batch in (True, False):
         torch.library.opcheck(
             _kernels.normalised_lif_op,

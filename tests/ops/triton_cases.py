@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikevideoformer.ops import _kernels
-from spikevideoformer.ops._kernels import NeuronArgs
 from spikevideoformer.ops._triton import hamming, lif, pack
 from spikevideoformer.ops.affine_lif import affine_lif_reference
 from spikevideoformer.ops.hamming import dot_attention, hamming_attention
@@ -67,20 +66,6 @@ def _poisoned_memory() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def _plain(config: NeuronConfig) -> NeuronArgs:
-    return NeuronArgs(
-        config.kind,
-        config.tau,
-        config.v_threshold,
-        config.v_reset,
-        config.decay_input,
-        config.detach_reset,
-        config.surrogate,
-        config.alpha,
-        config.levels,
-    )
-
-
 def _tensor(*shape: int, layout: str = "contiguous", dtype: torch.dtype = torch.float32) -> Tensor:
     x = torch.randn(shape) * 1.5 + 0.3
     if layout == "channels_last":
@@ -117,8 +102,7 @@ def _compare(
         v_init=inputs[4],
     )
     scale, shift = (None if z is None else z.to(DEVICE) for z in (scale, shift))
-    neuron = _plain(config)
-    spikes, v, y = lif.forward(x, scale, shift, residual, v_init, spike_dtype, *neuron)
+    spikes, v, y = lif.forward(x, scale, shift, residual, v_init, spike_dtype, config)
     assert spikes.dtype == spike_dtype
     assert torch.equal(spikes.cpu().float(), want.spikes)
     assert torch.equal(v.cpu(), want.v)
@@ -144,7 +128,7 @@ def _compare(
     )
     centre = torch.randn(channels, device=DEVICE) if affine else None
     grad_y, grad_x, grad_v, grad_shift, grad_scale = lif.backward(
-        *grads, x, y, scale, shift, centre, v_init, True, True, *neuron
+        *grads, x, y, scale, shift, centre, v_init, True, True, config
     )
 
     def close(got: Tensor, want: Tensor) -> None:
@@ -201,13 +185,13 @@ def test_half_precision(dtype: torch.dtype, spike_dtype: torch.dtype) -> None:
     scale, shift = torch.randn(16), torch.randn(16)
     want = affine_lif_reference(x.cpu().float(), config, scale=scale, shift=shift)
     args = (scale.to(DEVICE), shift.to(DEVICE))
-    spikes, v, _ = lif.forward(x, *args, None, None, spike_dtype, *_plain(config))
+    spikes, v, _ = lif.forward(x, *args, None, None, spike_dtype, config)
     assert torch.equal(spikes.cpu().float(), want.spikes)
     assert torch.equal(v.cpu(), want.v)
     g = torch.randn_like(x)
-    half = lif.backward(g, None, None, x, None, *args, None, None, False, True, *_plain(config))
+    half = lif.backward(g, None, None, x, None, *args, None, None, False, True, config)
     full = lif.backward(
-        g.float(), None, None, x.float(), None, *args, None, None, False, True, *_plain(config)
+        g.float(), None, None, x.float(), None, *args, None, None, False, True, config
     )
     assert half[1].dtype == dtype
     torch.testing.assert_close(half[1], full[1].to(dtype))  # the interpreter truncates to bfloat16

@@ -15,7 +15,8 @@ from torch import Tensor
 from spikevideoformer.energy import provenance as origin
 from spikevideoformer.energy.provenance import Front, Tag
 from spikevideoformer.energy.record import Call, Kind, Rule
-from spikevideoformer.ops._kernels import NeuronArgs
+from spikevideoformer.ops._kernels import SCALARS, neuron_of
+from spikevideoformer.ops.neuron_config import NeuronConfig
 
 if TYPE_CHECKING:
     from spikevideoformer.energy.count import Counter
@@ -294,7 +295,7 @@ def neuron(run: Counter, call: Call, residual: Tensor | None, norm: str) -> tupl
     """What the fused operations have in common; ``norm`` is where their scale comes from."""
     run.neuron_operations += 1
     x, scale = call["x"], call["scale"]
-    neuron = NeuronArgs(*(call[name] for name in NeuronArgs._fields))
+    neuron = neuron_of(*(call[name] for name in SCALARS))
     n, source = x.numel(), run.tag(x).source
     made, stream = origin.spikes(neuron.levels), origin.real(run.tag(x), run.tag(residual))
     if scale is not None:
@@ -313,7 +314,7 @@ def neuron(run: Counter, call: Call, residual: Tensor | None, norm: str) -> tupl
     return made, stream, stream
 
 
-def neuron_step(neuron: NeuronArgs) -> dict[str, int]:
+def neuron_step(neuron: NeuronConfig) -> dict[str, int]:
     """Operations of one neuron in one frame, with everything that its update takes.
 
     Equation (as in ``ops/lif.py``):

@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from spikevideoformer.ops import _stepwise
 from spikevideoformer.ops._layout import dense, empty_as, empty_step_as
+from spikevideoformer.ops.neuron_config import NeuronConfig
 
 log = logging.getLogger("spikevideoformer")
 
@@ -31,20 +32,6 @@ _KERNEL_DTYPES = {
 }
 HOME = {"cpu": "_numba", "cuda": "_triton"}
 _PLAIN = (Tensor, torch.nn.Parameter)
-
-
-class NeuronArgs(NamedTuple):
-    """A ``NeuronConfig`` as the plain values that kernels and custom ops take, in their order."""
-
-    kind: str
-    tau: float
-    v_threshold: float
-    v_reset: float | None
-    decay_input: bool
-    detach_reset: bool
-    surrogate: str
-    alpha: float
-    levels: int
 
 
 class Outputs(NamedTuple):
@@ -145,30 +132,28 @@ def run(
     residual: Tensor | None,
     v_init: Tensor | None,
     spike_dtype: torch.dtype,
-    neuron: NeuronArgs,
+    neuron: NeuronConfig,
     fused: bool = False,
 ) -> Outputs:
     """Neurons over time by the best kernel, differentiable."""
-    refuse_forward_mode("backend='reference'", x, scale, shift, residual, v_init)
+    tensors = (x, scale, shift, residual, v_init)
+    refuse_forward_mode("backend='reference'", *tensors)
     if is_traced(x):
-        spikes, v, y = affine_lif_op(x, scale, shift, residual, v_init, spike_dtype, *neuron, fused)
+        spikes, v, y = affine_lif_op(*tensors, spike_dtype, *scalars(neuron), fused)
         return Outputs(spikes, v, None if residual is None else y)
     module = kernels(x, residual, fused=fused)
-    if torch.is_grad_enabled() and (
-        x.requires_grad
-        or (residual is not None and residual.requires_grad)
-        or (scale is not None and scale.requires_grad)
-        or (shift is not None and shift.requires_grad)
-        or (v_init is not None and v_init.requires_grad)
-    ):
-        return Outputs(
-            *_AffineLIF.apply(x, scale, shift, residual, v_init, spike_dtype, neuron, module)
-        )
-    return Outputs(*module.forward(x, scale, shift, residual, v_init, spike_dtype, *neuron))
+    if _wants_gradient(*tensors):
+        return Outputs(*_AffineLIF.apply(*tensors, spike_dtype, neuron, module))
+    return Outputs(*module.forward(*tensors, spike_dtype, neuron))
 
 
-def _save(ctx: Any, x: Tensor, scale: Any, shift: Any, residual: Any, v_init: Any, y: Any) -> None:
+def _wants_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(z is not None and z.requires_grad for z in tensors)
+
+
+def _save(ctx: Any, *inputs_and_y: Any) -> None:
     """Keep the least that the backward pass needs: without a scale, what was integrated."""
+    x, scale, shift, residual, v_init, y = inputs_and_y
     if residual is not None and scale is None:
         x, y = y, None
     ctx.save_for_backward(x, y if residual is not None else None, scale, shift, v_init)
@@ -179,19 +164,10 @@ class _AffineLIF(torch.autograd.Function):
     """A kernel on ordinary tensors."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        scale: Tensor | None,
-        shift: Tensor | None,
-        residual: Tensor | None,
-        v_init: Tensor | None,
-        spike_dtype: torch.dtype,
-        neuron: NeuronArgs,
-        module: Any,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        spikes, v, y = module.forward(x, scale, shift, residual, v_init, spike_dtype, *neuron)
-        _save(ctx, x, scale, shift, residual, v_init, y)
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+        *tensors, spike_dtype, neuron, module = arguments
+        spikes, v, y = module.forward(*tensors, spike_dtype, neuron)
+        _save(ctx, *tensors, y)
         ctx.neuron, ctx.module = neuron, module
         ctx.set_materialize_grads(False)
         if not spike_dtype.is_floating_point:
@@ -201,14 +177,18 @@ class _AffineLIF(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
-        x, y, scale, shift, v_init = ctx.saved_tensors
-        grad_y, grad_x, grad_v, grad_shift, grad_scale = ctx.module.backward(
-            *_upstream(x, *grads),
-            *(x, y, scale, shift, None, v_init),
-            *_wanted(ctx, scale),
-            *ctx.neuron,
-        )
-        return *_gradients(ctx, scale, grad_y, grad_x, grad_v, grad_shift, grad_scale), *[None] * 3
+        return *_backward_by(ctx, ctx.module.backward, [ctx.neuron], *grads), *[None] * 3
+
+
+def _backward_by(ctx: Any, backward: Any, neuron: Any, *grads: Any) -> tuple[Any, ...]:
+    x, y, scale, shift, v_init = ctx.saved_tensors
+    found = backward(
+        *_upstream(x, *grads),
+        *(x, y, scale, shift, None, v_init),
+        *_wanted(ctx, scale),
+        *neuron,
+    )
+    return _gradients(ctx, scale, *found)
 
 
 def _upstream(x: Tensor, grad_spikes: Any, grad_v: Any, grad_y: Any) -> tuple[Any, Any, Any]:
@@ -244,42 +224,48 @@ def _gradients(
 # --- The same as custom ops -----------------------------------------------------------------------
 
 
+# A neuron as the plain values that an op can take: the fields that kernels read.
+_NEURON = (
+    "str kind, float tau, float v_threshold, float? v_reset, bool decay_input, bool detach_reset, "
+    "str surrogate, float? surrogate_alpha, int levels"
+)
+SCALARS = tuple(part.split()[1] for part in _NEURON.split(", "))
+
+
+def scalars(neuron: NeuronConfig) -> tuple[Any, ...]:
+    """A neuron as :data:`SCALARS`."""
+    return tuple(getattr(neuron, name) for name in SCALARS)
+
+
+@cache
+def neuron_of(*values: Any) -> NeuronConfig:
+    """Inverse of :func:`scalars`."""
+    return NeuronConfig(**dict(zip(SCALARS, values, strict=True)))
+
+
 def _or_empty(x: Tensor, *tensors: Tensor | None) -> list[Tensor]:
     """Custom ops return tensors only: an empty one, of one axis, stands for None."""
     return [x.new_empty(0) if z is None else z for z in tensors]
 
 
-@torch.library.custom_op("spikevideoformer::affine_lif", mutates_args=())
-def affine_lif_op(
-    x: Tensor,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    residual: Tensor | None,
-    v_init: Tensor | None,
-    spike_dtype: torch.dtype,
-    kind: str,
-    tau: float,
-    v_threshold: float,
-    v_reset: float | None,
-    decay_input: bool,
-    detach_reset: bool,
-    surrogate: str,
-    alpha: float,
-    levels: int,
-    fused: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+@torch.library.custom_op(
+    "spikevideoformer::affine_lif",
+    mutates_args=(),
+    schema="(Tensor x, Tensor? scale, Tensor? shift, Tensor? residual, Tensor? v_init, "
+    f"ScalarType spike_dtype, {_NEURON}, bool fused) -> (Tensor, Tensor, Tensor)",
+)
+def affine_lif_op(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`run`; the last result is empty without a residual."""
-    neuron = (kind, tau, v_threshold, v_reset, decay_input, detach_reset, surrogate, alpha, levels)
+    x, scale, shift, residual, v_init, spike_dtype, *neuron, fused = arguments
     spikes, v, y = kernels(x, residual, fused=fused).forward(
-        x, scale, shift, residual, v_init, spike_dtype, *neuron
+        x, scale, shift, residual, v_init, spike_dtype, neuron_of(*neuron)
     )
     return spikes, v, _or_empty(x, y)[0]
 
 
 @affine_lif_op.register_fake
-def _(
-    x: Tensor, scale: Any, shift: Any, residual: Any, v_init: Any, spike_dtype: Any, *neuron: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def _(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    _, _, residual, _, spike_dtype, *_ = arguments
     x = dense(x)
     dtype = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
     state = torch.promote_types(dtype, torch.float32)
@@ -287,55 +273,24 @@ def _(
     return empty_as(x, spike_dtype), empty_step_as(x, state), y
 
 
-@torch.library.custom_op("spikevideoformer::affine_lif_backward", mutates_args=())
-def affine_lif_backward_op(
-    grad_spikes: Tensor,
-    grad_v: Tensor | None,
-    grad_y: Tensor | None,
-    x: Tensor,
-    y: Tensor | None,
-    scale: Tensor | None,
-    shift: Tensor | None,
-    centre: Tensor | None,
-    v_init: Tensor | None,
-    want_grad_y: bool,
-    want_grad_x: bool,
-    kind: str,
-    tau: float,
-    v_threshold: float,
-    v_reset: float | None,
-    decay_input: bool,
-    detach_reset: bool,
-    surrogate: str,
-    alpha: float,
-    levels: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+@torch.library.custom_op(
+    "spikevideoformer::affine_lif_backward",
+    mutates_args=(),
+    schema="(Tensor grad_spikes, Tensor? grad_v, Tensor? grad_y, Tensor x, Tensor? y, "
+    "Tensor? scale, Tensor? shift, Tensor? centre, Tensor? v_init, bool want_grad_y, "
+    f"bool want_grad_x, {_NEURON}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def affine_lif_backward_op(*arguments: Any) -> tuple[Tensor, ...]:
     """Gradients of :func:`affine_lif_op`; those not wanted are empty."""
-    neuron = (kind, tau, v_threshold, v_reset, decay_input, detach_reset, surrogate, alpha, levels)
-    found = kernels(x, y).backward(
-        *(grad_spikes, grad_v, grad_y, x, y, scale, shift, centre, v_init),
-        *(want_grad_y, want_grad_x),
-        *neuron,
-    )
-    a, b, c, d, e = _or_empty(x, *found)
+    plain, neuron = arguments[: -len(SCALARS)], neuron_of(*arguments[-len(SCALARS) :])
+    x, y = arguments[3:5]
+    a, b, c, d, e = _or_empty(x, *kernels(x, y).backward(*plain, neuron))
     return a, b, c, d, e.clone()  # the two sums may lie in one tensor, which an op must not return
 
 
 @affine_lif_backward_op.register_fake
-def _(
-    grad_spikes: Tensor,
-    grad_v: Any,
-    grad_y: Any,
-    x: Tensor,
-    y: Any,
-    scale: Any,
-    shift: Any,
-    centre: Any,
-    v_init: Any,
-    want_grad_y: bool,
-    want_grad_x: bool,
-    *neuron: Any,
-) -> tuple[Tensor, ...]:
+def _(*arguments: Any) -> tuple[Tensor, ...]:
+    _, _, _, x, y, scale, _, _, _, want_grad_y, want_grad_x, *_ = arguments
     x = dense(x)
     stream = x if y is None else y
     sums: list[Tensor | None] = [None] * 2
@@ -353,24 +308,18 @@ def _(
 
 
 def _setup(ctx: Any, inputs: Any, output: Any) -> None:
-    x, scale, shift, residual, v_init, _, *neuron, _ = inputs
-    _save(ctx, x, scale, shift, residual, v_init, output[2])
-    ctx.neuron = neuron
+    *tensors, _ = inputs[:6]
+    _save(ctx, *tensors, output[2])
+    ctx.neuron = inputs[6:-1]
 
 
 def _backward(ctx: Any, grad_spikes: Any, grad_v: Any, grad_y: Any) -> Any:
-    x, y, scale, shift, v_init = ctx.saved_tensors
     if ctx.residual_dtype is None:
         grad_y = None  # of the empty tensor
     if grad_spikes is not None and not grad_spikes.is_floating_point():
         grad_spikes = None
-    found = affine_lif_backward_op(
-        *_upstream(x, grad_spikes, grad_v, grad_y),
-        *(x, y, scale, shift, None, v_init),
-        *_wanted(ctx, scale),
-        *ctx.neuron,
-    )
-    return *_gradients(ctx, scale, *found), *[None] * 11
+    found = _backward_by(ctx, affine_lif_backward_op, ctx.neuron, grad_spikes, grad_v, grad_y)
+    return *found, *[None] * (2 + len(SCALARS))
 
 
 affine_lif_op.register_autograd(_backward, setup_context=_setup)
@@ -417,7 +366,7 @@ def run_normalised(
     eps: float,
     of_batch: bool,
     spike_dtype: torch.dtype,
-    neuron: NeuronArgs,
+    neuron: NeuronConfig,
     fused: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Neurons behind a batch norm whose statistics are known.
@@ -439,13 +388,11 @@ def run_normalised(
     """
     arguments = (x, weight, bias, v_init, scale, shift, mean, var, eps, of_batch, spike_dtype)
     if is_traced(x):
-        return normalised_lif_op(*arguments, *neuron, fused)
+        return normalised_lif_op(*arguments, *scalars(neuron), fused)
     module = kernels(x, fused=fused)
-    if torch.is_grad_enabled() and any(
-        z is not None and z.requires_grad for z in (x, weight, bias, v_init)
-    ):
+    if _wants_gradient(x, weight, bias, v_init):
         return _NormalisedLIF.apply(*arguments, neuron, module)
-    spikes, v, _ = module.forward(x, scale, shift, None, v_init, spike_dtype, *neuron)
+    spikes, v, _ = module.forward(x, scale, shift, None, v_init, spike_dtype, neuron)
     return spikes, v
 
 
@@ -473,9 +420,9 @@ class _NormalisedLIF(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         x, _, _, v_init, scale, shift, _, _, _, _, spike_dtype, neuron, module = arguments
-        spikes, v, _ = module.forward(x, scale, shift, None, v_init, spike_dtype, *neuron)
-        _setup_normalised(ctx, (*arguments[:-2], *neuron, False), None)
-        ctx.module = module
+        spikes, v, _ = module.forward(x, scale, shift, None, v_init, spike_dtype, neuron)
+        _save_normalised(ctx, *arguments[:10])
+        ctx.neuron, ctx.module = neuron, module
         ctx.set_materialize_grads(False)
         if not spike_dtype.is_floating_point:
             ctx.mark_non_differentiable(spikes)
@@ -484,35 +431,32 @@ class _NormalisedLIF(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
-        return (
-            *_backward_normalised_by(ctx, ctx.module.backward, ctx.module.combine, *grads),
-            None,
-            None,
-        )
+        backward, combine = ctx.module.backward, ctx.module.combine
+        found = _backward_normalised_by(ctx, backward, combine, [ctx.neuron], *grads)
+        return *found, None, None
 
 
-def _setup_normalised(ctx: Any, inputs: Any, output: Any) -> None:
-    x, weight, bias, v_init, scale, shift, mean, var, eps, of_batch, _, *neuron, _ = inputs
-    ctx.save_for_backward(x, weight, bias, v_init, scale, shift, mean, var)
-    ctx.eps, ctx.of_batch, ctx.neuron = eps, of_batch, neuron
+def _save_normalised(ctx: Any, *arguments: Any) -> None:
+    *tensors, ctx.eps, ctx.of_batch = arguments
+    ctx.save_for_backward(*tensors)
 
 
 def _backward_normalised_by(
-    ctx: Any, backward: Any, combine: Any, grad_spikes: Any, grad_v: Any
+    ctx: Any, backward: Any, combine: Any, neuron: Any, grad_spikes: Any, grad_v: Any
 ) -> tuple[Any, ...]:
     x, weight, bias, v_init, scale, shift, mean, var = ctx.saved_tensors
-    through = ctx.of_batch and ctx.needs_input_grad[0]
+    needs = ctx.needs_input_grad
+    through = ctx.of_batch and needs[0]
     found = backward(
         *_upstream(x, grad_spikes, grad_v, None),
         *(x, None, scale, shift, mean, v_init),
-        *(through, ctx.needs_input_grad[0] and not through),
-        *ctx.neuron,
+        *(through, needs[0] and not through),
+        *neuron,
     )
     grad_weight, grad_bias, grad_v_init, *terms = _through_norm(
         x, weight, mean, var, ctx.eps, found
     )
     grad_x = combine(x, found[0], *terms) if through else found[1]
-    needs = ctx.needs_input_grad
     return (
         grad_x if needs[0] else None,
         grad_weight.to(weight.dtype) if needs[1] else None,
@@ -522,54 +466,25 @@ def _backward_normalised_by(
     )
 
 
-@torch.library.custom_op("spikevideoformer::batch_norm_lif", mutates_args=())
-def normalised_lif_op(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    v_init: Tensor | None,
-    scale: Tensor,
-    shift: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    of_batch: bool,
-    spike_dtype: torch.dtype,
-    kind: str,
-    tau: float,
-    v_threshold: float,
-    v_reset: float | None,
-    decay_input: bool,
-    detach_reset: bool,
-    surrogate: str,
-    alpha: float,
-    levels: int,
-    fused: bool,
-) -> tuple[Tensor, Tensor]:
+@torch.library.custom_op(
+    "spikevideoformer::batch_norm_lif",
+    mutates_args=(),
+    schema="(Tensor x, Tensor? weight, Tensor? bias, Tensor? v_init, Tensor scale, Tensor shift, "
+    "Tensor mean, Tensor var, float eps, bool of_batch, ScalarType spike_dtype, "
+    f"{_NEURON}, bool fused) -> (Tensor, Tensor)",
+)
+def normalised_lif_op(*arguments: Any) -> tuple[Tensor, Tensor]:
     """See :func:`run_normalised`."""
-    neuron = (kind, tau, v_threshold, v_reset, decay_input, detach_reset, surrogate, alpha, levels)
+    x, _, _, v_init, scale, shift, _, _, _, _, spike_dtype, *neuron, fused = arguments
     spikes, v, _ = kernels(x, fused=fused).forward(
-        x, scale, shift, None, v_init, spike_dtype, *neuron
+        x, scale, shift, None, v_init, spike_dtype, neuron_of(*neuron)
     )
     return spikes, v
 
 
 @normalised_lif_op.register_fake
-def _(
-    x: Tensor,
-    weight: Any,
-    bias: Any,
-    v_init: Any,
-    scale: Tensor,
-    shift: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    eps: float,
-    of_batch: bool,
-    spike_dtype: torch.dtype,
-    *neuron: Any,
-) -> tuple[Tensor, Tensor]:
-    x = dense(x)
+def _(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    x, spike_dtype = dense(x), arguments[9]
     return empty_as(x, spike_dtype), empty_step_as(x, torch.promote_types(x.dtype, torch.float32))
 
 
@@ -584,11 +499,18 @@ def _(x: Tensor, grad_y: Tensor, slope: Tensor, gain: Tensor, offset: Tensor) ->
     return empty_as(dense(x), x.dtype)
 
 
+def _setup_normalised(ctx: Any, inputs: Any, output: Any) -> None:
+    _save_normalised(ctx, *inputs[:10])
+    ctx.neuron = inputs[11:-1]
+
+
 def _backward_normalised(ctx: Any, grad_spikes: Any, grad_v: Any) -> Any:
     if grad_spikes is not None and not grad_spikes.is_floating_point():
         grad_spikes = None
-    found = _backward_normalised_by(ctx, affine_lif_backward_op, combine_op, grad_spikes, grad_v)
-    return *found, *[None] * 10
+    found = _backward_normalised_by(
+        ctx, affine_lif_backward_op, combine_op, ctx.neuron, grad_spikes, grad_v
+    )
+    return *found, *[None] * (1 + len(SCALARS))
 
 
 normalised_lif_op.register_autograd(_backward_normalised, setup_context=_setup_normalised)

@@ -4,13 +4,12 @@ What ``ops/affine_lif.py`` runs where no compiled kernel does: any device, any p
 the kernels it saves no membranes: the backward pass computes them again.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spikevideoformer.ops._layout import dense, empty_as, empty_step_as
+from spikevideoformer.ops.neuron_config import NeuronConfig
 from spikevideoformer.ops.surrogate import surrogate_gradient
 
 
@@ -42,32 +41,27 @@ def _run(
     v_init: Tensor | None,
     membranes: Tensor | None,
     spikes: Tensor | None,
-    kind: str,
-    tau: float,
-    v_threshold: float,
-    v_reset: float | None,
-    decay_input: bool,
-    levels: int,
+    neuron: NeuronConfig,
 ) -> Tensor:
     """Fill the ``membranes`` H and ``spikes`` asked for; the last V."""
-    rest, beta = v_reset or 0.0, 1 - 1 / tau
+    rest, theta, v_reset = neuron.v_start, neuron.v_threshold, neuron.v_reset
     v = torch.full_like(y[0], rest) if v_init is None else v_init.to(y.dtype)
     h_of_all = torch.empty_like(y[:1]) if membranes is None else membranes
     for t, y_t in enumerate(y):
         h = h_of_all[0 if membranes is None else t]
         gap = v - rest if rest else v
-        if decay_input:
-            torch.sub(y_t, gap, out=h).div_(tau).add_(v)
+        if neuron.decay_input:
+            torch.sub(y_t, gap, out=h).div_(neuron.tau).add_(v)
         else:
-            torch.mul(gap, beta, out=h).add_(y_t)
+            torch.mul(gap, neuron.beta, out=h).add_(y_t)
             if rest:
                 h.add_(rest)
-        if kind == "integer_lif":
-            s = torch.round(h / v_threshold).clamp_(0, levels)
-            v = h - v_threshold * s  # not sub(alpha=...): fused, it rounds once less
+        if neuron.kind == "integer_lif":
+            s = torch.round(h / theta).clamp_(0, neuron.levels)
+            v = h - theta * s  # not sub(alpha=...): fused, it rounds once less
         else:
-            s = (h >= v_threshold).to(h.dtype)
-            v = h - v_threshold * s if v_reset is None else torch.where(s > 0, v_reset, h)
+            s = (h >= theta).to(h.dtype)
+            v = h - theta * s if v_reset is None else torch.where(s > 0, v_reset, h)
         if spikes is not None:
             spikes[t].copy_(s)
     return v
@@ -80,23 +74,13 @@ def forward(
     residual: Tensor | None,
     v_init: Tensor | None,
     spike_dtype: torch.dtype,
-    kind: str,
-    tau: float,
-    v_threshold: float,
-    v_reset: float | None,
-    decay_input: bool,
-    detach_reset: bool,
-    surrogate: str,
-    alpha: float,
-    levels: int,
+    neuron: NeuronConfig,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Spikes, last membrane and new residual stream; see ``ops/affine_lif.py``."""
     x = dense(x)
     y = _integrated(x, scale, shift, residual)
     spikes = empty_as(x, spike_dtype)
-    last = _run(
-        _wide(y), v_init, None, spikes, kind, tau, v_threshold, v_reset, decay_input, levels
-    )
+    last = _run(_wide(y), v_init, None, spikes, neuron)
     v = empty_step_as(x, last.dtype).copy_(last)
     return spikes, v, None if residual is None else empty_as(x, y.dtype).copy_(y)
 
@@ -113,42 +97,34 @@ def backward(
     v_init: Tensor | None,
     want_grad_y: bool,
     want_grad_x: bool,
-    kind: str,
-    tau: float,
-    v_threshold: float,
-    v_reset: float | None,
-    decay_input: bool,
-    detach_reset: bool,
-    surrogate: Any,
-    alpha: float,
-    levels: int,
+    neuron: NeuronConfig,
 ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None, Tensor | None]:
     """Gradients; see ``ops/affine_lif.py``."""
     x = dense(x)
     stream = _wide(_integrated(x, scale, shift, None) if y is None else y)
     h = torch.empty_like(stream)
-    _run(stream, v_init, h, None, kind, tau, v_threshold, v_reset, decay_input, levels)
+    _run(stream, v_init, h, None, neuron)
+    theta, keep = neuron.v_threshold, neuron.beta
     # dS/dH of all steps at once
-    if kind == "integer_lif":
-        slope = ((h >= 0) & (h <= v_threshold * levels)).to(h.dtype) / v_threshold
+    if neuron.kind == "integer_lif":
+        slope = ((h >= 0) & (h <= theta * neuron.levels)).to(h.dtype) / theta
     else:
-        slope = surrogate_gradient(h - v_threshold, surrogate, alpha)
+        slope = surrogate_gradient(h - theta, neuron.surrogate, neuron.alpha)
     # dH[t+1]/dH[t] of all steps at once
-    keep = 1 - 1 / tau
-    if v_reset is not None:
-        carry = (h < v_threshold).to(h.dtype).mul_(keep)
-        if not detach_reset:
-            carry.add_((v_reset - h) * slope, alpha=keep)
-    elif detach_reset:
+    if neuron.v_reset is not None:
+        carry = (h < theta).to(h.dtype).mul_(keep)
+        if not neuron.detach_reset:
+            carry.add_((neuron.v_reset - h) * slope, alpha=keep)
+    elif neuron.detach_reset:
         carry = torch.full_like(h, keep)
     else:
-        carry = (1 - v_threshold * slope).mul_(keep)
+        carry = (1 - theta * slope).mul_(keep)
     grad_h = slope.mul_(grad_spikes)  # completed below by what comes back through time
     later = torch.zeros_like(h[0]) if grad_v is None else grad_v / keep  # as if from a further step
     for t in range(h.shape[0] - 1, -1, -1):
         later = grad_h[t].addcmul_(carry[t], later)
     grad_v_init = grad_h[0] * keep
-    grad_out = grad_h.div_(tau) if decay_input else grad_h
+    grad_out = grad_h.div_(neuron.tau) if neuron.decay_input else grad_h
     if grad_y is not None:
         grad_out = grad_out + grad_y
     out_y = out_x = grad_shift = grad_scale = None

@@ -5,12 +5,11 @@ elementwise steps; one after the other each reads and writes the whole tensor. `
 reads the input once and writes the spikes, whatever the memory layout, since only time is
 recurrent. ``affine_lif_reference`` is the specification.
 
-The kernels, each with the same three functions on plain arguments (``neuron`` stands for the nine
-values of ``_kernels.NeuronArgs``, passed one by one):
+The kernels, each with the same three functions (``neuron`` is a ``NeuronConfig``):
 
-    forward(x, scale, shift, residual, v_init, spike_dtype, *neuron) -> (spikes, v, y)
+    forward(x, scale, shift, residual, v_init, spike_dtype, neuron) -> (spikes, v, y)
     backward(grad_spikes, grad_v, grad_y, x, y, scale, shift, centre, v_init,
-             want_grad_y, want_grad_x, *neuron)
+             want_grad_y, want_grad_x, neuron)
         -> (grad_y, grad_x, grad_v_init, grad_shift, grad_scale)
     combine(x, grad_y, slope, gain, offset) -> grad_x
 
@@ -32,8 +31,8 @@ from spikevideoformer.ops.lif import (
     check_backend,
     check_device,
     check_input,
+    check_kind,
     lif_reference,
-    neuron_args,
 )
 
 
@@ -133,9 +132,8 @@ def affine_lif(
             x, config, scale=scale, shift=shift, residual=residual, v_init=v_init
         )
         return out._replace(spikes=out.spikes.to(dtype))
-    return AffineLIF(
-        *run(x, scale, shift, residual, v_init, dtype, neuron_args(config), backend == "fused")
-    )
+    check_kind(config)
+    return AffineLIF(*run(x, scale, shift, residual, v_init, dtype, config, backend == "fused"))
 
 
 def check_channels(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> None:

@@ -18,7 +18,6 @@ from spikevideoformer.ops.lif import (
     check_input,
     check_kind,
     lif_reference,
-    neuron_args,
 )
 
 
@@ -137,7 +136,7 @@ def batch_norm_lif(
         scale, shift = as_affine(mean, var, weight, bias, eps)
     return run_normalised(
         *(x, weight, bias, v_init, scale, shift, mean, var, eps, training),
-        *(dtype, neuron_args(config), backend == "fused"),
+        *(dtype, config, backend == "fused"),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikevideoformer.ops._kernels import BACKENDS, NeuronArgs, run
+from spikevideoformer.ops._kernels import BACKENDS, run
 from spikevideoformer.ops.neuron_config import NeuronConfig as NeuronConfig
 from spikevideoformer.ops.neuron_config import kinds_of_kernels
 from spikevideoformer.ops.surrogate import spike
@@ -106,22 +106,6 @@ def lif_reference(
     return torch.stack(spikes), v
 
 
-def neuron_args(config: NeuronConfig) -> NeuronArgs:
-    """The neuron as plain values, for kernels."""
-    check_kind(config)
-    return NeuronArgs(
-        config.kind,
-        float(config.tau),
-        float(config.v_threshold),
-        None if config.v_reset is None else float(config.v_reset),
-        config.decay_input,
-        config.detach_reset,
-        config.surrogate,
-        float(config.alpha),
-        config.levels,
-    )
-
-
 def check_kind(config: NeuronConfig) -> None:
     """Raise ValueError for a neuron that is not computed here, such as a rectifier."""
     if not config.kernels:
@@ -189,9 +173,8 @@ def lif(
         with torch.autocast(device_type=x.device.type, enabled=False):
             spikes, v = lif_reference(work, config, v_init)
         return spikes.to(x.dtype), v
-    spikes, v, _ = run(
-        x, None, None, None, v_init, x.dtype, neuron_args(config), backend == "fused"
-    )
+    check_kind(config)
+    spikes, v, _ = run(x, None, None, None, v_init, x.dtype, config, backend == "fused")
     return spikes, v
 
 

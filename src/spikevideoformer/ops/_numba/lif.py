@@ -42,6 +42,7 @@ from spikevideoformer.ops._numba.vector import (
     two_to_the,
     where,
 )
+from spikevideoformer.ops.neuron_config import NeuronConfig
 
 ABSENT = -1
 MULTIPLY, DIVIDE, PLAIN = range(3)  # H = V + (X - V) * (1/tau); ... / tau; beta * V + X
@@ -663,36 +664,28 @@ class Constants(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def constants_of(
-    kind: str,
-    tau: float,
-    v_threshold: float,
-    v_reset: float | None,
-    decay_input: bool,
-    detach_reset: bool,
-    surrogate: str,
-    alpha: float,
-    levels: int,
-) -> Constants:
+def constants_of(neuron: NeuronConfig) -> Constants:
     """Compile-time choices and run-time constants of a neuron."""
+    tau, theta, resting, alpha = neuron.tau, neuron.v_threshold, neuron.v_start, neuron.alpha
     # multiplying by 1/tau rounds as dividing by tau does where 1/tau is a power of two
     exact = math.frexp(tau)[0] == 0.5
-    charge = PLAIN if not decay_input else MULTIPLY if exact else DIVIDE
-    fire = INTEGER if kind == "integer_lif" else SOFT if v_reset is None else HARD
-    resting = 0.0 if v_reset is None else v_reset
+    charge = PLAIN if not neuron.decay_input else MULTIPLY if exact else DIVIDE
+    integer, soft = neuron.kind == "integer_lif", neuron.v_reset is None
+    fire = INTEGER if integer else SOFT if soft else HARD
     parameters = (ctypes.c_double * 10)(
         1 / tau if charge == MULTIPLY else tau,
-        1 - 1 / tau,
-        v_threshold,
+        neuron.beta,
+        theta,
         resting,
         resting,
-        levels,
-        v_threshold * levels,
+        neuron.levels,
+        theta * neuron.levels,
         alpha,
         alpha / 2,
         math.pi * alpha / 2,
     )
-    form = (charge, int(resting != 0), fire, SURROGATE[surrogate], int(detach_reset))
+    surrogate, detach = SURROGATE[neuron.surrogate], int(neuron.detach_reset)
+    form = (charge, int(resting != 0), fire, surrogate, detach)
     return Constants(form, parameters, ctypes.addressof(parameters))
 
 
@@ -716,7 +709,7 @@ def forward(
     residual: Tensor | None,
     v_init: Tensor | None,
     spike_dtype: torch.dtype,
-    *neuron: Any,
+    neuron: NeuronConfig,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Spikes, last membrane and new residual stream; see ``ops/affine_lif.py``.
 
@@ -742,7 +735,7 @@ def forward(
         return spikes, v, y
     if v_init is not None:
         v_init = laid_out_as(x[:1], v_init.unsqueeze(0), torch.float32)
-    form, _, constants_at = constants_of(*neuron)
+    form, _, constants_at = constants_of(neuron)
     channels, chunk, scale_at, shift_at, tiles_at, threads = 1, CHUNK, 0, 0, 0, 1
     steps = x.shape[0]
     if size * steps > SERIAL:
@@ -800,7 +793,7 @@ def backward(
     v_init: Tensor | None,
     want_grad_y: bool,
     want_grad_x: bool,
-    *neuron: Any,
+    neuron: NeuronConfig,
 ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None, Tensor | None]:
     """Gradients; see ``ops/affine_lif.py``."""
     x = dense(x)
@@ -830,7 +823,7 @@ def backward(
             assert shift is not None
             scale, shift = scale.float().contiguous(), shift.float().contiguous()
             centre = torch.zeros_like(scale) if centre is None else centre.float().contiguous()
-        constants = constants_of(*neuron)
+        constants = constants_of(neuron)
         function, address = _backward_kernel(
             KIND[x.dtype],
             ABSENT if y is None else KIND[y.dtype],

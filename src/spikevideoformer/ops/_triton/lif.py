@@ -24,8 +24,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from spikevideoformer.ops._kernels import NeuronArgs
 from spikevideoformer.ops._layout import dense, empty_as, empty_step_as
+from spikevideoformer.ops.neuron_config import NeuronConfig
 
 # Tiles. 8 elements in a thread and 4 frames loaded ahead: 64 or 128 bytes in flight in each thread
 # with 40 to 90 registers, several times what hides the latency of HBM3. The backward pass keeps
@@ -382,13 +382,13 @@ def _combine_kernel(
 # ---- what the ops call ---------------------------------------------------------------------------
 
 
-def _constants(neuron: NeuronArgs, backward: bool) -> dict[str, Any]:
+def _constants(neuron: NeuronConfig, backward: bool) -> dict[str, Any]:
     """What the kernels are compiled for."""
     values: dict[str, Any] = {
         "TAU": float(neuron.tau),
         "EXACT_TAU": _is_power_of_two(neuron.tau),
-        "BETA": 1 - 1 / neuron.tau,
-        "REST": 0.0 if neuron.v_reset is None else float(neuron.v_reset),
+        "BETA": neuron.beta,
+        "REST": float(neuron.v_start),
         "DECAY": neuron.decay_input,
         "THETA": float(neuron.v_threshold),
         "EXACT_THETA": _is_power_of_two(neuron.v_threshold),
@@ -450,7 +450,7 @@ def forward(
     residual: Tensor | None,
     v_init: Tensor | None,
     spike_dtype: torch.dtype,
-    *neuron: Any,
+    neuron: NeuronConfig,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Spikes ``[T, ...]``, last membrane in float32, and ``affine(x) + residual`` if there is one.
 
@@ -481,7 +481,7 @@ def forward(
             V_INIT=v_init is not None,
             V_OUT=True,
             **sizes,
-            **_constants(NeuronArgs(*neuron), backward=False),
+            **_constants(neuron, backward=False),
             num_warps=matrix.warps,
             enable_fp_fusion=False,
         )  # fmt: skip
@@ -500,7 +500,7 @@ def backward(
     v_init: Tensor | None,
     want_grad_y: bool,
     want_grad_x: bool,
-    *neuron: Any,
+    neuron: NeuronConfig,
 ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None, Tensor | None]:
     """Gradients; ``y`` is what was integrated where that is not ``affine(x)``.
 
@@ -562,7 +562,7 @@ def backward(
             STRETCH=stretch,
             STRETCHES=stretches,
             **sizes,
-            **_constants(NeuronArgs(*neuron), backward=True),
+            **_constants(neuron, backward=True),
             num_warps=matrix.warps,
             enable_fp_fusion=False,
         )  # fmt: skip
