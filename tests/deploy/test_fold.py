@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import spikevideoformer as svf
 from spikevideoformer.deploy import fold as fold_module
 from spikevideoformer.deploy.fold import (
-    FoldedAttention,
     ThresholdNeuron,
     bn_affine,
     flipped_spikes,
@@ -306,7 +305,7 @@ def test_dtype_is_kept(dtype):
     finest = torch.promote_types(dtype, torch.float32)
     assert {b.dtype for b in folded.buffers()} == {finest}
     assert folded(_video(dtype=dtype)).dtype == dtype
-    assert folded.backbone.stage2.blocks[0].sep_conv.conv1.weight.is_contiguous(
+    assert folded.backbone.stage2.blocks[0].sep_conv.pw1.weight.is_contiguous(
         memory_format=torch.channels_last
     )
 
@@ -684,21 +683,21 @@ PATH_NEURONS = {
 def test_attention_path_needs_additions_and_shifts_only(neuron, attention):
     """From the membrane that enters the module to the output of its projection."""
     model = _nano(neuron=PATH_NEURONS[neuron], attention=attention)
-    assert _faults(fold_for_inference(model), FoldedAttention) == []
+    assert _faults(fold_for_inference(model), Attention) == []
 
 
 @pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize("constant_term", [False, True])
 def test_attention_path_of_every_design(design, constant_term):
     model = _nano(design=design, constant_term=constant_term)
-    assert _faults(fold_for_inference(model), FoldedAttention) == []
+    assert _faults(fold_for_inference(model), Attention) == []
 
 
 @pytest.mark.parametrize("constant_term", [False, True])
 def test_attention_path_of_integer_neurons(constant_term):
     """Integers 0..D are D sub-steps of 0 and 1 (``unroll_integer_spikes``)."""
     model = _nano(neuron="integer_lif", constant_term=constant_term)
-    assert _faults(fold_for_inference(model), FoldedAttention, levels=4) == []
+    assert _faults(fold_for_inference(model), Attention, levels=4) == []
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)
@@ -709,7 +708,7 @@ def test_the_trace_finds_the_products_of_the_original(attention):
 
 
 def test_the_trace_finds_the_products_of_factorised_repconvs():
-    faults = _faults(fold_for_inference(_nano(), repconv="factorised"), FoldedAttention)
+    faults = _faults(fold_for_inference(_nano(), repconv="factorised"), Attention)
     assert set(faults) == {"convolution"}
 
 

@@ -270,9 +270,9 @@ def test_sepconv_as_it_is_and_merged(nano, by_module, spikes_of) -> None:
     assert found[f"{place}.pw2"][0].multiplications == T * side**2 * 2 * C * C
     assert found[f"{place}.dw"][0].multiplications == 0
     factorised = by_module(svf.fold_for_inference(model), video)
-    assert factorised[f"{place}.conv2.pw2"][0].multiplications == T * side**2 * 2 * C * C
+    assert factorised[f"{place}.pw2"][0].multiplications == T * side**2 * 2 * C * C
     folded = svf.fold_for_inference(model, sepconv="dense")
-    dense = by_module(folded, video)[f"{place}.conv2"][0]
+    dense = by_module(folded, video)[f"{place}.dw"][0]
     assert (dense.macs, dense.multiplications) == (T * side**2 * 49 * 2 * C * C, 0)
     spikes = spikes_of(folded, video, f"{place}.neuron2")[:, 0]
     ones = torch.ones(C, 2 * C, 7, 7, dtype=torch.float64)

@@ -37,7 +37,6 @@ from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import (
     MLP,
     Attention,
-    Axes,
     SpikeAttention,
     TransformerBlock,
     from_tokens,
@@ -51,11 +50,10 @@ from spikevideoformer.nn.conv import (
     SepConv,
     per_frame,
 )
-from spikevideoformer.nn.neuron import AnyNeuron, Neuron
+from spikevideoformer.nn.neuron import AnyNeuron, Neuron, SteppedNeuron
 from spikevideoformer.ops.hamming import dot_attention, hamming_attention
 from spikevideoformer.ops.lif import NeuronConfig, lif_reference
 from spikevideoformer.ops.neuron_config import kinds_of_kernels
-from spikevideoformer.shapes import AttentionKind
 
 Form = Literal["dense", "factorised"]
 
@@ -63,62 +61,12 @@ TOLERANCE = 1e-9  # relative, of a merged part in float64; rounding gives about 
 
 
 # --- Parts of a folded network --------------------------------------------------------------------
+#
+# The network is the one of ``nn``: merged convolutions stand in the places of their originals, and
+# identities in those of batch norms. Two parts are others.
 
 
-class FoldedDownsample(nn.Module):
-    """[SN unless first] -> Conv(bias)."""
-
-    def __init__(self, neuron: Neuron | None, conv: nn.Module) -> None:
-        super().__init__()
-        self.neuron = neuron
-        self.conv = conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.neuron is not None:
-            x = self.neuron(x)
-        return per_frame(self.conv, x)
-
-
-class FoldedProjection(nn.Module):
-    """SN -> Conv(bias): what a SpikeProjection becomes."""
-
-    def __init__(self, neuron: Neuron, conv: nn.Module) -> None:
-        super().__init__()
-        self.neuron = neuron
-        self.conv = conv
-
-    def forward(self, u: Tensor) -> Tensor:
-        return per_frame(self.conv, self.neuron(u))
-
-
-class FoldedBranch(nn.Module):
-    """SN -> conv1 -> SN -> conv2: what SepConv, ChannelConv and MLP become.
-
-    ``conv2`` of a factorised SepConv is a ``Sequential`` of ``dw`` and ``pw2``.
-    """
-
-    def __init__(self, neuron1: Neuron, conv1: nn.Module, neuron2: Neuron, conv2: nn.Module):
-        super().__init__()
-        self.neuron1, self.conv1, self.neuron2, self.conv2 = neuron1, conv1, neuron2, conv2
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = per_frame(self.conv1, self.neuron1(x))
-        return per_frame(self.conv2, self.neuron2(x))
-
-
-class FoldedConvBlock(nn.Module):
-    """U' = U + SepConv(U); U'' = U' + ChannelConv(U')."""
-
-    def __init__(self, sep_conv: FoldedBranch, channel_conv: FoldedBranch) -> None:
-        super().__init__()
-        self.sep_conv, self.channel_conv = sep_conv, channel_conv
-
-    def forward(self, u: Tensor) -> Tensor:
-        u = u + self.sep_conv(u)
-        return u + self.channel_conv(u)
-
-
-class ThresholdNeuron(Neuron):
+class ThresholdNeuron(SteppedNeuron):
     """A neuron with a sign, a bias and a threshold of each channel, for inference.
 
     It fires what a neuron of ``config`` fires on ``gain * A + shift``, without the product. Where
@@ -180,46 +128,31 @@ class ThresholdNeuron(Neuron):
         """Spikes ``[T, B, C, ...]`` for integer sums ``[T, B, C, ...]``."""
         if norm is not None:
             raise ValueError("a folded neuron has its batch norm in its thresholds; pass no norm")
-        if self.reset_each_frame:
-            return self.integrate(x.unsqueeze(0))[0].squeeze(0)
-        return self.integrate(x)[0]
+        return super().forward(x)
 
-    def run(self, x: Tensor, v_init: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """As :meth:`Neuron.run`; membranes are in units of the sums, V / |gain|."""
-        if self.reset_each_frame:
-            raise ValueError("reset_each_frame neurons have no state; use forward")
-        return self.integrate(x, v_init)
+    def start(self, x: Tensor) -> Tensor:
+        return self.rest.to(x.dtype).reshape(-1, 1, 1).expand_as(x)
 
-    def integrate(self, x: Tensor, v_init: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Spikes ``[T, ..., C, H, W]`` and last membrane for sums of that shape."""
+    def step(self, v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes and membrane, in units of the sums (V / |gain|), for sums ``[B, C, H, W]``."""
         config = self.config
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        # [C] -> [C, 1, 1]: channels are followed by space
+        # channels are followed by space
         sign, bias, threshold, rest = (
             z.to(x.dtype).reshape(-1, 1, 1)
             for z in (self.sign, self.bias, self.threshold, self.rest)
         )
-        v = rest.expand_as(x[0]) if v_init is None else v_init.to(x.dtype)
-        spikes = []
-        for a in x:
-            h = self._charge(v, a * sign + bias, rest)
-            if config.kind == "integer_lif":
-                s, v = self._fire_levels(h, threshold)
-            else:
-                fires = h >= threshold
-                v = torch.where(fires, h - threshold if config.v_reset is None else rest, h)
-                s = fires.to(x.dtype)
-            spikes.append(s)
-        return torch.stack(spikes), v
-
-    def _charge(self, v: Tensor, x: Tensor, rest: Tensor) -> Tensor:
-        # v - v/tau is beta*v without a factor that is no power of two
-        tau, has_rest = self.config.tau, self.config.v_start != 0
-        gap = v - rest if has_rest else v
-        if self.config.decay_input:
-            return v + (x - gap) / tau
-        h = (gap if math.isinf(tau) else gap - gap / tau) + x
-        return h + rest if has_rest else h
+        x = x * sign + bias
+        gap = v - rest if config.v_start else v
+        if config.decay_input:
+            h = v + (x - gap) / config.tau
+        else:  # v - v/tau is beta*v without a factor that is no power of two
+            h = (gap if math.isinf(config.tau) else gap - gap / config.tau) + x
+            h = h + rest if config.v_start else h
+        if config.kind == "integer_lif":
+            return self._fire_levels(h, threshold)
+        fires = h >= threshold
+        v = torch.where(fires, h - threshold if config.v_reset is None else rest, h)
+        return fires.to(x.dtype), v
 
     def _fire_levels(self, h: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
         spikes, v = torch.zeros_like(h), h
@@ -243,33 +176,23 @@ class ThresholdNeuron(Neuron):
         return self
 
 
-class FoldedSpikeAttention(nn.Module):
+class FoldedSpikeAttention(SpikeAttention):
     """q, k, v projections and neurons, integer sums, and a neuron with thresholds per channel."""
 
     def __init__(
-        self,
-        *,
-        convs: tuple[nn.Module, nn.Module, nn.Module],
-        neurons: tuple[Neuron, Neuron, Neuron],
-        out_neuron: ThresholdNeuron,
-        heads: int,
-        axes: Axes,
-        kind: AttentionKind,
-        constant_term: bool,
-        levels: int,
+        self, part: SpikeAttention, projections: list[nn.Module], out_neuron: ThresholdNeuron
     ) -> None:
-        super().__init__()
-        self.heads, self.axes, self.kind, self.constant_term = heads, axes, kind, constant_term
-        self.levels = levels
-        self.q_conv, self.k_conv, self.v_conv = convs
-        self.q_neuron, self.k_neuron, self.v_neuron = neurons
+        nn.Module.__init__(self)  # not the parent's, which would make convolutions
+        self.heads, self.axes, self.kind = part.heads, part.axes, part.kind
+        self.constant_term, self.levels = part.constant_term, part.levels
+        self.packed = False
+        for name, projection in zip("qkv", projections, strict=True):
+            self.add_module(f"{name}_conv", projection)
+        self.q_neuron, self.k_neuron, self.v_neuron = part.q_neuron, part.k_neuron, part.v_neuron
         self.out_neuron = out_neuron
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.q_neuron(per_frame(self.q_conv, x))  # [T, B, C, H, W]
-        k = self.k_neuron(per_frame(self.k_conv, x))
-        v = self.v_neuron(per_frame(self.v_conv, x))
-        spikes: Tensor = self.out_neuron(self.sums(q, k, v))
+        spikes: Tensor = self.out_neuron(self.sums(*self.fired(x)))
         return spikes.to(x.dtype)
 
     def sums(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -282,44 +205,15 @@ class FoldedSpikeAttention(nn.Module):
             Q [ K^T V ]                                dot
         """
         q_, k_, v_ = (to_tokens(z, self.heads, self.axes) for z in (q, k, v))
-        scale = float(self.levels**2)  # the ops divide by it: what remains is a factor 1
+        # the ops divide by the scale: what remains is a factor 1
+        options: dict[str, Any] = {"scale": float(self.levels**2)}
         if self.kind == "hamming" and not self.constant_term:
-            sums = hamming_attention(q_, k_, v_, scale=scale, levels=self.levels)
+            sums = hamming_attention(q_, k_, v_, levels=self.levels, **options)
         else:
             if self.constant_term:  # bits that are equal because both are 1, or both are 0
                 q_, k_ = (torch.cat([z, self.levels - z], dim=-1) for z in (q_, k_))
-            sums = dot_attention(q_, k_, v_, scale=scale, levels=self.levels)
+            sums = dot_attention(q_, k_, v_, levels=self.levels, **options)
         return from_tokens(sums, q.shape, self.axes)
-
-
-class FoldedAttention(nn.Module):
-    """X = SN(U), one :class:`FoldedSpikeAttention` after another, then the output projection."""
-
-    def __init__(self, neuron: Neuron, steps: list[FoldedSpikeAttention], proj: nn.Module) -> None:
-        super().__init__()
-        self.neuron = neuron
-        self.steps = nn.ModuleList(steps)
-        self.proj = proj
-
-    def forward(self, u: Tensor) -> Tensor:
-        x = self.neuron(u)
-        for step in self.steps:
-            x = step(x)
-        return per_frame(self.proj, x)
-
-
-class FoldedTransformerBlock(nn.Module):
-    """U' = U + Attention(U) for each attention; U'' = U' + MLP(U')."""
-
-    def __init__(self, attention: list[FoldedAttention], mlp: FoldedBranch) -> None:
-        super().__init__()
-        self.attention = nn.ModuleList(attention)
-        self.mlp = mlp
-
-    def forward(self, u: Tensor) -> Tensor:
-        for attention in self.attention:
-            u = u + attention(u)
-        return u + self.mlp(u)
 
 
 class FoldedSpikeVideoFormer(SpikeVideoFormer):
@@ -404,19 +298,16 @@ def fold_for_inference(
                 f"{name} {form!r} is unknown; choose one of {', '.join(get_args(Form))}"
             )
     folded = FoldedSpikeVideoFormer(model, repconv, sepconv)
+    for stage in ("stage1a", "stage1b", "stage2", "stage3", "stage4"):
+        for i, block in enumerate(cast(nn.ModuleList, getattr(folded.backbone, stage).blocks)):
+            if not isinstance(block, (ConvBlock, TransformerBlock)):
+                raise ValueError(
+                    f"backbone.{stage}.blocks.{i} is a {type(block).__name__}, which folding does "
+                    "not know"
+                )
+    _without_hooks(folded)
     weight = model.head.fc.weight
-    fold = _Fold(repconv, sepconv, check, weight.dtype, weight.device)
-    for name, stage in zip(
-        ("stage1a", "stage1b", "stage2", "stage3", "stage4"), model.backbone.stages(), strict=True
-    ):
-        place = folded.backbone.get_submodule(name)
-        where = f"backbone.{name}"
-        place.add_module("downsample", fold.downsample(stage.downsample, f"{where}.downsample"))
-        blocks = [fold.block(block, f"{where}.blocks.{i}") for i, block in enumerate(stage.blocks)]
-        place.add_module("blocks", nn.ModuleList(blocks))
-    for name, part in model.head.named_children():
-        if isinstance(part, SpikeProjection):
-            folded.head.add_module(name, fold.projection(part, f"head.{name}"))
+    _Fold(repconv, sepconv, check, weight.dtype, weight.device).all_of(folded)
     for name, module in folded.named_modules():
         if isinstance(module, _BatchNorm):
             raise ValueError(f"{name} is a batch norm in a place that folding does not know")
@@ -425,7 +316,7 @@ def fold_for_inference(
 
 
 class _Fold:
-    """Makes folded parts. ``name`` is where the part stands, for errors.
+    """Folds the parts of a network in their places. ``name`` is where a part stands, for errors.
 
     Merges are computed in float64 on the CPU (some devices have no float64).
     """
@@ -442,74 +333,54 @@ class _Fold:
         self.dtype, self.device = dtype, device
         self.generator = torch.Generator().manual_seed(0)
 
-    def downsample(self, part: Downsample, name: str) -> FoldedDownsample:
-        neuron = None if part.neuron is None else _fresh(part.neuron)
-        return FoldedDownsample(neuron, self.conv(part.conv, part.bn, neuron, name))
+    def all_of(self, model: nn.Module) -> None:
+        """Every part, in order of execution."""
+        for name, part in list(model.named_modules()):
+            match part:
+                case Downsample() | SpikeProjection():
+                    self.conv(part, "conv", "bn", part.neuron, name)
+                case SepConv():
+                    self.conv(part, "pw1", "bn1", part.neuron1, name)
+                    self.second_half(part, name)
+                case ChannelConv():
+                    self.conv(part, "conv1", "bn1", part.neuron1, name)
+                    self.conv(part, "conv2", "bn2", part.neuron2, name)
+                case MLP():
+                    self.conv(part, "fc1", "bn1", part.neuron1, name)
+                    self.conv(part, "fc2", "bn2", part.neuron2, name)
+                case Attention():
+                    for i, step in enumerate(part.steps):
+                        place = f"{name}.steps.{i}"
+                        part.steps[i] = self.spike_attention(cast(SpikeAttention, step), place)
+                    # it reads the spikes of the last step
+                    last = cast(SpikeAttention, part.steps[-1]).out_neuron
+                    proj = self.rep_conv(part.proj, last, f"{name}.proj")
+                    part.add_module("proj", proj)
 
-    def projection(self, part: SpikeProjection, name: str) -> FoldedProjection:
-        neuron = _fresh(part.neuron)
-        return FoldedProjection(neuron, self.conv(part.conv, part.bn, neuron, name))
+    def conv(
+        self, part: nn.Module, conv: str, norm: str, neuron: AnyNeuron | None, name: str
+    ) -> None:
+        """A convolution takes in its batch norm, of which nothing is left."""
+        original = nn.Sequential(part.get_submodule(conv), part.get_submodule(norm))
+        own, bn = _float64(original)
+        merged = _conv_like(own, *fold_conv_bn(own, bn))
+        where = name if conv == "conv" else f"{name}.{conv}"
+        part.add_module(conv, self.finish(original, merged, neuron, where))
+        part.add_module(norm, nn.Identity())
 
-    def block(self, block: nn.Module, name: str) -> nn.Module:
-        if isinstance(block, ConvBlock):
-            return FoldedConvBlock(
-                self.sep_conv(block.sep_conv, f"{name}.sep_conv"),
-                self.channel_conv(block.channel_conv, f"{name}.channel_conv"),
-            )
-        if isinstance(block, TransformerBlock):
-            attention = [
-                self.attention(cast(Attention, part), f"{name}.attention.{i}")
-                for i, part in enumerate(block.attention)
-            ]
-            return FoldedTransformerBlock(attention, self.mlp(block.mlp, f"{name}.mlp"))
-        raise ValueError(f"{name} is a {type(block).__name__}, which folding does not know")
-
-    def sep_conv(self, part: SepConv, name: str) -> FoldedBranch:
-        neuron1, neuron2 = _fresh(part.neuron1), _fresh(part.neuron2)
-        original = nn.Sequential(part.dw, part.pw2, part.bn2)
-        own = _float64(part)
-        conv2: nn.Module
+    def second_half(self, part: SepConv, name: str) -> None:
+        """dw, pw2 and bn2 of a SepConv: as one convolution, or with its norm taken in."""
+        original = nn.Sequential(OrderedDict(dw=part.dw, pw2=part.pw2, bn2=part.bn2))
+        own = _float64(original)
         if self.sepconv_form == "dense":
-            conv2 = _conv_like(own.dw, *merge_sepconv(own))
+            merged = nn.Sequential(_conv_like(own.dw, *merge_sepconv(own)), nn.Identity())
         else:
-            pw2 = _conv_like(own.pw2, *fold_conv_bn(own.pw2, own.bn2))
-            conv2 = nn.Sequential(OrderedDict(dw=own.dw, pw2=pw2))
-        return FoldedBranch(
-            neuron1,
-            self.conv(part.pw1, part.bn1, neuron1, f"{name}.pw1"),
-            neuron2,
-            self.finish(original, conv2, neuron2, f"{name}.dw"),
-        )
-
-    def channel_conv(self, part: ChannelConv, name: str) -> FoldedBranch:
-        neuron1, neuron2 = _fresh(part.neuron1), _fresh(part.neuron2)
-        return FoldedBranch(
-            neuron1,
-            self.conv(part.conv1, part.bn1, neuron1, f"{name}.conv1"),
-            neuron2,
-            self.conv(part.conv2, part.bn2, neuron2, f"{name}.conv2"),
-        )
-
-    def mlp(self, part: MLP, name: str) -> FoldedBranch:
-        neuron1, neuron2 = _fresh(part.neuron1), _fresh(part.neuron2)
-        return FoldedBranch(
-            neuron1,
-            self.conv(part.fc1, part.bn1, neuron1, f"{name}.fc1"),
-            neuron2,
-            self.conv(part.fc2, part.bn2, neuron2, f"{name}.fc2"),
-        )
-
-    def attention(self, part: Attention, name: str) -> FoldedAttention:
-        steps = [
-            self.spike_attention(cast(SpikeAttention, step), f"{name}.steps.{i}")
-            for i, step in enumerate(part.steps)
-        ]
-        # the projection reads the spikes of the last step
-        proj = self.rep_conv(part.proj, steps[-1].out_neuron, f"{name}.proj")
-        return FoldedAttention(_fresh(part.neuron), steps, proj)
+            merged = nn.Sequential(own.dw, _conv_like(own.pw2, *fold_conv_bn(own.pw2, own.bn2)))
+        self.finish(original, merged, part.neuron2, f"{name}.dw")
+        for place, module in zip(("dw", "pw2", "bn2"), (*merged, nn.Identity()), strict=True):
+            part.add_module(place, module)
 
     def spike_attention(self, part: SpikeAttention, name: str) -> FoldedSpikeAttention:
-        neuron = part.q_neuron  # the one before has the same configuration
         channels = part.q_conv.pw1.in_channels
         gain = torch.full((channels,), part.scale / part.levels**2, dtype=torch.float64)
         shift = torch.zeros_like(gain)
@@ -517,26 +388,19 @@ class _Fold:
             scale, shift = bn_affine(part.bn)
             gain = gain * scale * (2 if part.constant_term else 1)  # its sums are halved
         out = part.out_neuron
-        folded = FoldedSpikeAttention(
-            convs=(
-                self.rep_conv(part.q_conv, neuron, f"{name}.q_conv"),
-                self.rep_conv(part.k_conv, neuron, f"{name}.k_conv"),
-                self.rep_conv(part.v_conv, neuron, f"{name}.v_conv"),
-            ),
-            neurons=(_fresh(part.q_neuron), _fresh(part.k_neuron), _fresh(part.v_neuron)),
-            out_neuron=ThresholdNeuron(
-                out.config, out.reset_each_frame, gain=gain, shift=shift, dtype=self.dtype
-            ),
-            heads=part.heads,
-            axes=part.axes,
-            kind=part.kind,
-            constant_term=part.constant_term,
-            levels=part.levels,
+        neuron = ThresholdNeuron(
+            out.config, out.reset_each_frame, gain=gain, shift=shift, dtype=self.dtype
         )
+        projections = [  # the neuron before them has the configuration of these
+            self.rep_conv(conv, part.q_neuron, f"{name}.{place}")
+            for place, conv in part.named_children()
+            if isinstance(conv, RepConv)
+        ]
+        folded = FoldedSpikeAttention(part, projections, neuron)
         if self.check:
             self.check_sums(part, folded, f"{name}.out_neuron")
-            self.check_neuron(folded.out_neuron, f"{name}.out_neuron")
-        folded.out_neuron.to(self.device, self.dtype)
+            self.check_neuron(neuron, f"{name}.out_neuron")
+        neuron.to(self.device, self.dtype)
         return folded
 
     def rep_conv(self, part: RepConv, neuron: Neuron, name: str) -> nn.Module:
@@ -553,15 +417,8 @@ class _Fold:
             merged = nn.Sequential(OrderedDict(pw1=pw1, dw=own.dw, pw2=pw2))
         return self.finish(part, merged, neuron, name)
 
-    def conv(self, conv: nn.Conv2d, norm: nn.Module, neuron: Neuron | None, name: str) -> nn.Module:
-        """A convolution with its batch norm."""
-        original = nn.Sequential(conv, norm)
-        own, bn = _float64(original)
-        merged = _conv_like(own, *fold_conv_bn(own, bn))
-        return self.finish(original, merged, neuron, name)
-
     def finish(
-        self, original: nn.Module, merged: nn.Module, neuron: Neuron | None, name: str
+        self, original: nn.Module, merged: nn.Module, neuron: AnyNeuron | None, name: str
     ) -> nn.Module:
         """Check a merged part that is still in float64, and give it the model's dtype."""
         if self.check:
@@ -571,7 +428,7 @@ class _Fold:
             _compare(_float64(original)(x), merged(x), name)
         return merged.to(self.device, self.dtype)
 
-    def spikes(self, neuron: Neuron | None, *shape: int) -> Tensor:
+    def spikes(self, neuron: AnyNeuron | None, *shape: int) -> Tensor:
         """Random spikes of a neuron, or pixels where there is none; float64."""
         if neuron is None:
             return torch.randn(shape, generator=self.generator, dtype=torch.float64)
@@ -580,21 +437,13 @@ class _Fold:
 
     def check_sums(self, part: SpikeAttention, folded: FoldedSpikeAttention, name: str) -> None:
         """Input current of the neuron: scaled and normalised sums against signed ones."""
-        channels = folded.out_neuron.sign.numel()
+        neuron = cast(ThresholdNeuron, folded.out_neuron)
+        channels = neuron.sign.numel()
         q, k, v = (self.spikes(folded.q_neuron, 2, 2, channels, 3, 2) for _ in range(3))
-        tokens = [to_tokens(z, part.heads, part.axes) for z in (q, k, v)]
+        expected = part.product(q, k, v)
         if part.kind == "hamming":
-            y = hamming_attention(
-                *tokens,
-                scale=part.scale,
-                constant_term=part.constant_term,
-                levels=part.levels,
-            )
-            expected = per_frame(_float64(part.bn), from_tokens(y, q.shape, part.axes))
-        else:
-            y = dot_attention(*tokens, scale=part.scale, levels=part.levels)
-            expected = from_tokens(y, q.shape, part.axes)
-        scale, shift = (z.reshape(-1, 1, 1) for z in folded.out_neuron.as_affine())
+            expected = per_frame(_float64(part.bn), expected)
+        scale, shift = (z.reshape(-1, 1, 1) for z in neuron.as_affine())
         _compare(expected, scale * folded.sums(q, k, v) + shift, name)
 
     def check_neuron(self, neuron: ThresholdNeuron, name: str) -> None:
@@ -687,9 +536,11 @@ def _float64(module: nn.Module) -> Any:
     return copy.deepcopy(module).to("cpu", torch.float64).eval()
 
 
-def _fresh(neuron: AnyNeuron) -> Neuron:
-    assert isinstance(neuron, Neuron)  # fold_for_inference refuses others
-    return Neuron(neuron.config, neuron.reset_each_frame)
+def _without_hooks(model: nn.Module) -> None:
+    """A copy has the hooks of its original, which watch that one."""
+    for module in model.modules():
+        module._forward_hooks.clear()
+        module._forward_pre_hooks.clear()
 
 
 def _conv_like(

@@ -7,9 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from spikevideoformer.deploy.fold import (
-    FoldedSpikeAttention,
-)
 from spikevideoformer.energy.record import (
     WORK,
     Counts,
@@ -50,7 +47,7 @@ def ann_of_same_shape(model: nn.Module, counts: Counts) -> list[OperationCount]:
             )
     for o in attention:
         module = modules.get(o.module)
-        if not isinstance(module, (SpikeAttention, FoldedSpikeAttention)):
+        if not isinstance(module, SpikeAttention):
             add(o, macs=o.macs, multiplications=o.macs, additions=o.macs)
         elif o.module not in replaced:
             replaced.add(o.module)

@@ -8,6 +8,7 @@ Axes: ``x`` is ``[T, B, C, H, W]``; a head sees tokens ``[batch, h, N, d]`` wher
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -107,26 +108,26 @@ class SpikeAttention(nn.Module):
         self.out_neuron = fires(out_neuron)
 
     def forward(self, x: Tensor) -> Tensor:
-        q = _fire(self.q_conv, self.q_neuron, x)  # [T, B, C, H, W]
-        k = _fire(self.k_conv, self.k_neuron, x)
-        v = _fire(self.v_conv, self.v_neuron, x)
-        q_, k_, v_ = (to_tokens(z, self.heads, self.axes) for z in (q, k, v))
-        if self.kind == "hamming":
-            y = hamming_attention(
-                q_,
-                k_,
-                v_,
-                scale=self.scale,
-                constant_term=self.constant_term,
-                levels=self.levels,
-                packed=self.packed,
-            )
-            norm = self.bn
-        else:
-            y = dot_attention(q_, k_, v_, scale=self.scale, levels=self.levels, packed=self.packed)
-            norm = None
-        spikes: Tensor = self.out_neuron(from_tokens(y, x.shape, self.axes), norm=norm)
+        norm = self.bn if self.kind == "hamming" else None
+        spikes: Tensor = self.out_neuron(self.product(*self.fired(x)), norm=norm)
         return spikes
+
+    def fired(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of spikes ``[T, B, C, H, W]``, of that shape."""
+        return (
+            _fire(self.q_conv, self.q_neuron, x),
+            _fire(self.k_conv, self.k_neuron, x),
+            _fire(self.v_conv, self.v_neuron, x),
+        )
+
+    def product(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """What the last batch norm and neuron read, of q, k and v ``[T, B, C, H, W]``."""
+        q_, k_, v_ = (to_tokens(z, self.heads, self.axes) for z in (q, k, v))
+        attend = dot_attention
+        if self.kind == "hamming":
+            attend = partial(hamming_attention, constant_term=self.constant_term)
+        y = attend(q_, k_, v_, scale=self.scale, levels=self.levels, packed=self.packed)
+        return from_tokens(y, q.shape, self.axes)
 
 
 class SoftmaxAttention(nn.Module):
