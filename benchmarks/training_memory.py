@@ -27,10 +27,7 @@ import torch.nn.functional as F
 
 from spikevideoformer.figures import legend_above
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
-from spikevideoformer.nn import attention, neuron
-from spikevideoformer.ops.batch_norm_lif import batch_norm_lif_reference
-from spikevideoformer.ops.hamming import hamming_attention_reference
-from spikevideoformer.ops.lif import lif_reference
+from spikevideoformer.nn.backend import set_backend
 
 # what a child process runs, what the table calls it, and whether it must give the bits of "fused"
 OPTIONS = {
@@ -42,18 +39,10 @@ OPTIONS = {
 MIB = 2**20
 
 
-FAST = (neuron.lif, neuron.batch_norm_lif, attention.hamming_attention)
-
-
-def _plain_attention(*qkv: torch.Tensor, packed: bool, **options: Any) -> torch.Tensor:
-    return hamming_attention_reference(*qkv, **options)
-
-
 def choose(model: SpikeVideoFormer, option: str) -> None:
-    """Set the network (and, step by step, the operations under it) to an option."""
-    plain = (lif_reference, batch_norm_lif_reference, _plain_attention)
-    ops = plain if option == "stepwise" else FAST
-    neuron.lif, neuron.batch_norm_lif, attention.hamming_attention = ops
+    """Set the network to an option."""
+    backend = "reference" if option == "stepwise" else "auto"
+    set_backend(model, neurons=backend, attention=backend)
     model.backbone.spike_memory = "packed" if option in ("packed", "checkpointed") else "plain"
     model.backbone.gradient_checkpointing = option == "checkpointed"
 

@@ -8,8 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import spikevideoformer as svf
 from spikevideoformer.bench.inputs import random_video
 from spikevideoformer.energy.count import count_operations
+from spikevideoformer.nn.attention import SpikeAttention
 from spikevideoformer.nn.neuron import Neuron
-from spikevideoformer.ops import hamming
 from spikevideoformer.ops.lif import NeuronConfig
 from spikevideoformer.synth.motions import standing_skeleton
 
@@ -113,9 +113,12 @@ def test_training_mode_is_refused() -> None:
 
 
 def test_an_error_leaves_nothing_behind() -> None:
+    module = Does(lambda x: x.cumsum(0)).eval()
+    module.attention = svf.create_model("svf_nano").backbone.stage3.blocks[0].attention
+    parts = [m for m in module.modules() if isinstance(m, SpikeAttention)]
     with pytest.raises(ValueError, match="not known"):
-        count_operations(Does(lambda x: x.cumsum(0)).eval(), torch.randn(3))
-    assert not hamming._as_written
+        count_operations(module, torch.randn(3))
+    assert [m.backend for m in parts] == ["auto"]
     assert torch._C._len_torch_dispatch_stack() == 0
     assert not torch.nn.modules.module._global_forward_hooks
 

@@ -129,7 +129,7 @@ class Attends(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = ((z > 0).to(z.dtype) for z in (q, k, v))
-        return self.function(q, k, v, scale=1.0, **self.options)
+        return self.function(q, k, v, scale=1.0, backend="reference", **self.options)
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_integer_attention(layers) -> None:
 
         def forward(self, qkv: Tensor) -> Tensor:
             q, k, v = self.neuron(qkv.unsqueeze(0))[0].unbind()
-            return hamming_attention(q, k, v, scale=1.0, levels=2)
+            return hamming_attention(q, k, v, scale=1.0, levels=2, backend="reference")
 
     q, k, v = [[0.0, 2.0]], [[1.0, 2.0]], [[1.0, 2.0]]  # N = 1, d = 2
     inner, outer = layers(Integers(), torch.tensor([q, k, v]))

@@ -131,6 +131,13 @@ def test_folding_refuses_it_in_one_line():
     assert "\n" not in str(error.value)
 
 
+def test_no_kernel_computes_it():
+    neuron = make_neuron(NeuronConfig(kind=KIND))
+    neuron.backend = "fused"
+    with pytest.raises(ValueError, match=r"kind parametric_lif, which no kernel computes"):
+        neuron(torch.zeros(2, 3))
+
+
 def test_fields_that_it_does_not_have_are_refused():
     with pytest.raises(ValueError, match="which a parametric_lif does not have"):
         NeuronConfig(kind=KIND, decay_input=False)

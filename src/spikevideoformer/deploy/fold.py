@@ -185,7 +185,7 @@ class FoldedSpikeAttention(SpikeAttention):
         nn.Module.__init__(self)  # not the parent's, which would make convolutions
         self.heads, self.axes, self.kind = part.heads, part.axes, part.kind
         self.constant_term, self.levels = part.constant_term, part.levels
-        self.packed = False
+        self.packed, self.backend = False, part.backend
         for name, projection in zip("qkv", projections, strict=True):
             self.add_module(f"{name}_conv", projection)
         self.q_neuron, self.k_neuron, self.v_neuron = part.q_neuron, part.k_neuron, part.v_neuron
@@ -206,7 +206,7 @@ class FoldedSpikeAttention(SpikeAttention):
         """
         q_, k_, v_ = (to_tokens(z, self.heads, self.axes) for z in (q, k, v))
         # the ops divide by the scale: what remains is a factor 1
-        options: dict[str, Any] = {"scale": float(self.levels**2)}
+        options: dict[str, Any] = {"scale": float(self.levels**2), "backend": self.backend}
         if self.kind == "hamming" and not self.constant_term:
             sums = hamming_attention(q_, k_, v_, levels=self.levels, **options)
         else:

@@ -46,8 +46,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from spikevideoformer.energy import element_rules, layer_rules
 from spikevideoformer.energy.provenance import CONSTANT, Source, Tag, join
 from spikevideoformer.energy.record import Call, Counts, Kind, NeuronActivity, OperationCount, Rule
+from spikevideoformer.nn.backend import computed_by
 from spikevideoformer.nn.neuron import Neuron
-from spikevideoformer.ops.hamming import as_written
 
 
 def count_operations(
@@ -86,6 +86,7 @@ class Counter(TorchDispatchMode):
 
     def __init__(self, module: nn.Module, inputs: Sequence[Tensor]) -> None:
         super().__init__()
+        self._module = module
         self._operations: list[OperationCount] = []
         self._neurons: list[NeuronActivity] = []
         self._outputs: dict[str, tuple[int, ...]] = {}
@@ -110,7 +111,8 @@ class Counter(TorchDispatchMode):
         begin = register_module_forward_pre_hook(self._begin)
         end = register_module_forward_hook(self._end, always_call=True)
         try:
-            with as_written(), self:
+            # attention by its equation, with Q' and K'
+            with computed_by(self._module, attention="reference"), self:
                 yield self
         finally:
             begin.remove()

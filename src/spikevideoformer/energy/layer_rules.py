@@ -145,9 +145,9 @@ def product(run: Counter, call: Call, a: Tensor, b: Tensor, offset: Any) -> Tag:
     """The product of two computed tensors, ``[..., m, k]`` and ``[..., k, n]``: attention.
 
     Hamming attention is counted as the paper has it, Q' [K'^T V] or [Q' K'^T] V with
-    Q' = 2Q - 1 and K' = 2K - 1, since under the counter it runs that way (``as_written``). The
-    same integers come out of what runs otherwise, Q (2A) - 1 (1^T A), which saves the pass
-    over Q and K.
+    Q' = 2Q - 1 and K' = 2K - 1, since under the counter its modules have the backend
+    ``reference``. The same integers come out of what runs otherwise, Q (2A) - 1 (1^T A), which
+    saves the pass over Q and K.
 
     With spikes or signs on both sides a multiply-accumulate adds (or subtracts) |a b|. So in
     K'^T V each value spike adds or subtracts a bit +1 or -1 to d sums: N d d rate(V) additions

@@ -9,7 +9,7 @@ Axes: ``x`` is ``[T, B, C, H, W]``; a head sees tokens ``[batch, h, N, d]`` wher
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -71,9 +71,13 @@ class SpikeAttention(nn.Module):
 
     Attributes:
         packed: keep q, k and v for the backward pass as bits (bytes for Integer-LIF).
+        backend: what computes the products, as in ``ops.hamming``; ``nn.backend`` sets it for a
+            network.
 
     Source: Zou et al., ICML 2025; scales and thresholds as in the published code.
     """
+
+    backend = "auto"
 
     def __init__(
         self,
@@ -126,7 +130,8 @@ class SpikeAttention(nn.Module):
         attend = dot_attention
         if self.kind == "hamming":
             attend = partial(hamming_attention, constant_term=self.constant_term)
-        y = attend(q_, k_, v_, scale=self.scale, levels=self.levels, packed=self.packed)
+        kept: dict[str, Any] = {"packed": self.packed, "backend": self.backend}
+        y = attend(q_, k_, v_, scale=self.scale, levels=self.levels, **kept)
         return from_tokens(y, q.shape, self.axes)
 
 

@@ -25,10 +25,14 @@ class Neuron(nn.Module):
         reset_each_frame: start every frame from the resting membrane (the spatial-only
             ablation), so that no information passes from frame to frame.
 
+    Attributes:
+        backend: what computes it, as in ``ops.lif.lif``; ``nn.backend`` sets it for a network.
+
     Raises:
         ValueError: a rectifier or another kind, which :func:`make_neuron` makes.
     """
 
+    backend = "auto"
     fuses_batch_norm = True
 
     def __init__(self, config: NeuronConfig, reset_each_frame: bool = False) -> None:
@@ -57,7 +61,8 @@ class Neuron(nn.Module):
         if norm is None:
             spikes, _ = self.integrate(x)
         else:
-            spikes, _ = batch_norm_lif(x, self.config, *_batch_norm_arguments(norm))
+            of_norm = _batch_norm_arguments(norm)
+            spikes, _ = batch_norm_lif(x, self.config, *of_norm, backend=self.backend)
         return spikes.reshape(shape)
 
     def run(self, x: Tensor, v_init: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -76,7 +81,7 @@ class Neuron(nn.Module):
 
     def integrate(self, x: Tensor, v_init: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Spikes and final membrane of all frames of ``x``, whatever ``reset_each_frame``."""
-        return lif(x, self.config, v_init)
+        return lif(x, self.config, v_init, backend=self.backend)
 
     def extra_repr(self) -> str:
         return f"{self.config}" + (", reset_each_frame" if self.reset_each_frame else "")
@@ -106,6 +111,8 @@ class SteppedNeuron(Neuron):
 
     def integrate(self, x: Tensor, v_init: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See :class:`Neuron`; half precision is integrated in float32."""
+        if self.backend == "fused":
+            check_kind(self.config)
         dtype = torch.promote_types(x.dtype, torch.float32)
         spikes = []
         with torch.autocast(device_type=x.device.type, enabled=False):

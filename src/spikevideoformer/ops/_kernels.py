@@ -54,6 +54,12 @@ def load(package: str, name: str) -> ModuleType | str:
         return f"{package[1:]} kernels do not load ({error})"
 
 
+def check_backend(backend: str) -> None:
+    """Raise ValueError for a ``backend`` that does not exist."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
+
+
 def is_traced(x: Tensor) -> bool:
     """Whether operations are recorded, so that they must go through the dispatcher."""
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]

@@ -18,38 +18,27 @@ the right come from the small ``A``. The backward pass works in the same way on 
 which can be kept as bits.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from spikevideoformer.ops._keep import keep, restore
-from spikevideoformer.ops._kernels import HOME, is_traced, load, refuse_forward_mode
+from spikevideoformer.ops._kernels import (
+    HOME,
+    check_backend,
+    is_traced,
+    load,
+    refuse_forward_mode,
+)
 from spikevideoformer.ops.pack import Packed
 
 Order = Literal["linear", "quadratic"]
 
 DIGIT = 2**11  # float16 counts to here; see _triton/hamming.py
 LARGEST_WIDTH = 128  # of a head: there the sums A are registers of one program
-_as_written = False
-
-
-@contextmanager
-def as_written() -> Iterator[None]:
-    """Compute attention as its equation has it, ``Q' (K'^T V)``, while the context is open.
-
-    The same integers in a few passes more: for who counts the operations of the equation.
-    """
-    global _as_written
-    before, _as_written = _as_written, True
-    try:
-        yield
-    finally:
-        _as_written = before
 
 
 def hamming_similarity_reference(q: Tensor, k: Tensor) -> Tensor:
@@ -129,6 +118,7 @@ def hamming_attention(
     constant_term: bool = False,
     levels: int = 1,
     packed: bool = False,
+    backend: str = "auto",
 ) -> Tensor:
     """Values weighted by Hamming similarity of queries and keys, before BN and neuron.
 
@@ -151,19 +141,22 @@ def hamming_attention(
         constant_term: whether the similarity's 1/2 is kept.
         levels: D of the neurons that fired.
         packed: keep q, k and v for the backward pass as bits (bytes for D > 1).
+        backend: ``auto`` takes the fastest way there is, ``fused`` a compiled kernel or none,
+            ``reference`` the equation as it is written, ``Q' (K'^T V)``: the same integers in a few
+            passes more, in plain torch, for who counts or exports the operations of the equation.
 
     Returns:
         ``[..., N, d]`` in float32 (float64 for float64 input), the same under autocast.
 
     Raises:
-        ValueError: an unknown order.
-        NotImplementedError: a forward-mode derivative; the references have it.
+        ValueError: an unknown order or backend, or ``fused`` where no kernel runs.
+        NotImplementedError: a forward-mode derivative; ``reference`` has it.
 
     Source: Zou et al., ICML 2025 (SDHA); 1/(2C) and the constant left out as in its code.
     """
     constant = levels**2 * q.shape[-1] if constant_term else 0
     form = _Form(2, levels, constant, scale / levels**2, order)
-    return _attention(q, k, v, form, levels, packed)
+    return _attention(q, k, v, form, levels, packed, backend)
 
 
 def dot_attention(
@@ -175,6 +168,7 @@ def dot_attention(
     order: Order = "linear",
     levels: int = 1,
     packed: bool = False,
+    backend: str = "auto",
 ) -> Tensor:
     """Values weighted by the dot product of spikes, the baseline (SDSA), before its neuron.
 
@@ -188,7 +182,7 @@ def dot_attention(
     Source: the baseline of Zou et al., ICML 2025 (scale 1/8, then a neuron with threshold 0.5,
     no BN).
     """
-    return _attention(q, k, v, _Form(1, 0, 0, scale / levels**2, order), levels, packed)
+    return _attention(q, k, v, _Form(1, 0, 0, scale / levels**2, order), levels, packed, backend)
 
 
 def _attention(
@@ -198,22 +192,29 @@ def _attention(
     form: _Form,
     levels: int,
     packed: bool,
+    backend: str,
 ) -> Tensor:
+    check_backend(backend)
     q, k, v = (_unpacked(z) for z in (q, k, v))
-    refuse_forward_mode("hamming_attention_reference or dot_attention_reference", q, k, v)
+    if backend != "reference":
+        refuse_forward_mode("hamming_attention_reference or backend='reference'", q, k, v)
     if form.order not in ("linear", "quadratic"):
         raise ValueError(f"order {form.order!r} is unknown; choose linear or quadratic")
     # each of Q A, D 1^T A and D^2 d 1^T V is at most M d D^3; a Q A and the others are added up in
     # an order that is the matmul's
     terms = form.a + (form.o > 0) + (form.c > 0)
     largest = terms * k.shape[-2] * q.shape[-1] * levels**3
-    if _adds_bytes(q, k, v, form, largest):
+    if backend != "reference" and _adds_bytes(q, k, v, form, largest):
         return _from_bytes(q, k, v, form, levels)
     dtype = torch.float64 if _float32_is_not_exact(largest, q.is_cuda) else torch.float32
     packed = packed and torch.is_grad_enabled()
     with torch.autocast(device_type=q.device.type, enabled=False):
-        out: Tensor = _Attention.apply(q, k, v, form, levels, packed, dtype)
-    return out
+        if backend == "reference":
+            work, out_dtype = (torch.promote_types(q.dtype, z) for z in (dtype, torch.float32))
+            out = _as_written(q.to(work), k.to(work), v.to(work), form)
+            return out.to(out_dtype) * form.scale
+        fused = backend == "fused"
+        return cast(Tensor, _Attention.apply(q, k, v, form, levels, packed, dtype, fused))
 
 
 class _Attention(torch.autograd.Function):
@@ -233,6 +234,7 @@ class _Attention(torch.autograd.Function):
         levels: int,
         packed: bool,
         dtype: torch.dtype,
+        fused: bool,
     ) -> Tensor:
         ctx.form, ctx.dtype, ctx.dtypes = form, dtype, (q.dtype, k.dtype, v.dtype)
         ctx.layouts = None
@@ -245,6 +247,11 @@ class _Attention(torch.autograd.Function):
         out = _on_tensor_cores(q, k, v, form, levels)
         if out is not None:
             return out
+        if fused:
+            raise ValueError(
+                f"backend='fused' cannot run: no kernel takes {q.dtype} spikes of shape "
+                f"{tuple(q.shape)} on {q.device.type}; use backend='auto'"
+            )
         out_dtype = torch.promote_types(q.dtype, torch.float32)
         work = torch.promote_types(q.dtype, dtype)
         out = _integer_sums(q.to(work), k.to(work), v.to(work), form)
@@ -269,12 +276,12 @@ class _Attention(torch.autograd.Function):
             constant = (form.scale * form.c) * g.sum(-2, keepdim=True)
             offset = constant - form.o * grad_a.sum(-2, keepdim=True)
             grad_v = _add_product(offset, k, form.a * grad_a).to(ctx.dtypes[2])
-        return grad_q, grad_k, grad_v, None, None, None, None
+        return grad_q, grad_k, grad_v, *[None] * 5
 
 
 def _on_tensor_cores(q: Tensor, k: Tensor, v: Tensor, form: _Form, levels: int) -> Tensor | None:
     """The same numbers from spikes where they lie, on CUDA; None where matmuls must do it."""
-    if _as_written or form.order != "linear" or q.dtype == torch.float64:
+    if form.order != "linear" or q.dtype == torch.float64:
         return None
     if not _has_kernel(q.device.type):
         return None
@@ -314,14 +321,17 @@ def _integer_sums(q: Tensor, k: Tensor, v: Tensor, form: _Form) -> Tensor:
 
     Spikes come in the dtype in which float matmuls of these sums are exact.
     """
-    if _as_written:
-        out = _in_order(form.a * q - form.o, form.a * k - form.o, v, form.order)
-        return out + form.c * v.sum(-2, keepdim=True) if form.c else out
     constant = form.c * v.sum(-2, keepdim=True)  # [..., 1, d]
     if form.order == "quadratic":
         return _in_order(form.a * q - form.o, form.a * k - form.o, v, "quadratic") + constant
     a = _inner(k, v, form)
     return _add_product(constant - form.o * a.sum(-2, keepdim=True), q, form.a * a)
+
+
+def _as_written(q: Tensor, k: Tensor, v: Tensor, form: _Form) -> Tensor:
+    """The sums of :func:`_integer_sums` by ``Q'`` and ``K'``."""
+    out = _in_order(form.a * q - form.o, form.a * k - form.o, v, form.order)
+    return out + form.c * v.sum(-2, keepdim=True) if form.c else out
 
 
 def _unpacked(z: Tensor | Packed) -> Tensor:

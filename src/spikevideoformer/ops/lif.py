@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikevideoformer.ops._kernels import BACKENDS, run
+from spikevideoformer.ops._kernels import check_backend as check_backend
+from spikevideoformer.ops._kernels import run
 from spikevideoformer.ops.neuron_config import NeuronConfig as NeuronConfig
 from spikevideoformer.ops.neuron_config import kinds_of_kernels
 from spikevideoformer.ops.surrogate import spike
@@ -109,19 +110,12 @@ def lif_reference(
 def check_kind(config: NeuronConfig) -> None:
     """Raise ValueError for a neuron that is not computed here, such as a rectifier."""
     if not config.kernels:
-        why = (
-            "is computed by its module" if config.spiking else "has no membrane and fires no spikes"
-        )
+        why, use = "has no membrane and fires no spikes", "use nn.neuron.Rectifier"
+        if config.spiking:
+            why, use = "no kernel computes", "call its module without backend='fused'"
         raise ValueError(
-            f"got a neuron of kind {config.kind}, which {why}; give {kinds_of_kernels()}, or use "
-            f"{'nn.neuron.make_neuron' if config.spiking else 'nn.neuron.Rectifier'}"
+            f"got a neuron of kind {config.kind}, which {why}; give {kinds_of_kernels()}, or {use}"
         )
-
-
-def check_backend(backend: str) -> None:
-    """Raise ValueError for a ``backend`` that does not exist."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
 
 
 def check_input(x: Tensor, v_init: Tensor | None) -> None:
