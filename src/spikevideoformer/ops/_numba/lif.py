@@ -97,14 +97,15 @@ def _fill_tile(tile, values, r, n, channels, inner):
             c = 0 if c + 1 == channels else c + 1
 
 
-# What a neuron does comes as a tuple of five integers, its form: (charge, rest, fire, surrogate,
-# detach). Branches on it cost little beside memory; for the usual neuron it is a constant of the
-# kernel, and the branches are gone.
+# What a neuron does comes as one tuple: its constants (``_constants``), each in every lane, and its
+# form, five integers (charge, rest, fire, surrogate, detach). Branches on them cost little beside
+# memory; for the usual neuron the form is a constant of the kernel, and the branches are gone.
 
 
 @jit
-def _charge(v, y, constants, form):
+def _charge(v, y, neuron):
     """H from V and Y: the operations of ``ops/lif.py::_charge`` in their order."""
+    constants, form = neuron
     tau, beta, resting = constants[0], constants[1], constants[4]
     rest = form[1]
     gap = v
@@ -129,8 +130,9 @@ def _units(h, constants):
 
 
 @jit
-def _after(h, constants, form):
+def _after(h, neuron):
     """V from H."""
+    constants, form = neuron
     theta = constants[2]
     if form[2] == INTEGER:
         return h - theta * _units(h, constants)
@@ -144,7 +146,8 @@ def _make_step(width, x_kind, spike_kind, residual_kind, y_kind, affine):
     with_residual = residual_kind != ABSENT
 
     @jit
-    def step(i, x, scale, shift, residual, y_out, v_at, spikes, constants, form):
+    def step(i, x, scale, shift, residual, y_out, v_at, spikes, neuron):
+        constants, form = neuron
         y = load(x, i, x_kind, width)
         if affine:
             y = fma(y, load(scale, i, FLOAT32, width), load(shift, i, FLOAT32, width))
@@ -153,12 +156,12 @@ def _make_step(width, x_kind, spike_kind, residual_kind, y_kind, affine):
             store(y_out, i, y, y_kind)
             if y_kind != FLOAT32:  # what is integrated is what is kept
                 y = load(y_out, i, y_kind, width)
-        h = _charge(load(v_at, i, FLOAT32, width), y, constants, form)
+        h = _charge(load(v_at, i, FLOAT32, width), y, neuron)
         if form[2] == INTEGER:
             store(spikes, i, _units(h, constants), spike_kind)
         else:
             store_truth(spikes, i, h >= constants[2], spike_kind)
-        store(v_at, i, _after(h, constants, form), FLOAT32)
+        store(v_at, i, _after(h, neuron), FLOAT32)
 
     return step
 
@@ -167,16 +170,29 @@ def _make_step(width, x_kind, spike_kind, residual_kind, y_kind, affine):
 
 
 @jit
+def _lanes(params, i, width):
+    return splat(np.float32(float64_at(params, i)), width)
+
+
+@jit
 def _constants(params, width):
-    """Tau (or 1/tau), beta, theta, v after a spike, v at rest, 0, D; each in every lane."""
+    """Of a neuron; in every lane.
+
+    tau (or 1/tau), beta, theta, v after a spike, v at rest, 0, D, theta D, and of the surrogate
+    alpha, alpha / 2, pi alpha / 2.
+    """
     return (
-        splat(np.float32(float64_at(params, 0)), width),
-        splat(np.float32(float64_at(params, 1)), width),
-        splat(np.float32(float64_at(params, 2)), width),
-        splat(np.float32(float64_at(params, 3)), width),
-        splat(np.float32(float64_at(params, 4)), width),
+        _lanes(params, 0, width),
+        _lanes(params, 1, width),
+        _lanes(params, 2, width),
+        _lanes(params, 3, width),
+        _lanes(params, 4, width),
         splat(np.float32(0), width),
-        splat(np.float32(float64_at(params, 5)), width),
+        _lanes(params, 5, width),
+        _lanes(params, 6, width),
+        _lanes(params, 7, width),
+        _lanes(params, 8, width),
+        _lanes(params, 9, width),
     )
 
 
@@ -198,7 +214,7 @@ def _forward_kernel(
 
     @jit
     def row(
-        n, x, scale, shift, residual, y, v, spikes, constants, scalars, form,
+        n, x, scale, shift, residual, y, v, spikes, neuron, narrow_neuron,
         next_x, next_residual, next_spikes, next_y,
     ):  # fmt: skip
         whole = n - n % LANES
@@ -215,11 +231,11 @@ def _forward_kernel(
                 for j in range(start, start + 64, 64 // y_bytes):
                     prefetch_to_write(next_y + j * y_bytes)
             for i in range(start, start + 64, LANES):
-                wide(i, x, scale, shift, residual, y, v, spikes, constants, form)
+                wide(i, x, scale, shift, residual, y, v, spikes, neuron)
         for i in range(blocks, whole, LANES):
-            wide(i, x, scale, shift, residual, y, v, spikes, constants, form)
+            wide(i, x, scale, shift, residual, y, v, spikes, neuron)
         for i in range(whole, n):
-            narrow(i, x, scale, shift, residual, y, v, spikes, scalars, form)
+            narrow(i, x, scale, shift, residual, y, v, spikes, narrow_neuron)
 
     def kernel(a, counter):
         parts, steps, size, chunk = a[1], a[2], a[3], a[4]
@@ -228,7 +244,8 @@ def _forward_kernel(
         spikes_start, y_start, v_init, v_start = a[11], a[12], a[13], a[14]
         scales, shifts, params = a[15], a[16], a[18]
         form = USUAL if usual else (a[19], a[20], a[21], a[22], a[23])
-        constants, scalars = _constants(params, LANES), _constants(params, 1)
+        scalars = _constants(params, 1)
+        neuron, narrow_neuron = (_constants(params, LANES), form), (scalars, form)
         chunks = (size + chunk - 1) // chunk
         part = add_and_get_old(counter, 1)
         while part < parts:
@@ -265,9 +282,8 @@ def _forward_kernel(
                         y_start + (t * size + r) * y_bytes,
                         v,
                         spikes_start + (t * size + r) * spike_bytes,
-                        constants,
-                        scalars,
-                        form,
+                        neuron,
+                        narrow_neuron,
                         x_start + next_x * x_bytes,
                         residual_start + next_residual * residual_bytes,
                         spikes_start + following * spike_bytes,
@@ -302,20 +318,21 @@ def _make_slope(width):
         return p * two_to_the(k)
 
     @jit
-    def slope_of(h, constants, bump, form):
+    def slope_of(h, neuron):
+        constants, form = neuron
         zero, one = constants[5], splat(np.float32(1), width)
         if form[2] == INTEGER:
-            inside = both(h >= zero, h <= bump[0])
+            inside = both(h >= zero, h <= constants[7])
             return divide(where(inside, one, zero), constants[2])
         x = h - constants[2]
         if form[3] == SIGMOID:  # s (1 - s) = e / (1 + e)^2 with e = exp(-|alpha x|)
-            e = exponential(zero - magnitude(bump[1] * x))
-            return divide(bump[1] * e, (one + e) * (one + e))
+            e = exponential(zero - magnitude(constants[8] * x))
+            return divide(constants[8] * e, (one + e) * (one + e))
         if form[3] == ARCTAN:
-            u = bump[3] * x
-            return divide(bump[2], one + u * u)
-        u = one - bump[1] * magnitude(x)
-        return bump[1] * where(u < zero, zero, u)
+            u = constants[10] * x
+            return divide(constants[9], one + u * u)
+        u = one - constants[8] * magnitude(x)
+        return constants[8] * where(u < zero, zero, u)
 
     return slope_of
 
@@ -324,13 +341,13 @@ def _make_replay(width, source_kind, affine):
     """One step of the forward pass that keeps H and no spikes."""
 
     @jit
-    def replay(i, source, scale, shift, h_at, v_at, constants, form):
+    def replay(i, source, scale, shift, h_at, v_at, neuron):
         y = load(source, i, source_kind, width)
         if affine:
             y = fma(y, load(scale, i, FLOAT32, width), load(shift, i, FLOAT32, width))
-        h = _charge(load(v_at, i, FLOAT32, width), y, constants, form)
+        h = _charge(load(v_at, i, FLOAT32, width), y, neuron)
         store(h_at, i, h, FLOAT32)
-        store(v_at, i, _after(h, constants, form), FLOAT32)
+        store(v_at, i, _after(h, neuron), FLOAT32)
 
     return replay
 
@@ -342,12 +359,11 @@ def _make_back_step(
     slope_of = _make_slope(width)
 
     @jit
-    def step(
-        i, h_at, above, y_above, later, x, out_y, out_x, tiles, chunk, constants, bump, form
-    ):  # fmt: skip
+    def step(i, h_at, above, y_above, later, x, out_y, out_x, tiles, chunk, neuron):
+        constants, form = neuron
         h = load(h_at, i, FLOAT32, width)
         one = splat(np.float32(1), width)
-        slope = slope_of(h, constants, bump, form)
+        slope = slope_of(h, neuron)
         through = one  # dV/dH
         if form[2] == HARD:
             through = where(h < constants[2], one, constants[5])
@@ -405,17 +421,6 @@ def _add_up(sums, tile, lanes, r, n, channels, inner):
         c = 0 if c + 1 == channels else c + 1
 
 
-@jit
-def _bump(params, width):
-    """Theta * D, and alpha, alpha / 2 and pi alpha / 2 of the surrogate; each in every lane."""
-    return (
-        splat(np.float32(float64_at(params, 6)), width),
-        splat(np.float32(float64_at(params, 7)), width),
-        splat(np.float32(float64_at(params, 8)), width),
-        splat(np.float32(float64_at(params, 9)), width),
-    )
-
-
 @cache
 def _backward_kernel(
     x_kind: int,
@@ -441,17 +446,17 @@ def _backward_kernel(
     wide_step, narrow_step = _make_back_step(LANES, *variant), _make_back_step(1, *variant)
 
     @jit
-    def replay_row(n, source, scale, shift, h, v, constants, scalars, form):
+    def replay_row(n, source, scale, shift, h, v, neuron, narrow_neuron):
         whole = n - n % LANES
         for i in range(0, whole, LANES):
-            wide_replay(i, source, scale, shift, h, v, constants, form)
+            wide_replay(i, source, scale, shift, h, v, neuron)
         for i in range(whole, n):
-            narrow_replay(i, source, scale, shift, h, v, scalars, form)
+            narrow_replay(i, source, scale, shift, h, v, narrow_neuron)
 
     @jit
     def back_row(
         n, h, above, y_above, later, x, out_y, out_x, tiles, chunk,
-        constants, scalars, bump, bump_scalars, form, next_y, next_x,
+        neuron, narrow_neuron, next_y, next_x,
     ):  # fmt: skip
         whole = n - n % LANES
         for i in range(0, whole, LANES):
@@ -459,25 +464,9 @@ def _backward_kernel(
                 prefetch_to_write(next_y + i * out_y_bytes)
             if writes_x:
                 prefetch_to_write(next_x + i * out_x_bytes)
-            wide_step(
-                i, h, above, y_above, later, x, out_y, out_x, tiles, chunk, constants, bump, form
-            )
+            wide_step(i, h, above, y_above, later, x, out_y, out_x, tiles, chunk, neuron)
         for i in range(whole, n):
-            narrow_step(
-                i,
-                h,
-                above,
-                y_above,
-                later,
-                x,
-                out_y,
-                out_x,
-                tiles,
-                chunk,
-                scalars,
-                bump_scalars,
-                form,
-            )
+            narrow_step(i, h, above, y_above, later, x, out_y, out_x, tiles, chunk, narrow_neuron)
 
     def kernel(a, counter):
         parts, steps, size, chunk = a[1], a[2], a[3], a[4]
@@ -488,8 +477,8 @@ def _backward_kernel(
         v_init, scales, shifts, centres = a[19], a[20], a[21], a[22]
         params = a[25]
         form = USUAL if usual else (a[26], a[27], a[28], a[29], a[30])
-        constants, scalars = _constants(params, LANES), _constants(params, 1)
-        bump, bump_scalars = _bump(params, LANES), _bump(params, 1)
+        scalars = _constants(params, 1)
+        neuron, narrow_neuron = (_constants(params, LANES), form), (scalars, form)
         chunks = (size + chunk - 1) // chunk
         source_start, source_step = (y_start, y_step) if from_y else (x_start, x_step)
         same_tile = inner == 1 and chunk % channels == 0
@@ -527,9 +516,8 @@ def _backward_kernel(
                         tiles + row,
                         h + t * row,
                         v,
-                        constants,
-                        scalars,
-                        form,
+                        neuron,
+                        narrow_neuron,
                     )
                 later = later_start + 4 * r
                 if v_above != 0:
@@ -550,11 +538,8 @@ def _backward_kernel(
                         out_x_start + (t * size + r) * out_x_bytes,
                         tiles,
                         chunk,
-                        constants,
-                        scalars,
-                        bump,
-                        bump_scalars,
-                        form,
+                        neuron,
+                        narrow_neuron,
                         out_y_start + following * out_y_bytes,
                         out_x_start + following * out_x_bytes,
                     )
@@ -747,35 +732,13 @@ def forward(
         chunk = chunk_length(channels, inner)
         tiles = torch.empty(threads * 2 * chunk)
         scale_at, shift_at, tiles_at = scale.data_ptr(), shift.data_ptr(), tiles.data_ptr()
-    function, address = _forward_kernel(
-        KIND[x.dtype],
-        KIND[spike_dtype],
-        residual_kind,
-        y_kind,
-        scale is not None,
-        form[:3] == USUAL[:3],
-    )
+    kinds = (KIND[x.dtype], KIND[spike_dtype], residual_kind, y_kind)
+    usual = form[:3] == USUAL[:3]
+    function, address = _forward_kernel(*kinds, scale is not None, usual)
     arguments = Arguments(
-        0,
-        threads,
-        steps,
-        size,
-        chunk,
-        channels,
-        inner,
-        x.data_ptr(),
-        stride,
-        residual_at,
-        residual_stride,
-        spikes.data_ptr(),
-        y_at,
-        0 if v_init is None else v_init.data_ptr(),
-        v.data_ptr(),
-        scale_at,
-        shift_at,
-        tiles_at,
-        constants_at,
-        *form,
+        *(0, threads, steps, size, chunk, channels, inner),
+        *(x.data_ptr(), stride, residual_at, residual_stride, spikes.data_ptr(), y_at),
+        *(_address(v_init), v.data_ptr(), scale_at, shift_at, tiles_at, constants_at, *form),
     )
     run(function, address, arguments, threads)
     return spikes, v, y
