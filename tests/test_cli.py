@@ -41,6 +41,7 @@ def svf(capfd: pytest.CaptureFixture[str]) -> object:
     """Run `svf` in this process: status, stdout, stderr."""
 
     def run(*arguments: str | Path) -> Output:
+        capfd.readouterr()  # what fixtures printed
         status = main([str(argument) for argument in arguments])
         out, err = capfd.readouterr()
         return status, out, err
@@ -1053,9 +1054,12 @@ def test_growth_of_ordinary_networks_is_refused(svf) -> None:
 
 
 def test_energy_of_huge_clips_is_refused(svf) -> None:
-    status, _, err = svf("energy", "--model", "svf_nano", "--frames", "100000000")
+    status, _, err = svf("energy", "--model", "svf_nano", "--frames", "10000")
     assert (status, err.count("\n")) == (2, 1)
     assert "lower --frames or --size" in err
+    status, _, err = svf("energy", "--model", "svf_nano", "--frames", "100000000")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "100000000 frames of 224 pixels are more than" in err
 
 
 def test_energy_page_and_the_number_of_clips(

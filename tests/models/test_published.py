@@ -5,7 +5,9 @@ import io
 import os
 import pickle
 import random
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,6 +60,11 @@ def _same(model, path, video, **options):
         ("with_training_state", "joint_hamming", "joint"),
         ("float16", "joint_hamming", "joint"),
         ("legacy", "joint_hamming", "joint"),
+        ("compiled", "joint_hamming", "joint"),
+        ("compiled_ddp", "joint_hamming", "joint"),
+        ("state_dict", "joint_hamming", "joint"),
+        ("model_ema", "joint_hamming", "joint"),
+        ("numbers_of_numpy", "joint_hamming", "joint"),
     ],
 )
 def test_forms_of_a_checkpoint(tmp_path, video, lively, form, attention, design):
@@ -70,6 +77,14 @@ def test_forms_of_a_checkpoint(tmp_path, video, lively, form, attention, design)
         content = state
     elif form == "ddp":
         content = {"model": {f"module.{key}": value for key, value in state.items()}}
+    elif form.startswith("compiled"):
+        prefix = "module._orig_mod." if form == "compiled_ddp" else "_orig_mod."
+        content = {"model_state_dict": {prefix + key: value for key, value in state.items()}}
+    elif form in ("state_dict", "model_ema"):
+        content = {form: state, "epoch": 3}
+    elif form == "numbers_of_numpy":
+        content |= {"best": np.float64(77.5), "steps": np.int64(3), "data": Path("x"), "f": 1.5}
+        content["half"] = np.float16(0.5)
     elif form == "with_training_state":
         args = argparse.Namespace(lr=1e-3, layers=[1, 2], name="x", resume=None)
         content |= {"epoch": 7, "optimizer": {"state": {0: {"step": torch.ones(())}}}, "args": args}

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from spikevideoformer.data.specs import Augmentation
+from spikevideoformer.settings import yaml_value
 from spikevideoformer.training.config import TrainConfig
 
 FULL = TrainConfig(
@@ -42,6 +43,26 @@ def test_ways_to_set_the_cache(tmp_path, written, means):
 def test_numbers_as_yaml_reads_them():
     config = TrainConfig.from_dict({"out": "run", "learning_rate": "1e-3", "clip_grad_norm": 2})
     assert (config.learning_rate, config.clip_grad_norm) == (1e-3, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("010", 10), ("1:30", "1:30"), ("1e-3", 1e-3), ("-.5", -0.5), ("0x1f", "0x1f"), ("07.5", 7.5)],
+)
+def test_numbers_in_files_are_decimal(text, value):
+    assert yaml_value(f"key: {text}") == {"key": value}
+
+
+def test_a_key_that_is_given_twice_is_an_error(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("out: run\nbatch_size: 4\nepochs: 2\nbatch_size: 8\n")
+    with pytest.raises(
+        ValueError, match=r"twice\.yaml.*batch_size is given twice, again in line 4"
+    ):
+        TrainConfig.from_yaml(path)
+    path.write_text("out: run\naugmentation: {flip: 0.1, flip: 0.2}\n")
+    with pytest.raises(ValueError, match="flip is given twice"):
+        TrainConfig.from_yaml(path)
 
 
 @pytest.mark.parametrize(

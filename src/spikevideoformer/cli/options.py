@@ -27,7 +27,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from spikevideoformer.cli.output import refuse_file
-from spikevideoformer.settings import field_docs, merged
+from spikevideoformer.settings import field_docs, merged, yaml_value
 from spikevideoformer.task import TASKS, Task, get_task
 from spikevideoformer.training.config import Precision
 
@@ -281,7 +281,7 @@ def _yaml_value(text: str) -> Any:
     import yaml
 
     try:
-        value = yaml.safe_load(text)
+        value = yaml_value(text)
     except yaml.YAMLError:
         return text
     return value if isinstance(value, (bool, int, float, list, dict, type(None))) else text

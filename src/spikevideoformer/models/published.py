@@ -7,11 +7,13 @@ between the two.
 import argparse
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal, get_args
+from pathlib import Path, PosixPath
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -181,10 +183,10 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist or is no file; give a published .pth checkpoint")
     try:
-        # Training scripts of this field store their parsed arguments beside the weights.
+        # Training scripts of this field store their arguments and best metrics beside the weights.
         # What torch warns about, it then refuses, or reads all the same: one line is enough.
         with (
-            torch.serialization.safe_globals([argparse.Namespace]),
+            torch.serialization.safe_globals(_HARMLESS),
             warnings.catch_warnings(action="ignore"),
         ):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -196,13 +198,48 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged pickle can fail in any way
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "damaged"
         raise ValueError(f"{path} is no readable checkpoint ({reason}); copy it again") from error
-    state = content.get("model", content) if isinstance(content, Mapping) else None
+    entries = content if isinstance(content, Mapping) else {}
+    state: Any = next((entries[key] for key in _WRAPPED if key in entries), content)
     if not isinstance(state, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
     ):
-        raise ValueError(f"{path} has no state dict of tensors under 'model'")
-    # a network saved from inside DistributedDataParallel
-    return {key.removeprefix("module."): value for key, value in state.items()}
+        raise ValueError(
+            f"{path} is no state dict of tensors, nor has it one under "
+            f"{', '.join(map(repr, _WRAPPED))}"
+        )
+    return {_PREFIXES.sub("", key): value for key, value in state.items()}
+
+
+_WRAPPED = ("model", "state_dict", "model_state_dict", "module", "model_ema")
+"""Where a state dict may stand in a file; the first that is there."""
+
+_PREFIXES = re.compile(r"^((module|_orig_mod)\.)+")
+"""What DistributedDataParallel and torch.compile put before names."""
+
+
+def _scalar(dtype: np.dtype[Any], content: bytes) -> Any:
+    """A number of numpy, from its bytes."""
+    if dtype.kind not in "biufc" or len(content) != dtype.itemsize:
+        raise pickle.UnpicklingError("no number")
+    return np.frombuffer(content, dtype)[0]
+
+
+def _bytes(text: str, encoding: str) -> bytes:
+    """Bytes as old pickles hold them."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError("no bytes")
+    return text.encode("latin1")
+
+
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    PosixPath,
+    np.dtype,
+    *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    (_bytes, "_codecs.encode"),
+]
+"""Plain values that are no tensors: arguments, paths, numbers of numpy."""
 
 
 def _has_attention_bn(state: Mapping[str, Tensor]) -> bool:
