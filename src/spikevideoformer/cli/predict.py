@@ -115,3 +115,7 @@ def _results(
                     yield predictor.predict(video, progress=tell, **settings.predict, **reading), {}
         except VideoError as error:
             yield FailedPrediction(path=str(error.path), reason=error.reason), {}
+        except OSError as error:  # a name that is too long with what is added, a full disk
+            where = "" if error.filename is None else f"{Path(error.filename).name}: "
+            reason = f"{where}{error.strerror or error}; check the name and the free space"
+            yield FailedPrediction(path=str(video), reason=reason), {}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 from spikevideoformer.data.problems import Problem, split_of_name
-from spikevideoformer.video.sources import IMAGE_SUFFIXES
+from spikevideoformer.video.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -68,6 +69,22 @@ def malformed(source: str, reason: str, remedy: str, split: str | None = None) -
     return Problem(kind="malformed line", source=source, reason=reason, remedy=remedy, split=split)
 
 
+def listed_path(root: Path, text: str) -> Path:
+    """The file or folder that a list names, relative to the root or absolute.
+
+    Lists travel: a name with the separators of Windows, or with accents composed otherwise than on
+    this disk, stands for the file that is there.
+    """
+    path = root / text
+    if (text.isascii() and "\\" not in text) or path.exists():
+        return path
+    for other in (text, text.replace("\\", "/")):
+        for form in ("NFC", "NFD"):
+            if (found := root / unicodedata.normalize(form, other)).exists():
+                return found
+    return path
+
+
 def find_lists(root: Path) -> dict[str, Path]:
     """The Kinetics-style lists of a folder by split: files named train, val or test, .csv or .txt.
 
@@ -99,8 +116,9 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def is_image_sequence(folder: Path) -> bool:
-    """Whether images lie directly in the folder, so that it is itself one clip."""
-    return any(p.suffix.lower() in IMAGE_SUFFIXES for p in folder.iterdir())
+    """Whether images and no videos lie directly in the folder, so that it is itself one clip."""
+    suffixes = {p.suffix.lower() for p in folder.iterdir() if not p.name.startswith(".")}
+    return bool(suffixes & IMAGE_SUFFIXES) and not suffixes & VIDEO_SUFFIXES
 
 
 def split_folders(root: Path) -> list[tuple[str, Path]]:

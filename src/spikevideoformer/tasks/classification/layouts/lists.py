@@ -21,6 +21,7 @@ from spikevideoformer.data.lists import (
     csv_records,
     empty_split,
     find_lists,
+    listed_path,
     malformed,
     numbered_lines,
 )
@@ -180,7 +181,7 @@ def _row_of_record(root: Path, source: str, record: dict[str, str]) -> Row | Pro
             split,
         )
     return Row(
-        path=root / record["path"],
+        path=listed_path(root, record["path"]),
         label=record["label"],
         split=split,
         source=source,
@@ -212,7 +213,9 @@ def read_lists(root: Path) -> ClipIndex:
                 continue
             else:
                 file, label = fields
-                rows.append(Row(path=root / file, label=label, split=split, source=source))
+                rows.append(
+                    Row(path=listed_path(root, file), label=label, split=split, source=source)
+                )
         if (len(rows), len(problems)) == (rows_before, problems_before):
             problems.append(empty_split(path.name, split))
     return _index(root, "lists", rows, classes, problems)

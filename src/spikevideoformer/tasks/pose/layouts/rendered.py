@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spikevideoformer.data.lists import csv_records, malformed
+from spikevideoformer.data.lists import csv_records, listed_path, malformed
 from spikevideoformer.data.problems import Problem, listed_split
 from spikevideoformer.tasks.pose.layouts.files import Shape, bad_file, float32, read_npz
 from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence, PoseTruth
@@ -67,7 +67,7 @@ def read_rendered(root: Path) -> PoseIndex:
                     name=name,
                     action=record["label"],
                     split=split,
-                    pictures=root / record["path"],
+                    pictures=listed_path(root, record["path"]),
                     frame_rate_hz=frame_rate_hz,
                     truth=truth,
                 )

@@ -17,7 +17,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from spikevideoformer.data.lists import csv_records, malformed
+from spikevideoformer.data.lists import csv_records, listed_path, malformed
 from spikevideoformer.data.problems import DatasetError, Problem, listed_split, relative
 from spikevideoformer.tasks.segmentation.masks import distinct_palette
 from spikevideoformer.tasks.segmentation.sequence import (
@@ -116,7 +116,7 @@ def read_mask_table(root: Path) -> SequenceIndex:
             continue
         split = listed_split(record["split"])
         number = _whole(record.get("frame", ""))
-        image = root / record["image"]
+        image = listed_path(root, record["image"])
         if split is None:
             reason, remedy = "no split", "name one, such as train, val or test"
         elif not record["image"] or "\0" in record["image"] + record["label"]:
@@ -129,7 +129,7 @@ def read_mask_table(root: Path) -> SequenceIndex:
         else:
             source_of_image[split, image] = source
             group = record.get("segment") or record.get("sequence") or relative(image.parent, root)
-            label = root / record["label"] if record["label"] else None
+            label = listed_path(root, record["label"]) if record["label"] else None
             frame = SequenceFrame(image=image, label=label, number=number or 0, source=source)
             listed[split, group].append((number, frame))
             continue
