@@ -21,16 +21,19 @@ from spikevideoformer.tasks.segmentation.index import read_sequences
 from spikevideoformer.tasks.segmentation.predictor import VideoSegmenter
 from spikevideoformer.tasks.segmentation.sequence import IGNORED
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
-from spikevideoformer.tasks.segmentation.training import JudgedFrame
+from spikevideoformer.tasks.segmentation.training import JudgedFrame, SegmentationTraining
 from spikevideoformer.training import (
     SegmentationOptions,
     TrainConfig,
     evaluate_folder,
     evaluate_segmentation,
+    start_from,
     train,
 )
 from spikevideoformer.training.checkpoint import load_checkpoint
-from spikevideoformer.training.loop import Loop
+from spikevideoformer.training.devices import launch
+
+from ...training.killing import killed_and_resumed
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,12 @@ def model_and_data(scenes: Path, frames: int = 4, step: int = 1):
     return firing_model(dataset), dataset
 
 
+def training_of(config: TrainConfig) -> SegmentationTraining:
+    """What the loop asks, without the loop."""
+    fabric = launch(device="cpu", devices=1, precision="32-true")
+    return SegmentationTraining(config, None, fabric)
+
+
 class TestTraining:
     def test_a_run_from_files_to_a_released_model(self, tiny):
         result = train(tiny())
@@ -121,70 +130,59 @@ class TestTraining:
         assert judged == result.evaluation
         assert json.loads((result.out / "evaluation.json").read_text()) == judged.to_dict()
 
-    def test_killed_and_resumed_gives_the_same_bits(self, tiny, tmp_path, monkeypatch):
+    def test_killed_and_resumed_gives_the_same_bits(self, tiny, monkeypatch):
         options = SegmentationOptions(class_weights="inverse_log", dice_weight=0.5)
         config = tiny(options=options, checkpoint_every_steps=1)
-        whole = train(config)
-        step = Loop._step
+        out = killed_and_resumed(config, 6, monkeypatch)
+        *_, newest = sorted((out / "checkpoints").glob("step-*.pt"))
+        assert load_checkpoint(newest)["config"]["task"] == "segmentation"
 
-        def step_and_die(self, batches):
-            step(self, batches)
-            if self.state.step == 6:
-                raise SystemExit("killed")
-
-        broken = replace(config, out=tmp_path / "broken")
-        with monkeypatch.context() as patched:
-            patched.setattr(Loop, "_step", step_and_die)
-            with pytest.raises(SystemExit, match="killed"):
-                train(broken)
-        resumed = train(broken, resume=True)
-        assert resumed.evaluation == whole.evaluation
-        ours, theirs = (
-            SpikeVideoFormer.from_pretrained(result.model).state_dict()
-            for result in (whole, resumed)
-        )
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-    def test_losses_and_weights_change_what_is_learned(self, tiny, tmp_path):
+    def test_losses_and_weights_change_what_is_learned(self, tiny):
         losses = set()
-        for name, options in (
-            ("plain", {}),
-            ("weights", {"class_weights": "median_frequency"}),
-            ("dice", {"dice_weight": 1.0}),
-            ("lovasz", {"lovasz_weight": 1.0}),
-            ("step", {"step": 3}),
-            ("scale", {"scale": (0.5, 0.6)}),
-            ("crop", {"crop_height": 16, "crop_width": 48}),
+        for options in (
+            {},
+            {"class_weights": "median_frequency"},
+            {"dice_weight": 1.0},
+            {"lovasz_weight": 1.0},
+            {"step": 3},
+            {"scale": (0.5, 0.6)},
+            {"crop_height": 16, "crop_width": 48},
         ):
-            options = SegmentationOptions(**options)
-            config = tiny(out=tmp_path / name, epochs=1, batch_size=16, options=options)
-            losses.add(train(config).history[0]["train_loss"])
+            task = training_of(tiny(options=SegmentationOptions(**options)))
+            (batch,) = task.batches([[(0, i) for i in range(0, 32, 8)]], torch.device("cpu"))
+            torch.manual_seed(0)
+            losses.add(task.loss(task.create_model()(batch.video), batch).item())
         assert len(losses) == 7
 
     def test_class_weights_are_of_what_is_trained_on(self, tiny, tmp_path, caplog):
         """The same for every way of checking, though a scene of val lies in train as well."""
         write_scenes(tmp_path / "twice", train=3, val=1)
         shutil.copytree(tmp_path / "twice/val/000000", tmp_path / "twice/train/000000")
-        told = []
+        caplog.set_level(logging.INFO)
         for check in ("full", "none"):
-            caplog.clear()
-            caplog.set_level(logging.INFO)
-            options = SegmentationOptions(class_weights="inverse_log")
-            config = tiny(data=tmp_path / "twice", out=tmp_path / check, check=check, epochs=1)
             if check == "none":  # as the full check leaves it
                 shutil.rmtree(tmp_path / "twice/train/000000")
-            train(replace(config, skip_bad=True, options=options))
-            told += [line for line in caplog.messages if line.startswith("class weights")]
+            options = SegmentationOptions(class_weights="inverse_log")
+            data, out = tmp_path / "twice", tmp_path / check
+            training_of(tiny(data=data, out=out, check=check, skip_bad=True, options=options))
+        told = [line for line in caplog.messages if line.startswith("class weights: ground ")]
         assert len(told) == 2 and told[0] == told[1]
 
-    def test_splits_by_their_other_names(self, tiny, scenes):
-        result = train(tiny(epochs=1, train_split="training", val_split="validation"))
-        assert result.evaluation.frames == 32
+    def test_splits_by_their_other_names(self, tiny):
+        task = training_of(tiny(train_split="training", val_split="validation"))
+        assert (task.clips, len(task.val_set)) == (32, 16)
 
-    def test_class_weights_are_told(self, tiny, caplog):
-        caplog.set_level(logging.INFO)
-        train(tiny(epochs=1, options=SegmentationOptions(class_weights="median_frequency")))
-        assert "class weights: ground 0." in caplog.text
+    def test_few_labels_are_enough(self, tiny, tmp_path):
+        write_scenes(tmp_path / "few", train=4, val=2, label_every=5)
+        result = train(tiny(data=tmp_path / "few", epochs=1, batch_size=4))
+        assert result.evaluation.frames == 2 * 4  # frames 0, 5, 10 and 15
+
+    def test_starting_from_other_masks_leaves_out_the_last_layer_only(self, tmp_path):
+        options = {"task": "segmentation", "pad_input": True}
+        other = create_model("svf_nano", num_classes=9, **options)
+        other.save_pretrained(tmp_path, classes=list("abcdefghi"))
+        model = create_model("svf_nano", num_classes=6, **options)
+        assert start_from(model, tmp_path)[1] == ["head.fc.weight", "head.fc.bias"]
 
     def test_starting_from_a_classification_model_says_what_it_took(self, tiny, tmp_path, caplog):
         caplog.set_level(logging.INFO)
@@ -200,19 +198,6 @@ class TestTraining:
         own, old = model.backbone.stage1a.downsample.conv, classifier.backbone.stage1a
         assert torch.allclose(own.weight, old.downsample.conv.weight, atol=1e-8)
         assert "new: head.lateral4" in caplog.text
-
-    def test_starting_from_other_masks_leaves_out_the_last_layer_only(self, tiny, tmp_path):
-        other = create_model("svf_nano", task="segmentation", num_classes=9, pad_input=True)
-        other.save_pretrained(tmp_path / "other", classes=list("abcdefghi"))
-        result = train(tiny(epochs=1, learning_rate=1e-12, init_from=tmp_path / "other"))
-        with (result.out / "init_from.csv").open() as file:
-            new = [r["tensor"] for r in csv.DictReader(file) if r["origin"] == "new"]
-        assert new == ["head.fc.weight", "head.fc.bias"]
-
-    def test_few_labels_are_enough(self, tiny, tmp_path):
-        write_scenes(tmp_path / "few", train=4, val=2, label_every=5)
-        result = train(tiny(data=tmp_path / "few", epochs=1, batch_size=4))
-        assert result.evaluation.frames == 2 * 4  # frames 0, 5, 10 and 15
 
     def test_the_check_stops_the_run_before_step_0(self, tiny, tmp_path):
         write_scenes(tmp_path / "bad", train=2, val=1)
@@ -385,8 +370,3 @@ class TestEvaluation:
         model.save_pretrained(tmp_path, classes=list("abcdef"), clip=dataset.spec.to_dict())
         with pytest.raises(ValueError, match="evaluate on data with the same classes"):
             evaluate_folder(tmp_path, read_sequences(scenes, split="val"))
-
-    def test_checkpoints_hold_what_resuming_needs(self, tiny):
-        result = train(tiny(epochs=1))
-        (newest,) = (result.out / "checkpoints").glob("step-*.pt")
-        assert load_checkpoint(newest)["config"]["task"] == "segmentation"
