@@ -113,10 +113,8 @@ def test_options_reach_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(ValueError, match="row 'cpu' is unknown; choose from cpu_inference_exact"):
+    with pytest.raises(ValueError, match="row 'cpu' is unknown"):
         run(["cpu"])
-    with pytest.raises(ValueError, match="got no rows"):
-        run([])
     with pytest.raises(ValueError, match="device 'tpu' is unknown"):
         run(device="tpu")
 

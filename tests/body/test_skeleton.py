@@ -106,28 +106,19 @@ def test_plain_values_come_back(skeleton: Skeleton) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "pairs", "hips", "pelvis"),
+    ("names", "pairs", "hips"),
     [
-        ("Root Hips UpperLeg_L UpperLeg_R Hand_L", [(2, 3)], (2, 3), 0),
-        ("pelvis left_hip right_hip left_knee right_knee", [(1, 2), (3, 4)], (1, 2), 0),
-        ("Pelvis R_Hip L_Hip L_Knee R_Knee", [(2, 1), (3, 4)], (2, 1), 0),
-        ("Hips LeftUpLeg LeftLeg RightUpLeg RightLeg", [(1, 3), (2, 4)], (1, 3), 0),
-        ("hips thigh.L thigh.R Loose Roll", [(1, 2)], (1, 2), 0),
+        ("Root Hips UpperLeg_L UpperLeg_R Hand_L", [(2, 3)], (2, 3)),
+        ("pelvis left_hip right_hip left_knee right_knee", [(1, 2), (3, 4)], (1, 2)),
+        ("Pelvis R_Hip L_Hip L_Knee R_Knee", [(2, 1), (3, 4)], (2, 1)),
+        ("Hips LeftUpLeg LeftLeg RightUpLeg RightLeg", [(1, 3), (2, 4)], (1, 3)),
+        ("hips thigh.L thigh.R Loose Roll", [(1, 2)], (1, 2)),
     ],
 )
-def test_sides_by_name(
-    names: str, pairs: list[tuple[int, int]], hips: tuple[int, int], pelvis: int
-) -> None:
+def test_sides_by_name(names: str, pairs: list[tuple[int, int]], hips: tuple[int, int]) -> None:
     skeleton = Skeleton(names.split(), [-1, 0, 0, 0, 0], [[0.0] * 3] * 5)
     assert list(skeleton.symmetric_pairs) == pairs
     assert skeleton.hips == hips
-    assert skeleton.pelvis == pelvis
-
-
-def test_pelvis_is_where_the_legs_meet() -> None:
-    names = "World Pelvis LHipJoint LeftUpLeg RHipJoint RightUpLeg".split()
-    skeleton = Skeleton(names, [-1, 0, 1, 2, 1, 4], [[0.0] * 3] * 6)
-    assert (skeleton.hips, skeleton.pelvis) == ((3, 5), 1)
 
 
 def test_no_hips() -> None:

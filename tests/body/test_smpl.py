@@ -206,7 +206,6 @@ def test_the_skeleton_of_one_body(body: SmplBody) -> None:
     skeleton = body.skeleton(betas)
     torch.testing.assert_close(skeleton.joints(rotations, joints[0]), joints)
     assert skeleton.hips == body.hips == (1, 2)
-    assert body.pelvis == 0
     assert len(body.symmetric_pairs) == 9
     assert body.num_shape == 10 and body.joint_names == SMPL_JOINTS
 

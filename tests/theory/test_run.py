@@ -86,16 +86,3 @@ def test_run_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert result.to_dict()["network"] is None
     assert not (tmp_path / "qk.png").exists()
     assert (tmp_path / "tail.png").exists()
-
-
-@pytest.mark.parametrize("seed", [-1, 2**63])
-def test_seed_out_of_range(seed: int) -> None:
-    with pytest.raises(ValueError, match="give a whole number from 0"):
-        run(seed=seed, tell=print, failed=refuse)
-
-
-def test_model_and_videos_belong_together() -> None:
-    with pytest.raises(ValueError, match="give at least one: --model FOLDER VIDEO"):
-        run(model="folder", tell=print, failed=refuse)
-    with pytest.raises(ValueError, match=r"a\.mp4 but no model"):
-        run(inputs=["a.mp4"], tell=print, failed=refuse)

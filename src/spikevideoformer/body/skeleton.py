@@ -137,23 +137,6 @@ class BodyModel(nn.Module, ABC):
             f" of {', '.join(self.joint_names)}"
         )
 
-    @property
-    def pelvis(self) -> int:
-        """The joint that both hips hang on.
-
-        Raises:
-            ValueError: as `hips`.
-        """
-        left, right = (self._ancestors(hip) for hip in self.hips)
-        return next(joint for joint in left if joint in right)
-
-    def _ancestors(self, joint: int) -> list[int]:
-        """From the parent of a joint up to the root."""
-        above = []
-        while (joint := self.parents[joint]) >= 0:
-            above.append(joint)
-        return above
-
 
 class Skeleton(BodyModel):
     """A tree of bones of fixed length.

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.body.smpl import NUM_BETAS, SmplBody
 from spikevideoformer.body.stored import AbsentSmpl
 from spikevideoformer.files import write_atomically
-from spikevideoformer.inference import base
 from spikevideoformer.inference.answer import FailedPrediction
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.neuron import record_firing_rates
@@ -36,7 +34,6 @@ from spikevideoformer.tasks.pose.head import pose_from_output
 from spikevideoformer.tasks.pose.predictor import PoseTracker
 from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence, PoseTruth
 from spikevideoformer.tasks.pose.spec import PoseSpec
-from spikevideoformer.video import frames as video_io
 from spikevideoformer.video.frames import VideoError, iter_frames, write_video
 from spikevideoformer.video.spec import ClipSpec
 
@@ -197,13 +194,6 @@ def test_engines(tracker: PoseTracker, video: Path, engine: str) -> None:
         assert 0 < np.abs(result.joints - expected.joints).mean() < 0.3
 
 
-def test_ordinary_network(video: Path) -> None:
-    model = create_model("ann_nano", task="pose", body=standing_skeleton())
-    result = PoseTracker(model, clip=SPEC, device="cpu").predict(video)
-    assert result.engine == "model"
-    assert result.firing_rate is result.firing_rate_per_frame is None
-
-
 # --- The camera and the box -----------------------------------------------------------------------
 
 
@@ -253,66 +243,6 @@ def test_joints_behind_the_camera_have_no_point(video: Path) -> None:
 
 
 # --- Inputs and memory ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", SPECS)
-def test_no_more_than_a_window_is_read_ahead(
-    name: str, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec, read = SPECS[name], 0
-
-    def count(frames: Iterator[video_io.VideoFrame]) -> Iterator[video_io.VideoFrame]:
-        nonlocal read
-        for frame in frames:
-            read += 1
-            yield frame
-
-    def counted(*args: object, **options: object) -> video_io.Pictures:
-        pictures = video_io.open_pictures(*args, **options)  # type: ignore[arg-type]
-        return replace(pictures, frames=count(pictures.frames))
-
-    tracker = PoseTracker(lively_model(spec), device="cpu", engine="model")
-    monkeypatch.setattr(base, "open_pictures", counted)
-    step = spec.step(RATE_HZ)
-    ahead = [read - number * step for number, _ in enumerate(tracker.track(video))]
-    assert read == FRAMES
-    assert max(ahead) == spec.frames * step
-
-
-def test_arrays(tracker: PoseTracker, video: Path) -> None:
-    frames = pictures(video)
-    expected = tracker.predict(video)
-    for array in (frames, torch.from_numpy(frames)):
-        result = tracker.predict(array, frame_rate_hz=RATE_HZ)
-        np.testing.assert_array_equal(result.joints, expected.joints)
-        assert result.path is None
-        assert result.timestamps_s == pytest.approx(expected.timestamps_s, abs=1e-4)
-
-
-def test_progress_tells_how_many_frames(video: Path) -> None:
-    tracker = PoseTracker(lively_model(), clip=replace(SPEC, frame_rate_hz=15.0), device="cpu")
-    for given, options in ((video, {}), (pictures(video), {"frame_rate_hz": RATE_HZ})):
-        told: list[tuple[int, int | None]] = []
-        tracker.predict(given, progress=lambda *counts, told=told: told.append(counts), **options)
-        assert told == [(done, 6) for done in range(1, 7)]
-
-
-def test_many_videos_and_bad_ones(tracker: PoseTracker, video: Path, tmp_path: Path) -> None:
-    cut = tmp_path / "cut.mp4"
-    cut.write_bytes(video.read_bytes()[:-400])
-    one, bad, absent, of_array = tracker.predict_many(
-        [video, cut, tmp_path / "absent.mp4", pictures(video)], frame_rate_hz=RATE_HZ
-    )
-    assert isinstance(one, PosePrediction)
-    np.testing.assert_array_equal(one.joints, of_array.joints)
-    for failure, path in ((bad, cut), (absent, tmp_path / "absent.mp4")):
-        assert isinstance(failure, FailedPrediction)
-        assert failure.path == str(path)
-        assert "\n" not in failure.reason
-    with pytest.raises(VideoError):
-        tracker.predict(cut)
-    (alone,) = tracker.predict_many(video)
-    np.testing.assert_array_equal(alone.joints, one.joints)
 
 
 # --- What is written ------------------------------------------------------------------------------
@@ -392,21 +322,6 @@ def test_motion_of_another_body(tracker: PoseTracker, video: Path) -> None:
 # --- Settings -------------------------------------------------------------------------------------
 
 
-def test_the_predictor_of_a_folder_fits_its_task(
-    tracker: PoseTracker, model_folder: Path, video: Path, tmp_path: Path
-) -> None:
-    tracker.model.save_pretrained(tmp_path)
-    found = VideoPredictor.from_pretrained(tmp_path, device="cpu", engine="model")
-    assert isinstance(found, PoseTracker)
-    np.testing.assert_array_equal(found.predict(video).joints, tracker.predict(video).joints)
-    narrow = PoseTracker.from_pretrained(tmp_path, device="cpu", focal_px=99.0, box=(0, 0, 30))
-    assert narrow.predict(video).focal_px == 99.0
-    with pytest.raises(ValueError, match="made for classification, and PoseTracker"):
-        PoseTracker.from_pretrained(model_folder)
-    with pytest.raises(ValueError, match="made for pose, and VideoPredictor"):
-        VideoPredictor(found.model)
-
-
 def test_smpl_needs_its_file(video: Path, tmp_path: Path) -> None:
     lively_model(body=small_smpl()).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"give your own with --body smpl\.safetensors"):
@@ -474,13 +389,6 @@ def test_a_model_that_gives_nan(tracker: PoseTracker, video: Path) -> None:
         with pytest.raises(ValueError, match="outputs of the model are NaN or infinite") as error:
             broken.predict(video)
         assert "\n" not in str(error.value)
-
-
-def test_wrong_videos(tracker: PoseTracker, video: Path) -> None:
-    with pytest.raises(ValueError, match="frame_rate_hz is for arrays"):
-        tracker.track(video, frame_rate_hz=10.0)
-    with pytest.raises(ValueError, match="does not know its times"):
-        tracker.predict(np.zeros((2, 32, 32, 3), np.uint8))
 
 
 def test_a_model_for_squares_around_persons_asks_for_one(

@@ -81,11 +81,6 @@ class TestFiles:
                 ("empty file", "splits.csv:7"),
             ]
 
-    def test_below_a_file(self, root: Path) -> None:
-        with (root / "splits.csv").open("a") as file:
-            file.write("val/0.png/x.png,,val\n")
-        assert found(check(root)) == [("unreadable file", "splits.csv:9")]
-
     def test_damage_is_seen_where_it_is_decoded(self, root: Path) -> None:
         for name in ("train/0", "train/m1", "train/4"):
             cut_short(root / f"{name}.png")
@@ -126,15 +121,6 @@ class TestFiles:
         assert found(report) == [("size of picture", "splits.csv:2")]
         assert "0.png is 8x8, most of train 6x4" in str(report.problems[0])
         assert found(check(root, decode="none")) == []
-
-    def test_what_reading_found_comes_first(self, root: Path) -> None:
-        (root / "train/0.png").unlink()
-        with (root / "splits.csv").open("a") as file:
-            file.write("half a line\n")
-        assert found(check(root)) == [
-            ("malformed line", "splits.csv:9"),
-            ("missing file", "splits.csv:2"),
-        ]
 
     def test_workers_do_not_change_the_result(self, root: Path) -> None:
         cut_short(root / "train/0.png")
@@ -224,23 +210,6 @@ class TestPixels:
 
 
 class TestSettle:
-    def test_stops_with_one_line_and_a_list(self, root: Path, tmp_path: Path) -> None:
-        (root / "train/0.png").unlink()
-        flat(root / "val/m0.png", 7)
-        report = check(root)
-        with pytest.raises(DatasetError) as error:
-            report.settle(folder=tmp_path / "run")
-        text = str(error.value)
-        assert "\n" not in text
-        assert text.startswith(f"2 problems in {root} (1 missing file, 1 unusable mask); first:")
-        assert f"all are listed in {tmp_path / 'run/problems.csv'}" in text
-        assert "--skip-bad" in text
-        assert error.value.problems == report.problems
-        assert [r["path"] for r in skipped(tmp_path / "run", "problems.csv")] == [
-            "train/0.png",
-            "val/m0.png",
-        ]
-
     def test_leaves_out_what_is_bad_and_says_so(self, root: Path, tmp_path: Path) -> None:
         cut_short(root / "train/2.png")  # in the middle of its sequence
         flat(root / "train/m3.png", 7)
@@ -269,14 +238,6 @@ class TestSettle:
         index = check(root).settle(skip_bad=True).select("train")
         assert [len(s) for s in index.sequences] == kept
         assert index.sequences[0].name == "train"
-
-    def test_tells_what_it_left_out_where_there_is_no_folder(
-        self, root: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        (root / "train/0.png").unlink()
-        check(root).settle(skip_bad=True)
-        (told,) = caplog.messages
-        assert "left out: splits.csv:2: missing file" in told
 
     @pytest.mark.parametrize("pattern", ["val/?.png", "val/m?.png"])
     def test_does_not_go_on_without_a_label(self, root: Path, tmp_path: Path, pattern: str) -> None:

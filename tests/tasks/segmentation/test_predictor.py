@@ -3,30 +3,24 @@
 import copy
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
-import matplotlib.image
 import numpy as np
 import pytest
 import torch
 
 from spikevideoformer.deploy import engine
 from spikevideoformer.inference import base
-from spikevideoformer.inference.answer import FailedPrediction
 from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.nn.neuron import record_firing_rates
-from spikevideoformer.tasks.classification.predictor import VideoPredictor
-from spikevideoformer.tasks.segmentation import predictor as module
 from spikevideoformer.tasks.segmentation.answer import SegmentationPrediction
 from spikevideoformer.tasks.segmentation.dataset import picture_input
 from spikevideoformer.tasks.segmentation.predictor import VideoSegmenter
 from spikevideoformer.tasks.segmentation.tiling import class_scores, upsampled_classes
-from spikevideoformer.video import frames as video_io
-from spikevideoformer.video.frames import VideoError, iter_frames, write_video
+from spikevideoformer.video.frames import iter_frames, write_video
 from spikevideoformer.video.spec import ClipSpec
 
 
@@ -78,20 +72,6 @@ def test_firing_rates_are_those_of_the_model(segmenter: VideoSegmenter, video_fo
     assert result.firing_rate_per_frame[3:6] == pytest.approx(expected.tolist())
     assert result.firing_rate == pytest.approx(np.mean(result.firing_rate_per_frame))
     assert 0.01 < result.firing_rate < 1
-
-
-def test_the_predictor_of_a_folder_fits_its_task(
-    mask_model_folder: Path, model_folder: Path, video_folder: Path
-) -> None:
-    found = VideoPredictor.from_pretrained(mask_model_folder, device="cpu")
-    assert isinstance(found, VideoSegmenter)
-    assert found.classes[2] == "person"
-    assert found.palette[2] == (220, 20, 60)
-    assert found.predict(video_folder / "one.mp4").masks.shape == (10, 48, 64)
-    with pytest.raises(ValueError, match="made for classification, and VideoSegmenter"):
-        VideoSegmenter.from_pretrained(model_folder)
-    with pytest.raises(ValueError, match="made for segmentation, and VideoPredictor"):
-        VideoPredictor(found.model)
 
 
 @pytest.mark.parametrize(
@@ -151,70 +131,6 @@ def test_times_are_those_of_the_file(
     assert np.array_equal(np.stack([f.mask for f in frames]), by_hand(segmenter, pictures(path)))
 
 
-def test_no_more_than_a_clip_is_read_ahead(
-    segmenter: VideoSegmenter, video_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = 0
-
-    def count(frames: Iterator[video_io.VideoFrame]) -> Iterator[video_io.VideoFrame]:
-        nonlocal read
-        for frame in frames:
-            read += 1
-            yield frame
-
-    def counted(*args: object, **options: object) -> video_io.Pictures:
-        pictures = video_io.open_pictures(*args, **options)  # type: ignore[arg-type]
-        return replace(pictures, frames=count(pictures.frames))
-
-    monkeypatch.setattr(base, "open_pictures", counted)
-    ahead = [read - number for number, _ in enumerate(segmenter.segment(video_folder / "one.mp4"))]
-    assert read == 10
-    assert max(ahead) == 3
-
-
-def test_arrays_and_folders_of_images(
-    segmenter: VideoSegmenter, video_folder: Path, tmp_path: Path
-) -> None:
-    frames = pictures(video_folder / "one.mp4")
-    expected = segmenter.predict(video_folder / "one.mp4")
-    for array in (frames, torch.from_numpy(frames)):
-        result = segmenter.predict(array, frame_rate_hz=10.0)
-        assert np.array_equal(result.masks, expected.masks)
-        assert result.path is None
-        assert result.timestamps_s == pytest.approx(expected.timestamps_s)
-        assert result.duration_s == pytest.approx(1.0)
-    for number, image in enumerate(frames):
-        matplotlib.image.imsave(tmp_path / f"{number}.png", image)
-    result = segmenter.predict(tmp_path, sequence_rate_hz=5.0)
-    assert np.array_equal(result.masks, expected.masks)
-    assert result.duration_s == pytest.approx(2.0)
-
-
-def test_many_videos_and_bad_ones(
-    segmenter: VideoSegmenter, video_folder: Path, tmp_path: Path
-) -> None:
-    cut = tmp_path / "cut.mp4"
-    cut.write_bytes((video_folder / "one.mp4").read_bytes()[:-400])
-    array = pictures(video_folder / "one.mp4")
-    one, bad, absent, of_array = segmenter.predict_many(
-        [video_folder / "one.mp4", cut, tmp_path / "absent.mp4", array], frame_rate_hz=10.0
-    )
-    assert isinstance(one, SegmentationPrediction)
-    assert np.array_equal(one.masks, of_array.masks)
-    for failure, path in ((bad, cut), (absent, tmp_path / "absent.mp4")):
-        assert isinstance(failure, FailedPrediction)
-        assert failure.path == str(path)
-        assert "\n" not in failure.reason
-    with pytest.raises(VideoError):
-        segmenter.predict(cut)
-
-
-def test_progress_tells_how_many_frames(segmenter: VideoSegmenter, video_folder: Path) -> None:
-    told: list[tuple[int, int | None]] = []
-    segmenter.predict(video_folder / "one.mp4", progress=lambda *counts: told.append(counts))
-    assert told == [(done, 10) for done in range(1, 11)]
-
-
 def test_json_has_all_but_the_masks(segmenter: VideoSegmenter, video_folder: Path) -> None:
     result = segmenter.predict(video_folder / "one.mp4")
     about = json.loads(json.dumps(result.to_dict(), allow_nan=False))
@@ -235,17 +151,6 @@ def test_json_has_all_but_the_masks(segmenter: VideoSegmenter, video_folder: Pat
     assert json.loads(written.getvalue()) == about
 
 
-def test_ordinary_network_without_names_and_colours(video_folder: Path) -> None:
-    model = create_model("ann_nano", task="segmentation", num_classes=3, pad_input=True)
-    clip = module.SegmentationSpec(frames=2, short_side=None, crop=(16, 16))
-    plain = VideoSegmenter(model, clip=clip, device="cpu")
-    assert plain.classes == ("0", "1", "2")
-    assert len(set(plain.palette)) == 3
-    result = plain.predict(video_folder / "one.mp4")
-    assert result.firing_rate is result.firing_rate_per_frame is None
-    assert result.masks.shape == (10, 48, 64)
-
-
 def test_the_engine_gives_what_the_model_gives(
     segmenter: VideoSegmenter, video_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,7 +167,7 @@ def test_the_engine_gives_what_the_model_gives(
         VideoSegmenter(segmenter.model, device="cpu", engine="exact")
 
 
-def test_wrong_settings(segmenter: VideoSegmenter, video_folder: Path) -> None:
+def test_wrong_settings(segmenter: VideoSegmenter) -> None:
     model = copy.deepcopy(segmenter.model)
     with pytest.raises(ValueError, match="two classes are named 'a'"):
         VideoSegmenter(model, device="cpu", classes=["a", "b", "a", "c", "d"])
@@ -273,10 +178,6 @@ def test_wrong_settings(segmenter: VideoSegmenter, video_folder: Path) -> None:
     model.clip = None
     with pytest.raises(ValueError, match="give clip=SegmentationSpec"):
         VideoSegmenter(model, device="cpu")
-    with pytest.raises(ValueError, match="frame_rate_hz is for arrays"):
-        segmenter.segment(video_folder / "one.mp4", frame_rate_hz=10.0)
-    with pytest.raises(ValueError, match="does not know its times"):
-        segmenter.segment(np.zeros((2, 32, 32, 3), np.uint8))
     many = create_model("svf_nano", task="segmentation", num_classes=256)
     with pytest.raises(ValueError, match="256 classes; a mask can hold 255"):
         VideoSegmenter(many, clip=segmenter.clip, device="cpu")
