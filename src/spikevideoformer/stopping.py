@@ -28,3 +28,40 @@ def terminable() -> Iterator[None]:
 
 def _raise(_number: int, _frame: FrameType | None) -> None:
     raise Terminated
+
+
+class InterruptedBetweenSteps(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, held back until the state was whole."""
+
+
+class Interrupt:
+    """Lets Ctrl-C and SIGTERM wait until the state is whole; a second one does not wait."""
+
+    def __init__(self) -> None:
+        self.requested, self.terminated = False, False
+
+    def __enter__(self) -> Interrupt:
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self.terminated = self.terminated or number == signal.SIGTERM
+        if self.requested:
+            raise self.reason()
+        self.requested = True
+
+    def reason(self) -> KeyboardInterrupt:
+        """What to end with."""
+        return Terminated() if self.terminated else KeyboardInterrupt()
+
+    def check(self) -> None:
+        """Raise if there was one. To be called only where the state is whole."""
+        if self.requested:
+            raise InterruptedBetweenSteps

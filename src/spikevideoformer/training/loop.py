@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, cast
 
 import torch
@@ -28,7 +25,7 @@ from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
 from spikevideoformer.nn.statistics import all_finite, kept_statistics, measure_statistics
 from spikevideoformer.progress import Progress
-from spikevideoformer.stopping import Terminated
+from spikevideoformer.stopping import Interrupt, InterruptedBetweenSteps
 from spikevideoformer.training.batches import MicroBatches, StepPlan, mixed_seed
 from spikevideoformer.training.checkpoint import CheckpointFolder, save_checkpoint
 from spikevideoformer.training.devices import over_processes
@@ -66,43 +63,6 @@ class RunState:
     history: list[dict[str, float | int]] = field(default_factory=list)
     sums: Tensor = field(default_factory=lambda: torch.zeros(5, dtype=torch.float64))
     best: dict[str, float | int] | None = None
-
-
-class InterruptedBetweenSteps(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, held back until the state was whole."""
-
-
-class Interrupt:
-    """Lets Ctrl-C and SIGTERM wait until the state is whole; a second one does not wait."""
-
-    def __init__(self) -> None:
-        self.requested, self.terminated = False, False
-
-    def __enter__(self) -> Interrupt:
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        self.terminated = self.terminated or number == signal.SIGTERM
-        if self.requested:
-            raise self.reason()
-        self.requested = True
-
-    def reason(self) -> KeyboardInterrupt:
-        """What to end with."""
-        return Terminated() if self.terminated else KeyboardInterrupt()
-
-    def check(self) -> None:
-        """Raise if there was one. To be called only where the state is whole."""
-        if self.requested:
-            raise InterruptedBetweenSteps
 
 
 class Loop:
