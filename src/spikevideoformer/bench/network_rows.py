@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ from spikevideoformer.bench.inputs import lively_model, random_video
 from spikevideoformer.bench.options import DifferentError, Options
 from spikevideoformer.bench.results import Measurement, Target
 from spikevideoformer.bench.timing import Call, Spread, peak_memory, ratios, time_in_turn
-from spikevideoformer.deploy.engine import InferenceEngine
+from spikevideoformer.deploy.engine import InferenceEngine, Precision
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
 from spikevideoformer.nn.statistics import measure_statistics
@@ -132,10 +132,10 @@ def forward_call(net: Callable[[Tensor], Tensor], video: Tensor, *, half: bool =
 
 
 def _inference_call(side: str, name: str, frames: int, size: int, clips: int = 1) -> Call:
-    """One forward pass on a CPU; ``side`` is exact, int8, model, spikingjelly or ann."""
+    """One forward pass on a CPU; ``side`` is a precision of the engine or of `_side`."""
     model = lively_model(name, frames=frames, size=size)
     video = random_video(clips, frames, model.config.in_channels, size, size)
-    if side in ("exact", "int8"):
+    if side in get_args(Precision):
         return forward_call(InferenceEngine(model, precision=side), video)  # type: ignore[arg-type]
     net = network_of(side, model)
     if side == "ann":
@@ -182,7 +182,7 @@ def check_engine(
         max(abs(r.mean[n] - rate_of) for n, rate_of in wanted.mean.items()) for r in (rates, others)
     )
     found = (
-        f"int8: firing rates of layers within {off:.3f} of float32, logits {error:.0%} off "
+        f"{precision}: firing rates of layers within {off:.3f} of float32, logits {error:.0%} off "
         f"(float32 weights changed by 1e-5: {allowed:.3f} and {_relative(moved, expected):.0%})"
     )
     if off > 2 * allowed + 0.01:
@@ -276,15 +276,20 @@ def cpu_inference_exact(options: Options) -> list[Measurement]:
     return _cpu_inference(options, "exact", target=3)
 
 
+def cpu_inference_float(options: Options) -> list[Measurement]:
+    """The engine with integer weights of 24 bits, against SpikingJelly."""
+    return _cpu_inference(options, "float", target=2.5)
+
+
 def cpu_inference_int8(options: Options) -> list[Measurement]:
     """The engine with int8 weights, against SpikingJelly."""
-    return _cpu_inference(options, "int8", target=12)
+    return _cpu_inference(options, "int8", target=6)
 
 
 def cpu_inference_ann(options: Options) -> list[Measurement]:
     """The engine against an ordinary network of the same shape, as PyTorch runs it."""
     name, frames, size = "svf_15m", options.frames or 16, options.size or 224
-    sides = ("ann", "exact", "int8")
+    sides = ("ann", "exact", "float", "int8")
     calls = {side: _inference_call(side, name, frames, size) for side in sides}
     options.say("timing")
     seconds = time_in_turn(calls, rounds=options.rounds_of(4, 11))

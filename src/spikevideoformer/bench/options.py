@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 ROW_NAMES = (
     "cpu_inference_exact",
+    "cpu_inference_float",
     "cpu_inference_int8",
     "cpu_inference_ann",
     "cpu_training_step",

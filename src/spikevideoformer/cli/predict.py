@@ -26,8 +26,10 @@ class Options(Json, Limits, OnModel):
 
     Args:
         inputs: video files, folders of videos, folders of numbered images, or globs in quotes.
-        engine: exact: the fast one that fires the model's own spikes; int8: faster, with rounded
-            weights; model: the model as it is; auto: exact on a CPU, model on CUDA.
+        engine: float: weights of 24 bits, faster than the model, and the same spikes on every
+            machine; int16, int8: rounded to 16 and 8 bits, int8 is the fastest; exact: the spikes
+            that the model fires on this machine; model: the model as it is; auto: exact on a CPU,
+            model on CUDA.
         out: also write annotated videos into this folder (for segmentation with a JSON file and a
             plot of areas for each; for pose with a side view, a BVH and a JSON file).
         sequence_rate_hz: pictures per second of folders of numbered images.
@@ -35,7 +37,7 @@ class Options(Json, Limits, OnModel):
     """
 
     inputs: tuple[str, ...] = field(metadata={"metavar": "INPUT", "positional": True})
-    engine: Literal["auto", "exact", "int8", "model"] = "auto"
+    engine: Literal["auto", "exact", "float", "int16", "int8", "model"] = "auto"
     out: Path | None = field(default=None, metadata=DIR)
     sequence_rate_hz: float = field(default=25.0, metadata={"metavar": "HZ", "above": 0})
     task_options: dict[str, Any] = field(metadata={"of_task": "predict_options"})

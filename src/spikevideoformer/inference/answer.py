@@ -90,7 +90,7 @@ class Prediction:
         firing_rate: spikes per neuron and frame, mean over all layers of neurons and all frames;
             None for an ordinary network, which has no spikes.
         firing_rate_per_frame: the same for each frame, or None.
-        engine: what ran the network: exact, int8 or model.
+        engine: what ran the network: exact, float, int16, int8 or model.
         distance: how unlike the training clips the video is, about 1 for one of them; None for a
             model that does not know (:class:`~spikevideoformer.models.familiarity.Familiarity`).
         unlike_training: whether that is beyond the model's limit, so that the answer says little;

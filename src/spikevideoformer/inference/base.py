@@ -29,7 +29,7 @@ from spikevideoformer.video.frames import Pictures, VideoError, VideoFrame, open
 from spikevideoformer.video.inputs import VideoArray, VideoPath, expand_inputs
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-Engine = Literal["auto", "model", "exact", "int8"]
+Engine = Literal["auto", "model", "exact", "float", "int16", "int8"]
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 Result = TypeVar("Result")
@@ -44,10 +44,10 @@ class Predictor(Generic[Result]):
         classes: names of its outputs; None for ``model.classes``.
         device: auto (CUDA where there is one), cpu, cuda or cuda:1.
         precision: 32-true, bf16-mixed, or 16-mixed (CUDA only): as in training.
-        engine: what runs the network: ``exact``, the fastest that fires the same spikes as the
-            model in float32 (on CUDA but for rounding); ``int8``, faster still, with rounded
-            weights; ``model``, the model as it is; ``auto``, exact on a CPU where it is possible,
-            else the model.
+        engine: what runs the network: ``exact``, with the spikes of the model in float32 on this
+            machine (on CUDA but for rounding); ``float``, ``int16`` and ``int8``, with integer
+            weights of 24, 16 and 8 bits, each with the same spikes on every machine; ``model``,
+            the model as it is; ``auto``, exact on a CPU where it is possible, else the model.
 
     Attributes:
         engine: the one in use, never ``auto``.
@@ -109,7 +109,7 @@ class Predictor(Generic[Result]):
         self.model = model.to(self.device).eval()
         self.engine = _choose_engine(engine, self.model, self.device, precision)
         self._network = self._run_model
-        if self.engine in ("exact", "int8"):
+        if self.engine != "model":
             self._network = InferenceEngine(self.model, precision=self.engine).run
 
     def __repr__(self) -> str:
@@ -294,7 +294,7 @@ def _array_pictures(frames: Tensor, frame_rate_hz: float) -> Pictures:
 
 def _choose_engine(
     name: Engine, model: SpikeVideoFormer, device: torch.device, precision: Precision
-) -> Literal["model", "exact", "int8"]:
+) -> Literal["model", "exact", "float", "int16", "int8"]:
     if name not in get_args(Engine):
         raise ValueError(f"engine {name!r} is unknown; choose one of {', '.join(get_args(Engine))}")
     possible = precision == "32-true"

@@ -336,6 +336,12 @@ def test_the_engine_gives_what_the_model_gives(
             [label.probability for label in plain.labels], abs=1e-6
         )
         assert (fast.engine, plain.engine) == ("exact", "model")
+    # integers of 24 bits: as accurate, with rounding of their own
+    exact = VideoPredictor(predictor.model, device="cpu", engine="float")
+    found = exact.predict(video_folder / "one.mp4", top_k=6)
+    plain = by_model.predict(video_folder / "one.mp4", top_k=6)
+    assert found.engine == "float"
+    assert found.firing_rate == pytest.approx(plain.firing_rate, abs=1e-3)
 
 
 def test_int8_is_by_option_and_says_so(predictor: VideoPredictor, video_folder: Path) -> None:
@@ -352,12 +358,12 @@ def test_engines_that_are_not_possible_are_refused(predictor: VideoPredictor) ->
     assert VideoPredictor(model, device="cpu", precision="bf16-mixed").engine == "model"
     with pytest.raises(ValueError, match="engine exact runs in precision 32-true, not in bf16"):
         VideoPredictor(model, device="cpu", precision="bf16-mixed", engine="exact")
-    with pytest.raises(ValueError, match="choose one of auto, model, exact, int8"):
+    with pytest.raises(ValueError, match="choose one of auto, model, exact, float, int16, int8"):
         VideoPredictor(model, device="cpu", engine="fast")  # type: ignore[arg-type]
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("engine", ["exact", "int8"])
+@pytest.mark.parametrize("engine", ["exact", "float", "int8"])
 def test_engines_on_cuda_are_by_option(
     predictor: VideoPredictor, video_folder: Path, engine: Any
 ) -> None:
