@@ -246,11 +246,18 @@ def depthwise_kernel(binary: bool, doubles: bool) -> tuple[Any, int]:
         else:
             store(out, c, to_float(value), FLOAT32)
 
+    @jit
+    def times(w, spikes, place):
+        if binary:
+            return where_bytes(w, spikes, place)
+        return times_bytes(w, spikes, place)
+
     def kernel(a, counter):
         parts, images, height, width, channels = a[1], a[2], a[3], a[4], a[5]
         out_height, out_width, kh, kw = a[6], a[7], a[12], a[13]
         item_bytes = 8 if doubles else 4
         whole = channels - channels % LANES
+        next_pixel = a[9] * channels  # from an output pixel's spikes to those of the next
         part = add_and_get_old(counter, 1)
         while part < parts:
             work = images * out_height
@@ -259,29 +266,50 @@ def depthwise_kernel(binary: bool, doubles: bool) -> tuple[Any, int]:
                 spikes = a[20] + image * height * width * channels
                 top = y * a[8] - a[10]
                 i0, i1 = max(0, -top), min(kh, height - top)
+                out_row = a[24] + item * out_width * channels * item_bytes
+                for c in range(0, whole, LANES):
+                    x = 0
+                    while x < out_width:
+                        left = x * a[9] - a[11]
+                        out = out_row + x * channels * item_bytes
+                        # four pixels at once where the kernel lies inside the picture for all
+                        if left >= 0 and x + 4 <= out_width and left + 3 * a[9] + kw <= width:
+                            t0 = t1 = t2 = t3 = splat_int(0, LANES)
+                            for i in range(i0, i1):
+                                line = spikes + ((top + i) * width + left) * channels + c
+                                weights = a[21] + 4 * (i * kw * channels + c)
+                                for _ in range(kw):
+                                    w = load_int(weights, 0, INT32, LANES)
+                                    t0 = t0 + times(w, line, 0)
+                                    t1 = t1 + times(w, line, next_pixel)
+                                    t2 = t2 + times(w, line, 2 * next_pixel)
+                                    t3 = t3 + times(w, line, 3 * next_pixel)
+                                    weights += 4 * channels
+                                    line += channels
+                            put(out, c, t0)
+                            put(out, c + channels, t1)
+                            put(out, c + 2 * channels, t2)
+                            put(out, c + 3 * channels, t3)
+                            x += 4
+                        else:
+                            total = splat_int(0, LANES)
+                            for i in range(i0, i1):
+                                line = ((top + i) * width + left) * channels + c
+                                for j in range(max(0, -left), min(kw, width - left)):
+                                    w = load_int(a[21], (i * kw + j) * channels + c, INT32, LANES)
+                                    total = total + times(w, spikes, line + j * channels)
+                            put(out, c, total)
+                            x += 1
                 for x in range(out_width):
                     left = x * a[9] - a[11]
-                    j0, j1 = max(0, -left), min(kw, width - left)
-                    out = a[24] + (item * out_width + x) * channels * item_bytes
-                    for c in range(0, whole, LANES):
-                        total = splat_int(0, LANES)
-                        for i in range(i0, i1):
-                            line = ((top + i) * width + left) * channels + c
-                            for j in range(j0, j1):
-                                w = load_int(a[21], (i * kw + j) * channels + c, INT32, LANES)
-                                if binary:
-                                    total = total + where_bytes(w, spikes, line + j * channels)
-                                else:
-                                    total = total + times_bytes(w, spikes, line + j * channels)
-                        put(out, c, total)
                     for c in range(whole, channels):
                         single = 0
                         for i in range(i0, i1):
                             line = ((top + i) * width + left) * channels + c
-                            for j in range(j0, j1):
+                            for j in range(max(0, -left), min(kw, width - left)):
                                 w = load_int(a[21], (i * kw + j) * channels + c, INT32, 1)
                                 single += w * load_int(spikes, line + j * channels, UINT8, 1)
-                        put(out, c, single)
+                        put(out_row + x * channels * item_bytes, c, single)
             part = add_and_get_old(counter, 1)
 
     return compile_kernel(kernel, "depthwise", binary, doubles)

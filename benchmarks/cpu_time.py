@@ -1,0 +1,51 @@
+"""Ratios of CPU time on one thread: the engine's precisions and the published structure.
+
+    python benchmarks/cpu_time.py                     # needs SpikingJelly, see docs/speed.md
+
+In turn in one process, every other round in reverse. CPU time leaves out what neighbours take, so
+that it can be measured on a busy machine; `svf bench` measures what a user waits for.
+"""
+
+import argparse
+import os
+import time
+from statistics import median
+
+import torch
+
+from spikevideoformer.bench.network_rows import _inference_call
+
+BASELINE = "spikingjelly"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="svf_15m")
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    calls = {
+        side: _inference_call(side, arguments.model, arguments.frames, arguments.size)
+        for side in (BASELINE, "exact", "float", "int16", "int8")
+    }
+    for call in calls.values():
+        call()  # compiles kernels
+    seconds: dict[str, list[float]] = {side: [] for side in calls}
+    for i in range(arguments.rounds):
+        for side in list(calls) if i % 2 == 0 else reversed(list(calls)):
+            start = time.thread_time()
+            calls[side]()
+            seconds[side].append(time.thread_time() - start)
+    print(f"load {os.getloadavg()[0]:.1f}, {arguments.rounds} rounds")
+    for side, took in seconds.items():
+        ratios = [a / b for a, b in zip(seconds[BASELINE], took, strict=True)]
+        print(
+            f"{side}: {median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) times less time "
+            f"than the published structure"
+        )
+
+
+if __name__ == "__main__":
+    main()
