@@ -22,7 +22,7 @@ from spikevideoformer.bench.inputs import lively_model, random_video
 from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.deploy.exact import ExactConv
 from spikevideoformer.deploy.int8 import Int8SpikeConv2d
-from spikevideoformer.figures import axis_from_zero, legend_above
+from spikevideoformer.figures import legend_above
 from spikevideoformer.files import save_figure
 
 
@@ -102,7 +102,6 @@ def draw(found: dict[str, list[dict[str, Any]]], limits: dict[str, float], path:
             panel.axvline(value / 1e9, color="black", linestyle=style, label=label)
         panel.set_xlabel(f"precision {precision}: dense multiply-accumulates, G/s on one thread")
         panel.tick_params(axis="y", labelsize=7)
-        axis_from_zero(panel)
         legend_above(panel)
     save_figure(figure, path)
 
