@@ -21,6 +21,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from spikevideoformer import cli
 from spikevideoformer.cli import VERBS, main
@@ -702,6 +703,67 @@ def test_theory_of_a_model(
     assert len(result["network"]["videos"]) == 3
     assert json.loads((out / "theory.json").read_text()) == result
     assert result["seed"] == 3
+
+
+# --- Recordings of events -------------------------------------------------------------------------
+
+
+def save_events(path: Path, seed: int, **told: object) -> None:
+    """500 events of a sensor of 16x16 pixels in half a second."""
+    rng = np.random.default_rng(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    t = np.sort(rng.integers(0, 500_000, 500))
+    x, y = rng.integers(0, 16, (2, 500))
+    np.savez(path, t=t, x=x, y=y, p=rng.integers(0, 2, 500), **told)
+
+
+def test_recordings_from_data_to_drawn_video(svf, tmp_path: Path) -> None:
+    for name, clip in ((n, i) for n in ("wave", "bow") for i in range(5)):
+        save_events(tmp_path / "data" / name / f"{clip}.npz", seed=clip)
+    data = ("--data", tmp_path / "data")
+    seen = "--input events --events.rate-hz 10 --events.height 16 --events.width 16".split()
+    status, out, err = svf("train", *data, "--out", tmp_path / "run", *seen, *SMALL_RUN)
+    assert status == 0, err
+    assert err.count("times are taken for microseconds (--events.time-unit)") == 1
+    assert "the sensor for" not in err  # it was told
+    model = ("--model", tmp_path / "run" / "model")
+    one = tmp_path / "data" / "wave" / "0.npz"
+    told = ("--events.time-unit", "us")
+    status, out, err = svf("predict", *model, one, "--out", tmp_path / "drawn", *told)
+    assert status == 0, err
+    assert f"{one}: " in out and "(2 frames in 0.50 s, firing rate" in out
+    info = check_decodes(tmp_path / "drawn" / "0.svf.mp4")
+    assert (info.frame_rate_hz, info.decoded_frames) == (10.0, 5)
+    assert svf("eval", *model, *data, "--split", "train", "--workers", "0")[0] == 0
+    status, _, err = svf("predict", *model, one, "--events.columns", "xyt")
+    assert status == 2
+    assert err.endswith("events.columns must be t, x, y and p in some order, got 'xyt'\n")
+
+
+def test_masks_of_recordings(svf, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for split in ("train", "val"):
+        for i in range(3):
+            frame = root / split / "street" / "images" / f"{i}.npz"
+            save_events(frame, seed=10 * len(split) + i, height=16, width=16)
+            mask = np.arange(256, dtype=np.uint8).reshape(16, 16) % 2
+            labels = frame.parents[1] / "labels"
+            labels.mkdir(exist_ok=True)
+            Image.fromarray(mask).save(labels / f"{i}.png")
+    (root / "classes.csv").write_text("id,name\n0,road\n1,car\n")
+    run = ("--task", "segmentation", "--data", root, "--out", tmp_path / "run", *SMALL_RUN)
+    run = (*run, "--batch-size", "2")
+    status, _, err = svf("train", *run)
+    assert status == 2
+    assert "a recording of events, and this network sees pictures" in err
+    status, _, err = svf("train", *run, "--input", "events")
+    assert status == 0, err
+    model = ("--model", tmp_path / "run" / "model")
+    save_events(tmp_path / "long.npz", seed=9, height=16, width=16)
+    status, _, err = svf("predict", *model, tmp_path / "long.npz", "--out", tmp_path / "drawn")
+    assert status == 0, err
+    assert check_decodes(tmp_path / "drawn" / "long.svf.mp4").decoded_frames == 13  # of 0.04 s
+    assert svf("eval", *model, "--data", root, "--workers", "0")[0] == 0
 
 
 def test_no_video_is_written_onto_an_input_even_for_a_while(tmp_path: Path) -> None:

@@ -126,7 +126,13 @@ class Task(ABC):
 
     def spec(self, config: TrainConfig) -> Any:
         """How pictures become input in a run."""
-        return ClipSpec(frames=config.frames, size=config.size, frame_rate_hz=config.frame_rate_hz)
+        return ClipSpec(
+            frames=config.frames,
+            size=config.size,
+            frame_rate_hz=config.frame_rate_hz,
+            input=config.input,
+            events=config.events,
+        )
 
     def model_options(self, config: TrainConfig) -> dict[str, Any]:
         """What the architecture needs for a run of this task, for `create_model`."""

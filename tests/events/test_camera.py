@@ -1,25 +1,16 @@
 """The simulated event camera against cases that can be worked out by hand, and on real clips."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from spikevideoformer.events.camera import (
-    EventSimulator,
-    log_light,
-    read_event_clip,
-    simulate_events,
-)
-from spikevideoformer.events.spec import EventCamera, EventChannels
-from spikevideoformer.events.stream import EventStream, event_frames
-from spikevideoformer.video.frames import VideoError, iter_frames, window_times, write_video
-from spikevideoformer.video.spec import ClipSpec
+from spikevideoformer.events.camera import EventSimulator, log_light
+from spikevideoformer.events.spec import EventCamera
+from spikevideoformer.events.stream import EventStream, joined
 
 IDEAL = EventCamera(threshold_noise=0.0)
 
@@ -51,16 +42,12 @@ def columns(events: EventStream) -> tuple[list[Any], ...]:
     return tuple(a.tolist() for a in (events.t_s, events.x, events.y, events.polarity))
 
 
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bright square over a dark ground for 2 s; it moves in the second half only."""
-    frames = np.full((40, 48, 64, 3), 40, np.uint8)
-    for i, frame in enumerate(frames):
-        left = 16 + max(0, i - 20)
-        frame[16:32, left : left + 12] = 220
-    path = tmp_path_factory.mktemp("events") / "square.mp4"
-    write_video(path, iter(frames), 20.0)
-    return path
+def simulate_events(
+    frames: Any, times_s: list[float], camera: EventCamera | None = None
+) -> EventStream:
+    """All events of a video in one stream."""
+    simulator = EventSimulator(camera or EventCamera())
+    return joined([simulator.step(f, time_s) for f, time_s in zip(frames, times_s, strict=True)])
 
 
 class TestLight:
@@ -213,95 +200,6 @@ class TestProperties:
             assert estimate.mean() == pytest.approx(0.2, abs=0.01)
             assert estimate.std() == pytest.approx(0.03, abs=0.01)
 
-    def test_steps_give_what_the_whole_gives(self) -> None:
-        frames = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), np.uint8)
-        camera = EventCamera(refractory_s=0.02)
-        simulator = EventSimulator(camera)
-        pieces = [simulator.step(f, t) for f, t in zip(frames, times(frames), strict=True)]
-        whole = simulate_events(iter(frames), times(frames), camera)
-        assert len(pieces[0]) == 0
-        for name in ("t_s", "x", "y", "polarity"):
-            joined = np.concatenate([getattr(piece, name) for piece in pieces])
-            np.testing.assert_array_equal(joined, getattr(whole, name))
-
-
-class TestClips:
-    def test_frames_hold_what_came_before_them(self, video: Path) -> None:
-        frames = read_event_clip(video, ClipSpec(frames=4, size=48), camera=IDEAL)
-        assert frames.shape == (4, 2, 48, 48)
-        # Moments 0.25, 0.75, 1.25 and 1.75 s.
-        assert (frames.sum((1, 2, 3)) > 0).tolist() == [False, False, True, True]
-        # In the second half the square moves right, by 10 pixels until the last moment: its right
-        # edge (column 28 + 5 of 64, the square's middle cut starts at 8) brings light.
-        late = frames[3].sum(1)  # [C, W]
-        assert late[0].argmax() > late[1].argmax()
-
-    def test_equals_the_steps_by_hand(self, video: Path) -> None:
-        spec = ClipSpec(frames=3, size=48)
-        channels = EventChannels(polarity="signed", mode="voxel", bins=4)
-        pictures = list(iter_frames(video))
-        events = simulate_events(
-            [p.image[:, 8:56] for p in pictures], [p.timestamp_s for p in pictures]
-        )
-        moments = window_times(spec, 0.0, 2.0)
-        want = event_frames(events, [moments[0] - 2 / 3, *moments], channels)
-        torch.testing.assert_close(read_event_clip(video, spec, channels), want)
-
-    def test_a_stretch_begins_with_the_picture_before_it(self, video: Path) -> None:
-        spec = ClipSpec(frames=2, size=48, frame_rate_hz=10.0)
-        pictures = list(iter_frames(video))[24:]  # from 1.2 s on, the last one before 1.23 s
-        events = simulate_events(
-            [p.image[:, 8:56] for p in pictures], [p.timestamp_s for p in pictures]
-        )
-        # The moments of 1.28 to 1.48 s are the middles of its slices; frame 0 begins at 1.23 s.
-        want = event_frames(events, [1.23, 1.33, 1.43])
-        got = read_event_clip(video, spec, start_s=1.28, end_s=1.48)
-        torch.testing.assert_close(got, want)
-
-    def test_a_stretch_knows_nothing_of_what_lies_outside(
-        self, video: Path, tmp_path: Path
-    ) -> None:
-        spec = ClipSpec(frames=4, size=24)
-        pictures = [p.image for p in iter_frames(video)]
-        for i in [*range(10), *range(38, 40)]:
-            pictures[i] = np.full_like(pictures[i], 255 * (i % 2))
-        other = tmp_path / "other.mkv"
-        write_video(other, iter(pictures), 20.0, codec="ffv1")
-        lossless = tmp_path / "lossless.mkv"
-        write_video(lossless, (p.image for p in iter_frames(video)), 20.0, codec="ffv1")
-        one, two = (read_event_clip(p, spec, start_s=1.0, end_s=1.5) for p in (lossless, other))
-        assert one.any()
-        assert torch.equal(one, two)
-        assert not torch.equal(read_event_clip(lossless, spec), read_event_clip(other, spec))
-
-    def test_nothing_happens_after_the_end(self, video: Path) -> None:
-        spec = ClipSpec(frames=8, size=24, frame_rate_hz=2.0)
-        # Moments 1.25, 1.75, 2.25 s ...; the last picture is of 1.95 s.
-        frames = read_event_clip(video, spec, start_s=1.0)
-        assert (frames.sum((1, 2, 3)) > 0).tolist() == [True] * 3 + [False] * 5
-
-    def test_refuses_what_lies_behind_the_video(self, video: Path) -> None:
-        with pytest.raises(VideoError, match=r"start_s 3 is not before the video's end at 2\.00 s"):
-            read_event_clip(video, ClipSpec(frames=4, size=24), start_s=3.0)
-        with pytest.raises(ValueError, match="0 <= start_s < end_s"):
-            read_event_clip(video, ClipSpec(frames=4, size=24), start_s=1.0, end_s=1.0)
-
-    def test_damage_at_the_end_shows(self, video: Path, tmp_path: Path) -> None:
-        broken = tmp_path / "broken.mkv"
-        write_video(broken, (p.image for p in iter_frames(video)), 20.0)
-        broken.write_bytes(broken.read_bytes()[:-400])
-        with pytest.raises(VideoError):
-            read_event_clip(broken, ClipSpec(frames=4, size=24))
-
-    def test_real_clip(self, shared_data: Path) -> None:
-        """People move in front of a still ground: most pixels are silent, some are not."""
-        path = min((shared_data / "action" / "punch").glob("*.mp4"))
-        frames = read_event_clip(path, ClipSpec(frames=8, size=64), EventChannels(bins=2))
-        assert frames.shape == (8, 4, 64, 64)
-        silent = (frames.sum((0, 1)) == 0).float().mean()
-        assert 0.2 < silent < 0.9
-        assert frames.sum((1, 2, 3)).min() > 0
-
 
 class TestRefused:
     @pytest.mark.parametrize(
@@ -329,7 +227,3 @@ class TestRefused:
             simulate_events([frames[0], frames[0, :, :3]], [0.0, 1.0])
         with pytest.raises(ValueError, match=r"uint8 RGB \[H, W, 3\], got uint8 \[0, 4, 3\]"):
             simulate_events([frames[0, :0]], [0.0])
-        with pytest.raises(ValueError, match="zip"):
-            simulate_events(frames, [0.0])
-        with pytest.raises(ValueError, match="events need at least one picture"):
-            simulate_events([], [])

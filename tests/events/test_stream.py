@@ -1,6 +1,5 @@
-"""Streams of events, readers of recordings, event frames; and what is refused in which words."""
+"""Streams of events and event frames; and what is refused in which words."""
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,8 @@ from spikevideoformer.events.stream import (
     EventError,
     EventStream,
     event_frames,
-    read_events,
     read_packed_frames,
 )
-
-from ..video.malformed import damages
 
 # t in microseconds, x, y, p
 ROWS = np.array([[0, 0, 1, 1], [250_000, 3, 0, 0], [250_000, 2, 1, 1], [2_000_000, 3, 1, 0]])
@@ -36,11 +32,6 @@ def stream(rows: Any = ROWS, height: int = 2, width: int = 4, **replaced: Any) -
 def saved(path: Path, save: Callable[..., object], *args: Any, **kwargs: Any) -> Path:
     save(path, *args, **kwargs)
     return path
-
-
-def read(path: Path, **kwargs: Any) -> EventStream:
-    settings = {"height": 2, "width": 4, "time_unit": "us"}
-    return read_events(path, **settings | kwargs)
 
 
 def assert_same(got: EventStream, want: EventStream) -> None:
@@ -108,123 +99,6 @@ class TestStream:
         with pytest.raises(EventError, match=message) as error:
             stream(**replaced)
         assert "\n" not in str(error.value)
-
-
-class TestReaders:
-    def test_npy_of_four_columns(self, tmp_path: Path) -> None:
-        path = saved(tmp_path / "e.npy", np.save, ROWS)
-        assert_same(read(path), stream())
-        assert read(path).path == path
-
-    def test_npy_in_another_order(self, tmp_path: Path) -> None:
-        path = saved(tmp_path / "e.npy", np.save, ROWS[:, [1, 2, 0, 3]])
-        assert_same(read(path, columns="xytp"), stream())
-
-    def test_npy_of_records(self, tmp_path: Path) -> None:
-        records = np.zeros(4, [("x", "<u2"), ("y", "<u2"), ("p", "?"), ("t", "<i8"), ("id", "u1")])
-        for name, column in zip("txyp", ROWS.T, strict=True):
-            records[name] = column
-        assert_same(read(saved(tmp_path / "e.npy", np.save, records)), stream())
-
-    @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-    def test_npz(self, tmp_path: Path, save: Callable[..., object]) -> None:
-        columns = dict(zip("txyp", ROWS.T, strict=True))
-        assert_same(read(saved(tmp_path / "e.npz", save, **columns, other=0)), stream())
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            "0 0 1 1\n250000 3 0 0\n250000 2 1 1\n2000000 3 1 0\n",
-            "# a camera\nx, y, T, p, id\n0,1,0,1,7\n3,0,2.5e5,0,7\n\n2,1,250000,1,7\n3,1,2e6,0,7",
-            "0;0;1;1\r\n250000;3;0;-0\r\n250000;2;1;1\r\n2000000;3;1;0\r\n",
-            "t\tx\ty\tp\n0\t0\t1\t1\n250000\t3\t0\t-1\n250000\t2\t1\t1\n2000000\t3\t1\t-1\n",
-        ],
-    )
-    @pytest.mark.parametrize("ending", ["csv", "txt"])
-    def test_text(self, tmp_path: Path, text: str, ending: str) -> None:
-        path = tmp_path / f"e.{ending}"
-        path.write_text(text)
-        assert_same(read(path), stream())
-
-    def test_text_in_another_order(self, tmp_path: Path) -> None:
-        path = saved(tmp_path / "e.txt", np.savetxt, ROWS[:, [3, 0, 2, 1]])
-        assert_same(read(path, columns="ptyx"), stream())
-
-    @pytest.mark.parametrize(("unit", "factor"), [("s", 1), ("ms", 1e3), ("us", 1e6), ("ns", 1e9)])
-    def test_units_of_time(self, tmp_path: Path, unit: str, factor: float) -> None:
-        path = saved(tmp_path / "e.npy", np.save, ROWS * [factor / 1e6, 1, 1, 1])
-        assert_same(read(path, time_unit=unit), stream())
-
-    @pytest.mark.parametrize(
-        ("name", "content", "message"),
-        [
-            ("e.npy", ROWS[::-1], "event 1 .*sort them by time"),
-            ("e.npy", ROWS[:0], "holds no events"),
-            ("e.npy", ROWS[:, :3], r"is int64 \[4, 3\]; give \[N, 4\]"),
-            ("e.npy", ROWS.astype(object), "holds Python objects, which are not loaded"),
-            ("e.npy", ROWS.astype(str), "t is <U21"),
-            ("e.npy", ROWS + np.array([0, 9, 0, 0]), "x is 9, outside of 0 to 3; give the height"),
-            ("e.npy", np.zeros(4, [("t", "f8"), ("x", "i2")]), "has the fields t, x; t, x, y, p"),
-            ("e.npy", b"", "cannot be read"),
-            ("e.npy", b"\x93NUMPY\1\0\x10\0{'descr': '<i8'}", "cannot be read"),
-            ("e.npz", {"t": [0], "x": [0]}, "lacks y, p; it holds t, x"),
-            ("e.npz", {"t": [0, 1], "x": [0], "y": [0], "p": [0]}, "have 2, 1, 1 and 1 values"),
-            ("e.npz", {n: np.array([0], object) for n in "txyp"}, "holds Python objects"),
-            ("e.npz", {"t": 0, "x": 0, "y": 0, "p": 0}, r"t is int64 \[\]; give a row"),
-            ("e.npz", b"PK\3\4 no archive", "cannot be read"),
-            ("e.csv", b"", "holds no events"),
-            ("e.csv", b"t,x,y,p\n", "holds no events"),
-            ("e.csv", b"time,x,y,p\n0,0,0,0\n", "line 1 is 'time x y p'; give four numbers, or"),
-            ("e.csv", b"0,0,0,0\n\n1,0,0\n", "line 3 is '1 0 0'; it should be 4 numbers"),
-            ("e.csv", b"t,x,y,p\n0,0,0,one\n", "line 2 is '0 0 0 one'; it should be 4"),
-            ("e.csv", b"0,0,0,0\n0,nan,0,0\n", "x is nan, not a finite number"),
-            ("e.txt", b"0 0 0 0\n\xff\xfe 0 0 0\n", "line 2 is .*; it should be 4 numbers"),
-            ("e.txt", b"0 0 0 0 0\n", "line 1 is '0 0 0 0 0'; it should be 4 numbers"),
-            ("e.txt", b"0 1_0 0 0\n", "is no table of 4 numbers a line"),
-            ("e.aedat", b"", "events are read from .npy, .npz, .csv and .txt files"),
-        ],
-    )
-    def test_malformed(self, tmp_path: Path, name: str, content: Any, message: str) -> None:
-        path = tmp_path / name
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        elif isinstance(content, dict):
-            np.savez(path, **content)
-        else:
-            np.save(path, content)
-        with pytest.raises(EventError, match=message) as error:
-            read(path)
-        assert str(error.value).startswith(f"{path}: ")
-        assert "\n" not in str(error.value)
-
-    @pytest.mark.parametrize("name", ["e.npy", "e.npz", "e.csv"])
-    def test_a_missing_file(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(EventError, match="does not exist or is no file"):
-            read(tmp_path / name)
-
-    def test_arguments(self, tmp_path: Path) -> None:
-        path = saved(tmp_path / "e.npy", np.save, ROWS)
-        with pytest.raises(ValueError, match="columns must be t, x, y and p in some order"):
-            read(path, columns="txy")
-
-    @pytest.mark.parametrize("ending", ["npy", "npz"])
-    def test_damage_gives_a_message_or_events(self, tmp_path: Path, ending: str) -> None:
-        """Whatever a file holds, the reader gives events of the sensor or one line."""
-        sound = tmp_path / f"sound.{ending}"
-        if ending == "npy":
-            np.save(sound, ROWS)
-        else:
-            np.savez_compressed(sound, **dict(zip("txyp", ROWS.T, strict=True)))
-        messages = []
-        for _, data in damages(sound.read_bytes(), random.Random(ending), 300):
-            path = tmp_path / f"broken.{ending}"
-            path.write_bytes(data)
-            try:
-                assert (read(path).x < 4).all()
-            except EventError as error:
-                messages.append(str(error))
-        assert not any("\n" in message for message in messages)
-        assert len(messages) > 150
 
 
 class TestPackedFrames:

@@ -38,6 +38,18 @@ def test_folders(tmp_path: Path, videos: list[Path]) -> None:
     assert list(expand_inputs([str(videos[-1])])) == [str(videos[-1])]
 
 
+def test_recordings_of_events_where_there_is_no_video(tmp_path: Path, videos: list[Path]) -> None:
+    for name in ("rec/b.npz", "rec/a.aedat4", "rec/list.csv", "rec/note.txt", "sub/truth.npz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list(expand_inputs([tmp_path / "rec"])) == [
+        str(tmp_path / "rec" / name) for name in ("a.aedat4", "b.npz")
+    ]
+    assert list(expand_inputs([tmp_path / "sub"])) == [str(tmp_path / "sub" / "z.avi")]
+    table = str(tmp_path / "rec" / "list.csv")
+    assert list(expand_inputs([table])) == [table]
+
+
 def test_globs_and_each_once(tmp_path: Path, videos: list[Path]) -> None:
     """A name with brackets is that file before it is a pattern."""
     inputs = [tmp_path / "odd[1].mp4", tmp_path / "*.mp4", f"{tmp_path}/./b.mp4"]

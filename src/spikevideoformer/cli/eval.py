@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikevideoformer.cli.options import DIR, Json, OnModel
+from spikevideoformer.cli.options import DIR, Json, OfEvents, OnModel
 from spikevideoformer.cli.output import folder_to_write, note, show
 from spikevideoformer.files import write_text
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Json, OnModel):
+class Options(Json, OnModel, OfEvents):
     """Measure a model on a folder of videos.
 
     Example: svf eval --model demo/run/model --data demo/clips --split val
@@ -67,6 +67,7 @@ def _evaluated(options: Options, task: Task, own: Any, out: Path | None) -> Eval
     )
     names = ("workers", "device", "precision", "skip_bad")
     how: dict[str, Any] = {name: getattr(options, name) for name in names}
+    how["events"] = options.settings.get("events", {})
     how |= {"check": "full" if options.skip_bad else "open", "out": out}
     how |= task.eval_settings(own)
     from spikevideoformer.training import evaluate_folder

@@ -10,7 +10,7 @@ of_task                         the attribute of a `Task` that names a dataclass
 needs_out                       what it writes, for which there must be a folder
 at_least, above, multiple_of    which numbers are accepted
 settings                        the dataclass of a file whose fields are options as well; the value
-                                is what is given of them, nested as in that file
+                                is what is given of them, nested as in that file; title heads them
 metavar, type                   as argparse has them
 """
 
@@ -27,6 +27,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from spikevideoformer.cli.output import refuse_file
+from spikevideoformer.events.spec import EventFiles
 from spikevideoformer.settings import field_docs, merged, yaml_value
 from spikevideoformer.task import TASKS, Task, get_task
 from spikevideoformer.training.config import Precision
@@ -124,12 +125,38 @@ def task_options(attribute: str) -> dict[str, tuple[type, list[str]]]:
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Recordings:
+    """Settings of recordings.
+
+    Args:
+        events: how they are read.
+    """
+
+    events: EventFiles = field(default_factory=EventFiles)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfEvents:
+    """How recordings of events are read, where they differ from those of training.
+
+    Args:
+        settings: those that are given as options.
+    """
+
+    settings: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"settings": _Recordings, "title": "recordings of events, other than in training"},
+    )
+
+
 def add_options(parser: ArgumentParser, options: type) -> None:
     """Add what a verb takes to its parser."""
     hints, docs = get_type_hints(options), field_docs(options)
     for f in fields(options):
         if "settings" in f.metadata:
-            group = parser.add_argument_group("settings (--name VALUE here, name: VALUE in a file)")
+            title = f.metadata.get("title", "settings (--name VALUE here, name: VALUE in a file)")
+            group = parser.add_argument_group(title)
             _add_settings(group, f.metadata["settings"])
             parser.set_defaults(settings={})
         elif attribute := _of_task(f):

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from spikevideoformer.cli.options import DIR, Json, Limits, OnModel, task_options
+from spikevideoformer.cli.options import DIR, Json, Limits, OfEvents, OnModel, task_options
 from spikevideoformer.cli.output import folder_to_write, note, note_failure, show
 from spikevideoformer.messages import one_line
 from spikevideoformer.task import get_task
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(Json, Limits, OnModel):
+class Options(Json, Limits, OnModel, OfEvents):
     """Recognise what happens in videos, what is where, or the pose of a body.
 
     Example: svf predict --model demo/run/model demo/clips/val --json
 
     Args:
-        inputs: video files, folders of videos, folders of numbered images, or globs in quotes.
+        inputs: video files, folders of videos, folders of numbered images, recordings of events
+            (docs/events.md), or globs in quotes.
         engine: float: weights of 24 bits, faster than the model, and the same spikes on every
             machine; int16, int8: rounded to 16 and 8 bits, int8 is the fastest; exact: the spikes
             that the model fires on this machine; model: the model as it is; auto: exact on a CPU,
@@ -62,8 +63,11 @@ def run(options: Options) -> int:
     from spikevideoformer.inference.base import annotated_names
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
     from spikevideoformer.nn.neuron import silence
+    from spikevideoformer.video.spec import told_of_events
 
     model = SpikeVideoFormer.from_pretrained(options.model)
+    if options.settings:
+        model.clip = told_of_events(model.clip, options.settings["events"])
     targets = {} if out is None else annotated_names(videos, out)
     for error in absent:
         note_failure(error)

@@ -24,6 +24,7 @@ from spikevideoformer.data.problems import DatasetError, Problem, listed_split, 
 from spikevideoformer.data.specs import Decode
 from spikevideoformer.files import write_text
 from spikevideoformer.messages import one_line
+from spikevideoformer.video.event_pictures import seen
 from spikevideoformer.video.frames import DecodeLimits, VideoError, check_decodes, probe
 
 log = logging.getLogger(__name__)
@@ -215,14 +216,14 @@ def file_fault(path: Path) -> Fault | None:
 
 
 def video_fault(
-    path: Path, decode: Decode, limits: DecodeLimits
+    path: Path, decode: Decode, limits: DecodeLimits, spec: Any = None
 ) -> tuple[Fault | None, float | None]:
-    """What is wrong with a video, and how long it is in seconds."""
+    """What is wrong with a video as `spec` sees it, and how long it is in seconds."""
     if (fault := file_fault(path)) is not None or decode == "none":
         return fault, None
     try:
         look = check_decodes if decode == "full" else probe
-        return None, look(path, limits=limits).duration_s
+        return None, look(seen(path, spec), limits=limits).duration_s
     except VideoError as error:
         return ("unreadable video", str(error), "replace the file or remove the entry"), None
 

@@ -9,7 +9,6 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from spikevideoformer.video.frames import (
     iter_frames,
     probe,
 )
+from spikevideoformer.video.sources import VideoName
 
 _HEAD_BYTES = 64
 _END, _FULL, _KEPT, _REFUSED = range(4)  # places of the numbers in the head
@@ -137,7 +137,7 @@ class FrameCache:
         return value
 
     def video(
-        self, path: Path, *, resize_short: int | None, limits: DecodeLimits
+        self, path: VideoName, *, resize_short: int | None, limits: DecodeLimits
     ) -> tuple[UInt8[Tensor, "N H W 3"], Float64[Tensor, " N"]] | None:
         """All pictures of a video, decoded where they are not there yet and it is not full.
 
@@ -216,7 +216,7 @@ def _aligned(size: int) -> int:
 
 
 def _all_pictures(
-    path: Path, resize_short: int | None, limits: DecodeLimits, most_bytes: int
+    path: VideoName, resize_short: int | None, limits: DecodeLimits, most_bytes: int
 ) -> tuple[Tensor, ...]:
     """Pictures of a video and when they appear; nothing where they are not to be kept."""
     images, shown_s, size = [], [], 0
@@ -234,7 +234,7 @@ def _all_pictures(
     return torch.from_numpy(np.stack(images)), torch.tensor(shown_s, dtype=torch.float64)
 
 
-def _announced_bytes(path: Path, resize_short: int | None, limits: DecodeLimits) -> float:
+def _announced_bytes(path: VideoName, resize_short: int | None, limits: DecodeLimits) -> float:
     """What all pictures take by what the file says of itself; 0 where it says nothing."""
     info = probe(path, limits=limits)
     short = min(info.width, info.height)

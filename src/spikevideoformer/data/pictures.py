@@ -11,12 +11,18 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from spikevideoformer.video.sources import DecodeLimits, VideoError
+from spikevideoformer.video.event_pictures import (
+    event_picture_size,
+    is_event_file,
+    read_event_picture,
+)
+from spikevideoformer.video.sources import RECORDING_REFUSED, DecodeLimits, VideoError
 
 MAX_PIXELS = DecodeLimits().max_frame_pixels or 0
 """Largest picture that is unpacked: a file of some kilobytes can announce gigabytes."""
@@ -39,12 +45,19 @@ _DAMAGE = (
 )
 
 
-def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
+def read_picture(path: Path, spec: Any = None) -> UInt8[np.ndarray, "H W 3"]:
     """Read a picture as RGB; grey is repeated, alpha dropped, and EXIF's turn not made.
 
+    Args:
+        path: the file; for a network that sees events a recording of those of one frame.
+        spec: how the network sees it; None: as a picture.
+
     Raises:
-        VideoError: no such file, damage, no picture of 8 bits, or one over `MAX_PIXELS`.
+        VideoError: no such file, damage, no picture of 8 bits, or one over `MAX_PIXELS`; or one
+            that the network does not see.
     """
+    if _shows_events(path, spec):
+        return read_event_picture(path, spec.events)
     with opened(path, VideoError, _PICTURE_FORMATS) as image:
         if image.mode.startswith(("I", "F")):
             raise VideoError(
@@ -53,14 +66,29 @@ def read_picture(path: Path) -> UInt8[np.ndarray, "H W 3"]:
         return as_rgb(image)
 
 
-def picture_size(path: Path) -> tuple[int, int]:
-    """Height and width of a picture or mask, from its header.
+def picture_size(path: Path, spec: Any = None) -> tuple[int, int]:
+    """Height and width of a picture or mask, from its header; arguments as of `read_picture`.
 
     Raises:
         VideoError: no such file, no picture, or one over `MAX_PIXELS`.
     """
+    if _shows_events(path, spec):
+        return event_picture_size(path, spec.events)
     with opened(path, VideoError, _PICTURE_FORMATS, whole=False) as image:
         return image.height, image.width
+
+
+def _shows_events(path: Path, spec: Any) -> bool:
+    """Whether to read a recording; VideoError where the network sees the other of the two."""
+    sees, shows = spec is not None and spec.input == "events", is_event_file(path)
+    if sees and not shows:
+        raise VideoError(
+            path, "a picture, and this network sees events; give in its place a recording of the "
+            "events since the frame before, such as .npz",
+        )  # fmt: skip
+    if shows and not sees:
+        raise VideoError(path, RECORDING_REFUSED)
+    return sees
 
 
 @contextmanager

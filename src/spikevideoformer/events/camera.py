@@ -14,21 +14,13 @@ video should have a high frame rate for its motion.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Float, Float64, UInt8
-from torch import Tensor
+from jaxtyping import Float64, UInt8
 
-from spikevideoformer.data.transforms import middle_square
-from spikevideoformer.events.spec import LEAST_THRESHOLD, EventChannels
+from spikevideoformer.events.spec import LEAST_THRESHOLD
 from spikevideoformer.events.spec import EventCamera as EventCamera
-from spikevideoformer.events.stream import EventAccumulator, EventStream
-from spikevideoformer.video.frames import VideoFrame, iter_frames, window_times
-from spikevideoformer.video.sources import SEQUENCE_RATE_HZ, DecodeLimits, VideoError, open_source
-from spikevideoformer.video.spec import ClipSpec
+from spikevideoformer.events.stream import EventStream
 
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
 """Weights of linear R, G, B in luminance. Source: IEC 61966-2-1 (the Y row of sRGB to XYZ)."""
@@ -162,108 +154,3 @@ class EventSimulator:
             times.append(time[awake])
             pixels.append(pixel[awake])
         return np.concatenate(times), np.concatenate(pixels)
-
-
-def simulate_events(
-    frames: Iterable[UInt8[np.ndarray, "H W 3"]],
-    timestamps_s: Iterable[float],
-    camera: EventCamera = EventCamera(),  # noqa: B008 - frozen
-) -> EventStream:
-    """All events of a video in one stream; of a long one, use `EventSimulator` step by step.
-
-    Args:
-        frames: RGB pictures of one size, at least one.
-        timestamps_s: when each was taken; never falls.
-        camera: the sensor.
-
-    Raises:
-        ValueError: no pictures, another number of times, times that fall, or pictures that differ
-            in size.
-    """
-    simulator = EventSimulator(camera)
-    pieces = [
-        simulator.step(image, time_s) for image, time_s in zip(frames, timestamps_s, strict=True)
-    ]
-    if not pieces:
-        raise ValueError("frames are none; events need at least one picture")
-    return EventStream(
-        t_s=np.concatenate([piece.t_s for piece in pieces]),
-        x=np.concatenate([piece.x for piece in pieces]),
-        y=np.concatenate([piece.y for piece in pieces]),
-        polarity=np.concatenate([piece.polarity for piece in pieces]),
-        height=pieces[0].height,
-        width=pieces[0].width,
-    )
-
-
-def read_event_clip(
-    path: str | Path,
-    spec: ClipSpec,
-    channels: EventChannels = EventChannels(),  # noqa: B008 - frozen
-    camera: EventCamera = EventCamera(),  # noqa: B008 - frozen
-    *,
-    start_s: float | None = None,
-    end_s: float | None = None,
-    limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-    sequence_rate_hz: float = SEQUENCE_RATE_HZ,
-) -> Float[Tensor, "T C size size"]:
-    """What an event camera saw until each moment at which `read_clip` samples a video.
-
-    Frame i holds the events between moment i - 1 and moment i of `window_times`, never later ones,
-    and frame 0 those of the slice of time before moment 0; before the video's start and after its
-    end nothing happens. The camera sees the middle square, one pixel to a pixel of the network, at
-    all pictures of the stretch; it is switched on at the last picture before frame 0 begins, so
-    that a clip does not depend on where else the video is read.
-
-    Args:
-        path: video file or folder of images.
-        spec: T, size and frame rate; its normalisation is not used.
-        channels: what the frames hold; `channels.count` is the model's `in_channels`.
-        camera: the sensor.
-        start_s: start of the stretch; None is the video's start.
-        end_s: end of the stretch; None is the video's end.
-        limits: see `DecodeLimits`.
-        sequence_rate_hz: frame rate of a folder of images.
-
-    Raises:
-        VideoError: the video is damaged or too short; as in `read_clip`, what lies behind the
-            stretch is not read.
-        ValueError: arguments that make no sense.
-    """
-    with open_source(path, limits, sequence_rate_hz) as source:
-        length_s = source.length_s()
-    begin_s, finish_s = start_s or 0.0, length_s if end_s is None else end_s
-    if begin_s >= length_s:
-        raise VideoError(
-            path, f"start_s {begin_s:g} is not before the video's end at {length_s:.2f} s"
-        )
-    times_s = window_times(spec, begin_s, finish_s)
-    rate_hz = spec.frame_rate_hz or spec.frames / (finish_s - begin_s)
-    borders_s = [times_s[0] - 1 / rate_hz, *times_s]
-    accumulator = EventAccumulator(borders_s, channels, height=spec.size, width=spec.size)
-    simulator = EventSimulator(camera)
-
-    def look(frame: VideoFrame) -> None:
-        # [H, W, 3] -> [1, 3, size, size] -> [size, size, 3]
-        square = middle_square(torch.from_numpy(frame.image)[None], spec.size)
-        image = square[0].permute(1, 2, 0).numpy()
-        accumulator.add(simulator.step(image, frame.timestamp_s))
-
-    frames = iter_frames(
-        path, resize_short=spec.size, limits=limits, sequence_rate_hz=sequence_rate_hz
-    )
-    before: VideoFrame | None = None
-    seen_s = -math.inf
-    for frame in frames:
-        if frame.timestamp_s <= borders_s[0]:
-            before = frame
-            continue
-        if before is not None:
-            look(before)
-            before = None
-        if seen_s < borders_s[-1]:
-            look(frame)
-            seen_s = frame.timestamp_s
-        elif finish_s < length_s:
-            break  # a whole video runs to its end: only there does a short or damaged tail show
-    return accumulator.frames()

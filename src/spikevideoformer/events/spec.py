@@ -1,12 +1,25 @@
-"""What event frames hold and what the simulated camera is like: settings; none needs torch."""
+"""How events are read, what frames of them hold, and what the simulated camera is like.
+
+Settings and names; nothing here needs torch.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
+TABLE_SUFFIXES = frozenset({".csv", ".txt"})
+CAMERA_SUFFIXES = frozenset({".aedat4", ".dat", ".es", ".raw"})
+EVENT_SUFFIXES = ARRAY_SUFFIXES | TABLE_SUFFIXES | CAMERA_SUFFIXES
+"""Endings of recordings."""
 
 POLARITIES = ("both", "positive", "negative", "signed", "merged")
 MODES = ("binary", "count", "voxel")
+MOST_PIXELS = 2**15 - 1
+"""Along a side of a sensor: coordinates are kept in 16 bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +61,8 @@ class EventChannels:
         return self.bins * (2 if self.polarity == "both" else 1)
 
 
+TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
+
 LEAST_THRESHOLD = 0.01
 """Below this no threshold falls, whatever the noise. Source: v2e's emulator."""
 
@@ -87,3 +102,69 @@ class EventCamera:
                 raise ValueError(f"{name} must be at least {least:g}, got {value}")
         if not (math.isfinite(self.log_eps) and self.log_eps > 0):
             raise ValueError(f"log_eps must be above 0, got {self.log_eps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventFiles:
+    """How recordings of events are read.
+
+    Args:
+        time_unit: unit of the times in a recording; auto goes by the name of the column, else takes
+            whole numbers for microseconds and others for seconds, and says so.
+        height: rows of the sensor; None takes those that the file tells, else the largest y.
+        width: its columns, likewise.
+        columns: the order of t, x, y and p in tables that do not name them.
+
+    Raises:
+        ValueError: a value outside these ranges.
+    """
+
+    time_unit: TimeUnit = "auto"
+    height: int | None = None
+    width: int | None = None
+    columns: str = "txyp"
+
+    def __post_init__(self) -> None:
+        if self.time_unit not in ("auto", "s", "ms", "us", "ns"):
+            raise ValueError(
+                f"events.time_unit must be auto, s, ms, us or ns, got {self.time_unit!r}"
+            )
+        for name in ("height", "width"):
+            pixels = getattr(self, name)
+            if pixels is not None and not (isinstance(pixels, int) and 1 <= pixels <= MOST_PIXELS):
+                raise ValueError(f"events.{name} must be 1 to {MOST_PIXELS} pixels, got {pixels!r}")
+        if sorted(self.columns) != sorted("txyp"):
+            raise ValueError(
+                f"events.columns must be t, x, y and p in some order, got {self.columns!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventView(EventFiles):
+    """How events are seen as pictures: those of recordings, and of video by a simulated camera.
+
+    Args:
+        rate_hz: event pictures per second, above 0; each shows what happened in its time.
+        camera: the camera that looks at video.
+
+    Raises:
+        ValueError: a value outside these ranges.
+    """
+
+    rate_hz: float = 25.0
+    camera: EventCamera = field(default_factory=EventCamera)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rate = self.rate_hz
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < math.inf:
+            raise ValueError(f"events.rate_hz must be above 0, got {rate!r}")
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a file is a recording by its ending and first bytes; tables are not looked into."""
+    ending = path.suffix.lower()
+    if ending in (".dat", ".raw"):  # other programs write files of these names, videos among them
+        with path.open("rb") as file:
+            return file.read(2) == b"% "
+    return ending in (ARRAY_SUFFIXES | CAMERA_SUFFIXES)

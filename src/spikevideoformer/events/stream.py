@@ -1,9 +1,10 @@
-"""Events of an event camera: the stream, readers of recordings, and frames for the network.
+"""Events of an event camera: the stream, and frames for the network.
 
 An event says that the light at one pixel rose (positive) or fell (negative) by a fixed factor, and
 when. A network that takes one frame per time step gets them as sums over the stretches between
 given times (`event_frames`), in as many channels as `EventChannels` says; a model for them has that
-number as its `in_channels`. Events made from ordinary video are in `event_camera`.
+number as its `in_channels`. Recordings on disk are in `recording`, events made from ordinary video
+in `camera`.
 """
 
 from __future__ import annotations
@@ -24,13 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikevideoformer.events.spec import MODES as MODES
+from spikevideoformer.events.spec import MOST_PIXELS
 from spikevideoformer.events.spec import POLARITIES as POLARITIES
 from spikevideoformer.events.spec import EventChannels as EventChannels
 from spikevideoformer.messages import one_line
 
-TimeUnit = Literal["s", "ms", "us", "ns"]
-_PER_SECOND: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
-_MOST_PIXELS = 2**15 - 1  # along a side: coordinates are kept in 16 bits
+PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 # What numpy raises for files that are damaged, depending on where the damage is.
 _DAMAGE = (
@@ -98,35 +98,28 @@ class EventStream:
     def __post_init__(self) -> None:
         path = self.path
         for name, pixels in (("height", self.height), ("width", self.width)):
-            if not 1 <= pixels <= _MOST_PIXELS:
-                raise EventError(path, f"{name} must be 1 to {_MOST_PIXELS} pixels, got {pixels}")
-        t, x, y, p = columns = [
-            _numbers(path, name, array)
-            for name, array in zip("txyp", (self.t_s, self.x, self.y, self.polarity), strict=True)
-        ]
-        if len({len(column) for column in columns}) > 1:
-            raise EventError(
-                path, f"t, x, y and p have {len(t)}, {len(x)}, {len(y)} and {len(p)} values; "
-                "each event needs all four",
-            )  # fmt: skip
-        for name, column in zip("txyp", columns, strict=True):
-            _refuse(path, ~np.isfinite(column), column, f"{name} is {{}}, not a finite number")
-        for name, column, pixels in (("x", x, self.width), ("y", y, self.height)):
-            outside = (column < 0) | (column >= pixels)
-            _refuse(
-                path, outside, column,
-                f"{name} is {{}}, outside of 0 to {pixels - 1}; give the height and width of the "
-                "sensor, and the order of the columns",
-            )  # fmt: skip
-            _refuse(path, column != np.floor(column), column, f"{name} is {{}}, not a whole number")
-        wrong = ~np.isin(p, (0, 1) if (p == 0).any() else (-1, 1))
-        _refuse(path, wrong, p, "p is {}; polarity is 1 and 0, or 1 and -1")
-        falls = np.concatenate(([False], t[1:] < t[:-1])) if len(t) else np.zeros(0, bool)
-        _refuse(path, falls, t, "time {}, before that of the event ahead of it; sort them by time")
+            if not 1 <= pixels <= MOST_PIXELS:
+                raise EventError(path, f"{name} must be 1 to {MOST_PIXELS} pixels, got {pixels}")
+        columns = (self.t_s, self.x, self.y, self.polarity)
+        t, x, y, p = check_events(path, *columns, height=self.height, width=self.width)
         object.__setattr__(self, "t_s", t.astype(np.float64))
         object.__setattr__(self, "x", x.astype(np.int16))
         object.__setattr__(self, "y", y.astype(np.int16))
         object.__setattr__(self, "polarity", p > 0)
+
+    @classmethod
+    def trusted(cls, **values: Any) -> EventStream:
+        """A stream of arrays that were checked before, and have the types named here."""
+        stream = object.__new__(cls)
+        for name, value in values.items():
+            object.__setattr__(stream, name, value)
+        return stream
+
+    def part(self, begin: int, end: int) -> EventStream:
+        """The events from one number up to another one."""
+        columns = {name: getattr(self, name)[begin:end] for name in ("t_s", "x", "y", "polarity")}
+        sides = {"height": self.height, "width": self.width, "path": self.path}
+        return self.trusted(**columns, **sides)
 
     def __len__(self) -> int:
         return len(self.t_s)
@@ -134,6 +127,76 @@ class EventStream:
     def __repr__(self) -> str:
         when = f"{self.t_s[0]:.3f}-{self.t_s[-1]:.3f} s, " if len(self) else ""
         return f"EventStream({len(self)} events, {when}[H={self.height}, W={self.width}])"
+
+
+def joined(streams: Sequence[EventStream]) -> EventStream:
+    """Streams of one sensor that follow each other, at least one."""
+    if len(streams) == 1:
+        return streams[0]
+    columns = {
+        name: np.concatenate([getattr(stream, name) for stream in streams])
+        for name in ("t_s", "x", "y", "polarity")
+    }
+    first = streams[0]
+    return EventStream.trusted(**columns, height=first.height, width=first.width, path=first.path)
+
+
+def check_events(
+    path: Path | None,
+    *columns: Any,
+    height: int,
+    width: int,
+    index: int = 0,
+    after: Any = None,
+) -> list[NDArray[Any]]:
+    """Refuse arrays that are no events of a sensor.
+
+    Args:
+        path: the file that they come from, for messages.
+        *columns: t, x, y and p.
+        height: rows of the sensor.
+        width: its columns.
+        index: number of the first of the events, for messages.
+        after: time of the event ahead of them, if there is one.
+
+    Returns:
+        The columns as arrays of numbers.
+
+    Raises:
+        EventError: what is wrong with which event.
+    """
+    t, x, y, p = arrays = [
+        _numbers(path, name, array) for name, array in zip("txyp", columns, strict=True)
+    ]
+    if len({len(column) for column in arrays}) > 1:
+        raise EventError(
+            path, f"t, x, y and p have {len(t)}, {len(x)}, {len(y)} and {len(p)} values; "
+            "each event needs all four",
+        )  # fmt: skip
+
+    def refuse(wrong: NDArray[np.bool_], column: NDArray[Any], what: str) -> None:
+        if wrong.any():
+            at = int(wrong.argmax())
+            said = what.format(column[at])
+            raise EventError(path, f"event {index + at} (from 0): {said}")
+
+    for name, column in zip("txyp", arrays, strict=True):
+        if column.dtype.kind == "f":
+            refuse(~np.isfinite(column), column, f"{name} is {{}}, not a finite number")
+    for name, column, pixels in (("x", x, width), ("y", y, height)):
+        refuse(
+            (column < 0) | (column >= pixels),
+            column,
+            f"{name} is {{}}, outside of 0 to {pixels - 1}; give the height and width of the "
+            "sensor, and the order of the columns",
+        )
+        refuse(column != np.floor(column), column, f"{name} is {{}}, not a whole number")
+    wrong = ~np.isin(p, (0, 1) if (p == 0).any() else (-1, 1))
+    refuse(wrong, p, "p is {}; polarity is 1 and 0, or 1 and -1")
+    if len(t):
+        before = np.concatenate(([t[0] if after is None else after], t[:-1]))
+        refuse(t < before, t, "time {}, before that of the event ahead of it; sort them by time")
+    return arrays
 
 
 def _numbers(path: Path | None, name: str, values: Any) -> NDArray[Any]:
@@ -145,67 +208,12 @@ def _numbers(path: Path | None, name: str, values: Any) -> NDArray[Any]:
     return column.astype(np.int8) if column.dtype.kind == "b" else column
 
 
-def _refuse(path: Path | None, wrong: NDArray[np.bool_], column: NDArray[Any], what: str) -> None:
-    """Raise for the first event that is wrong."""
-    if wrong.any():
-        index = int(wrong.argmax())
-        raise EventError(path, f"event {index} (from 0): {what.format(column[index])}")
-
-
 # --- Reading ------------------------------------------------------------------------------------
 
 
-def read_events(
-    path: str | Path, *, height: int, width: int, time_unit: TimeUnit, columns: str = "txyp"
-) -> EventStream:
-    """Read a recording of (t, x, y, p).
-
-    Args:
-        path: by its ending ``.npy``, an array [N, 4], or of N records with the fields t, x, y, p;
-            ``.npz`` with the arrays t, x, y, p; ``.csv`` or ``.txt``, a line an event with four
-            numbers between commas, semicolons or blanks, perhaps under a line of names (other
-            columns are then not read) and lines of ``#``.
-        height: rows of the sensor.
-        width: its columns.
-        time_unit: unit of the file's times.
-        columns: the order of the four where the file does not name them.
-
-    Raises:
-        EventError: no such file, damage, Python objects in it, no events, or events that
-            `EventStream` refuses.
-        ValueError: an unknown unit or order.
-    """
-    path = Path(path)
-    if time_unit not in _PER_SECOND:
-        raise ValueError(f"time_unit must be one of {', '.join(_PER_SECOND)}, got {time_unit!r}")
-    if sorted(columns) != sorted("txyp"):
-        raise ValueError(f"columns must be t, x, y and p in some order, got {columns!r}")
-    ending = path.suffix.lower()
-    if ending == ".npz":
-        column_of = _arrays(path, tuple("txyp"))
-    elif ending == ".npy":
-        column_of = _columns(path, _array(path), columns)
-    elif ending in (".csv", ".txt"):
-        column_of = _table(path, columns)
-    else:
-        raise EventError(path, "events are read from .npy, .npz, .csv and .txt files")
-    t = _numbers(path, "t", column_of["t"])
-    if not len(t):
-        raise EventError(path, "holds no events")
-    return EventStream(
-        t_s=t / _PER_SECOND[time_unit],
-        x=column_of["x"],
-        y=column_of["y"],
-        polarity=column_of["p"],
-        height=height,
-        width=width,
-        path=path,
-    )
-
-
 @contextmanager
-def _numpy_file(path: Path) -> Iterator[None]:
-    """What numpy says about a file, as an `EventError`."""
+def damage_named(path: Path) -> Iterator[None]:
+    """What readers say about a file, as an `EventError`."""
     if not path.is_file():
         raise EventError(path, "does not exist or is no file")
     try:
@@ -221,14 +229,14 @@ def _numpy_file(path: Path) -> Iterator[None]:
 
 
 def _array(path: Path) -> NDArray[Any]:
-    with _numpy_file(path), path.open("rb") as file:
+    with damage_named(path), path.open("rb") as file:
         # Not np.load, which would also take an archive of that name.
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _arrays(path: Path, names: Sequence[str] | None) -> dict[str, NDArray[Any]]:
     """Arrays of an archive by name; None: its only one."""
-    with _numpy_file(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with damage_named(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
         there = [name.removesuffix(".npy") for name in archive.namelist()]
         held = f"it holds {', '.join(there) or 'nothing'}"
         if names is None:
@@ -242,62 +250,6 @@ def _arrays(path: Path, names: Sequence[str] | None) -> dict[str, NDArray[Any]]:
             with archive.open(f"{name}.npy") as member:
                 arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
         return arrays
-
-
-def _columns(path: Path, array: NDArray[Any], order: str) -> dict[str, NDArray[Any]]:
-    if (names := array.dtype.names) is not None:
-        if not set("txyp") <= set(names):
-            raise EventError(path, f"has the fields {', '.join(names)}; t, x, y, p are needed")
-        return {name: array[name] for name in "txyp"}
-    if array.ndim != 2 or array.shape[1] != 4:
-        raise EventError(
-            path, f"is {array.dtype} {list(array.shape)}; give [N, 4] or records of t, x, y, p"
-        )
-    return {name: array[:, index] for index, name in enumerate(order)}
-
-
-def _table(path: Path, order: str) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
-        raise EventError(path, "does not exist or is no file")
-    # A byte that is no text makes a value that is no number, and the message names its line.
-    text = path.read_text(encoding="utf-8", errors="replace")
-    lines = text.replace(",", " ").replace(";", " ").split("\n")
-    numbered = [(n, s) for n, s in enumerate(lines, 1) if s.strip() and s.strip()[0] != "#"]
-    if not numbered:
-        raise EventError(path, "holds no events")
-    count, used = 4, [order.index(name) for name in "txyp"]
-    if not _are_numbers(names := numbered[0][1].lower().split()):
-        if not set("txyp") <= set(names):
-            raise EventError(
-                path, f"line {numbered[0][0]} is {_quoted(numbered[0][1])}; give four numbers, or "
-                "name the columns t, x, y, p",
-            )  # fmt: skip
-        count, used = len(names), [names.index(name) for name in "txyp"]
-        if not numbered[1:]:
-            raise EventError(path, "holds no events")
-        del numbered[0]
-    try:
-        array = np.loadtxt([line for _, line in numbered], ndmin=2, comments=None)
-    except ValueError:
-        array = None
-    if array is None or array.shape[1] != count:
-        for n, line in numbered:
-            if len(words := line.split()) != count or not _are_numbers(words):
-                raise EventError(path, f"line {n} is {_quoted(line)}; it should be {count} numbers")
-        raise EventError(path, f"is no table of {count} numbers a line")
-    return {name: array[:, index] for name, index in zip("txyp", used, strict=True)}
-
-
-def _quoted(line: str) -> str:
-    return repr(line[:60].strip())
-
-
-def _are_numbers(words: Sequence[str]) -> bool:
-    try:
-        [float(word) for word in words]
-    except ValueError:
-        return False
-    return True
 
 
 def read_packed_frames(

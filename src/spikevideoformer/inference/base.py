@@ -25,6 +25,7 @@ from spikevideoformer.models.familiarity import profile
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
 from spikevideoformer.task import get_task
+from spikevideoformer.video.event_pictures import seen
 from spikevideoformer.video.frames import Pictures, VideoError, VideoFrame, open_pictures
 from spikevideoformer.video.inputs import VideoArray, VideoPath, expand_inputs
 
@@ -181,8 +182,8 @@ class Predictor(Generic[Result]):
     ) -> Pictures:
         """A video of any kind, opened; `reading` is ``limits`` and ``sequence_rate_hz``."""
         if isinstance(video, (np.ndarray, Tensor)):
-            return _array_pictures(*checked_array(video, frame_rate_hz))
-        return open_pictures(path_of(video, frame_rate_hz), **reading)
+            return _array_pictures(*checked_array(video, frame_rate_hz, self.clip))
+        return open_pictures(seen(path_of(video, frame_rate_hz), self.clip), **reading)
 
     @property
     def limit(self) -> float | None:
@@ -262,8 +263,12 @@ def path_of(video: VideoPath, frame_rate_hz: float | None) -> str:
     return str(video) if isinstance(video, int) else os.fspath(video)  # the number of a camera
 
 
-def checked_array(video: VideoArray, frame_rate_hz: float | None) -> tuple[Tensor, float]:
+def checked_array(
+    video: VideoArray, frame_rate_hz: float | None, spec: Any
+) -> tuple[Tensor, float]:
     """An array as tensor ``[T, H, W, 3]``, and its rate; ValueError where it is no video."""
+    if getattr(spec, "input", "rgb") == "events" and not hasattr(spec, "camera"):
+        raise ValueError("the network sees events, and an array holds pictures; give a file")
     frames = torch.as_tensor(video)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or 0 in frames.shape:
         raise ValueError(

@@ -9,8 +9,10 @@ from typing import Any
 
 from spikevideoformer.task import Task
 from spikevideoformer.video.clip import Clip
+from spikevideoformer.video.event_pictures import EventPath, seen
 from spikevideoformer.video.frames import DecodeLimits, VideoError, iter_windows, probe
 from spikevideoformer.video.inputs import videos_among
+from spikevideoformer.video.sources import VideoName
 
 
 def clips_of(
@@ -42,9 +44,15 @@ def clips_of(
     share = -(-most // len(videos))  # windows of each video
     clips: list[Clip] = []
     for video in videos:
+        shown = seen(video, spec)
         try:
-            cut, short = task.cut(spec, partial(_rate_hz, video, limits))
-            clips += islice(iter_windows(video, cut, resize_short=short, limits=limits), share)
+            if isinstance(shown, EventPath) and hasattr(spec, "camera"):
+                raise VideoError(
+                    video, "a recording, and operations are counted on events that are simulated "
+                    "of a video; give one",
+                )  # fmt: skip
+            cut, short = task.cut(spec, partial(_rate_hz, shown, limits))
+            clips += islice(iter_windows(shown, cut, resize_short=short, limits=limits), share)
         except VideoError as error:
             errors.append(error)
     if not clips:
@@ -52,5 +60,5 @@ def clips_of(
     return clips[:most], errors
 
 
-def _rate_hz(video: str, limits: DecodeLimits) -> float:
+def _rate_hz(video: VideoName, limits: DecodeLimits) -> float:
     return probe(video, limits=limits).frame_rate_hz

@@ -11,11 +11,13 @@ import yaml
 
 from spikevideoformer.data.index import check_data_folder, check_layout
 from spikevideoformer.data.specs import Augmentation, Decode
+from spikevideoformer.events.spec import EventView
 from spikevideoformer.models.config import Readout, SpikeMemory, check_spike_memory, preset
 from spikevideoformer.models.folder import read_about
 from spikevideoformer.settings import Stored, check_types, plain, read_settings, require
 from spikevideoformer.shapes import AttentionKind, Design
 from spikevideoformer.task import TASKS, Task, get_task
+from spikevideoformer.video.spec import Input
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Cache = Literal["auto", "memory", "off"]
@@ -63,6 +65,8 @@ class TrainConfig(Stored):
         residual_gain: initial weight of each residual branch, in [0, 1]; None for the preset's.
         init_from: a released model folder whose weights to start from, where they fit.
         frames: T, frames per clip.
+        input: rgb pictures, or events (docs/events.md): of recordings, or simulated of video.
+        events: how events are seen; for pose `pose.polarity` and the like say it too.
         size: height and width of the model input in pixels, a multiple of 16; for segmentation the
             short side to which pictures are brought, any number.
         frame_rate_hz: sampling rate of the frames; None spreads them over the whole clip, and for
@@ -131,6 +135,8 @@ class TrainConfig(Stored):
     init_from: Path | None = None
 
     frames: int = 8
+    input: Input = "rgb"
+    events: EventView = field(default_factory=EventView)
     size: int = 64
     frame_rate_hz: float | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)

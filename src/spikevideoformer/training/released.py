@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from spikevideoformer.task import get_task
 from spikevideoformer.training.config import Precision
 from spikevideoformer.training.devices import Device, launch
 from spikevideoformer.training.judging import Judging
+from spikevideoformer.video.spec import told_of_events
 
 
 def evaluate_folder(
@@ -25,6 +27,7 @@ def evaluate_folder(
     check: Decode = "none",
     skip_bad: bool = False,
     out: Path | None = None,
+    events: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Any:
     """Metrics of a released model on data that it was not trained on.
@@ -41,6 +44,7 @@ def evaluate_folder(
         skip_bad: go on without the files that the check refuses.
         out: folder for pictures, and `skipped.csv` or `problems.csv`; None: what is left out is
             logged.
+        events: settings of recordings, `EventFiles`, that differ from those of the model.
         **options: of the task: `clips_per_video` and `limits`; `sliding_window`, `scales` and
             `flip`; or `body`.
 
@@ -60,6 +64,8 @@ def evaluate_folder(
             f"{folder} does not say how clips become input, or what its classes are; "
             f"give one that svf train --task {model.task} wrote, or save it with classes and clip"
         )
+    if events:
+        model.clip = told_of_events(model.clip, events)
     fabric = launch(device=device, devices=1, precision=precision)
     fabric.to_device(model)
     judging = Judging(

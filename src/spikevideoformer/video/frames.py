@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
 
+from spikevideoformer.events.stream import EventStream
 from spikevideoformer.video.clip import Clip
 from spikevideoformer.video.sources import (
     IMAGE_SUFFIXES,
@@ -33,12 +34,12 @@ from spikevideoformer.video.sources import (
     VIDEO_SUFFIXES,
     DecodeLimits,
     Ffmpeg,
-    ImageFolder,
-    Picture,
     SeekMissedError,
+    Shown,
+    Source,
     VideoError,
-    VideoFile,
     VideoInfo,
+    VideoName,
     open_source,
 )
 from spikevideoformer.video.spec import ClipSpec
@@ -74,11 +75,13 @@ class VideoFrame:
         timestamp_s: when it appears, from the first picture on.
         duration_s: how long it is shown.
         image: RGB, uint8 [H, W, 3].
+        events: what it shows, where it is a picture of events.
     """
 
     timestamp_s: float
     duration_s: float
     image: UInt8[np.ndarray, "H W 3"]
+    events: EventStream | None = None
 
     def __repr__(self) -> str:
         H, W, _ = self.image.shape
@@ -89,7 +92,7 @@ class VideoFrame:
 
 
 def probe(
-    path: str | Path,
+    path: VideoName,
     *,
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
     sequence_rate_hz: float = SEQUENCE_RATE_HZ,
@@ -109,7 +112,7 @@ def probe(
 
 
 def check_decodes(
-    path: str | Path,
+    path: VideoName,
     *,
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
     sequence_rate_hz: float = SEQUENCE_RATE_HZ,
@@ -158,7 +161,7 @@ class Pictures:
 
 
 def open_pictures(
-    path: str | Path,
+    path: VideoName,
     *,
     resize_short: int | None = None,
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
@@ -180,7 +183,7 @@ def open_pictures(
     def opened() -> Iterator[Any]:
         with open_source(path, limits, sequence_rate_hz) as source:
             pictures = source.pictures()
-            picture: Picture | None = next(pictures)
+            picture: Shown | None = next(pictures)
             assert picture is not None
             yield source.info(picture)
             # The first picture sets the size, should a stream change its own on the way.
@@ -190,6 +193,7 @@ def open_pictures(
                     timestamp_s=picture.timestamp_s,
                     duration_s=picture.duration_s,
                     image=picture.rgb(width=width, height=height),
+                    events=getattr(picture, "events", None),
                 )
                 picture = next(pictures, None)
 
@@ -206,7 +210,7 @@ def open_pictures(
 
 
 def iter_frames(
-    path: str | Path,
+    path: VideoName,
     *,
     resize_short: int | None = None,
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
@@ -311,7 +315,7 @@ def _times(
 
 
 def read_clip(
-    path: str | Path,
+    path: VideoName,
     spec: ClipSpec,
     *,
     start_s: float | None = None,
@@ -358,7 +362,7 @@ def read_clip(
         length_s = source.length_s()
         if start_s is not None and start_s >= length_s:
             raise VideoError(
-                path, f"start_s {start_s:g} is not before the video's end at {length_s:.2f} s"
+                Path(path), f"start_s {start_s:g} is not before the video's end at {length_s:.2f} s"
             )
         begin_s, finish_s = start_s or 0.0, length_s if end_s is None else end_s
         _check_stretch(begin_s, finish_s)
@@ -366,9 +370,7 @@ def read_clip(
             spec, begin_s, finish_s, jitter=jitter, generator=generator
         )
 
-        def walk(
-            source: VideoFile | ImageFolder, from_s: float
-        ) -> tuple[list[_Shown], float | None]:
+        def walk(source: Source, from_s: float) -> tuple[list[_Shown], float | None]:
             pictures = source.pictures(from_s=from_s)
             chooser = _Chooser(path, pictures, len(moments_s), resize_short, limits)
             shown = [chooser.at(time_s) for time_s in moments_s]
@@ -389,14 +391,14 @@ def read_clip(
 
 
 def iter_windows(
-    path: str | Path,
+    path: VideoName,
     spec: ClipSpec,
     *,
     window_s: float | None = None,
     resize_short: int | None = None,
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
     sequence_rate_hz: float = SEQUENCE_RATE_HZ,
-    watch: Callable[[Picture], None] | None = None,
+    watch: Callable[[Shown], None] | None = None,
 ) -> Iterator[Clip]:
     """Windows of T frames side by side along a whole video, in one streaming pass.
 
@@ -450,14 +452,14 @@ def iter_windows(
                 return
 
 
-def _watched(pictures: Iterator[Picture], watch: Callable[[Picture], None]) -> Iterator[Picture]:
+def _watched(pictures: Iterator[Shown], watch: Callable[[Shown], None]) -> Iterator[Shown]:
     for picture in pictures:
         watch(picture)
         yield picture
 
 
 def _clip(
-    path: str | Path,
+    path: VideoName,
     frames: list[_Shown],
     times_s: Sequence[float],
     *,
@@ -486,8 +488,8 @@ class _Chooser:
 
     def __init__(
         self,
-        path: str | Path,
-        pictures: Iterator[Picture],
+        path: VideoName,
+        pictures: Iterator[Shown],
         frames: int,
         resize_short: int | None,
         limits: DecodeLimits,
@@ -499,11 +501,11 @@ class _Chooser:
         self.coming = next(pictures, None)
         # The first picture sets the size, should a stream change its own on the way.
         self.width, self.height = self.current.size(resize_short)
-        self.chosen: tuple[Picture, Tensor] | None = None
+        self.chosen: tuple[Shown, Tensor] | None = None
         clip_bytes = frames * self.width * self.height * 3
         if limits.max_clip_bytes is not None and clip_bytes > limits.max_clip_bytes:
             raise VideoError(
-                path,
+                Path(path),
                 f"{frames} frames of {self.width}x{self.height} take {clip_bytes} bytes, over the "
                 f"limit of {limits.max_clip_bytes}; read it smaller with resize_short, or {LIFT}",
             )

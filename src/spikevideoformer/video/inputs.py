@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from spikevideoformer.events.spec import EVENT_SUFFIXES, TABLE_SUFFIXES
 from spikevideoformer.video.sources import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -29,8 +30,9 @@ def expand_inputs(
 ) -> Iterator[str | VideoArray | VideoError]:
     """The videos that are meant, in a fixed order and each file once.
 
-    A folder stands for the videos and image sequences in it, at any depth, sorted by name; a
-    folder of images is a video itself; a glob stands for what it matches, sorted; an array is one
+    A folder stands for the videos and image sequences in it, at any depth, sorted by name, and
+    where a folder has neither for recordings of events (no tables); a folder of images is a video
+    itself; a glob stands for what it matches, sorted; an array is one
     video. What is hidden (its name begins with a dot) is passed over in folders. ``~`` is the home
     folder where nothing has that name. Cameras and addresses are not read yet.
 
@@ -100,4 +102,10 @@ def _videos_at(path: str) -> list[str]:
             found += [os.path.join(folder, name) for name in videos]
         elif any(suffix in IMAGE_SUFFIXES for suffix in suffix_of_file.values()):
             found.append(folder)
+        else:
+            found += [
+                os.path.join(folder, name)
+                for name, suffix in suffix_of_file.items()
+                if suffix in EVENT_SUFFIXES - TABLE_SUFFIXES
+            ]
     return found

@@ -12,11 +12,12 @@ import math
 import os
 import re
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import av
 import av.logging
@@ -24,6 +25,7 @@ import numpy as np
 from av.codec.codec import UnknownCodecError
 from av.video.stream import VideoStream
 
+from spikevideoformer.events.spec import is_recording
 from spikevideoformer.video.matroska import StructureError, check_structure
 
 VIDEO_SUFFIXES = frozenset(
@@ -132,6 +134,9 @@ class VideoInfo:
 LIFT = "lift the limits with --no-decode-limits (DecodeLimits.unlimited()) if you trust the file"
 """What a refusal for a limit ends with."""
 
+RECORDING_REFUSED = (
+    "a recording of events, and this network sees pictures; train one with --input events"
+)
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/{1,2}(?=[^/])", re.IGNORECASE)  # Path makes one slash
 _CAMERA = re.compile(r"\d{1,3}|/dev/video\d*", re.ASCII)
@@ -153,13 +158,63 @@ def live_source(path: str) -> str | None:
     return None
 
 
-def open_source(
-    path: str | Path, limits: DecodeLimits, sequence_rate_hz: float
-) -> VideoFile | ImageFolder:
+@runtime_checkable
+class Shown(Protocol):
+    """A picture of a source, not yet in the form and size that is asked for."""
+
+    @property
+    def timestamp_s(self) -> float:
+        """When it appears, from the first picture on."""
+
+    @property
+    def duration_s(self) -> float:
+        """How long it is shown."""
+
+    @property
+    def end_s(self) -> float:
+        """Until when it is shown."""
+
+    def size(self, resize_short: int | None = None) -> tuple[int, int]:
+        """Width and height of the upright picture, shrunk to a short side."""
+
+    def rgb(self, *, width: int, height: int) -> np.ndarray:
+        """The upright picture in this size, uint8 [H, W, 3]."""
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What is opened: a video file, a folder of images, or events."""
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def length_s(self) -> float:
+        """Length of the video."""
+
+    def info(self, first: Any) -> VideoInfo:
+        """What it announces, with its first picture."""
+
+    def pictures(self, *, from_s: float = 0.0) -> Iterator[Shown]:
+        """Its pictures in order, from one at or before `from_s`."""
+
+
+class SeenPath(os.PathLike[str], ABC):
+    """A path that says itself how it is opened, in the place of the path of a video."""
+
+    @abstractmethod
+    def opened(self, limits: DecodeLimits, sequence_rate_hz: float) -> Source:
+        """As `open_source`."""
+
+
+VideoName = str | os.PathLike[str]
+"""Path of a video file or of a folder of images, or a `SeenPath`."""
+
+
+def open_source(path: VideoName, limits: DecodeLimits, sequence_rate_hz: float) -> Source:
     """Open what stands at a path, to be used in a ``with``.
 
     Args:
-        path: video file or folder of images.
+        path: video file or folder of images, or a path that says how it is opened.
         limits: see `DecodeLimits`.
         sequence_rate_hz: frame rate of a folder of images.
 
@@ -169,6 +224,8 @@ def open_source(
     """
     if not (math.isfinite(sequence_rate_hz) and sequence_rate_hz > 0):
         raise ValueError(f"sequence_rate_hz must be above 0, got {sequence_rate_hz}")
+    if isinstance(path, SeenPath):
+        return path.opened(limits, sequence_rate_hz)
     given, path = str(path), Path(path)
     if (reason := live_source(given)) is not None:
         raise VideoError(given, reason)
@@ -182,6 +239,8 @@ def open_source(
         return ImageFolder(path, limits, sequence_rate_hz)
     if not stat.S_ISREG(mode):
         raise VideoError(path, "neither a file nor a folder; give a video or a folder of images")
+    if is_recording(path):
+        raise VideoError(path, RECORDING_REFUSED)
     return VideoFile(path, limits)
 
 
@@ -316,7 +375,7 @@ class VideoFile:
             raise VideoError(self.path, "FFmpeg has no decoder for its video")
         width, height = context.width, context.height
         _check_frame_size(self.path, width, height, self.limits)
-        _check_total(self.path, stream.frames, stream.frames * width * height, self.limits)
+        check_total(self.path, stream.frames, stream.frames * width * height, self.limits)
         # One thread: the same messages in the same order every time, and loader workers that do
         # not fight for cores.
         context.thread_type = "NONE"
@@ -484,7 +543,7 @@ class _Pass:
         self.pixels += frame.width * frame.height
         self.interlaced |= frame.interlaced_frame
         _check_frame_size(file.path, frame.width, frame.height, limits)
-        _check_total(file.path, self.pictures, self.pixels, limits)
+        check_total(file.path, self.pictures, self.pixels, limits)
         picture = self._timed(frame)
         before_s = picture.timestamp_s if self.last is None else self.last.timestamp_s
         believed_s = max(before_s, self.announced_s or 0.0) + _JUMP_S
@@ -595,7 +654,8 @@ def _check_frame_size(path: Path, width: int, height: int, limits: DecodeLimits)
         )
 
 
-def _check_total(path: Path, frames: int, pixels: int, limits: DecodeLimits) -> None:
+def check_total(path: Path, frames: int, pixels: int, limits: DecodeLimits) -> None:
+    """Raise VideoError for more pictures, or pixels in all of them, than the limits allow."""
     for count, most, what in (
         (frames, limits.max_frames, "pictures"),
         (pixels, limits.max_total_pixels, "pixels in all"),
@@ -622,7 +682,7 @@ class ImageFolder:
             raise VideoError(
                 path, f"a folder without images ({endings}); give a video file instead?"
             )
-        _check_total(path, len(self.images), 0, limits)
+        check_total(path, len(self.images), 0, limits)
 
     def __enter__(self) -> ImageFolder:
         return self
@@ -663,7 +723,7 @@ class ImageFolder:
                     "all images of a sequence must have one size",
                 )
             pixels += size[0] * size[1]
-            _check_total(self.path, index + 1, pixels, self.limits)
+            check_total(self.path, index + 1, pixels, self.limits)
             yield picture
 
     def _image(self, index: int) -> Picture:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
+from spikevideoformer.events.spec import EventView
 from spikevideoformer.settings import Stored
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -13,6 +15,12 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """RGB standard deviation of ImageNet in [0, 1]. Source: as `IMAGENET_MEAN`."""
+
+
+EVENT_MEAN, EVENT_STD = (0.0, 0.0, 0.0), (0.25, 0.25, 0.25)
+"""Of pictures of events, so that a network sees the logarithm of counts: 1 for one event."""
+
+Input = Literal["rgb", "events"]
 
 
 @runtime_checkable
@@ -54,8 +62,10 @@ class ClipSpec(Stored):
         frame_rate_hz: frames per second of video time between samples, so that a clip lasts
             ``frames / frame_rate_hz`` seconds; None spreads the frames evenly over the whole
             stretch, whatever its length.
-        mean: RGB mean that normalisation subtracts, pictures scaled to [0, 1].
-        std: RGB standard deviation that normalisation divides by, above 0.
+        input: rgb pictures, or pictures of events: of recordings, and simulated of video.
+        events: how events are seen; unused for rgb.
+        mean: RGB mean that normalisation subtracts, pictures scaled to [0, 1]; for events fixed.
+        std: RGB standard deviation that normalisation divides by, above 0; for events fixed.
 
     Raises:
         ValueError: a value outside these ranges.
@@ -64,6 +74,8 @@ class ClipSpec(Stored):
     frames: int
     size: int
     frame_rate_hz: float | None = None
+    input: Input = "rgb"
+    events: EventView = field(default_factory=EventView)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -81,7 +93,44 @@ class ClipSpec(Stored):
                 )
             object.__setattr__(self, "frame_rate_hz", float(rate))
         check_bounds(self.frames, self.size, self.frame_rate_hz)
+        check_input(self)
         check_colours(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        return without_events(super().to_dict())
+
+
+def told_of_events(clip: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``clip`` of a model with other settings of recordings, `EventFiles`.
+
+    Args:
+        clip: as the model has it.
+        given: what is different, by name.
+
+    Raises:
+        ValueError: the model sees pictures.
+    """
+    clip = dict(clip or {})
+    events = clip.get("events", {})
+    if clip.get("input") != "events":
+        raise ValueError("the model sees pictures, not events; leave out --events.*")
+    return clip | {"events": {**events, **given}}
+
+
+def check_input(spec: Any) -> None:
+    """ValueError for an unknown ``input`` of a frozen dataclass; events fix its colours."""
+    if spec.input not in ("rgb", "events"):
+        raise ValueError(f"input must be rgb or events, got {spec.input!r}")
+    if spec.input == "events":
+        object.__setattr__(spec, "mean", EVENT_MEAN)
+        object.__setattr__(spec, "std", EVENT_STD)
+
+
+def without_events(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a spec as earlier versions know them, where it is one of pictures."""
+    if values["input"] == "rgb":
+        del values["input"], values["events"]
+    return values
 
 
 def check_colours(spec: Colours) -> None:

@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from spikevideoformer.video.drawing import shown_size
-from spikevideoformer.video.sources import Picture, VideoError
+from spikevideoformer.video.sources import Shown, VideoError
 
 _NEAR_LOSSLESS = {"crf": "8", "preset": "ultrafast"}  # far finer than what is written in the end
 
@@ -56,7 +56,7 @@ class Spool:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, picture: Picture) -> None:
+    def add(self, picture: Shown) -> None:
         """Keep the next picture."""
         try:
             if self._out is None:

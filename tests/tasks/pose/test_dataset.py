@@ -18,7 +18,10 @@ from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.data.frame_cache import FrameCache
 from spikevideoformer.data.problems import DatasetError, Problem
 from spikevideoformer.data.specs import Augmentation
+from spikevideoformer.events.camera import EventSimulator
 from spikevideoformer.events.spec import EventCamera, EventChannels
+from spikevideoformer.events.stream import EventStream, joined
+from spikevideoformer.tasks.pose.check import check_poses
 from spikevideoformer.tasks.pose.dataset import (
     MOST_SIDE,
     PERSON_MARGIN,
@@ -28,6 +31,7 @@ from spikevideoformer.tasks.pose.dataset import (
     collate_poses,
     event_input,
     picture_input,
+    recorded_event_input,
 )
 from spikevideoformer.tasks.pose.sequence import (
     PoseIndex,
@@ -653,3 +657,48 @@ def test_batches_stack_items(dotted: Callable[..., PoseIndex]) -> None:
         if name != "sequences":
             for value, clip in zip(values, clips, strict=True):
                 assert torch.equal(value, getattr(clip, name))
+
+
+def recorded(sequence: PoseSequence, path: Path, side: int) -> PoseSequence:
+    """A recording of the middle square of its pictures, which begins with one event more."""
+    shown = pictures_of(sequence.truth.points)[:, :, (WIDTH - side) // 2 :][:, :side, :side]
+    simulator = EventSimulator(EVENTS.camera)
+    events = joined([simulator.step(p, i / sequence.frame_rate_hz) for i, p in enumerate(shown)])
+    columns = {"t_s": events.t_s, "x": events.x, "y": events.y, "p": events.polarity}
+    first = {"t_s": 0.0, "x": 0, "y": 0, "p": True}
+    columns = {name: np.append(first[name], column) for name, column in columns.items()}
+    np.savez(path, height=side, width=side, **columns)
+    return replace(sequence, pictures=path)
+
+
+@pytest.mark.parametrize("channels", [EventChannels(), EventChannels(mode="voxel", bins=3)])
+def test_recorded_events_are_those_of_the_camera(
+    dotted: Callable[..., PoseIndex], tmp_path: Path, channels: EventChannels
+) -> None:
+    spec = replace(EVENTS, frame_rate_hz=5.0, frames=3, size=48, channels=channels)
+    index = dotted(12)
+    sequence = recorded(index.sequences[0], tmp_path / "e.npz", 48)
+    found = torch.cat([item.video for item in items(dataset_of(index_of(sequence), spec))])
+    shown = torch.from_numpy(pictures_of(sequence.truth.points)[:, :, 8:56])
+    times = [i / 10 for i in range(12)]
+    whole = event_input(shown, times, [-0.2, *times[::2]], Square.of_picture(48, 48), spec)
+    torch.testing.assert_close(found[1:], whole[1:])
+    assert found[0].sum() == 1 and not whole[0].any()  # the one more
+    assert not check_poses(index_of(sequence), spec=spec).problems
+    (problem,) = check_poses(index_of(sequence)).problems
+    assert "this network sees pictures" in problem.reason
+
+
+def test_pixels_of_a_small_sensor_are_repeated() -> None:
+    one = EventStream(
+        t_s=np.array([0.1]),
+        x=np.array([1]),
+        y=np.array([0]),
+        polarity=np.ones(1),
+        height=2,
+        width=2,
+    )
+    spec = replace(EVENTS, size=16)
+    video = recorded_event_input([one], [0.0, 1.0], Square.of_picture(2, 2), spec)
+    assert video.shape == (1, 2, 16, 16)
+    assert video[0, 0, :8, 8:].eq(1).all() and video.sum() == 64

@@ -24,6 +24,7 @@ from spikevideoformer.data.problems import Problem, relative
 from spikevideoformer.data.specs import Decode
 from spikevideoformer.tasks.classification.sample import ClipIndex, ClipSample
 from spikevideoformer.video.frames import DecodeLimits
+from spikevideoformer.video.spec import ClipSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ def check_index(
     required_splits: Sequence[str] = (),
     decode: Decode = "full",
     limits: DecodeLimits | None = None,
+    spec: ClipSpec | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
@@ -60,6 +62,7 @@ def check_index(
         decode: "full" decodes every frame; "open" only reads the header, fast, and blind to damage
             further in; "none" does not open the videos.
         limits: against files that unpack to far more than they seem; None: the usual ones.
+        spec: how the network sees videos; None: as pictures.
         workers: threads that decode; None: one for each CPU core, at most 8.
         progress: called with the number of files that are done and their total.
     """
@@ -67,7 +70,9 @@ def check_index(
     problems = list(index.problems)
     paths = list(dict.fromkeys(sample.path for sample in index.samples))
     bounds = limits or DecodeLimits()
-    found = in_threads(lambda path: video_fault(path, decode, bounds), paths, workers, progress)
+    found = in_threads(
+        lambda path: video_fault(path, decode, bounds, spec), paths, workers, progress
+    )
     finding_of_path = dict(zip(paths, found, strict=True))
     for sample in index.samples:
         fault = _fault_of(sample, *finding_of_path[sample.path])

@@ -18,6 +18,7 @@ from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.data.transforms import eval_transform, train_transform
 from spikevideoformer.tasks.classification.sample import ClipIndex, ClipSample
 from spikevideoformer.video.clip import LabelledClip
+from spikevideoformer.video.event_pictures import seen
 from spikevideoformer.video.frames import (
     DecodeLimits,
     VideoError,
@@ -47,8 +48,8 @@ class ClipDataset(Dataset[LabelledClip]):
     Args:
         index: one split, checked (without problems).
         spec: how a video becomes model input.
-        augmentation: what is varied at random, for training; None: evaluation, which sees exactly
-            what prediction sees.
+        augmentation: what is varied at random, for training (of events all but colours); None:
+            evaluation, which sees exactly what prediction sees.
         seed: of the augmentation.
         clips_per_video: evaluation clips, spread evenly in time: over the video where the spec has
             a frame rate, otherwise as shifted samples of the whole.
@@ -85,6 +86,8 @@ class ClipDataset(Dataset[LabelledClip]):
                 f"clips_per_video is {clips_per_video}; give at least 1, and exactly 1 with"
                 " augmentation"
             )
+        if augmentation is not None and spec.input == "events":  # which have no colours
+            augmentation = replace(augmentation, brightness=0.0, contrast=0.0, saturation=0.0)
         self.index = index
         self.spec = spec
         self.augmentation = augmentation
@@ -128,10 +131,11 @@ class ClipDataset(Dataset[LabelledClip]):
         """Begin and end of the sample in its file, in seconds."""
         path = sample.path
         if path not in self._length_s:
-            announced_s = probe(path, limits=self._limits).duration_s
+            video = seen(path, self.spec)
+            announced_s = probe(video, limits=self._limits).duration_s
             # Some formats do not say how long they are.
             self._length_s[path] = (
-                announced_s or check_decodes(path, limits=self._limits).duration_s or 0.0
+                announced_s or check_decodes(video, limits=self._limits).duration_s or 0.0
             )
         length_s = self._length_s[path]
         begin_s = sample.start_s or 0.0
@@ -155,10 +159,11 @@ class ClipDataset(Dataset[LabelledClip]):
 
     def _frames(self, sample: ClipSample, times_s: list[float]) -> UInt8[Tensor, "n H W 3"]:
         """What is on screen at the given times of the sample's file."""
-        kept = self._cache.video(sample.path, resize_short=self._resize_short, limits=self._limits)
+        video = seen(sample.path, self.spec)
+        kept = self._cache.video(video, resize_short=self._resize_short, limits=self._limits)
         if kept is None:
             return read_clip(
-                sample.path,
+                video,
                 replace(self.spec, frames=len(times_s)),
                 start_s=sample.start_s,
                 end_s=sample.end_s,

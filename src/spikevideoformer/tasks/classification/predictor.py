@@ -34,6 +34,7 @@ from spikevideoformer.tasks.classification.answer import Label, PredictionResult
 from spikevideoformer.tasks.classification.draw import annotate_frames
 from spikevideoformer.video.clip import Clip
 from spikevideoformer.video.drawing import constant_rate, playable_rate
+from spikevideoformer.video.event_pictures import seen
 from spikevideoformer.video.frames import (
     SEQUENCE_RATE_HZ,
     DecodeLimits,
@@ -225,9 +226,10 @@ class VideoPredictor(Predictor[PredictionResult]):
         """The path of a video, and what the network sees of it: a clip for each window."""
         if isinstance(video, (np.ndarray, Tensor)):
             return None, _array_windows(video, frame_rate_hz, self.clip, window_s)
-        path = path_of(video, frame_rate_hz)
-        size = self.clip.size
-        return path, iter_windows(path, self.clip, window_s=window_s, resize_short=size, **reading)
+        path, spec = path_of(video, frame_rate_hz), self.clip
+        return path, iter_windows(
+            seen(path, spec), spec, window_s=window_s, resize_short=spec.size, **reading
+        )
 
     def _result(
         self,
@@ -374,7 +376,7 @@ def _array_windows(
     video: VideoArray, frame_rate_hz: float | None, spec: ClipSpec, window_s: float | None
 ) -> Iterator[Clip]:
     """Windows of an array, cut and sampled as `iter_windows` does it with a file."""
-    frames, frame_rate_hz = checked_array(video, frame_rate_hz)
+    frames, frame_rate_hz = checked_array(video, frame_rate_hz, spec)
     T = len(frames)
     duration_s = T / frame_rate_hz
     if spec.frame_rate_hz is not None:

@@ -50,6 +50,7 @@ class ClassificationTraining(TaskTraining[ClipIndex]):
             required_splits=required,
             decode=self.config.check,
             limits=self._limits,
+            spec=self.config.spec,
             progress=progress,
         )
 
@@ -155,11 +156,14 @@ class ClassificationTraining(TaskTraining[ClipIndex]):
         limits: DecodeLimits | None = None,
     ) -> ClassificationResult:
         index = index.with_classes(model.classes or ())
+        spec = ClipSpec.from_dict(model.clip or {})
         with progress_on_stderr("checked file") as progress:
-            report = check_index(index, decode=judging.check, limits=limits, progress=progress)
+            report = check_index(
+                index, decode=judging.check, limits=limits, spec=spec, progress=progress
+            )
         dataset = ClipDataset(
             report.settle(skip_bad=judging.skip_bad, folder=judging.out),
-            ClipSpec.from_dict(model.clip or {}),
+            spec,
             clips_per_video=clips_per_video,
             limits=limits,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from spikevideoformer.data.pictures import picture_size
 from spikevideoformer.data.problems import Problem
 from spikevideoformer.data.specs import Decode
 from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence
+from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.video.event_pictures import EventPath, seen
 from spikevideoformer.video.frames import check_decodes, probe
-from spikevideoformer.video.sources import VideoError
+from spikevideoformer.video.sources import VideoError, VideoName
 
 
 def check_poses(
@@ -29,6 +32,7 @@ def check_poses(
     *,
     required_splits: Sequence[str] = (),
     decode: Decode = "full",
+    spec: PoseSpec | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Report[PoseIndex]:
@@ -43,12 +47,13 @@ def check_poses(
         required_splits: splits that must have sequences.
         decode: "full" decodes videos to their ends and opens pictures; "open" opens videos; "none"
             only looks whether the files are there.
+        spec: how the network sees videos; None: as pictures.
         workers: threads that decode; None: one for each CPU core, at most 8.
         progress: called with the number of sequences that are done and their total.
     """
     required = split_names(required_splits)
     problems = list(index.problems)
-    findings = in_threads(lambda s: _look_at(s, decode), index.sequences, workers, progress)
+    findings = in_threads(lambda s: _look_at(s, decode, spec), index.sequences, workers, progress)
     for sequence, found in zip(index.sequences, findings, strict=True):
         if found is not None:
             path, (kind, reason, remedy) = found
@@ -67,7 +72,9 @@ def check_poses(
     return Report(index=index, problems=tuple(problems), required=required)
 
 
-def _look_at(sequence: PoseSequence, decode: Decode) -> tuple[Path | None, Fault] | None:
+def _look_at(
+    sequence: PoseSequence, decode: Decode, spec: PoseSpec | None
+) -> tuple[Path | None, Fault] | None:
     """The first thing that is wrong with a sequence."""
     if not np.isfinite(sequence.truth.joints).any():
         reason = "no joint is labelled in any frame"
@@ -80,8 +87,11 @@ def _look_at(sequence: PoseSequence, decode: Decode) -> tuple[Path | None, Fault
     for path in files:
         try:
             if isinstance(pictures, Path) and decode != "none":
-                info = check_decodes(path) if decode == "full" else probe(path)
+                look = check_decodes if decode == "full" else probe
+                info = look(_video(path, sequence, spec))
                 frames = info.decoded_frames or info.declared_frames
+                if info.codec == "events":  # which end with the last event: all may be still
+                    frames = None
                 if frames is not None and frames < len(sequence):
                     reason = f"{path.name} has {frames} frames, but there are {len(sequence)} poses"
                     return path, ("short video", reason, "restore the whole video")
@@ -98,3 +108,11 @@ def _look_at(sequence: PoseSequence, decode: Decode) -> tuple[Path | None, Fault
         except VideoError as error:
             return path, ("unreadable pictures", str(error), "replace the file")
     return None
+
+
+def _video(path: Path, sequence: PoseSequence, spec: PoseSpec | None) -> VideoName:
+    """A video, or a recording of which each pose has a picture."""
+    video = seen(path, spec)
+    if isinstance(video, EventPath):
+        return replace(video, view=replace(video.view, rate_hz=sequence.frame_rate_hz))
+    return video

@@ -7,8 +7,9 @@ one when its picture is cut and scaled, so poses in space stay exact.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from spikevideoformer.data.problems import DatasetError
 from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.data.transforms import coloured, normalised, resized, scaled
 from spikevideoformer.events.camera import EventSimulator
-from spikevideoformer.events.stream import EventAccumulator, read_packed_frames
+from spikevideoformer.events.recording import open_recording
+from spikevideoformer.events.stream import EventAccumulator, EventStream, read_packed_frames
 from spikevideoformer.tasks.pose.sequence import (
     PoseIndex,
     PoseSequence,
@@ -33,6 +35,7 @@ from spikevideoformer.tasks.pose.sequence import (
     window_positions,
 )
 from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.video.event_pictures import is_event_file
 from spikevideoformer.video.frames import DecodeLimits, iter_frames, read_clip
 from spikevideoformer.video.spec import ClipSpec
 
@@ -166,6 +169,36 @@ def event_input(
     for image, time_s in zip(seen, times_s, strict=True):
         accumulator.add(simulator.step(image, time_s))
     return accumulator.frames()
+
+
+def recorded_event_input(
+    streams: Iterable[EventStream], borders_s: Sequence[float], square: Square, spec: PoseSpec
+) -> Float[Tensor, "T C size size"]:
+    """What an event camera saw between moments.
+
+    Args:
+        streams: of events, in order.
+        borders_s: T + 1 rising times; frame i holds the events after border i, up to border i + 1.
+        square: what of them is seen; where it has fewer pixels than the input, each is repeated.
+        spec: size and channels.
+    """
+    side = min(square.side, spec.size)
+    accumulator = EventAccumulator(borders_s, spec.channels, height=side, width=side)
+    for stream in streams:
+        x, y = stream.x.astype(np.int32) - square.left, stream.y.astype(np.int32) - square.top
+        inside = (x >= 0) & (x < square.side) & (y >= 0) & (y < square.side)
+        accumulator.add(
+            EventStream.trusted(
+                t_s=stream.t_s[inside],
+                x=x[inside],
+                y=y[inside],
+                polarity=stream.polarity[inside],
+                height=square.side,
+                width=square.side,
+                path=stream.path,
+            )
+        )
+    return F.interpolate(accumulator.frames(), (spec.size, spec.size), mode="nearest")
 
 
 def _stored_event_input(
@@ -412,6 +445,9 @@ class PoseDataset(Dataset[PoseClip]):
     ) -> tuple[Float[Tensor, "T C size size"], Square]:
         """The frames at these positions as model input, and what of the picture they show."""
         sequence, spec = self.index.sequences[number], self.spec
+        files = sequence.pictures
+        if spec.input == "events" and isinstance(files, Path) and is_event_file(files):
+            return self._recorded(files, sequence, positions, step, move)
         stored = spec.input == "events" and bool(sequence.events)
         if spec.input == "events" and not stored:
             # every picture since the moment at which the first frame begins
@@ -421,12 +457,7 @@ class PoseDataset(Dataset[PoseClip]):
             wanted = positions[:1] if stored else positions
         pictures = self._read(sequence, wanted)
         H, W = pictures.shape[1:3]
-        square = Square.of_picture(H, W)
-        if spec.crop == "person":
-            person = Square.of_person(sequence.truth.points[positions])
-            if person is not None and person.side <= MOST_SIDE * square.side:
-                square = person
-        square = square.moved(*move)
+        square = self._square(H, W, sequence, positions, move)
         if spec.input != "events":
             return picture_input(pictures, square, spec, colours), square
         # The last frame of a short sequence is repeated: nothing happens then.
@@ -438,6 +469,40 @@ class PoseDataset(Dataset[PoseClip]):
             rate = sequence.frame_rate_hz
             borders = [(moments[0] - step) / rate, *(p / rate for p in moments)]
             video = event_input(pictures, [p / rate for p in wanted], borders, square, spec)
+        return F.pad(video, (0, 0, 0, 0, 0, 0, 0, len(positions) - len(moments))), square
+
+    def _square(
+        self,
+        height: int,
+        width: int,
+        sequence: PoseSequence,
+        positions: list[int],
+        move: tuple[float, float, float],
+    ) -> Square:
+        """What is seen of pictures of this size."""
+        square = Square.of_picture(height, width)
+        if self.spec.crop == "person":
+            person = Square.of_person(sequence.truth.points[positions])
+            if person is not None and person.side <= MOST_SIDE * square.side:
+                square = person
+        return square.moved(*move)
+
+    def _recorded(
+        self,
+        path: Path,
+        sequence: PoseSequence,
+        positions: list[int],
+        step: int,
+        move: tuple[float, float, float],
+    ) -> tuple[Float[Tensor, "T C size size"], Square]:
+        """As `_input`, of a recording that begins with the first pose."""
+        recording, rate = open_recording(path, self.spec.events), sequence.frame_rate_hz
+        square = self._square(recording.height, recording.width, sequence, positions, move)
+        moments = sorted(set(positions))
+        first = max(0, moments[0] - step)
+        slices = islice(recording.slices(rate, first=first), moments[-1] + 1 - first)
+        borders = [(moments[0] - step) / rate, *(p / rate for p in moments)]
+        video = recorded_event_input(slices, borders, square, self.spec)
         return F.pad(video, (0, 0, 0, 0, 0, 0, 0, len(positions) - len(moments))), square
 
     def _read(self, sequence: PoseSequence, positions: list[int]) -> UInt8[Tensor, "n H W 3"]:

@@ -14,9 +14,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor
 from spikevideoformer.body.bvh import write_bvh
 from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.body.stored import AbsentSmpl
+from spikevideoformer.events.stream import EventStream
 from spikevideoformer.files import write_atomically
 from spikevideoformer.inference.answer import Tally
 from spikevideoformer.inference.base import Engine, Precision
@@ -33,11 +34,18 @@ from spikevideoformer.inference.stream import StreamPredictor, mean_rates
 from spikevideoformer.messages import require_finite
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.pose.answer import POSE_NAMES, PosePrediction, TrackedFrame
-from spikevideoformer.tasks.pose.dataset import MOST_SIDE, Square, event_input, picture_input
+from spikevideoformer.tasks.pose.dataset import (
+    MOST_SIDE,
+    Square,
+    event_input,
+    picture_input,
+    recorded_event_input,
+)
 from spikevideoformer.tasks.pose.draw import overlaid, write_side_view
 from spikevideoformer.tasks.pose.head import focal_of_view, pose_from_output
 from spikevideoformer.tasks.pose.metrics import project_perspective
 from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.video.event_pictures import is_event_file
 from spikevideoformer.video.frames import Pictures, VideoError, VideoFrame
 
 USUAL_VIEW_DEG = 55.0
@@ -148,14 +156,21 @@ class PoseTracker(StreamPredictor[PosePrediction]):
     def _track(self, pictures: Pictures, square: Square) -> Iterator[TrackedFrame]:
         rate_hz = pictures.frame_rate_hz
         T, step = self.clip.frames, self._step(rate_hz)
-        frames = self._frames(pictures.frames, step, square)
+        recorded = pictures.path is not None and is_event_file(pictures.path)
+        if recorded:
+            frames: Iterator[tuple[VideoFrame, Any]] = _recorded(pictures.frames, step)
+        else:
+            frames = self._frames(pictures.frames, step, square)
         # One frame more than a window has: events of its first are those since the one before.
-        seen: deque[Tensor] = deque(maxlen=T + 1)
+        seen: deque[Any] = deque(maxlen=T + 1)
         count = 0
         while window := list(islice(frames, T)):
             seen.extend(small for _, small in window)
             count += len(window)
-            video = self._input(list(seen), count, step, rate_hz)
+            if recorded:
+                video = self._recorded_input(list(seen), count, step, rate_hz, square)
+            else:
+                video = self._input(list(seen), count, step, rate_hz)
             poses, rates, distance = self._poses(video, window[0][0].image.shape[:2], square)
             # Of the last window the end is new; of a short video only the beginning is there.
             end = min(count, T)
@@ -207,6 +222,24 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         )
         return F.pad(video, (0, 0, 0, 0, 0, 0, 0, T - real))  # nothing happens any more
 
+    def _recorded_input(
+        self,
+        seen: Sequence[Sequence[EventStream]],
+        count: int,
+        step: int,
+        rate_hz: float,
+        square: Square,
+    ) -> Tensor:
+        """The last T frames of `count` as model input, of events that were recorded."""
+        T = self.clip.frames
+        real = min(count, T)
+        moments = range((count - real) * step, count * step, step)
+        # Slices include their begin, and frames of the network their end.
+        borders = [p / rate_hz - 1e-9 for p in (moments[0] - step + 1, *(m + 1 for m in moments))]
+        streams = chain.from_iterable(seen[-real:])
+        video = recorded_event_input(streams, borders, square, self.clip)
+        return F.pad(video, (0, 0, 0, 0, 0, 0, 0, T - real))  # nothing happens any more
+
     @torch.inference_mode()
     def _poses(
         self, video: Tensor, picture: tuple[int, int], square: Square
@@ -256,3 +289,17 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         write_bvh(motion, result.motion(self.body))
         write_atomically(data, result.write_json)
         return {"side_view": str(side), "motion": str(motion), "json": str(data)}
+
+
+def _recorded(
+    pictures: Iterator[VideoFrame], step: int
+) -> Iterator[tuple[VideoFrame, list[EventStream]]]:
+    """Every step-th picture, shown until the next one, and the events since the one before."""
+    since: list[EventStream] = []
+    while group := list(islice(pictures, step)):
+        events = [picture.events for picture in group if picture.events is not None]
+        yield (
+            replace(group[0], duration_s=sum(picture.duration_s for picture in group)),
+            [*since, events[0]],
+        )
+        since = events[1:]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from spikevideoformer.events.spec import EventCamera, EventChannels
+from spikevideoformer.events.spec import EventCamera, EventChannels, EventView
 from spikevideoformer.settings import Stored, check_types, require
 from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD, check_bounds, check_colours
 
@@ -29,6 +29,7 @@ class PoseSpec(Stored):
             person, with a quarter of margin, which needs to be told where the person is.
         channels: what event frames hold; unused for others.
         camera: the event camera that is simulated where a data set has no event frames.
+        events: how recordings are read, and the rate of their pictures.
         mean: RGB mean that normalisation subtracts, pictures scaled to [0, 1]; not for events.
         std: RGB standard deviation that normalisation divides by, above 0; not for events.
 
@@ -43,6 +44,7 @@ class PoseSpec(Stored):
     crop: str = "picture"
     channels: EventChannels = field(default_factory=EventChannels)
     camera: EventCamera = field(default_factory=EventCamera)
+    events: EventView = field(default_factory=EventView)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 

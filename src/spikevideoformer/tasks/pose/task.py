@@ -93,7 +93,8 @@ class PoseTracking(Task):
             frames=config.frames,
             size=config.size,
             frame_rate_hz=config.frame_rate_hz,
-            input=options.input,
+            input="events" if config.input == "events" else options.input,
+            events=config.events,
             crop=options.crop,
             channels=options.channels,
         )

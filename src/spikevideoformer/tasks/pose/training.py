@@ -107,6 +107,7 @@ class PoseTraining(TaskTraining[PoseIndex]):
             index.with_items(items, problems),
             required_splits=required,
             decode=self.config.check,
+            spec=self.config.spec,
             progress=progress,
         )
 
@@ -243,7 +244,8 @@ class PoseTraining(TaskTraining[PoseIndex]):
                 f" {', '.join(model.body.joint_names)}; evaluate on data with the same joints"
             )
         with progress_on_stderr("checked sequence") as progress:
-            report = check_poses(index, decode=judging.check, progress=progress)
+            spec = PoseSpec.from_dict(model.clip or {})
+            report = check_poses(index, decode=judging.check, spec=spec, progress=progress)
         index = report.settle(skip_bad=judging.skip_bad, folder=judging.out)
         dataset = PoseDataset(index, PoseSpec.from_dict(model.clip or {}), model.body)
         with progress_on_stderr("window") as progress:

@@ -38,6 +38,7 @@ from spikevideoformer.tasks.segmentation.sequence import (
     SequenceIndex,
     cut,
 )
+from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 from spikevideoformer.video.sources import VideoError
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ def check_sequences(
     *,
     required_splits: Sequence[str] = (),
     decode: Decode = "full",
+    spec: SegmentationSpec | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> SequenceReport:
@@ -106,6 +108,7 @@ def check_sequences(
         required_splits: splits that must have labelled frames.
         decode: "full" decodes the labelled frames and their masks, and reads the headers of the
             other frames; "open" reads headers only; "none" only looks whether the files are there.
+        spec: how the network sees frames; None: as pictures.
         workers: threads that decode; None: one for each CPU core, at most 8.
         progress: called with the number of frames that are done and their total.
     """
@@ -116,7 +119,7 @@ def check_sequences(
     frames = [(sequence, frame) for sequence in index.sequences for frame in sequence.frames]
     sizes: defaultdict[int, list[tuple[SequenceFrame, tuple[int, int]]]] = defaultdict(list)
     findings = in_threads(
-        lambda item: _look_at(item[1], index.code, len(index.classes), decode),
+        lambda item: _look_at(item[1], index.code, len(index.classes), decode, spec),
         frames,
         workers,
         progress,
@@ -191,13 +194,22 @@ class _Finding:
     pixels: Int64[np.ndarray, " K"] | None = None
 
 
-def _look_at(frame: SequenceFrame, code: MaskCode, classes: int, decode: Decode) -> _Finding:
+def _look_at(
+    frame: SequenceFrame,
+    code: MaskCode,
+    classes: int,
+    decode: Decode,
+    spec: SegmentationSpec | None,
+) -> _Finding:
     full = decode == "full" and frame.label is not None
     image_fault = file_fault(frame.image)
     size: tuple[int, int] | None = None
     if image_fault is None and decode != "none":
         try:
-            size = read_picture(frame.image).shape[:2] if full else picture_size(frame.image)
+            if full:
+                size = read_picture(frame.image, spec).shape[:2]
+            else:
+                size = picture_size(frame.image, spec)
         except VideoError as error:
             image_fault = "unreadable picture", str(error), "replace the file"
     if frame.label is None:

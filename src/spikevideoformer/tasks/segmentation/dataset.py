@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -203,6 +203,8 @@ class SegmentationDataset(Dataset[SegmentationClip]):
                 f"no labelled frame of {index.root} is left; choose a split that has some"
             )
         self.index, self.spec = index, spec
+        if augmentation is not None and spec.input == "events":  # which have no colours
+            augmentation = replace(augmentation, brightness=0.0, contrast=0.0, saturation=0.0)
         self.augmentation, self.masks, self.seed = augmentation, masks, seed
         self._passes = passes
         self._cache = cache or FrameCache()
@@ -272,7 +274,7 @@ class SegmentationDataset(Dataset[SegmentationClip]):
         return ClipCut(sequence=cut.sequence, positions=positions, fresh=fresh)
 
     def _read(self, frame: SequenceFrame) -> tuple[UInt8[Tensor, "H W 3"], Tensor | None]:
-        picture = torch.from_numpy(read_picture(frame.image))
+        picture = torch.from_numpy(read_picture(frame.image, self.spec))
         if frame.label is None:
             return picture, None
         mask = torch.from_numpy(read_mask(frame.label, self.index.code))

@@ -16,6 +16,7 @@ from spikevideoformer.data.pictures import read_picture
 from spikevideoformer.files import save_figure
 from spikevideoformer.tasks.segmentation.metrics import SegmentationResult
 from spikevideoformer.tasks.segmentation.sequence import IGNORED, Colour
+from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 
 SHOWN = 6  # frames of a contact sheet
 LEGEND = 24  # most classes that a legend names
@@ -46,9 +47,16 @@ class ContactSheet:
     Args:
         palette: a colour for each class.
         classes: their names.
+        spec: how the network sees frames; None: as pictures.
     """
 
-    def __init__(self, palette: Sequence[Colour], classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        palette: Sequence[Colour],
+        classes: Sequence[str],
+        spec: SegmentationSpec | None = None,
+    ) -> None:
+        self._spec = spec
         self._colours = np.zeros((IGNORED + 1, 3), dtype=np.uint8)  # ignored pixels are black
         self._colours[: len(palette)] = palette
         self._classes = tuple(classes)
@@ -71,7 +79,7 @@ class ContactSheet:
             labels, predicted = frame.labels.numpy(), frame.predicted.numpy()
             known = labels != IGNORED
             right = float((labels == predicted)[known].sum() / max(known.sum(), 1))
-            row[0].imshow(read_picture(frame.image))
+            row[0].imshow(read_picture(frame.image, self._spec))
             # The folder above that of the pictures is the sequence in most layouts.
             row[0].set_title("/".join((*frame.image.parts[-3:-2], frame.image.stem)), fontsize=9)
             row[1].imshow(self._colours[labels])

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from spikevideoformer.events.spec import EventView
 from spikevideoformer.settings import Stored, check_types, require
-from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD, check_bounds, check_colours
+from spikevideoformer.video.spec import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Input,
+    check_bounds,
+    check_colours,
+    check_input,
+    without_events,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,8 +28,10 @@ class SegmentationSpec(Stored):
             leaves them as they are.
         crop: height and width of training crops and of sliding windows, multiples of 16.
         step: frames of the sequence from one frame of a clip to the next.
-        mean: RGB mean that normalisation subtracts, pictures scaled to [0, 1].
-        std: RGB standard deviation that normalisation divides by, above 0.
+        input: rgb pictures, or pictures of events: of recordings, and simulated of video.
+        events: how events are seen; unused for rgb.
+        mean: RGB mean that normalisation subtracts, pictures scaled to [0, 1]; for events fixed.
+        std: RGB standard deviation that normalisation divides by, above 0; for events fixed.
 
     Raises:
         ValueError: a value outside these ranges.
@@ -30,6 +41,8 @@ class SegmentationSpec(Stored):
     short_side: int | None
     crop: tuple[int, int]
     step: int = 1
+    input: Input = "rgb"
+    events: EventView = field(default_factory=EventView)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -51,7 +64,11 @@ class SegmentationSpec(Stored):
         object.__setattr__(self, "crop", tuple(self.crop))  # JSON knows no tuples
         check_bounds(self.frames, max(self.short_side or 1, *self.crop), None)
         check_bounds(self.step, 1, None)
+        check_input(self)
         check_colours(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        return without_events(super().to_dict())
 
 
 @dataclass(frozen=True, kw_only=True)

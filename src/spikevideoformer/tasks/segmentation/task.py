@@ -80,6 +80,8 @@ class Segmentation(Task):
             short_side=config.size,
             crop=(options.crop_height or side, options.crop_width or side),
             step=options.step,
+            input=config.input,
+            events=config.events,
         )
 
     def model_options(self, config: TrainConfig) -> dict[str, Any]:

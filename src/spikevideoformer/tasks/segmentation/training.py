@@ -53,7 +53,11 @@ class SegmentationTraining(TaskTraining[SequenceIndex]):
         self, index: SequenceIndex, required: Sequence[str], progress: Callable[[int, int], None]
     ) -> SequenceReport:
         return check_sequences(
-            index, required_splits=required, decode=self.config.check, progress=progress
+            index,
+            required_splits=required,
+            decode=self.config.check,
+            spec=self.config.spec,
+            progress=progress,
         )
 
     def prepared(self, training: SequenceIndex) -> Tensor | None:
@@ -123,7 +127,7 @@ class SegmentationTraining(TaskTraining[SequenceIndex]):
         *,
         finally_: bool = False,
     ) -> SegmentationResult:
-        self._sheet = ContactSheet(self.val_set.index.palette, self.classes)
+        self._sheet = ContactSheet(self.val_set.index.palette, self.classes, self.config.spec)
         return evaluate_segmentation(
             model,
             self.val_set,
@@ -164,13 +168,14 @@ class SegmentationTraining(TaskTraining[SequenceIndex]):
                 f"{', '.join(model.classes or ())}; evaluate on data with the same classes in the "
                 "same order"
             )
+        spec = SegmentationSpec.from_dict(model.clip or {})
         with progress_on_stderr("checked file") as progress:
-            report = check_sequences(index, decode=judging.check, progress=progress)
+            report = check_sequences(index, decode=judging.check, spec=spec, progress=progress)
         dataset = SegmentationDataset(
             report.settle(skip_bad=judging.skip_bad, folder=judging.out),
-            SegmentationSpec.from_dict(model.clip or {}),
+            spec,
         )
-        sheet = ContactSheet(index.palette, index.classes)
+        sheet = ContactSheet(index.palette, index.classes, spec)
         with progress_on_stderr("frame") as progress:
 
             def after_frame(frame: JudgedFrame) -> None:

@@ -3,9 +3,9 @@
     root/<split>/<class>/<clip>     split: train, val or test (also validation, testing, ...)
     root/<class>/<clip>             no splits: all of it is train
 
-A clip is a video file or a folder of numbered images. Hidden files and files that are no videos by
-their suffix (README, .json) are not clips. The classes are the names of the class folders of all
-splits, sorted.
+A clip is a video file or a folder of numbered images; in a class folder without either, a recording
+of events. Hidden files and files that are no clips by their suffix (README, .json) are left out.
+The classes are the names of the class folders of all splits, sorted.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from spikevideoformer.data.lists import empty_split, is_image_sequence, split_folders, subfolders
 from spikevideoformer.data.problems import DatasetError, Problem, relative
+from spikevideoformer.events.spec import EVENT_SUFFIXES
 from spikevideoformer.tasks.classification.sample import ClipIndex, ClipSample
 from spikevideoformer.video.sources import VIDEO_SUFFIXES
 
@@ -100,6 +101,7 @@ def _clips(class_folder: Path) -> tuple[list[Path], list[Path]]:
     """The clips of a class folder, and the folders in it that are none."""
     clips: list[Path] = []
     strays: list[Path] = []
+    recordings: list[Path] = []
     for path in sorted(class_folder.iterdir()):
         if path.name.startswith("."):
             continue
@@ -107,4 +109,6 @@ def _clips(class_folder: Path) -> tuple[list[Path], list[Path]]:
             (clips if is_image_sequence(path) else strays).append(path)
         elif path.suffix.lower() in VIDEO_SUFFIXES:
             clips.append(path)
-    return clips, strays
+        elif path.suffix.lower() in EVENT_SUFFIXES - {".txt"}:  # which may be a note
+            recordings.append(path)
+    return clips or recordings, strays

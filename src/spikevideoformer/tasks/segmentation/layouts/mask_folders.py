@@ -4,17 +4,19 @@
     root/<split>/<sequence>/labels/<stem>.png   masks; frames without one are not labelled
     root/classes.csv                            id,name and optionally r,g,b; see `mask_table`
 
-The frames of a sequence follow each other in natural order of their names: 2 before 10.
+The frames of a sequence follow each other in natural order of their names: 2 before 10. In place of
+pictures there may be recordings of the events since the frame before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from itertools import pairwise
 from pathlib import Path
 
 from spikevideoformer.data.lists import split_folders, subfolders
 from spikevideoformer.data.problems import Problem, relative
+from spikevideoformer.events.spec import EVENT_SUFFIXES
 from spikevideoformer.tasks.segmentation.layouts.mask_table import read_class_table
 from spikevideoformer.tasks.segmentation.sequence import (
     FrameSequence,
@@ -34,11 +36,16 @@ def find_mask_folders(root: Path) -> bool:
     )
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """The image files directly inside, in natural order, without hidden ones; [] if no folder."""
+def pictures_in(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """The files directly inside, in natural order, without hidden ones; [] if no folder.
+
+    Args:
+        folder: where to look.
+        suffixes: endings of the files; those of images.
+    """
     if not folder.is_dir():
         return []
-    files = (f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+    files = (f for f in folder.iterdir() if f.suffix.lower() in suffixes)
     return sorted((f for f in files if not f.name.startswith(".")), key=natural_key)
 
 
@@ -93,6 +100,7 @@ def read_mask_folders(root: Path) -> SequenceIndex:
         for folder in subfolders(split_folder):
             source = relative(folder, root)
             images = pictures_in(folder / "images")
+            images = images or pictures_in(folder / "images", EVENT_SUFFIXES)
             label_of_image, unpaired = pair(
                 images, pictures_in(folder / "labels"), root=root, split=split
             )
