@@ -29,7 +29,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         OSError: that names `path`; nothing is left behind.
     """
-    temporary = path.with_name(path.name + TEMPORARY)
+    temporary = path.with_name(f"{_end(path.name)}.{os.getpid()}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
             write(file)
@@ -86,6 +86,16 @@ def _let_go() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go)
+
+
+def hidden_part(path: Path) -> Path:
+    """A name of this process beside `path`, for a file of its kind that is being written."""
+    return path.with_name(f".{_end(path.stem)}.{os.getpid()}.part{path.suffix}")
+
+
+def _end(name: str) -> str:
+    """What fits into a name with something added: names have 255 bytes at most."""
+    return name.encode("utf-8", "surrogateescape")[-160:].decode("utf-8", "ignore").lstrip(".")
 
 
 def part_of(path: Path) -> Path:

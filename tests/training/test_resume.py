@@ -61,11 +61,11 @@ def kill_and_resume(config: TrainConfig, kills: int, seed: int) -> tuple[int, in
             new = draw.randint(0, 1)
             wait_until(lambda b=before, n=new: len(names(checkpoints, ".pt") - b) >= n, process)
             if i % 3 == 1:
-                wait_until(lambda: bool(names(checkpoints, ".pt.tmp")), process)
+                wait_until(lambda: bool(names(checkpoints, ".tmp")), process)
             else:
                 time.sleep(draw.uniform(0, 0.2))
         hits += kill(process)
-        hits_in_a_write += bool(names(checkpoints, ".pt.tmp"))
+        hits_in_a_write += bool(names(checkpoints, ".tmp"))
         for name in names(checkpoints, ".pt"):
             load_checkpoint(checkpoints / name)  # raises where it is not whole
     process = start(config)

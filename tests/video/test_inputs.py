@@ -114,3 +114,23 @@ def test_videos_and_errors_apart(tmp_path: Path, videos: list[Path]) -> None:
     assert videos_among([]) == ([], [])
     with pytest.raises(VideoError, match="no such file"):
         videos_among([str(tmp_path / "no.mp4")])
+
+
+def test_what_was_predicted_before_is_passed_over_and_told(tmp_path, videos, caplog) -> None:
+    for name in ("b.svf.mp4", "b.svf.side.mp4", "b.svf.part.mp4", "sub/b.svf.masks/000000.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with caplog.at_level("INFO"):
+        assert list(expand_inputs([tmp_path])) == [str(path) for path in videos]
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path}: passed over what svf predict wrote there (b.svf")
+    assert "and 3 more" in line
+    one = str(tmp_path / "b.svf.mp4")
+    assert list(expand_inputs([one])) == [one]
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path, videos: list[Path]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "sub", target_is_directory=True)
+    (tmp_path / "sub" / "round").symlink_to(tmp_path / "in", target_is_directory=True)
+    assert list(expand_inputs([tmp_path / "in"])) == [str(tmp_path / "in" / "link" / "z.avi")]

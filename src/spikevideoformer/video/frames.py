@@ -26,6 +26,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from spikevideoformer.events.stream import EventStream
+from spikevideoformer.files import hidden_part
 from spikevideoformer.video.clip import Clip
 from spikevideoformer.video.sources import (
     IMAGE_SUFFIXES,
@@ -590,7 +591,7 @@ def write_video(
     container_options = {}
     kept = part is not None
     if part is None:
-        part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        part = hidden_part(path)
     else:  # each second becomes a fragment, and at the end FFmpeg makes an ordinary file of them
         container_options = {"movflags": "hybrid_fragmented+frag_keyframe", "flush_packets": "1"}
         options = {"g": str(max(1, round(frame_rate_hz)))} | options

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from spikevideoformer.events.spec import EVENT_SUFFIXES, TABLE_SUFFIXES
+from spikevideoformer.messages import one_line
 from spikevideoformer.video.sources import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -21,6 +24,11 @@ if TYPE_CHECKING:  # paths are looked at before torch is there
     from jaxtyping import UInt8
     from torch import Tensor
 
+log = logging.getLogger(__name__)
+
+_OUTPUT = re.compile(r"\.svf\.((side\.|part\.)*mp4|masks)$")
+"""Names of what predictions write beside videos."""
+
 VideoPath = str | os.PathLike[str]
 VideoArray: TypeAlias = "UInt8[np.ndarray, 'T H W 3'] | UInt8[Tensor, 'T H W 3']"
 
@@ -32,9 +40,10 @@ def expand_inputs(
 
     A folder stands for the videos and image sequences in it, at any depth, sorted by name, and
     where a folder has neither for recordings of events (no tables); a folder of images is a video
-    itself; a glob stands for what it matches, sorted; an array is one
-    video. What is hidden (its name begins with a dot) is passed over in folders. ``~`` is the home
-    folder where nothing has that name. Cameras and addresses are not read yet.
+    itself; a glob stands for what it matches, sorted; an array is one video. What is hidden (its
+    name begins with a dot) is passed over in folders, and so is what `svf predict` wrote there,
+    with a line in the log. Links to folders are followed. ``~`` is the home folder where nothing
+    has that name. Cameras and addresses are not read yet.
 
     Args:
         inputs: taken one at a time, as videos are asked for.
@@ -91,11 +100,18 @@ def videos_among(inputs: Iterable[VideoPath]) -> tuple[list[str], list[VideoErro
 def _videos_at(path: str) -> list[str]:
     if not os.path.isdir(path):
         return [path]
-    found = []
-    for folder, folders, files in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+    found, seen, own = [], set[str](), list[str]()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        whole = os.path.realpath(folder)
+        if whole in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(whole)
+        shown = [name for name in sorted(files) if not name.startswith(".")]
+        own += [name for name in (*folders, *shown) if _OUTPUT.search(name)]
+        folders[:] = sorted(n for n in folders if not (n.startswith(".") or _OUTPUT.search(n)))
         suffix_of_file = {
-            name: Path(name).suffix.lower() for name in sorted(files) if not name.startswith(".")
+            name: Path(name).suffix.lower() for name in shown if not _OUTPUT.search(name)
         }
         videos = [name for name, suffix in suffix_of_file.items() if suffix in VIDEO_SUFFIXES]
         if videos:
@@ -108,4 +124,12 @@ def _videos_at(path: str) -> list[str]:
                 for name, suffix in suffix_of_file.items()
                 if suffix in EVENT_SUFFIXES - TABLE_SUFFIXES
             ]
+    if own:
+        more = f" and {len(own) - 1} more" if len(own) > 1 else ""
+        log.info(
+            one_line(
+                f"{path}: passed over what svf predict wrote there ({own[0]}{more}); name such a "
+                "file itself to predict it"
+            )
+        )
     return found

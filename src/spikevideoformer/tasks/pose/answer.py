@@ -139,10 +139,13 @@ class PosePrediction(Prediction):
         Args:
             frames: whether to give these.
         """
-        about = self.about() | {
+        about = self.about()
+        times_s = about.pop("timestamps_s")
+        about |= {
             "focal_px": round(self.focal_px, 3),
             "joint_names": list(self.joint_names),
             "parents": list(self.parents),
+            "timestamps_s": times_s,
         }
         return about | {key: list(values) for key, values in self._columns() if frames}
 

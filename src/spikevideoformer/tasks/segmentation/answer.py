@@ -70,8 +70,11 @@ class SegmentationPrediction(Prediction):
         """
         columns = zip(self.classes, self.area.T, strict=True)
         area = {"area": {name: _rounded(column) for name, column in columns}} if areas else {}
-        return self.about() | {
+        about = self.about()
+        times_s = about.pop("timestamps_s")
+        return about | {
             "classes": list(self.classes),
+            "timestamps_s": times_s,
             "mean_area": dict(zip(self.classes, _rounded(self.mean_area), strict=True)),
             **area,
         }
