@@ -208,10 +208,11 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping; an error for a key that is there already."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        own = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        keys = [self.construct_object(key, deep=True) for key in own]
         for number, key in enumerate(keys):
             if key in keys[:number]:
-                mark = node.value[number][0].start_mark
+                mark = own[number].start_mark
                 raise yaml.YAMLError(f"{key} is given twice, again in line {mark.line + 1}")
         return super().construct_mapping(node, deep)
 
@@ -233,6 +234,18 @@ _Loader.add_implicit_resolver(
     list("-+.0123456789"),
 )
 _Loader.add_constructor(_NUMBERS[0], _Loader.construct_yaml_int)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes whatever `_Loader` would take for something else than text."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def yaml_text(values: Mapping[str, Any]) -> str:
+    """Plain values as YAML, in their order, which `yaml_value` reads back as they are."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def yaml_value(text: str) -> Any:

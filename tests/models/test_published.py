@@ -272,6 +272,13 @@ class _Canary:
         return os.mkdir, (self.path,)
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    state = _published_state(_model().float())
+    state["block3.0.attn.q_conv.0.body.0.weight"].view(-1)[3] = float("nan")
+    torch.save({"model": state}, tmp_path / "nan.pth")
+    _refused(tmp_path / "nan.pth", r"nan\.pth: block3.* holds NaN or infinite values")
+
+
 @pytest.mark.parametrize("place", ["beside", "in_state", "whole", "legacy", "bare_pickle", "eval"])
 def test_a_pickle_payload_is_refused_without_running_it(tmp_path, place):
     dead = tmp_path / "canary"

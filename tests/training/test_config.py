@@ -27,6 +27,20 @@ def test_yaml_round_trip(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "name", ["08", "0928", "1e5", "1e-3", "09.5e3", ".5e1", "1:30", "0x1f", "null", "yes", "~", "1"]
+)
+def test_names_that_look_like_something_else_come_back(tmp_path, name):
+    config = TrainConfig(out=Path(name), data=Path(name), train_split=name, layout=name)
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert TrainConfig.from_yaml(tmp_path / "config.yaml") == config
+
+
+def test_merge_keys_are_read():
+    text = "a: &usual {flip: 0.1}\nb: {<<: *usual, contrast: 0.2}"
+    assert yaml_value(text)["b"] == {"flip": 0.1, "contrast": 0.2}
+
+
+@pytest.mark.parametrize(
     ("written", "means"),
     [("auto", "auto"), ("memory", "memory"), ("true", "memory"), ("off", "off"), ("false", "off")],
 )

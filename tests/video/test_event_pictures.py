@@ -1,5 +1,6 @@
 """Recordings and simulated cameras as sources of pictures, and what each network opens."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,19 @@ def test_video_is_seen_by_a_simulated_camera(video: Path) -> None:
     clip = read_clip(seen(video, SPEC), SPEC, start_s=0.6, end_s=1.0)
     np.testing.assert_array_equal(clip.frames[0].numpy(), frames[6].image)
     assert probe(EventPath(video, VIEW)).duration_s == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("video_hz", "rate_hz"), [(8.0, 25.0), (25.0, 25.0), (20.0, 8.0), (30.0, 4.0)]
+)
+def test_video_of_any_rate_is_seen_at_any_rate(tmp_path: Path, video_hz, rate_hz) -> None:
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (16, 16, 16, 3), np.uint8)
+    write_video(tmp_path / "v.mkv", iter(pictures), video_hz, codec="ffv1")
+    view = EventView(rate_hz=rate_hz, camera=EventCamera(threshold_noise=0.0))
+    frames = list(iter_frames(EventPath(tmp_path / "v.mkv", view)))
+    assert len(frames) == math.ceil(16 / video_hz * rate_hz - 1e-6)
+    assert any(frame.image.any() for frame in frames)
 
 
 def test_a_frame_alone(recording: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from spikevideoformer.cli.options import DIR, Json, Limits, OfEvents, OnModel, task_options
 from spikevideoformer.cli.output import folder_to_write, note, note_failure, show
+from spikevideoformer.files import locked
 from spikevideoformer.messages import one_line
 from spikevideoformer.task import get_task
 
@@ -59,10 +61,8 @@ def run(options: Options) -> int:
     task.check_files(own)
     out = folder_to_write(options.out)
 
-    from spikevideoformer.inference.answer import FailedPrediction
     from spikevideoformer.inference.base import annotated_names
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-    from spikevideoformer.nn.neuron import silence
     from spikevideoformer.video.spec import told_of_events
 
     model = SpikeVideoFormer.from_pretrained(options.model)
@@ -73,7 +73,18 @@ def run(options: Options) -> int:
         note_failure(error)
     failures = len(absent)
     settings = task.predict_settings(own, model, note)
-    for result, files in _results(options, model, settings, videos, targets):
+    with locked(out) if out is not None else nullcontext():
+        failures += _show_all(options, task, _results(options, model, settings, videos, targets))
+    return failures
+
+
+def _show_all(options: Options, task: Task, results: Iterator[tuple[Any, dict[str, str]]]) -> int:
+    """Print each result as it comes; how many are failures."""
+    from spikevideoformer.inference.answer import FailedPrediction
+    from spikevideoformer.nn.neuron import silence
+
+    failures = 0
+    for result, files in results:
         if isinstance(result, FailedPrediction):
             failures += 1
             note_failure(result)

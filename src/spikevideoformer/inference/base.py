@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +23,7 @@ from spikevideoformer.files import part_of
 from spikevideoformer.inference.answer import FailedPrediction
 from spikevideoformer.messages import one_line, require_finite
 from spikevideoformer.models.familiarity import profile
-from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, unusable
 from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
 from spikevideoformer.task import get_task
 from spikevideoformer.video.event_pictures import seen
@@ -103,10 +104,13 @@ class Predictor(Generic[Result]):
             raise ValueError(
                 f"got {len(self.classes)} class names for {model.num_classes} outputs of the model"
             )
+        if (fault := unusable(model.state_dict())) is not None:  # neurons would hide it
+            raise ValueError(f"the model cannot be used: {fault}; train it again")
         self.device = choose_device(device)
         if precision == "16-mixed" and self.device.type != "cuda":
             raise ValueError("precision 16-mixed needs CUDA; choose bf16-mixed or 32-true")
         self.precision = precision
+        self._lock = threading.Lock()
         self.model = model.to(self.device).eval()
         self.engine = _choose_engine(engine, self.model, self.device, precision)
         self._network = self._run_model
@@ -206,7 +210,8 @@ class Predictor(Generic[Result]):
     def _run_model(self, video: Tensor) -> tuple[Any, FiringRates]:
         low = _AUTOCAST.get(self.precision)
         autocast = nullcontext() if low is None else torch.autocast(self.device.type, low)
-        with torch.inference_mode(), autocast, record_firing_rates(self.model) as rates:
+        # one clip at a time: threads would count each other's spikes
+        with self._lock, torch.inference_mode(), autocast, record_firing_rates(self.model) as rates:
             return self.model(video), rates
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from spikevideoformer.models.config import ModelConfig
-from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, load_state
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, load_state, unusable
 from spikevideoformer.shapes import AttentionKind, Design
 
 PublishedAttention = Literal["joint_hamming", "joint_dot", "spatial_dot"]
@@ -140,6 +140,8 @@ def load_published(
         )
     design, kind = _DESIGNS[attention]
     state = _read_state(path)
+    if (fault := unusable(state)) is not None:
+        raise ValueError(f"{path}: {fault}; get the file from its authors again")
     if "downsample1_1.encode_conv.weight" not in state:
         raise ValueError(f"{path} is not a published SpikeVideoFormer checkpoint; give one")
     if _has_attention_bn(state) != (kind == "hamming"):

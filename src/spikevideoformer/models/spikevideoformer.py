@@ -1,5 +1,6 @@
 """The network as users meet it: checked input, a backbone, a head, a folder on disk."""
 
+import errno
 import json
 import os
 import tempfile
@@ -188,7 +189,7 @@ class SpikeVideoFormer(nn.Module):
             )
         if self.familiarity is not None:
             state |= self.familiarity.tensors()
-        _write_atomically(folder / WEIGHTS_FILE, lambda path: save_file(state, path))
+        _write_atomically(folder / WEIGHTS_FILE, lambda path: _save_weights(state, path))
         about["sha256"] = sha256_of(folder / WEIGHTS_FILE)
         text = json.dumps(about, indent=2) + "\n"
         _write_atomically(folder / CONFIG_FILE, lambda path: path.write_text(text, "utf-8"))
@@ -330,6 +331,14 @@ def unusable(state: Mapping[str, Tensor]) -> str | None:
         if name.endswith("running_var") and bool((value < 0).any()):
             return f"{name} holds a variance below 0"
     return None
+
+
+def _save_weights(state: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(state, path)
+    except SafetensorError as error:
+        number = errno.ENOSPC if "No space left" in str(error) else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _write_atomically(path: Path, write: Any) -> None:

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-
 from spikevideoformer.data.index import check_data_folder, check_layout
 from spikevideoformer.data.specs import Augmentation, Decode
 from spikevideoformer.events.spec import EventView
 from spikevideoformer.models.config import Readout, SpikeMemory, check_spike_memory, preset
 from spikevideoformer.models.folder import read_about
-from spikevideoformer.settings import Stored, check_types, plain, read_settings, require
+from spikevideoformer.settings import Stored, check_types, plain, read_settings, require, yaml_text
 from spikevideoformer.shapes import AttentionKind, Design
 from spikevideoformer.task import TASKS, Task, get_task
 from spikevideoformer.video.spec import Input
@@ -289,7 +287,7 @@ class TrainConfig(Stored):
 
     def to_yaml(self) -> str:
         """The configuration as YAML."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return yaml_text(self.to_dict())
 
     def differences(self, earlier: Mapping[str, Any]) -> list[str]:
         """What would change the outcome of a run begun with another configuration.

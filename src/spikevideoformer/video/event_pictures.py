@@ -287,5 +287,5 @@ def _until(held: deque[EventStream], end_s: float) -> EventStream:
     taken = [stream.part(0, int(np.searchsorted(stream.t_s, end_s))) for stream in held]
     rest = [stream.part(len(t), len(stream)) for stream, t in zip(held, taken, strict=True)]
     held.clear()
-    held.extend(stream for stream in rest if len(stream))
+    held.extend([stream for stream in rest if len(stream)] or rest[-1:])  # it knows the sensor
     return joined(taken)

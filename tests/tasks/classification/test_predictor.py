@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -404,7 +405,30 @@ def test_an_output_that_is_no_number_is_told(
 ) -> None:
     model = SpikeVideoFormer.from_pretrained(model_folder)
     with torch.no_grad():
-        model.head.fc.bias[0] = torch.nan
+        model.head.fc.weight.fill_(3e38)  # whose sum overflows
     predictor = VideoPredictor(model, device="cpu", engine=engine)
     with pytest.raises(ValueError, match="outputs of the model are NaN or infinite"):
         predictor.predict(video_folder / "one.mp4")
+
+
+@pytest.mark.parametrize("name", ["head.fc.bias", "backbone.stage1a.downsample.conv.weight"])
+def test_a_network_of_no_numbers_is_refused(model_folder: Path, name: str) -> None:
+    """Neurons would hide it: a current of NaN is below each threshold."""
+    model = SpikeVideoFormer.from_pretrained(model_folder)
+    with torch.no_grad():
+        weight = model.get_parameter(name)
+        weight[(0,) * weight.ndim] = torch.nan
+    for engine in ("model", "exact", "int8"):
+        with pytest.raises(ValueError, match=f"cannot be used: {name} holds NaN"):
+            VideoPredictor(model, device="cpu", engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["model", "exact"])
+def test_threads_do_not_count_the_spikes_of_each_other(
+    model_folder: Path, video_folder: Path, engine: str
+) -> None:
+    predictor = VideoPredictor.from_pretrained(model_folder, device="cpu", engine=engine)
+    videos = sorted(video_folder.glob("*.*"))[:4]
+    alone = [predictor.predict(video) for video in videos]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(predictor.predict, videos)) == alone

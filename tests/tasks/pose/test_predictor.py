@@ -383,9 +383,9 @@ def test_a_box_far_larger_than_the_picture(tracker: PoseTracker, video: Path) ->
 def test_a_model_that_gives_nan(tracker: PoseTracker, video: Path) -> None:
     for number in (-1, 6 * (len(tracker.body.parents) - 1)):  # the depth; how a leaf is turned
         model = lively_model()
+        broken = PoseTracker(model, device="cpu", engine="model")
         with torch.no_grad():
             model.head.fc.bias[number] = torch.nan
-        broken = PoseTracker(model, device="cpu", engine="model")
         with pytest.raises(ValueError, match="outputs of the model are NaN or infinite") as error:
             broken.predict(video)
         assert "\n" not in str(error.value)
