@@ -717,7 +717,8 @@ def save_events(path: Path, seed: int, **told: object) -> None:
     np.savez(path, t=t, x=x, y=y, p=rng.integers(0, 2, 500), **told)
 
 
-def test_recordings_from_data_to_drawn_video(svf, tmp_path: Path) -> None:
+def test_recordings_from_data_to_drawn_video(svf, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("spikevideoformer.events.recording._SAID", set())  # once a process
     for name, clip in ((n, i) for n in ("wave", "bow") for i in range(5)):
         save_events(tmp_path / "data" / name / f"{clip}.npz", seed=clip)
     data = ("--data", tmp_path / "data")
