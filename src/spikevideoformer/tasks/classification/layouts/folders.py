@@ -44,7 +44,7 @@ def read_folders(root: Path) -> ClipIndex:
                 Problem(
                     kind="folder is no clip",
                     source=relative(stray, root),
-                    reason="a folder inside a class folder is no clip: images alone would make it one",
+                    reason="a folder inside a class folder is no clip: it would hold images only",
                     remedy="move its videos into the class folder, or remove it",
                     path=stray,
                     split=split,
