@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from spikevideoformer.body.skeleton import BodyModel
-    from spikevideoformer.data.index import DatasetIndex, Layout
+    from spikevideoformer.data.index import Layout
     from spikevideoformer.demo.driver import Driver
     from spikevideoformer.inference.base import Predictor
     from spikevideoformer.models.config import ModelConfig
@@ -175,11 +175,11 @@ class Task(ABC):
         split: str | None = None,
         layout: str | None = None,
         fold: int = 1,
-    ) -> DatasetIndex[Any]:
+    ) -> Any:
         """The index of a data set, as `read_dataset` makes it."""
         from spikevideoformer.data.index import read_dataset
 
-        index: DatasetIndex[Any] = read_dataset(
+        return read_dataset(
             root,
             self.layouts,
             holds=self.holds,
@@ -188,7 +188,6 @@ class Task(ABC):
             layout=layout,
             fold=fold,
         )
-        return index
 
     # --- The network and its machines, imported where they are asked for -------------------------
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spikevideoformer.data.index import Layout, read_dataset
+from spikevideoformer.data.index import Layout
 from spikevideoformer.data.lists import find_lists, subfolders
+from spikevideoformer.task import get_task
 from spikevideoformer.tasks.classification.layouts.folders import read_folders
 from spikevideoformer.tasks.classification.layouts.hmdb51 import find_hmdb51, read_hmdb51
 from spikevideoformer.tasks.classification.layouts.kinetics import find_kinetics, read_kinetics
@@ -29,13 +30,5 @@ def read_index(
     root: Path | str, *, split: str | None = None, layout: str | None = None, fold: int = 1
 ) -> ClipIndex:
     """The clips of a data set; arguments and errors as for `read_dataset`, with `LAYOUTS`."""
-    return read_dataset(
-        root,
-        LAYOUTS,
-        holds="clips",
-        expected="class folders (train/<class>/<clip>), splits.csv, train.csv and val.csv, or an"
-        " official layout",
-        split=split,
-        layout=layout,
-        fold=fold,
-    )
+    index: ClipIndex = get_task("classification").read(root, split=split, layout=layout, fold=fold)
+    return index

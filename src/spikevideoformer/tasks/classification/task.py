@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spikevideoformer.models.config import STRIDE, ModelConfig
@@ -88,23 +87,17 @@ class Classification(Task):
             settings={"augmentation": {"flip": 0.0 if sided else 0.5, "crop_scale": [0.6, 1.0]}},
         )
 
+    holds = "clips"
+    expected = (
+        "class folders (train/<class>/<clip>), splits.csv, train.csv and val.csv, or an"
+        " official layout"
+    )
+
     @property
     def layouts(self) -> Mapping[str, Layout[ClipIndex]]:
         from spikevideoformer.tasks.classification.index import LAYOUTS
 
         return LAYOUTS
-
-    def read(
-        self,
-        root: Path | str,
-        *,
-        split: str | None = None,
-        layout: str | None = None,
-        fold: int = 1,
-    ) -> ClipIndex:
-        from spikevideoformer.tasks.classification.index import read_index
-
-        return read_index(root, split=split, layout=layout, fold=fold)
 
     def head(self, config: ModelConfig, outputs: int, body: BodyModel | None) -> nn.Module:
         from spikevideoformer.tasks.classification.head import ClassificationHead

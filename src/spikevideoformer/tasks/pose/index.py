@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spikevideoformer.data.index import Layout, read_dataset
+from spikevideoformer.data.index import Layout
+from spikevideoformer.task import get_task
 from spikevideoformer.tasks.pose.layouts.human36m import find_human36m, read_human36m
 from spikevideoformer.tasks.pose.layouts.mmhpsd import find_mmhpsd, read_mmhpsd
 from spikevideoformer.tasks.pose.layouts.rendered import find_rendered, read_rendered
@@ -23,13 +24,5 @@ def read_poses(
     root: Path | str, *, split: str | None = None, layout: str | None = None
 ) -> PoseIndex:
     """The poses of a data set; as for `read_dataset`, with `POSE_LAYOUTS`."""
-    return read_dataset(
-        root,
-        POSE_LAYOUTS,
-        holds="poses",
-        expected="splits.csv (path,label,split) with an .npz beside each clip, or the official"
-        " layout of MMHPSD (pose_events, full_pic_256), Human3.6M"
-        " (S1/MyPoseFeatures/D3_Positions_mono) or 3DPW (sequenceFiles)",
-        split=split,
-        layout=layout,
-    )
+    index: PoseIndex = get_task("pose").read(root, split=split, layout=layout)
+    return index

@@ -112,23 +112,18 @@ class PoseTracking(Task):
         )
         return Recipe(clips=sum(map(len, windows)))
 
+    holds = "poses"
+    expected = (
+        "splits.csv (path,label,split) with an .npz beside each clip, or the official"
+        " layout of MMHPSD (pose_events, full_pic_256), Human3.6M"
+        " (S1/MyPoseFeatures/D3_Positions_mono) or 3DPW (sequenceFiles)"
+    )
+
     @property
     def layouts(self) -> Mapping[str, Layout[PoseIndex]]:
         from spikevideoformer.tasks.pose.index import POSE_LAYOUTS
 
         return POSE_LAYOUTS
-
-    def read(
-        self,
-        root: Path | str,
-        *,
-        split: str | None = None,
-        layout: str | None = None,
-        fold: int = 1,
-    ) -> PoseIndex:
-        from spikevideoformer.tasks.pose.index import read_poses
-
-        return read_poses(root, split=split, layout=layout)
 
     def head(self, config: ModelConfig, outputs: int, body: BodyModel | None) -> nn.Module:
         from spikevideoformer.tasks.pose.head import PoseHead

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from spikevideoformer.data.index import Layout, read_dataset
+from spikevideoformer.data.index import Layout
+from spikevideoformer.task import get_task
 from spikevideoformer.tasks.segmentation.layouts.camvid import find_camvid, read_camvid
 from spikevideoformer.tasks.segmentation.layouts.cityscapes import find_cityscapes, read_cityscapes
 from spikevideoformer.tasks.segmentation.layouts.mask_folders import (
@@ -30,13 +31,5 @@ def read_sequences(
     root: Path | str, *, split: str | None = None, layout: str | None = None
 ) -> SequenceIndex:
     """The frames of a data set; as for `read_dataset`, with `SEQUENCE_LAYOUTS`."""
-    return read_dataset(
-        root,
-        SEQUENCE_LAYOUTS,
-        holds="frames with masks",
-        expected="splits.csv (image,label,split) with classes.csv (id,name), folders"
-        " <split>/<sequence>/images and labels, or the official layout of CamVid, Cityscapes or"
-        " VSPW",
-        split=split,
-        layout=layout,
-    )
+    index: SequenceIndex = get_task("segmentation").read(root, split=split, layout=layout)
+    return index

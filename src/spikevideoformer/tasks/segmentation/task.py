@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spikevideoformer.models.config import STRIDE, ModelConfig, preset
@@ -122,23 +121,18 @@ class Segmentation(Task):
         model = {n: about["model"][n] for n in ("neuron", "design") if n in about["model"]}
         return {**model, "frames": (about["clip"] or {}).get("frames", config.frames)}
 
+    holds = "frames with masks"
+    expected = (
+        "splits.csv (image,label,split) with classes.csv (id,name), folders"
+        " <split>/<sequence>/images and labels, or the official layout of CamVid, Cityscapes or"
+        " VSPW"
+    )
+
     @property
     def layouts(self) -> Mapping[str, Layout[SequenceIndex]]:
         from spikevideoformer.tasks.segmentation.index import SEQUENCE_LAYOUTS
 
         return SEQUENCE_LAYOUTS
-
-    def read(
-        self,
-        root: Path | str,
-        *,
-        split: str | None = None,
-        layout: str | None = None,
-        fold: int = 1,
-    ) -> SequenceIndex:
-        from spikevideoformer.tasks.segmentation.index import read_sequences
-
-        return read_sequences(root, split=split, layout=layout)
 
     def head(self, config: ModelConfig, outputs: int, body: BodyModel | None) -> nn.Module:
         from spikevideoformer.tasks.segmentation.head import SegmentationHead
