@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-triton bench lint clean
+.PHONY: help demo test test-slow test-triton bench torture lint clean
 
 help:
 	@echo "make demo       make clips, train, evaluate and predict; results in demo/"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-slow  the tests left out of the default run"
 	@echo "make test-triton  the kernels for CUDA, in Triton's interpreter (installs Triton, 1 GB)"
 	@echo "make bench      speed and memory beside SpikingJelly (installs it); results in bench/"
+	@echo "make torture    damaged, hostile and interrupted input, with a seed of its own (an hour)"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make clean      remove the environment, the caches, demo/ and bench/"
 
@@ -35,6 +36,12 @@ test-triton: $(INSTALLED)
 bench: $(INSTALLED)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -c constraints.txt spikingjelly
 	$(BIN)/svf bench --quick --out bench
+
+# Another seed each time: make torture SEED=7 SCALE=0.1 PARTS="configs models".
+SEED ?= $(shell date +%s)
+SCALE ?= 1
+torture: $(INSTALLED)
+	$(BIN)/python benchmarks/torture --seed $(SEED) --scale $(SCALE) $(PARTS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
