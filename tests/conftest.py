@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what reads shared files as ``data``, and skip ``gpu`` tests where there is no GPU."""
     no_gpu = pytest.mark.skip(reason="needs a CUDA device, and torch sees none")
     for item in items:
-        if {"shared_data", "golden"} & set(getattr(item, "fixturenames", ())):
+        if {"shared_data", "golden", "golden_family"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("data")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
@@ -85,6 +85,12 @@ def shared_data() -> Path:
 def golden() -> Path:
     """Folder of published-format checkpoints and what they compute."""
     return _shared_folder("golden")
+
+
+@pytest.fixture(scope="session")
+def golden_family() -> Path:
+    """The same of the rest of the published family."""
+    return _shared_folder("golden_family")
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ import io
 import os
 import pickle
 import random
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,66 @@ def test_distillation_head_is_averaged(tmp_path, video, lively):
         out = svf.load_published(path).double()(video)
     # the published file is read in float32
     torch.testing.assert_close(out, (first + second) / 2, rtol=1e-5, atol=1e-6)
+
+
+class _Foreign:
+    """An object of mmengine, as training of mmseg leaves it beside the weights."""
+
+    def __init__(self):
+        self.log = np.arange(3.0)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "backbone.", "module.backbone.", "model."])
+def test_prefixes_and_objects_of_mmengine(tmp_path, video, lively, monkeypatch, prefix):
+    model = _model(lively=lively)
+    state = {prefix + key: value for key, value in _published_state(model).items()}
+    path = tmp_path / "published.pth"
+    with monkeypatch.context() as patch:
+        module = types.ModuleType("mmengine.logging.history_buffer")
+        module._Foreign = _Foreign
+        for name in ("mmengine", "mmengine.logging"):
+            patch.setitem(sys.modules, name, types.ModuleType(name))
+        patch.setitem(sys.modules, module.__name__, module)
+        patch.setattr(_Foreign, "__module__", module.__name__)
+        torch.save({"message_hub": [_Foreign()], "state_dict": state}, path)
+    assert _same(model, path, video)
+
+
+def test_two_networks_in_one_file_are_refused(tmp_path):
+    state = _published_state(_model())
+    torch.save({**state, **{f"module.{k}": v for k, v in state.items()}}, tmp_path / "two.pth")
+    _refused(tmp_path / "two.pth", "several networks")
+
+
+def test_a_backbone_gets_a_fresh_head(tmp_path):
+    model = _model().float()
+    state = {k: v for k, v in _published_state(model).items() if not k.startswith("head")}
+    torch.save(state, tmp_path / "bare.pth")
+    _refused(tmp_path / "bare.pth", "num_classes=N")
+    loaded = svf.load_published(tmp_path / "bare.pth", num_classes=9)
+    assert loaded.num_classes == 9
+    for key, value in model.backbone.state_dict().items():
+        assert torch.equal(loaded.backbone.state_dict()[key], value)
+    torch.save(_published_state(model), tmp_path / "whole.pth")
+    _refused(tmp_path / "whole.pth", "head of 5 classes", num_classes=9)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ConvBlock1_1.0.Conv.pwconv1.0.weight", "an E-SpikeFormer"),
+        ("ConvBlock1_1.0.conv1.0.0.weight", "a large E-SpikeFormer"),
+        ("mask_token", "pre-training"),
+        ("neck.lateral_convs.0.1.0.conv.weight", "segmenter of SDT-V2"),
+        ("neck.lateral_convs.0.0.weight", "segmenter of E-SpikeFormer"),
+        ("decode_head.pixel_decoder.0.weight", "Spike2Former"),
+        ("regressor.decpose.weight", "pose network"),
+        ("tranformer_encoder.0.weight", "SEW-ResNet"),
+    ],
+)
+def test_relatives_are_refused_by_their_family(tmp_path, name, says):
+    torch.save({"model": {name: torch.zeros(2)}}, tmp_path / "other.pth")
+    assert "is not read" in _refused(tmp_path / "other.pth", says)
 
 
 def test_loading_is_untouched_by_our_initialisation(tmp_path):

@@ -45,6 +45,8 @@ class ModelConfig:
             membrane itself, or, of rectifiers only, the last state of a GRU over frames.
         residual_gain: initial weight of the last BN of every residual branch. 1 is the published
             initialisation, which does not train from scratch (docs/initialisation.md).
+        distilled: the classifier has a second linear layer, and gives the mean of both: what a
+            published file with ``head_kd`` is.
         pad_input: pad frames with zeros at the right and bottom to a multiple of 16 instead of
             refusing them.
 
@@ -64,6 +66,7 @@ class ModelConfig:
     drop_path: float = 0.0
     readout: Readout = "spike"
     residual_gain: float = 0.1
+    distilled: bool = False
     pad_input: bool = False
 
     def __post_init__(self) -> None:
@@ -110,7 +113,7 @@ class ModelConfig:
             raise ValueError(f"drop_path is {self.drop_path!r}; expected a probability in [0, 1)")
         if not (isinstance(self.residual_gain, (int, float)) and 0 <= self.residual_gain <= 1):
             raise ValueError(f"residual_gain is {self.residual_gain!r}; expected a value in [0, 1]")
-        for name in ("constant_term", "pad_input"):
+        for name in ("constant_term", "distilled", "pad_input"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
         if self.constant_term and self.attention != "hamming":

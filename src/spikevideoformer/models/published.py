@@ -55,6 +55,8 @@ _REP_CONV = {
     "bn_out": "1",
 }
 _TRANSFORMER_BLOCK = {
+    "attention.0": "attn",
+    "mlp": "mlp",
     "attention.0.neuron": "attn.head_lif",
     **{f"attention.0.steps.0.{z}_neuron": f"attn.{z}_lif" for z in "qkv"},
     **{
@@ -96,7 +98,7 @@ def published_names(model: SpikeVideoFormer) -> dict[str, str]:
     Returns:
         ``{our module name: published module name}``.
     """
-    names = {"head.neuron": "lif", "head.fc": "head"}
+    names = {"head.neuron": "lif", "head.fc": "head", "head.fc_kd": "head_kd"}
     for stage_name, (downsample, block) in _STAGES.items():
         ours = f"backbone.{stage_name}"
         names[f"{ours}.downsample"] = downsample
@@ -113,18 +115,26 @@ def published_names(model: SpikeVideoFormer) -> dict[str, str]:
 
 
 def load_published(
-    path: str | os.PathLike[str], *, attention: PublishedAttention = "joint_hamming", heads: int = 8
+    path: str | os.PathLike[str],
+    *,
+    attention: PublishedAttention | None = None,
+    heads: int = 8,
+    num_classes: int | None = None,
 ) -> SpikeVideoFormer:
     """A published checkpoint as one of our models, in evaluation mode.
 
     Widths, depths and the class count are read off the tensors. The file is unpickled with
-    ``weights_only=True``: no code in it is run. A distillation head (``head_kd``) is averaged
-    with the other one, as its authors' evaluation does: both are linear in the same spikes.
+    ``weights_only=True``: no code in it is run. The output of a distillation head (``head_kd``) is
+    averaged with that of the other one, as its authors' evaluation does.
 
     Args:
         path: a ``.pth`` file whose ``model`` entry (or whole content) is a state dict.
         attention: what the weights were trained for; the tensors cannot tell joint from spatial.
+            None: what was published, ``joint_hamming`` where there is a norm for it (``attn_bn``),
+            else ``spatial_dot``.
         heads: attention heads, which the tensors cannot tell either.
+        num_classes: of the fresh classifier that a backbone without a head gets; other files say
+            it themselves.
 
     Raises:
         ValueError: a file that is missing, damaged, carries code, or has tensors that do not fit,
@@ -133,17 +143,24 @@ def load_published(
     Source: module names and tensor shapes of the published code (Zou et al., ICML 2025).
     """
     path = Path(path)
-    if attention not in _DESIGNS:
+    if attention is not None and attention not in _DESIGNS:
         raise ValueError(
             f"attention {attention!r} is unknown; choose one of "
             f"{', '.join(get_args(PublishedAttention))}"
         )
-    design, kind = _DESIGNS[attention]
     state = _read_state(path)
     if (fault := unusable(state)) is not None:
         raise ValueError(f"{path}: {fault}; get the file from its authors again")
+    if (other := _other_family(state)) is not None:
+        raise ValueError(
+            f"{path} is {other}, which is not read; give a classifier or a backbone of "
+            "Spike-Driven Transformer V2 or SpikeVideoFormer"
+        )
     if "downsample1_1.encode_conv.weight" not in state:
         raise ValueError(f"{path} is not a published SpikeVideoFormer checkpoint; give one")
+    if attention is None:
+        attention = "joint_hamming" if _has_attention_bn(state) else "spatial_dot"
+    design, kind = _DESIGNS[attention]
     if _has_attention_bn(state) != (kind == "hamming"):
         other = "joint_dot or spatial_dot" if kind == "hamming" else "joint_hamming"
         raise ValueError(f"{path} was not trained with {attention} attention; try {other}")
@@ -166,8 +183,10 @@ def load_published(
             heads=heads,
             design=design,
             attention=kind,
+            distilled="head_kd.weight" in state,
         )
-        num_classes = state["head.weight"].shape[0]
+        headless = not any(key.startswith("head") for key in state)
+        num_classes = _classes(path, state, headless, num_classes)
     except KeyError as error:
         raise ValueError(
             f"{path} has no tensor {error}; it is not a published SpikeVideoFormer checkpoint"
@@ -177,8 +196,51 @@ def load_published(
             f"{path} has weights without axes; it is not a published SpikeVideoFormer checkpoint"
         ) from None
     model = SpikeVideoFormer(config, task="classification", num_classes=num_classes)
-    load_state(model, _renamed(state, model), path)
+    tensors = _renamed(state, model)
+    if headless:
+        tensors |= {f"head.{key}": value for key, value in model.head.state_dict().items()}
+    load_state(model, tensors, path)
     return model.eval()
+
+
+def _classes(
+    path: Path, state: Mapping[str, Tensor], headless: bool, num_classes: int | None
+) -> int:
+    """How many classes the network tells apart, as the file or the caller says."""
+    if not headless:
+        found = state["head.weight"].shape[0]
+        if num_classes not in (None, found):
+            raise ValueError(f"{path} has a head of {found} classes; leave num_classes out")
+        return found
+    if num_classes is None:
+        raise ValueError(
+            f"{path} is a backbone without a head; give num_classes=N, and train the fresh head"
+        )
+    return num_classes
+
+
+def _other_family(state: Mapping[str, Tensor]) -> str | None:
+    """The relative of SpikeVideoFormer that these weights belong to; None where there is none."""
+    for has, what in _FAMILY:
+        if any(re.search(has, key) for key in state):
+            return what
+    return None
+
+
+_FAMILY = (
+    (r"(^|\.)tranformer_encoder\.|^body\.", "a HumanPoseTracking_SNN with a SEW-ResNet backbone"),
+    (r"^regressor\.", "a pose network (regressor.decpose, dectrans, decbeta)"),
+    (r"^decode_head\.(pixel_decoder|transformer_decoder|query)", "a Spike2Former segmenter"),
+    (r"^neck\.lateral_convs\.\d+\.1\.0\.conv\.", "a segmenter of SDT-V2"),
+    (r"^(neck|decode_head)\.", "a segmenter of E-SpikeFormer (SDT-V3)"),
+    (r"^(mask_token$|decoder_)", "an E-SpikeFormer (SDT-V3) in pre-training (MAE)"),
+    (r"^ConvBlock1_1\.0\.conv1\.0\.0\.", "a large E-SpikeFormer (SDT-V3, 83 M or 171 M)"),
+    (
+        r"^ConvBlock1_1\.0\.Conv\.pwconv1\.0\.|\.attn\.q_conv\.0\.weight$",
+        "an E-SpikeFormer (SDT-V3)",
+    ),
+)
+"""What a name of some tensor says of the family, the first that fits."""
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -188,7 +250,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         # Training scripts of this field store their arguments and best metrics beside the weights.
         # What torch warns about, it then refuses, or reads all the same: one line is enough.
         with (
-            torch.serialization.safe_globals(_HARMLESS),
+            torch.serialization.safe_globals([*_HARMLESS, *_foreign(path)]),
             warnings.catch_warnings(action="ignore"),
         ):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -209,14 +271,17 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"{path} is no state dict of tensors, nor has it one under "
             f"{', '.join(map(repr, _WRAPPED))}"
         )
-    return {_PREFIXES.sub("", key): value for key, value in state.items()}
+    bare = {_PREFIXES.sub("", key): value for key, value in state.items()}
+    if len(bare) != len(state):
+        raise ValueError(f"{path} holds several networks under different prefixes; keep one")
+    return bare
 
 
 _WRAPPED = ("model", "state_dict", "model_state_dict", "module", "model_ema")
 """Where a state dict may stand in a file; the first that is there."""
 
-_PREFIXES = re.compile(r"^((module|_orig_mod)\.)+")
-"""What DistributedDataParallel and torch.compile put before names."""
+_PREFIXES = re.compile(r"^((module|_orig_mod|model|backbone)\.)+")
+"""What DistributedDataParallel, torch.compile, and networks around a backbone put before names."""
 
 
 def _scalar(dtype: np.dtype[Any], content: bytes) -> Any:
@@ -233,6 +298,25 @@ def _bytes(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+class _Inert:
+    """Stands for an object of another library: takes what it is made of, and does nothing."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _foreign(path: Path) -> list[Any]:
+    """Classes of OpenMMLab in a file, which training leaves beside the weights, as inert ones."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # noqa: BLE001 - damaged, or of the old format: the reader itself says so
+        return []
+    return [(_Inert, name) for name in names if re.match(r"(mmengine|mmcv|mmseg|mmdet)\.", name)]
+
+
 _HARMLESS: list[Any] = [
     argparse.Namespace,
     PosixPath,
@@ -240,8 +324,10 @@ _HARMLESS: list[Any] = [
     *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     (_bytes, "_codecs.encode"),
+    (_Inert, "numpy.ndarray"),
+    *((_Inert, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
-"""Plain values that are no tensors: arguments, paths, numbers of numpy."""
+"""Plain values that are no tensors: arguments, paths, numbers and arrays of numpy."""
 
 
 def _has_attention_bn(state: Mapping[str, Tensor]) -> bool:
@@ -263,10 +349,6 @@ def _renamed(state: Mapping[str, Tensor], model: SpikeVideoFormer) -> dict[str, 
     renamed = {}
     for key, value in state.items():
         module, _, leaf = key.rpartition(".")
-        if module == "head_kd":
-            continue
-        if module == "head" and f"head_kd.{leaf}" in state:
-            value = (value + state[f"head_kd.{leaf}"]) / 2
         # a name without counterpart is kept, so that load_state reports it
         name = f"{theirs_to_ours[module]}.{leaf}" if module in theirs_to_ours else key
         if name in own and own[name].ndim == 4 and value.ndim == 3:

@@ -14,7 +14,7 @@ class ClassificationHead(Head):
     Args:
         config: the architecture; with ``readout="membrane"`` there is no neuron, and with
             ``readout="gru"`` a GRU over frames, whose last state Linear reads, stands for the
-            neuron and the mean over time.
+            neuron and the mean over time; with ``distilled`` two Linear, whose mean it gives.
         num_classes: K, at least 1.
     """
 
@@ -29,8 +29,11 @@ class ClassificationHead(Head):
         width = config.widths[-1]
         self.gru = nn.GRU(width, width) if config.readout == "gru" else None
         self.fc = nn.Linear(width, num_classes)
-        nn.init.trunc_normal_(self.fc.weight, std=0.02)
-        nn.init.zeros_(self.fc.bias)
+        self.fc_kd = nn.Linear(width, num_classes) if config.distilled else None
+        for fc in (self.fc, self.fc_kd):
+            if fc is not None:
+                nn.init.trunc_normal_(fc.weight, std=0.02)
+                nn.init.zeros_(fc.bias)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Logits ``[B, K]`` from the last stage's ``[T, B, C, H, W]``."""
@@ -39,4 +42,7 @@ class ClassificationHead(Head):
             # its state adds up over time like a membrane: not in half precision
             with torch.autocast(x.device.type, enabled=False):
                 _, x = self.gru(x.to(self.gru.weight_hh_l0.dtype))  # [1, B, C], the last state
-        return self.real.mean(self.fc(x), 0)
+        logits = self.fc(x)
+        if self.fc_kd is not None:
+            logits = (logits + self.fc_kd(x)) / 2
+        return self.real.mean(logits, 0)

@@ -1,0 +1,98 @@
+"""What the published code of the family computes (../shared/golden_family)."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import spikevideoformer as svf
+from spikevideoformer.deploy.engine import InferenceEngine
+from spikevideoformer.deploy.fold import fold_for_inference
+
+BACKBONES = {"sdt2_backbone": {"num_classes": 3}, "sdt2_cls_state_dict": {}}
+OTHERS = {
+    "v3_base": "E-SpikeFormer",
+    "v3_large_kd": "large E-SpikeFormer",
+    "v3_large_plain": "large E-SpikeFormer",
+    "sdt2_seg": "segmenter of SDT-V2",
+    "v3_seg": "segmenter of E-SpikeFormer",
+    "pose": "pose network",
+}
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
+def case(request, golden_family):
+    name = request.param
+    with safe_open(golden_family / f"{name}.io.safetensors", "pt") as file:
+        expected = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        meta = json.loads(file.metadata()["meta"])
+    path = golden_family / f"{name}.pth"
+    model = svf.load_published(path, heads=meta["num_heads"], **BACKBONES[name])
+    video = expected["input"].double()
+    if video.ndim == 4:  # the published code repeats an image
+        video = video.expand(meta["T"], *video.shape)
+    return model.double(), video.transpose(0, 1), expected, meta
+
+
+def test_logits_features_and_firing_rates(case):
+    model, video, expected, meta = case
+    names, got = svf.published_names(model), {}
+    for ours, module in model.named_modules():
+        if (theirs := names.get(ours)) is not None:
+            module.register_forward_hook(
+                lambda _m, _args, out, theirs=theirs: got.update({theirs: out})
+            )
+    with torch.no_grad(), svf.record_firing_rates(model) as rates:
+        got["logits"] = model(video)
+    for module in model.modules():
+        module._forward_hooks.clear()
+    compared = 0
+    for key, value in expected.items():
+        kind, _, name = key.partition(".")
+        if kind == "feat":
+            found = got[name]
+        elif kind == "feat_mean":
+            found = got[name].mean((0, 1))
+        elif kind == "backbone_out":
+            blocks = "ConvBlock1_1.0", "ConvBlock1_2.0", "ConvBlock2_2.0", "block4.1"
+            found = got[blocks[int(name)]].mean(0, keepdim=True)
+        elif key == "logits_f64":
+            found = got["logits"]
+        else:
+            continue
+        torch.testing.assert_close(found, value, rtol=0, atol=1e-9, msg=key)
+        compared += 1
+    assert compared >= 16
+    mean = {names[ours]: rate for ours, rate in rates.mean.items() if ours in names}
+    for name, rate in zip(meta["rate_names"], expected["rate_f64"].tolist(), strict=True):
+        assert mean[name] == pytest.approx(rate, rel=0, abs=1e-12), name
+
+
+def test_folded_engine_and_energy(case, tmp_path):
+    model, video, _, _ = case
+    with torch.no_grad():
+        torch.testing.assert_close(
+            fold_for_inference(model)(video), model(video), rtol=0, atol=1e-9
+        )
+    model.float().save_pretrained(tmp_path)
+    same = svf.SpikeVideoFormer.from_pretrained(tmp_path)
+    with torch.no_grad():
+        logits = model(video.float())
+        assert torch.equal(same(video.float()), logits)
+    assert torch.equal(InferenceEngine(model)(video.float()), logits)
+    report = svf.energy_report(model, video.float())
+    model.double()
+    assert report.by_convention("executed").energy_mj > 0
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_others_are_refused_by_their_names(golden_family, name):
+    with pytest.raises(ValueError, match=OTHERS[name]) as error:
+        svf.load_published(golden_family / f"{name}.pth", heads=2)
+    assert "\n" not in str(error.value)
+
+
+def test_a_backbone_asks_for_the_number_of_classes(golden_family):
+    with pytest.raises(ValueError, match="num_classes=N"):
+        svf.load_published(golden_family / "sdt2_backbone.pth", heads=2)
