@@ -2,11 +2,12 @@
 
     python benchmarks/camvid.py --data ../shared/data/vss --classifier demo/run/model
 
-trains the recipe of configs/camvid_nano.yaml in these variants and measures the LAST epoch of each
-on the validation sequence (no epoch is chosen by looking at it), beside the baseline that knows no
-picture: at each pixel the class that is most frequent there in the training masks.
+trains the recipe of configs/camvid_nano.yaml, with neurons and design as published, in these
+variants and measures the LAST epoch of each on the validation sequence (no epoch is chosen by
+looking at it), beside the baseline that knows no picture: at each pixel the class that is most
+frequent there in the training masks.
 
-    hamming-S          as in the recipe, seed S = 0, 1, 2
+    hamming-S          LIF, all frames, Hamming attention, seed S = 0, 1, 2
     dot-S              attention by the dot product, the same seeds
     spatial-S          every frame for itself, the same seeds
     integer-0          Integer-LIF neurons, D = 4
@@ -41,11 +42,11 @@ from spikevideoformer.training.checkpoint import CheckpointFolder
 
 RECIPE = Path(__file__).parents[1] / "configs" / "camvid_nano.yaml"
 NAMES = {
-    "hamming": "Hamming attention, LIF (the recipe)",
+    "hamming": "Hamming attention, LIF (as published)",
     "dot": "dot product, LIF",
     "spatial": "Hamming attention, LIF, every frame for itself",
     "integer": "Hamming attention, Integer-LIF D = 4",
-    "finetuned": "the recipe, from a classification model",
+    "finetuned": "as published, from a classification model",
 }
 COLOURS = {
     "hamming": "tab:blue",
@@ -57,7 +58,7 @@ COLOURS = {
 
 
 def variants(arguments: argparse.Namespace) -> dict[str, TrainConfig]:
-    recipe = replace(TrainConfig.from_yaml(RECIPE), data=arguments.data)
+    recipe = replace(TrainConfig.from_yaml(RECIPE), data=arguments.data, neuron=None, design=None)
     changes: dict[str, dict[str, Any]] = {
         **{f"hamming-{seed}": {"seed": seed} for seed in arguments.seeds},
         **{f"dot-{seed}": {"seed": seed, "attention": "dot"} for seed in arguments.seeds},
