@@ -192,6 +192,26 @@ def test_relatives_are_refused_by_their_family(tmp_path, name, says):
     assert "is not read" in _refused(tmp_path / "other.pth", says)
 
 
+def test_two_heads_are_for_classification():
+    with pytest.raises(ValueError, match="distilled is for classification"):
+        svf.create_model("svf_nano", task="segmentation", distilled=True)
+
+
+def test_engines_run_both_heads(video, lively):
+    model = _model(lively=lively, distilled=True).float()
+    with torch.no_grad():
+        logits = model(video.float())
+        model.head.fc_kd.bias += 1
+        moved = model(video.float())
+    torch.testing.assert_close(moved, logits + 0.5)
+    exact = svf.InferenceEngine(model)(video.float())
+    assert torch.equal(exact, moved)
+    alone = svf.InferenceEngine(model, precision="float")
+    together, first = alone(video.float()), alone(video[:1].float())
+    assert torch.equal(together[:1], first)
+    torch.testing.assert_close(together, moved, rtol=0, atol=0.05)
+
+
 def test_loading_is_untouched_by_our_initialisation(tmp_path):
     """A residual gain is a start for training; every loaded tensor is the file's."""
     model = _model(residual_gain=0.0).float()

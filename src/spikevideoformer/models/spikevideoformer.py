@@ -89,6 +89,10 @@ class SpikeVideoFormer(nn.Module):
         self.familiarity: Familiarity | None = None
         self.backbone = Backbone(config)
         self.head = cast(Head, of_task.head(config, num_classes, body))
+        if config.distilled and getattr(self.head, "fc_kd", None) is None:
+            raise ValueError(
+                f"distilled is for classification, and the task is {task}; set distilled=False"
+            )
         self.body = body  # without weights of its own
         if body is not None:
             self.classes = body.joint_names
