@@ -695,3 +695,13 @@ def test_a_video_in_another_precision_is_refused():
 def test_integer_neurons_given_as_a_dict_are_those_of_the_paper():
     by_dict = svf.create_model("svf_nano", neuron={"kind": "integer_lif", "levels": 3})
     assert by_dict.config.neuron == svf.NeuronConfig.integer(3)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("task", ["classification", "segmentation", "pose"])
+@pytest.mark.parametrize("options", [{}, {"attention": "dot", "neuron": "integer_lif"}])
+def test_a_network_in_half_precision_answers(task, dtype, options):
+    model = svf.create_model("svf_nano", task=task, num_classes=3, **options).eval().to(dtype)
+    output = model(torch.randn(1, 2, 3, 32, 32, dtype=dtype))
+    for part in output if isinstance(output, tuple) else (output,):
+        assert part.dtype == dtype and bool(part.isfinite().all())

@@ -1,5 +1,8 @@
 """Tables of motion capture, parts of motions, and the motions that need no file."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from spikevideoformer.data.problems import DatasetError
 from spikevideoformer.synth.motions import (
     ACTIONS,
     LabelledMotion,
+    MocapRow,
     clip_starts_s,
     procedural_motion,
     read_mocap_table,
@@ -177,3 +181,24 @@ def test_motions_do_what_they_are_called():
 def test_motions_refuse_bad_arguments(given, reason):
     with pytest.raises(ValueError, match=reason):
         procedural_motion(**({"action": "squat", "seed": 0} | given))
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("cm", 1.0), ("m", 0.01), ("mm", 10.0)])
+def test_the_unit_of_motion_capture_is_guessed_and_said(tmp_path, caplog, unit, factor):
+    """By the size of the skeleton; a body that has no such size in any unit is refused."""
+    motion = procedural_motion("squat", 0, frames=4)
+    row = MocapRow(path=tmp_path / "a.bvh", content="squat", style="", split="train")
+    write_bvh(row.path, replace(motion, unit=unit))
+
+    def lengths(motion):
+        return motion.skeleton.offsets.norm(dim=1).sort().values  # a file has its own order
+
+    body = lengths(row.load().motion)
+    assert torch.allclose(body, lengths(motion), atol=1e-5)
+    assert (f"lengths taken for {unit}" in caplog.text) == (unit != "cm")
+    if unit == "mm":
+        assert torch.allclose(lengths(row.load("cm").motion), factor * body, atol=1e-4)
+        text = row.path.read_text()
+        row.path.write_text(re.sub(r"(OFFSET) .*", r"\1 0 0.000001 0", text))
+        with pytest.raises(ValueError, match=r"a\.bvh: its skeleton measures .* give the unit"):
+            row.load()

@@ -122,6 +122,32 @@ def read_bvh(
     )
 
 
+def guess_unit(path: Path) -> Unit:
+    """The unit in which the body of a file is as large as a body, the usual one first.
+
+    Raises:
+        BvhError: the file cannot be read, or its body has no such size in any unit.
+    """
+    motion = read_bvh(path, unit="m")
+    skeleton = motion.skeleton
+    still = torch.eye(3, dtype=torch.float64).expand(len(skeleton.parents), 3, 3)
+    joints = skeleton.joints(still, torch.zeros(3, dtype=torch.float64))
+    joints = joints[1:] if len(joints) > 1 else joints  # the first may stand for the whole scene
+    side = float((joints.amax(0) - joints.amin(0)).amax())  # the height, or a span of arms
+    for unit in _UNITS:
+        if BODY_M[0] <= side * METRES[unit] <= BODY_M[1]:
+            return unit
+    raise BvhError(
+        f"{path}: its skeleton measures {side:g}, which is no body of {BODY_M[0]} to {BODY_M[1]} m "
+        f"in {', '.join(_UNITS)}; give the unit of its lengths"
+    )
+
+
+BODY_M = (0.5, 3.0)
+"""How large a body may be, from the first joint to the last."""
+_UNITS: tuple[Unit, ...] = ("cm", "m", "mm", "inch")
+
+
 def _by_order(orders: Iterable[EulerOrder]) -> dict[EulerOrder, list[int]]:
     """The joints of each Euler order, which are computed together."""
     joints: dict[EulerOrder, list[int]] = {}

@@ -7,9 +7,7 @@ What a verb needs is imported when it runs, so that ``svf --help`` does not wait
 
 from __future__ import annotations
 
-import io
 import logging
-import os
 import sys
 import traceback
 import warnings
@@ -30,6 +28,7 @@ from spikevideoformer.cli import (
 )
 from spikevideoformer.cli.options import read_options
 from spikevideoformer.cli.parser import Verb, parsed, with_dashes
+from spikevideoformer.cli.streams import discard_results, prepare_streams
 from spikevideoformer.messages import one_line
 from spikevideoformer.stopping import Terminated, terminable
 
@@ -64,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in options
     arguments = [*map(with_dashes, (o for o in options if o != "--debug")), *inputs]
     if argv is None:  # a process of its own, not a call in a program
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # class names on any terminal
+        prepare_streams()
     ending = terminable() if argv is None else nullcontext()
     with warnings.catch_warnings(), _logging_to_stderr(), ending:
         if argv is None and not debug and not sys.warnoptions:
@@ -86,13 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("svf: interrupted", file=sys.stderr)
             return INTERRUPTED
         except BrokenPipeError:
-            # The reader (head, less) has seen enough. Python would complain once more at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_results()  # the reader (head, less) has seen enough
             return DONE
         except Exception as error:  # noqa: BLE001 - the outermost place, where each becomes a line
             if debug:
                 traceback.print_exc()
             print(f"svf: {explain(error)}", file=sys.stderr)
+            if argv is None:
+                discard_results()
             return UNUSABLE
 
 

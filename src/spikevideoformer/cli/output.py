@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from spikevideoformer.cli.streams import write_result
 from spikevideoformer.messages import one_line
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def show(
     """
     if as_json:
         text = json.dumps(values() if callable(values) else values, allow_nan=False)
-    print(text, flush=True)
+    write_result(text)
 
 
 def note(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from spikevideoformer.cli.options import DIR, Json, flag
 from spikevideoformer.cli.output import folder_to_write, require_file, show
@@ -25,6 +25,7 @@ class Options(Json):
         out: the data set.
         mocap: folder of BVH files with splits.csv (path,content,style,split); default: motions that
             are computed.
+        unit: of the lengths in BVH files (default: as they make a body of usual size).
         puppets: instead, N clips of two puppets who shake hands, hug, kick, point, punch or push,
             and a tenth as many for validation: motion of people to learn before one's own clips.
         motions: computed motions of each kind, a fifth of them for validation.
@@ -39,6 +40,7 @@ class Options(Json):
 
     out: Path = field(metadata=DIR)
     mocap: Path | None = field(default=None, metadata=DIR)
+    unit: Literal["m", "cm", "mm", "inch"] | None = None
     puppets: int | None = field(default=None, metadata={"at_least": 6})  # one of each action
     motions: int = 20
     clips_per_motion: int | None = field(default=None, metadata={"at_least": 1})
@@ -56,6 +58,8 @@ def run(options: Options) -> None:
         return
     if options.motions < 5:
         raise ValueError(f"--motions is {options.motions}; give at least 5, one for validation")
+    if options.unit is not None and options.mocap is None:
+        raise ValueError("--unit is of motion capture; give its folder with --mocap")
     settings = ("size", "frames", "frame_rate_hz", "view_deg")
     spec = RenderSpec(**{name: getattr(options, name) for name in settings})
     if options.mocap is not None:
@@ -71,7 +75,7 @@ def run(options: Options) -> None:
         motions, total = procedural_motions(options.motions), options.motions * len(ACTIONS)
     else:
         rows = read_mocap_table(options.mocap)
-        motions, total = (row.load() for row in rows), len(rows)
+        motions, total = (row.load(options.unit) for row in rows), len(rows)
     with progress_on_stderr("motion") as tell:
         told, each = _told(motions, total, tell), options.clips_per_motion
         clips = write_motion_clips(told, out, spec=spec, seed=options.seed, clips_per_motion=each)

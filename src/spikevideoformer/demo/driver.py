@@ -74,7 +74,7 @@ class Driver(ABC):
             The outcome in a few lines of text.
 
         Raises:
-            ValueError: `out` holds a network that was trained with another recipe.
+            ValueError: `out` holds a network of another recipe, or of clips of another.
         """
         begin_s = time.monotonic()
         clips, made = out / self.clips, out / f"{self.clips}.done"
@@ -84,6 +84,12 @@ class Driver(ABC):
             before = made.read_text() if made.exists() else None
             if before != _BEFORE_RECIPES and not _same(before, about):
                 if before is not None:
+                    # its clips have the same names: it would be taken for one of these
+                    if (out / "run").exists():
+                        raise ValueError(
+                            f"{out / 'run'} is of clips of another recipe; give another --out, or "
+                            "delete it"
+                        )
                     tell(f"{clips} holds clips of another recipe, which are made anew")
                     made.unlink()
                     shutil.rmtree(clips, ignore_errors=True)

@@ -85,7 +85,8 @@ class Predictor(Generic[Result]):
             )
         if clip is None and model.clip is None:
             raise ValueError(
-                f"the model does not say how clips are made; give clip={spec_type.__name__}(...)"
+                f"{model.source or 'the model'} does not say how clips are made; "
+                f"give clip={spec_type.__name__}(...)"
             )
         if precision not in get_args(Precision):
             raise ValueError(
@@ -274,6 +275,8 @@ def checked_array(
     """An array as tensor ``[T, H, W, 3]``, and its rate; ValueError where it is no video."""
     if getattr(spec, "input", "rgb") == "events" and not hasattr(spec, "camera"):
         raise ValueError("the network sees events, and an array holds pictures; give a file")
+    if isinstance(video, np.ndarray):  # torch takes no views that run backwards: BGR read as RGB
+        video = np.ascontiguousarray(video)
     frames = torch.as_tensor(video)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or 0 in frames.shape:
         raise ValueError(

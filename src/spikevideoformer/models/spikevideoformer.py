@@ -55,6 +55,7 @@ class SpikeVideoFormer(nn.Module):
         temperature: by which a classifier's logits are divided to give probabilities that can be
             believed; None: 1.
         familiarity: what its training clips are like, where known.
+        source: the config.json that it was read from.
 
     Raises:
         ValueError: an unknown task, a wrong class count, no body for pose or one for others.
@@ -87,6 +88,7 @@ class SpikeVideoFormer(nn.Module):
         self.clip: dict[str, Any] | None = None
         self.temperature: float | None = None
         self.familiarity: Familiarity | None = None
+        self.source: Path | None = None
         self.backbone = Backbone(config)
         self.head = cast(Head, of_task.head(config, num_classes, body))
         if config.distilled and getattr(self.head, "fc_kd", None) is None:
@@ -238,6 +240,7 @@ class SpikeVideoFormer(nn.Module):
                 "SHA-256); copy the folder again, both files together"
             )
         model = cls(config, **what)
+        model.source = folder / CONFIG_FILE
         model.classes = None if about["classes"] is None else tuple(about["classes"])
         if about["palette"] is not None:
             model.palette = tuple(map(tuple, about["palette"]))

@@ -114,7 +114,7 @@ class SpikeAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         norm = self.bn if self.kind == "hamming" else None
         spikes: Tensor = self.out_neuron(self.product(*self.fired(x)), norm=norm)
-        return spikes
+        return spikes.to(x.dtype)  # the sums of a network in half precision are float32
 
     def fired(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v of spikes ``[T, B, C, H, W]``, of that shape."""

@@ -11,6 +11,7 @@ have the names of the Bandai-Namco motion-capture files.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -22,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spikevideoformer.body.bvh import read_bvh
-from spikevideoformer.body.motion import Motion, drop_root
+from spikevideoformer.body.bvh import guess_unit, read_bvh
+from spikevideoformer.body.motion import Motion, Unit, drop_root
 from spikevideoformer.body.rotations import (
     matrix_from_6d,
     matrix_from_axis_angle,
@@ -34,6 +35,7 @@ from spikevideoformer.data.lists import csv_records
 from spikevideoformer.data.problems import DatasetError, Problem, split_of_name
 
 Array = NDArray[np.float64]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +81,21 @@ class MocapRow:
     style: str
     split: str
 
-    def load(self) -> LabelledMotion:
+    def load(self, unit: Unit | None = None) -> LabelledMotion:
         """Read the motion, without the joint `joint_Root`, which is no part of the body.
 
+        Args:
+            unit: what its lengths are in; None: as they make a body of usual size, told where that
+                is not cm.
+
         Raises:
-            BvhError: the file cannot be read.
+            BvhError: the file cannot be read, or the size of its body says no unit.
         """
-        motion = read_bvh(self.path)
+        if unit is None:
+            unit = guess_unit(self.path)
+            if unit != "cm":
+                log.warning("%s: lengths taken for %s, by the size of the body", self.path, unit)
+        motion = read_bvh(self.path, unit=unit)
         if motion.skeleton.joint_names[0] == "joint_Root":
             motion = drop_root(motion)
         return LabelledMotion(

@@ -9,9 +9,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from spikevideoformer.body.motion import Motion
-from spikevideoformer.body.rotations import axis_angle_from_matrix
+from spikevideoformer.body.rotations import (
+    axis_angle_from_matrix,
+    matrix_from_6d,
+    sixd_from_matrix,
+)
 from spikevideoformer.body.skeleton import BodyModel, Skeleton
 from spikevideoformer.body.smpl import SmplBody
 from spikevideoformer.inference.answer import Prediction, SeenFrame, rate_curve
@@ -93,15 +98,16 @@ class PosePrediction(Prediction):
     def frame_rate_hz(self) -> float:
         """Mean rate of the frames."""
         first, last = self.timestamps_s[0], self.timestamps_s[-1]
-        if len(self.timestamps_s) == 1:
-            return 1 / self.duration_s
+        if last <= first:  # one frame, or a clock that stands still
+            return len(self.timestamps_s) / self.duration_s
         return (len(self.timestamps_s) - 1) / (last - first)
 
     def motion(self, body: BodyModel) -> Motion:
         """The motion of one body with the mean of the predicted proportions, for a BVH file.
 
         Its y points up, as in motion capture: a point (x, y, z) of the camera is at (x, -y, -z).
-        Frames follow each other at `frame_rate_hz`.
+        Frames follow each other at `frame_rate_hz`; where those of the video do not, those of the
+        motion are between them, each at its time.
 
         Args:
             body: that of the tracker, a ``Skeleton`` or SMPL.
@@ -121,11 +127,17 @@ class PosePrediction(Prediction):
         upright = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
         rotations = torch.from_numpy(self.rotations).double()
         rotations[:, 0] = upright[:, None] * rotations[:, 0]
+        translation = upright * torch.from_numpy(self.joints[:, 0]).double()
+        rate_hz, times_s = self.frame_rate_hz, np.array(self.timestamps_s)
+        even_s = times_s[0] + np.arange(len(times_s)) / rate_hz
+        if times_s[-1] > times_s[0] and np.abs(even_s - times_s).max() > 0.5 / rate_hz:
+            rotations = matrix_from_6d(_at(even_s, times_s, sixd_from_matrix(rotations)))
+            translation = _at(even_s, times_s, translation)
         return Motion(
             skeleton=skeleton.to("cpu"),
             rotations=rotations,
-            translation=upright * torch.from_numpy(self.joints[:, 0]).double(),
-            frame_rate_hz=self.frame_rate_hz,
+            translation=translation,
+            frame_rate_hz=rate_hz,
         )
 
     def to_dict(self, *, frames: bool = True) -> dict[str, Any]:
@@ -170,6 +182,16 @@ class PosePrediction(Prediction):
         yield "rotation_vectors_rad", (_rounded(_vectors(frame), 5) for frame in self.rotations)
         yield "translation_mm", (_rounded(1000.0 * frame, 1) for frame in self.translation)
         yield "shape", (_rounded(frame, 5) for frame in self.shape)
+
+
+def _at(wanted_s: np.ndarray, times_s: np.ndarray, values: Tensor) -> Tensor:
+    """Values ``[T, ...]`` of some times at others, mixed of the two neighbours in time."""
+    after = np.searchsorted(times_s, wanted_s, "right").clip(1, len(times_s) - 1)
+    before = after - 1
+    gap_s = np.maximum(times_s[after] - times_s[before], 1e-9)
+    share = torch.from_numpy(((wanted_s - times_s[before]) / gap_s).clip(0, 1))
+    share = share.view(-1, *[1] * (values.ndim - 1))
+    return values[before] + share * (values[after] - values[before])
 
 
 def _vectors(rotations: np.ndarray) -> np.ndarray:
