@@ -17,6 +17,7 @@ import warnings
 from pathlib import Path
 
 import damage
+import media
 import torch
 from workshop import Part, Tally, Workshop
 
@@ -24,6 +25,7 @@ PARTS: dict[str, Part] = {
     "configs": damage.configs,
     "models": damage.models,
     "checkpoints": damage.checkpoints,
+    "media": media.media,
 }
 """What is run, in this order; a part is a function of a `Workshop` that gives a `Tally`."""
 

@@ -38,9 +38,15 @@ class Malformed:
     damage: str
 
 
+def moving_bar(index: int) -> np.ndarray:
+    """One picture of a bar that moves over fixed noise."""
+    image = np.random.default_rng(0).integers(0, 60, (48, 64, 3), np.uint8)
+    image[:, 2 * index : 2 * index + 12] = 230
+    return image
+
+
 def write_sources(folder: Path) -> None:
     """Write the sound videos, each of `FRAMES` frames of a moving bar over fixed noise."""
-    noise = np.random.default_rng(0).integers(0, 60, (48, 64, 3), np.uint8)
     for name, (container_options, codec, options) in SOURCES.items():
         with av.logging.Capture(), av.open(folder / name, "w", options=container_options) as out:
             stream = out.add_stream(codec, rate=Fraction(RATE_HZ), options=options)
@@ -49,9 +55,7 @@ def write_sources(folder: Path) -> None:
             stream.codec_context.thread_count = 1
             stream.codec_context.bit_rate = 200_000
             for index in range(FRAMES):
-                image = noise.copy()
-                image[:, 2 * index : 2 * index + 12] = 230
-                out.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(moving_bar(index))))
             out.mux(stream.encode())
 
 

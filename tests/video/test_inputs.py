@@ -129,6 +129,15 @@ def test_what_was_predicted_before_is_passed_over_and_told(tmp_path, videos, cap
     assert list(expand_inputs([one])) == [one]
 
 
+def test_pictures_beside_videos_are_passed_over_and_told(tmp_path, videos, caplog) -> None:
+    for name in ("thumb.jpg", "sub/cover.PNG"):
+        (tmp_path / name).touch()
+    with caplog.at_level("INFO"):
+        assert list(expand_inputs([tmp_path])) == [str(path) for path in videos]
+    (line,) = caplog.messages
+    assert line.startswith(f"{tmp_path}: passed over pictures beside videos (thumb.jpg and 1 more)")
+
+
 def test_links_to_folders_are_followed_once(tmp_path: Path, videos: list[Path]) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link").symlink_to(tmp_path / "sub", target_is_directory=True)

@@ -1,13 +1,11 @@
 """Pictures of data sets: read, and measured by their headers.
 
-Pictures are read as the file stores them; a turn that EXIF asks for is not made, because the masks
-of a data set are drawn on the stored picture and carry no EXIF themselves.
+Pictures and masks come upright, as Exif asks for it: so every viewer shows them, so masks are
+drawn, and so the same files come as a video.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,31 +20,18 @@ from spikevideoformer.video.event_pictures import (
     is_event_file,
     read_event_picture,
 )
+from spikevideoformer.video.picture import Turn
 from spikevideoformer.video.sources import RECORDING_REFUSED, DecodeLimits, VideoError
+from spikevideoformer.video.stills import IMAGE_DAMAGE, as_rgb, exif_orientation
 
 MAX_PIXELS = DecodeLimits().max_frame_pixels or 0
 """Largest picture that is unpacked: a file of some kilobytes can announce gigabytes."""
 
 _PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM")
 
-# What Pillow raises for files that are damaged, depending on where the damage is.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
-
 
 def read_picture(path: Path, spec: Any = None) -> UInt8[np.ndarray, "H W 3"]:
-    """Read a picture as RGB; grey is repeated, alpha dropped, and EXIF's turn not made.
+    """Read a picture as RGB and upright; grey is repeated, and what is clear lies on white.
 
     Args:
         path: the file; for a network that sees events a recording of those of one frame.
@@ -63,7 +48,7 @@ def read_picture(path: Path, spec: Any = None) -> UInt8[np.ndarray, "H W 3"]:
             raise VideoError(
                 path, f"holds {kind_of_pixels(image.mode)}; convert it to 8 bits a channel"
             )
-        return as_rgb(image)
+        return Turn.of_exif(exif_orientation(image))(as_rgb(image))
 
 
 def picture_size(path: Path, spec: Any = None) -> tuple[int, int]:
@@ -75,7 +60,8 @@ def picture_size(path: Path, spec: Any = None) -> tuple[int, int]:
     if _shows_events(path, spec):
         return event_picture_size(path, spec.events)
     with opened(path, VideoError, _PICTURE_FORMATS, whole=False) as image:
-        return image.height, image.width
+        turned = Turn.of_exif(exif_orientation(image)).quarters % 2
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _shows_events(path: Path, spec: Any) -> bool:
@@ -121,7 +107,7 @@ def opened(
     except UnidentifiedImageError:
         kinds = ", ".join(formats)
         raise error_type(path, f"not an image that is read here ({kinds})") from None
-    except _DAMAGE as error:
+    except IMAGE_DAMAGE as error:
         raise error_type(
             path, f"damaged or unreadable ({error or type(error).__name__})"
         ) from error
@@ -132,10 +118,3 @@ def kind_of_pixels(mode: str) -> str:
     names = {"1": "1-bit values", "L": "grey values", "LA": "grey values with alpha"}
     names |= {"P": "palette indices", "PA": "palette indices with alpha", "I;16": "16-bit values"}
     return names.get(mode, f"{mode} pixels")
-
-
-def as_rgb(image: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """Any picture of 8 bits as RGB."""
-    if image.mode == "P":  # by way of RGBA: Pillow warns where a palette has alpha
-        image = image.convert("RGBA")
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Video files and image folders to pictures with times, streaming; and pictures to video files.
+"""Video files and image folders to pictures with times, streaming; and clips of them.
 
 Three rules hold throughout. Time is the file's own (presentation timestamps from the first picture
 on), never a frame index, so that a variable frame rate changes nothing. Never more than the chosen
@@ -11,30 +11,25 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import av
-import av.logging
 import numpy as np
 import torch
-from av.video.stream import VideoStream
 from jaxtyping import UInt8
 from torch import Tensor
 
 from spikevideoformer.events.stream import EventStream
-from spikevideoformer.files import hidden_part
 from spikevideoformer.video.clip import Clip
+from spikevideoformer.video.sampling import check_stretch, multi_clip_times, window_times
 from spikevideoformer.video.sources import (
     IMAGE_SUFFIXES,
     LIFT,
     SEQUENCE_RATE_HZ,
     VIDEO_SUFFIXES,
     DecodeLimits,
-    Ffmpeg,
     SeekMissedError,
     Shown,
     Source,
@@ -44,6 +39,7 @@ from spikevideoformer.video.sources import (
     open_source,
 )
 from spikevideoformer.video.spec import ClipSpec
+from spikevideoformer.video.writing import write_video
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -225,96 +221,6 @@ def iter_frames(
     yield from open_pictures(path, resize_short=resize_short, **reading).frames
 
 
-def window_times(
-    spec: ClipSpec,
-    start_s: float,
-    end_s: float,
-    *,
-    jitter: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> list[float]:
-    """The T moments at which a stretch of video is sampled.
-
-    The stretch is cut into T equal slices and each is sampled at its centre. Where the spec has a
-    frame rate, the slices last one frame each, and T of them lie in the middle of the stretch (or,
-    where it is shorter, start with it and run past its end).
-
-    Args:
-        spec: gives T and the frame rate.
-        start_s: start of the stretch.
-        end_s: its end, above `start_s`.
-        jitter: in [0, 1]; each moment moves by up to this part of half a slice either way, and a
-            clip shorter than its stretch moves by up to this part of the room it has.
-        generator: source of the jitter; needed where `jitter` is not 0.
-
-    Returns:
-        T rising times in seconds.
-
-    Raises:
-        ValueError: an empty stretch, a jitter outside [0, 1], or jitter without a generator.
-    """
-    _check_stretch(start_s, end_s)
-    if not 0 <= jitter <= 1:
-        raise ValueError(f"jitter must be between 0 and 1, got {jitter}")
-    if jitter and generator is None:
-        raise ValueError("jitter needs a torch.Generator, so that clips repeat by seed")
-    shift, moves = 0.5, [0.5] * spec.frames
-    if jitter:
-        draws = torch.rand(spec.frames + 1, generator=generator, dtype=torch.float64) - 0.5
-        shift, *moves = (0.5 + jitter * draws).tolist()
-    return _times(spec, start_s, end_s, shift, moves)
-
-
-def multi_clip_times(
-    spec: ClipSpec, start_s: float, end_s: float, *, clips: int
-) -> list[list[float]]:
-    """The moments of several clips that together cover a stretch, for averaging over them.
-
-    Clips shorter than the stretch are spread over it evenly; clips as long as the stretch sample
-    its slices at different places. One clip is that of `window_times`.
-
-    Args:
-        spec: gives T and the frame rate.
-        start_s: start of the stretch.
-        end_s: its end, above `start_s`.
-        clips: how many, at least 1.
-
-    Raises:
-        ValueError: an empty stretch or no clips.
-    """
-    if clips < 1:
-        raise ValueError(f"clips must be at least 1, got {clips}")
-    _check_stretch(start_s, end_s)
-    slice_s, room_s = _layout(spec, start_s, end_s)
-    times = []
-    for place in ((index + 0.5) / clips for index in range(clips)):
-        within = 0.5 if room_s >= slice_s else place
-        times.append(_times(spec, start_s, end_s, place, [within] * spec.frames))
-    return times
-
-
-def _check_stretch(start_s: float, end_s: float) -> None:
-    if not (math.isfinite(start_s) and math.isfinite(end_s) and 0 <= start_s < end_s):
-        raise ValueError(f"a clip needs 0 <= start_s < end_s, got {start_s} and {end_s}")
-
-
-def _layout(spec: ClipSpec, start_s: float, end_s: float) -> tuple[float, float]:
-    """Length of a slice, and what T slices leave free of the stretch."""
-    if spec.frame_rate_hz is None:
-        return (end_s - start_s) / spec.frames, 0.0
-    slice_s = 1 / spec.frame_rate_hz
-    return slice_s, max(0.0, end_s - start_s - spec.frames * slice_s)
-
-
-def _times(
-    spec: ClipSpec, start_s: float, end_s: float, place: float, within: Sequence[float]
-) -> list[float]:
-    """Times at `within` (0 to 1) of each slice, the slices at `place` (0 to 1) of the free room."""
-    slice_s, room_s = _layout(spec, start_s, end_s)
-    first_s = start_s + room_s * place
-    return [first_s + (index + part) * slice_s for index, part in enumerate(within)]
-
-
 def read_clip(
     path: VideoName,
     spec: ClipSpec,
@@ -366,7 +272,7 @@ def read_clip(
                 Path(path), f"start_s {start_s:g} is not before the video's end at {length_s:.2f} s"
             )
         begin_s, finish_s = start_s or 0.0, length_s if end_s is None else end_s
-        _check_stretch(begin_s, finish_s)
+        check_stretch(begin_s, finish_s)
         moments_s = given or window_times(
             spec, begin_s, finish_s, jitter=jitter, generator=generator
         )
@@ -542,120 +448,3 @@ class _Chooser:
     def _step(self) -> None:
         assert self.coming is not None
         self.current, self.coming = self.coming, next(self.pictures, None)
-
-
-# --- Writing ------------------------------------------------------------------------------------
-
-# With macroblock trees (mbtree) x264 chooses otherwise on every run, even with one thread. Without
-# them a rate factor of 21 gives the size and the quality of one of 18 with them.
-_X264 = {"crf": "21", "preset": "veryfast", "x264-params": "mbtree=0"}
-
-
-def write_video(
-    path: str | Path,
-    frames: Iterable[UInt8[np.ndarray, "H W 3"] | UInt8[Tensor, "H W 3"]],
-    frame_rate_hz: float,
-    *,
-    codec: str = "libx264",
-    options: dict[str, str] | None = None,
-    part: Path | None = None,
-) -> None:
-    """Write pictures to a video file as they come; the file appears whole or not at all.
-
-    The same pictures give the same bytes on every run with one version of FFmpeg and the default
-    codec and options.
-
-    Where `part` is given, the pictures of an interrupted run are not lost: that file can be played
-    at any time (but for the last second or two), also when the process was killed.
-
-    Args:
-        path: its ending names the container; an existing file is replaced. The folder must exist.
-        frames: RGB pictures of one size, at least one. Odd sizes are widened by one repeated row
-            or column, as 4:2:0 video needs.
-        frame_rate_hz: pictures per second.
-        codec: FFmpeg's name of the encoder.
-        options: for the encoder; None is good quality for libx264 and its own defaults for others.
-        part: MP4 file that is written to until the video is complete. An old one is overwritten;
-            it stays where the run is interrupted, and goes where it fails. None writes to a hidden
-            file, which never stays.
-
-    Raises:
-        VideoError: the file cannot be written.
-        ValueError: no pictures, or pictures that are not uint8 [H, W, 3] of one size.
-    """
-    path = Path(path)
-    if not (math.isfinite(frame_rate_hz) and frame_rate_hz > 0):
-        raise ValueError(f"frame_rate_hz must be above 0, got {frame_rate_hz}")
-    if options is None:
-        options = _X264 if codec == "libx264" else {}
-    container_options = {}
-    kept = part is not None
-    if part is None:
-        part = hidden_part(path)
-    else:  # each second becomes a fragment, and at the end FFmpeg makes an ordinary file of them
-        container_options = {"movflags": "hybrid_fragmented+frag_keyframe", "flush_packets": "1"}
-        options = {"g": str(max(1, round(frame_rate_hz)))} | options
-    try:
-        _encode(
-            part,
-            path,
-            iter(frames),
-            Fraction(frame_rate_hz).limit_denominator(1001),
-            codec,
-            options,
-            container_options,
-        )
-        with part.open("rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(part, path)
-    except BaseException as error:
-        if not kept or isinstance(error, Exception):  # an interruption is none
-            part.unlink(missing_ok=True)
-        raise
-
-
-def _encode(
-    part: Path,
-    path: Path,
-    frames: Iterator[UInt8[np.ndarray, "H W 3"] | UInt8[Tensor, "H W 3"]],
-    rate: Fraction,
-    codec: str,
-    options: dict[str, str],
-    container_options: dict[str, str],
-) -> None:
-    first = next(frames, None)
-    if first is None:
-        raise ValueError(f"{path}: no frames to write")
-    H, W = _checked(first, None).shape[:2]
-    ffmpeg = Ffmpeg(path)
-    with ffmpeg("cannot be written"):
-        # Without random identifiers, and without the library's version in the file.
-        bitexact = {"fflags": "+bitexact"}
-        container = av.open(f"file:{part}", "w", options=bitexact | container_options)
-    try:
-        with ffmpeg("cannot be written"):
-            stream = cast(VideoStream, container.add_stream(codec, rate=rate, options=options))
-            stream.width, stream.height = W + W % 2, H + H % 2
-            formats = [f.name for f in stream.codec_context.codec.video_formats or ()]
-            stream.pix_fmt = "yuv420p" if not formats or "yuv420p" in formats else formats[0]
-            stream.codec_context.thread_count = 1  # x264's choices depend on its thread count
-        for image in itertools.chain([first], frames):
-            padded = np.pad(_checked(image, (H, W)), ((0, H % 2), (0, W % 2), (0, 0)), mode="edge")
-            with ffmpeg("cannot be written"):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(padded, format="rgb24")))
-        with ffmpeg("cannot be written"):
-            container.mux(stream.encode())
-    finally:
-        with av.logging.Capture():
-            container.close()
-
-
-def _checked(image: np.ndarray | Tensor, size: tuple[int, int] | None) -> np.ndarray:
-    array = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(f"frames must be uint8 [H, W, 3], got {array.dtype} {list(array.shape)}")
-    if size is not None and array.shape[:2] != size:
-        raise ValueError(
-            f"frames must have one size: got {list(array.shape[:2])} after {list(size)}"
-        )
-    return array

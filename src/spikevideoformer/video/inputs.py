@@ -41,9 +41,9 @@ def expand_inputs(
     A folder stands for the videos and image sequences in it, at any depth, sorted by name, and
     where a folder has neither for recordings of events (no tables); a folder of images is a video
     itself; a glob stands for what it matches, sorted; an array is one video. What is hidden (its
-    name begins with a dot) is passed over in folders, and so is what `svf predict` wrote there,
-    with a line in the log. Links to folders are followed. ``~`` is the home folder where nothing
-    has that name. Cameras and addresses are not read yet.
+    name begins with a dot) is passed over in folders, and so is what `svf predict` wrote there
+    and pictures beside videos, with a line in the log. Links to folders are followed. ``~`` is the
+    home folder where nothing has that name. Cameras and addresses are not read yet.
 
     Args:
         inputs: taken one at a time, as videos are asked for.
@@ -100,7 +100,7 @@ def videos_among(inputs: Iterable[VideoPath]) -> tuple[list[str], list[VideoErro
 def _videos_at(path: str) -> list[str]:
     if not os.path.isdir(path):
         return [path]
-    found, seen, own = [], set[str](), list[str]()
+    found, seen, own, stills = [], set[str](), list[str](), list[str]()
     for folder, folders, files in os.walk(path, followlinks=True):
         whole = os.path.realpath(folder)
         if whole in seen:  # a link to a folder above it
@@ -116,6 +116,7 @@ def _videos_at(path: str) -> list[str]:
         videos = [name for name, suffix in suffix_of_file.items() if suffix in VIDEO_SUFFIXES]
         if videos:
             found += [os.path.join(folder, name) for name in videos]
+            stills += [name for name, suffix in suffix_of_file.items() if suffix in IMAGE_SUFFIXES]
         elif any(suffix in IMAGE_SUFFIXES for suffix in suffix_of_file.values()):
             found.append(folder)
         else:
@@ -124,12 +125,13 @@ def _videos_at(path: str) -> list[str]:
                 for name, suffix in suffix_of_file.items()
                 if suffix in EVENT_SUFFIXES - TABLE_SUFFIXES
             ]
-    if own:
-        more = f" and {len(own) - 1} more" if len(own) > 1 else ""
-        log.info(
-            one_line(
-                f"{path}: passed over what svf predict wrote there ({own[0]}{more}); name such a "
-                "file itself to predict it"
-            )
-        )
+    _tell_passed_over(path, "what svf predict wrote there", own)
+    _tell_passed_over(path, "pictures beside videos", stills)
     return found
+
+
+def _tell_passed_over(path: str, what: str, names: list[str]) -> None:
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        line = f"passed over {what} ({names[0]}{more}); name such a file itself to predict it"
+        log.info(one_line(f"{path}: {line}"))

@@ -24,18 +24,20 @@ class StructureError(Exception):
     """The elements of a Matroska file do not fit together."""
 
 
-def check_structure(file: BinaryIO) -> None:
+def check_matroska(file: BinaryIO, file_bytes: int) -> None:
     """See whether the elements of a Matroska or WebM file are all there and undamaged.
 
     Its demuxer skips what it does not understand without a word, so pictures can go missing
     between others. The elements show that: each must be known and whole, and agree with its CRC-32
     where the writer stored one (FFmpeg does, in mkv).
 
+    Args:
+        file: at its begin.
+        file_bytes: its size.
+
     Raises:
         StructureError: says where the damage is.
     """
-    file_bytes = file.seek(0, os.SEEK_END)
-    file.seek(0)
     for name, end in _elements(file, file_bytes, {_EBML_HEADER, _SEGMENT, _VOID}):
         if name != _SEGMENT:
             continue
@@ -51,7 +53,17 @@ def check_structure(file: BinaryIO) -> None:
                 file.seek(begin)
                 for _ in _elements(file, inner_end, _IN_CLUSTER):
                     pass
-        return
+
+
+def is_joined(file: BinaryIO) -> bool:
+    """Whether a second recording follows the first, as `cat` leaves them; damage is not told."""
+    file_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    try:
+        names = [name for name, _ in _elements(file, file_bytes, {_EBML_HEADER, _SEGMENT, _VOID})]
+    except StructureError:
+        return False
+    return names.count(_SEGMENT) > 1
 
 
 def _elements(file: BinaryIO, end: int, known: set[int]) -> Iterator[tuple[int, int]]:

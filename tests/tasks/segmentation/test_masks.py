@@ -18,6 +18,7 @@ from spikevideoformer.tasks.segmentation.masks import (
     write_mask,
 )
 from spikevideoformer.tasks.segmentation.sequence import IGNORED, MaskCode
+from spikevideoformer.video.frames import iter_frames
 from spikevideoformer.video.sources import VideoError
 
 from ...video.malformed import damages
@@ -128,18 +129,26 @@ class TestPictures:
         grey = read_picture(save(tmp_path / "g.png", pixels[..., 0]))
         assert (grey == pixels[..., :1]).all()
 
-    def test_a_palette_with_alpha_gives_no_warning(self, tmp_path: Path) -> None:
+    def test_what_a_palette_leaves_clear_lies_on_white(self, tmp_path: Path) -> None:
         image = Image.frombytes("P", (2, 1), bytes([0, 1]))
         image.putpalette([10, 20, 30, 40, 50, 60])
         image.save(tmp_path / "p.png", transparency=bytes([0, 128]))
-        assert read_picture(tmp_path / "p.png").tolist() == [[[10, 20, 30], [40, 50, 60]]]
+        assert read_picture(tmp_path / "p.png").tolist() == [[[255] * 3, [147, 152, 157]]]
 
-    def test_exif_does_not_turn_it(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_it_is_turned_as_in_a_video(self, tmp_path: Path, orientation: int) -> None:
+        """A picture and its mask: by Exif, as viewers and `svf predict` show them."""
         exif = Image.Exif()
-        exif[0x0112] = 6  # to be turned by a quarter
-        Image.new("RGB", (16, 8)).save(tmp_path / "p.jpg", exif=exif)
-        assert read_picture(tmp_path / "p.jpg").shape == (8, 16, 3)
-        assert picture_size(tmp_path / "p.jpg") == (8, 16)
+        exif[0x0112] = orientation
+        values = np.arange(12, dtype=np.uint8).reshape(3, 4) % 2
+        stored = np.kron(values, np.ones((16, 16), np.uint8))
+        Image.fromarray(200 * np.stack([stored] * 3, -1)).save(tmp_path / "0.png", exif=exif)
+        picture = read_picture(tmp_path / "0.png")
+        (frame,) = iter_frames(tmp_path / "0.png")
+        assert (picture == frame.image).all()
+        assert picture_size(tmp_path / "0.png") == picture.shape[:2]
+        Image.fromarray(stored).save(tmp_path / "m.png", exif=exif)
+        assert (read_mask(tmp_path / "m.png", CODE) * 200 == picture[..., 0]).all()
 
     def test_16_bits(self, tmp_path: Path) -> None:
         path = save(tmp_path / "p.png", [[1, 2]], np.uint16)

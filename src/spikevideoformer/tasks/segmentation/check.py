@@ -227,6 +227,8 @@ def _look_at(
         else:
             if size is not None and mask_size != size:
                 reason = f"{frame.label.name} is {_shown(mask_size)}, its picture {_shown(size)}"
+                if mask_size == size[::-1]:
+                    reason += "; a picture is turned as its Exif says, and masks are drawn on that"
                 label_fault, pixels = ("size of mask", reason, "make the two of one size"), None
     return _Finding(image=image_fault, label=label_fault, size=size, pixels=pixels)
 

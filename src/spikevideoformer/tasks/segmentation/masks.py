@@ -1,7 +1,7 @@
 """Masks and the pictures that they belong to: read, measured and written.
 
-Pictures are read as the file stores them; a turn that EXIF asks for is not made, because the masks
-of a data set are drawn on the stored picture and carry no EXIF themselves.
+Both come upright, as Exif asks for it (`data.pictures`); masks carry none as a rule, and are drawn
+on the picture as viewers show it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageFile
 
-from spikevideoformer.data.pictures import as_rgb, kind_of_pixels, opened
+from spikevideoformer.data.pictures import kind_of_pixels, opened
 from spikevideoformer.files import write_atomically
 from spikevideoformer.messages import one_line
 from spikevideoformer.tasks.segmentation.sequence import IGNORED, Colour, MaskCode
+from spikevideoformer.video.picture import Turn
+from spikevideoformer.video.stills import exif_orientation
 
 # Only lossless formats: the edges that JPEG blurs would become classes that nobody drew.
 _MASK_FORMATS = ("PNG", "BMP")
@@ -67,7 +69,7 @@ def read_mask(path: Path, code: MaskCode) -> UInt8[np.ndarray, "H W"]:
                 raise MaskError(
                     path, f"holds {kind_of_pixels(mode)}, but its data set draws masks in RGB"
                 )
-            rgb = as_rgb(image).astype(np.uint32)
+            rgb = np.array(image.convert("RGBA")).astype(np.uint32)
             raw = rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
         else:
             if mode not in ("1", "L", "P", "I;16", "I;16B", "I;16L"):
@@ -77,6 +79,7 @@ def read_mask(path: Path, code: MaskCode) -> UInt8[np.ndarray, "H W"]:
                     " name the classes; convert it",
                 )
             raw = _values(image)
+        raw = Turn.of_exif(exif_orientation(image))(raw)
     classes = _class_of_value(code, raw.dtype)[raw]
     if (unlisted := classes == _UNLISTED).any():
         raise MaskError(path, _unlisted(raw[unlisted], code))
