@@ -134,7 +134,7 @@ def typed(name: str, value: Any, hint: Any) -> Any:
 def _is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # 10**400 of JSON is no float
         return False
     return True
 

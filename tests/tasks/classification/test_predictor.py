@@ -432,3 +432,11 @@ def test_threads_do_not_count_the_spikes_of_each_other(
     alone = [predictor.predict(video) for video in videos]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(predictor.predict, videos)) == alone
+
+
+def test_views_of_arrays(predictor: VideoPredictor) -> None:
+    """BGR read as RGB, and time or a side turned: as their copies."""
+    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    for view in (frames[..., ::-1], frames[::-1], frames[:, :, ::-1]):
+        seen, copied = (predictor.predict(a, frame_rate_hz=8.0) for a in (view, view.copy()))
+        assert seen.to_dict() == copied.to_dict()

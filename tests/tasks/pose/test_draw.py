@@ -262,6 +262,21 @@ def prediction(joints: np.ndarray) -> PosePrediction:
     )
 
 
+def test_uneven_times_are_evened_out_for_motion_capture():
+    """At 0, 1 and 4 units of time: a BVH file has one rate, and the body is where it was then."""
+    joints = np.zeros((3, len(BODY.joint_names), 3))
+    joints[:, :, 0] = np.array([0.0, 1.0, 4.0])[:, None]
+    even = prediction(joints)
+    even = replace(even, rotations=np.tile(np.eye(3, dtype=np.float32), (*joints.shape[:2], 1, 1)))
+    uneven = replace(even, timestamps_s=(0.0, 0.1, 0.4), duration_s=0.5)
+    assert even.motion(BODY).translation[:, 0].tolist() == [0.0, 1.0, 4.0]
+    motion = uneven.motion(BODY)
+    assert motion.frame_rate_hz == pytest.approx(5.0)
+    assert motion.translation[:, 0].tolist() == pytest.approx([0.0, 2.0, 4.0])
+    stands = replace(even, timestamps_s=(0.2, 0.2, 0.2), duration_s=0.3)
+    assert stands.motion(BODY).frame_rate_hz == pytest.approx(10.0)
+
+
 def views(joints: np.ndarray) -> list[np.ndarray]:
     return list(side_views(((0.0, frame) for frame in joints), joints, BODY))
 

@@ -130,7 +130,7 @@ class PosePrediction(Prediction):
         translation = upright * torch.from_numpy(self.joints[:, 0]).double()
         rate_hz, times_s = self.frame_rate_hz, np.array(self.timestamps_s)
         even_s = times_s[0] + np.arange(len(times_s)) / rate_hz
-        if times_s[-1] > times_s[0] and np.abs(even_s - times_s).max() > 0.5 / rate_hz:
+        if times_s[-1] > times_s[0] and np.abs(even_s - times_s).max() > 0.25 / rate_hz:
             rotations = matrix_from_6d(_at(even_s, times_s, sixd_from_matrix(rotations)))
             translation = _at(even_s, times_s, translation)
         return Motion(
