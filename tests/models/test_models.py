@@ -247,6 +247,7 @@ MODEL_ARGUMENTS = {
     "neuron": ("integer_lif", "output"),
     "drop_path": (0.5, "training"),
     "readout": ("spike", "output"),
+    "distilled": (True, "shapes"),
     "residual_gain": (0.5, "start"),
     "pad_input": (True, "accepts"),
 }
