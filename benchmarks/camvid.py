@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from finished import finished, last_weights
 from matplotlib.figure import Figure
 
 from spikevideoformer.figures import axis_from_zero, epoch_axis
@@ -37,8 +38,8 @@ from spikevideoformer.tasks.segmentation.masks import read_mask
 from spikevideoformer.tasks.segmentation.metrics import SegmentationMetrics, SegmentationResult
 from spikevideoformer.tasks.segmentation.plots import ContactSheet, plot_iou
 from spikevideoformer.tasks.segmentation.sequence import IGNORED, SequenceIndex
-from spikevideoformer.training import TrainConfig, evaluate_segmentation, train
-from spikevideoformer.training.checkpoint import CheckpointFolder
+from spikevideoformer.training import TrainConfig, evaluate_segmentation
+from spikevideoformer.training.train import TrainResult
 
 RECIPE = Path(__file__).parents[1] / "configs" / "camvid_nano.yaml"
 NAMES = {
@@ -75,19 +76,12 @@ def variants(arguments: argparse.Namespace) -> dict[str, TrainConfig]:
 
 def run(config: TrainConfig) -> dict[str, Any]:
     """Train one network to the end and judge its last weights, or read what was found before."""
-    done = config.out / "last.json"
-    if done.exists():
-        entry = json.loads(done.read_text())
-        if changed := config.differences(entry["config"]):
-            raise SystemExit(
-                f"{config.out} is of other settings ({'; '.join(changed)}); use another --out"
-            )
-        return entry
-    result = train(config, resume=True)
+    return finished(config, lambda result: judged(result, config))
+
+
+def judged(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
     model = SpikeVideoFormer.from_pretrained(result.model)
-    newest = CheckpointFolder(config.out / "checkpoints", keep=config.keep).newest()
-    assert newest is not None
-    weights, measured = newest[1]["model"], newest[1]["measured"]
+    weights, measured = last_weights(config)
     val = read_sequences(config.data, split="val")
     dataset = SegmentationDataset(val, config.spec)
     model.load_state_dict(weights)
@@ -98,16 +92,13 @@ def run(config: TrainConfig) -> dict[str, Any]:
     sheet.write(config.out / "last_contact_sheet.png")
     plot_iou(last, val.palette, config.out / "last_iou.png")
     several = evaluate_segmentation(model, dataset, scales=(0.75, 1.0, 1.25), flip=True)
-    entry = {
-        "config": config.to_dict(),
+    return {
         "parameters": model.num_parameters(),
         "history": result.history,
         "last": last.to_dict(),
         "running": running.to_dict(),  # the same weights, by the running averages of batch norms
         "several": several.to_dict(),
     }
-    write_text(done, json.dumps(entry, indent=1) + "\n")
-    return entry
 
 
 def most_frequent(train_split: SequenceIndex, val: SequenceIndex) -> SegmentationResult:

@@ -24,15 +24,15 @@ from typing import Any
 
 import torch
 import yaml
+from finished import finished, parameters
 
 from spikevideoformer.energy.report import energy_report
 from spikevideoformer.files import write_text
 from spikevideoformer.inference.counted_clips import clips_of
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.nn.neuron import record_firing_rates
 from spikevideoformer.task import get_task
-from spikevideoformer.training import TrainConfig, train
-from spikevideoformer.video.sources import DecodeLimits
+from spikevideoformer.training import TrainConfig
+from spikevideoformer.video.interface import DecodeLimits
 
 
 def integer(levels: int, **others: Any) -> dict[str, Any]:
@@ -69,24 +69,16 @@ def rung(base: TrainConfig, name: str, seed: int, out: Path) -> TrainConfig:
 
 def run(config: TrainConfig) -> dict[str, Any]:
     """Train one network to the end, or read what was found before."""
-    done = config.out / "last.json"
-    if done.exists():
-        entry: dict[str, Any] = json.loads(done.read_text())
-        if changed := config.differences(entry["config"]):
-            raise SystemExit(
-                f"{config.out} is of other settings ({'; '.join(changed)}); use another --out"
-            )
-        return entry
     start = time.process_time()
-    result = train(config, resume=True)
-    entry = {
-        "config": config.to_dict(),
-        "cpu_s": time.process_time() - start,  # of the last part, where it was stopped and resumed
-        "parameters": SpikeVideoFormer.from_pretrained(result.model).num_parameters(),
-        "history": result.history,
-    }
-    write_text(done, json.dumps(entry, indent=1) + "\n")
-    return entry
+    return finished(
+        config,
+        lambda result: {
+            # of the last part, where it was stopped and resumed
+            "cpu_s": time.process_time() - start,
+            "parameters": parameters(result),
+            "history": result.history,
+        },
+    )
 
 
 def counted(model: Path, videos: list[Path]) -> dict[str, float | None]:
@@ -100,11 +92,9 @@ def counted(model: Path, videos: list[Path]) -> dict[str, float | None]:
     batch = torch.stack([task.network_input(clip, spec) for clip in clips])
     spiking = network.config.neuron.spiking
     report = energy_report(network, batch, merge=spiking)
-    with torch.inference_mode(), record_firing_rates(network) as rates:
-        network(batch)
     energy = {t.convention: t.energy_mj for t in report.totals}
     return {
-        "rate": rates.overall,
+        "rate": statistics.mean(n.rate for n in report.neurons) if spiking else None,
         "executed_mj": energy["executed"],
         "merged_mj": energy.get("merged"),
     }

@@ -42,6 +42,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from finished import finished, last_weights
 from matplotlib.figure import Figure
 
 from spikevideoformer.body.skeleton import Skeleton
@@ -57,8 +58,8 @@ from spikevideoformer.tasks.pose.metrics import PoseResult
 from spikevideoformer.tasks.pose.sequence import PoseIndex
 from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.tasks.pose.training import pose_metrics
-from spikevideoformer.training import TrainConfig, evaluate, evaluate_pose, train
-from spikevideoformer.training.checkpoint import CheckpointFolder
+from spikevideoformer.training import TrainConfig, evaluate, evaluate_pose
+from spikevideoformer.training.train import TrainResult
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DESIGNS: dict[str, dict[str, Any]] = {
@@ -120,31 +121,22 @@ def variants(arguments: argparse.Namespace) -> dict[str, TrainConfig]:
 
 def run(config: TrainConfig) -> dict[str, Any]:
     """Train one network to the end and judge its last weights, or read what was found before."""
-    done = config.out / "last.json"
-    if done.exists():
-        entry: dict[str, Any] = json.loads(done.read_text())
-        if changed := config.differences(entry["config"]):
-            raise SystemExit(
-                f"{config.out} is of other settings ({'; '.join(changed)}); use another --out"
-            )
-        return entry
-    result = train(config, resume=True)
+    return finished(config, lambda result: measured(result, config))
+
+
+def measured(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
     model = SpikeVideoFormer.from_pretrained(result.model)
-    newest = CheckpointFolder(config.out / "checkpoints", keep=config.keep).newest()
-    assert newest is not None
-    model.load_state_dict(newest[1]["model"])
+    weights, statistics_anew = last_weights(config)
+    model.load_state_dict(weights)
     running = judged(model, config)
-    model.load_state_dict(newest[1]["model"] | newest[1]["measured"])
+    model.load_state_dict(weights | statistics_anew)
     model.save_pretrained(config.out / "last_model")
-    entry = {
-        "config": config.to_dict(),
+    return {
         "parameters": model.num_parameters(),
         "history": result.history,
         "last": judged(model, config),
         "running": running,  # the same weights, by the running averages of batch norms
     }
-    write_text(done, json.dumps(entry, indent=1) + "\n")
-    return entry
 
 
 def judged(model: SpikeVideoFormer, config: TrainConfig) -> dict[str, Any]:

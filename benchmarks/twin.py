@@ -19,12 +19,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from finished import finished, parameters
+
 from spikevideoformer.files import write_text
 from spikevideoformer.models.config import list_models
-from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.synth.directions import write_direction_clips
 from spikevideoformer.tasks.classification.demo import Demo
-from spikevideoformer.training import TrainConfig, train
+from spikevideoformer.training import TrainConfig
+from spikevideoformer.training.train import TrainResult
 
 FAMILIES = {
     "svf": "spiking, Hamming attention",
@@ -48,29 +50,21 @@ def demo_clips(out: Path, recipe: Demo) -> Path:
 
 def run(config: TrainConfig) -> dict[str, Any]:
     """Train one network to the end, or read what an earlier call found."""
-    done = config.out / "last.json"
-    if done.exists():
-        entry = json.loads(done.read_text())
-        if changed := config.differences(entry["config"]):
-            raise SystemExit(
-                f"{config.out} is of other settings ({'; '.join(changed)}); use another --out"
-            )
-        return entry
-    result = train(config, resume=True)
+    return finished(config, measured)
+
+
+def measured(result: TrainResult) -> dict[str, Any]:
     last, rows = result.history[-1], result.history
-    entry = {
-        "config": config.to_dict(),
+    return {
         "top1": last["val_top1"],
         "train_top1": last["train_top1"],
         "clips": result.evaluation.clips,
         "classes": len(result.evaluation.classes),
-        "parameters": SpikeVideoFormer.from_pretrained(result.model).num_parameters(),
+        "parameters": parameters(result),
         # of training steps alone; the first epoch also decodes the clips and compiles the kernels
         "clips_per_second": statistics.median(r["clips_per_second"] for r in rows[1:] or rows),
         "top1_of_epochs": [r["val_top1"] for r in rows],
     }
-    write_text(done, json.dumps(entry))
-    return entry
 
 
 def wilson(share: float, clips: int) -> tuple[float, float]:

@@ -71,7 +71,7 @@ def _evaluated(options: Options, task: Task, own: Any, out: Path | None) -> Eval
     how |= {"check": "full" if options.skip_bad else "open", "out": out}
     how |= task.eval_settings(own)
     from spikevideoformer.training import evaluate_folder
-    from spikevideoformer.video.sources import VideoError
+    from spikevideoformer.video.interface import VideoError
 
     try:
         return evaluate_folder(Path(options.model), index, **how)

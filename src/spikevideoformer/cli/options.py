@@ -33,7 +33,7 @@ from spikevideoformer.task import TASKS, Task, get_task
 from spikevideoformer.training.config import Precision
 
 if TYPE_CHECKING:
-    from spikevideoformer.video.sources import DecodeLimits
+    from spikevideoformer.video.interface import DecodeLimits
 
 Device = Literal["auto", "cpu", "cuda"]
 DIR = {"metavar": "DIR"}
@@ -65,7 +65,7 @@ class Limits:
     @property
     def limits(self) -> DecodeLimits:
         """Against files that unpack to far more than they seem."""
-        from spikevideoformer.video.sources import DecodeLimits
+        from spikevideoformer.video.interface import DecodeLimits
 
         return DecodeLimits.unlimited() if self.no_decode_limits else DecodeLimits()
 

@@ -13,7 +13,7 @@ from spikevideoformer.messages import one_line
 
 if TYPE_CHECKING:
     from spikevideoformer.inference.answer import FailedPrediction
-    from spikevideoformer.video.sources import VideoError
+    from spikevideoformer.video.interface import VideoError
 
 _P = TypeVar("_P", bound=Path | None)
 

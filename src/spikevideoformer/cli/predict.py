@@ -110,7 +110,7 @@ def _results(
     """A prediction or a `FailedPrediction` of each video, and what files were written."""
     from spikevideoformer.inference.answer import FailedPrediction
     from spikevideoformer.progress import progress_on_stderr
-    from spikevideoformer.video.sources import VideoError
+    from spikevideoformer.video.interface import VideoError
 
     of_all = {name: getattr(options, name) for name in ("device", "precision", "engine")}
     predictor = get_task(model.task).predictor()(model, **of_all, **settings.predictor)

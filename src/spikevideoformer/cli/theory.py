@@ -10,7 +10,7 @@ from spikevideoformer.cli.options import DIR, Json, Limits
 from spikevideoformer.cli.output import folder_to_write, note, note_failure, show
 
 if TYPE_CHECKING:
-    from spikevideoformer.video.sources import VideoError
+    from spikevideoformer.video.interface import VideoError
 
 
 @dataclass(frozen=True, kw_only=True)

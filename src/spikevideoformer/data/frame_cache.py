@@ -22,7 +22,7 @@ from spikevideoformer.video.frames import (
     iter_frames,
     probe,
 )
-from spikevideoformer.video.sources import VideoName
+from spikevideoformer.video.interface import VideoName
 
 _HEAD_BYTES = 64
 _END, _FULL, _KEPT, _REFUSED = range(4)  # places of the numbers in the head

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from spikevideoformer.data.problems import Problem, split_of_name
-from spikevideoformer.video.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from spikevideoformer.video.interface import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:

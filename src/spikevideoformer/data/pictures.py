@@ -20,8 +20,9 @@ from spikevideoformer.video.event_pictures import (
     is_event_file,
     read_event_picture,
 )
+from spikevideoformer.video.interface import DecodeLimits, VideoError
 from spikevideoformer.video.picture import Turn
-from spikevideoformer.video.sources import RECORDING_REFUSED, DecodeLimits, VideoError
+from spikevideoformer.video.sources import RECORDING_REFUSED
 from spikevideoformer.video.stills import IMAGE_DAMAGE, as_rgb, exif_orientation
 
 MAX_PIXELS = DecodeLimits().max_frame_pixels or 0

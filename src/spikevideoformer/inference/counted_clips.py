@@ -12,7 +12,7 @@ from spikevideoformer.video.clip import Clip
 from spikevideoformer.video.event_pictures import EventPath, seen
 from spikevideoformer.video.frames import DecodeLimits, VideoError, iter_windows, probe
 from spikevideoformer.video.inputs import videos_among
-from spikevideoformer.video.sources import VideoName
+from spikevideoformer.video.interface import VideoName
 
 
 def clips_of(

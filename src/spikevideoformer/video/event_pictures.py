@@ -24,7 +24,7 @@ from spikevideoformer.events.camera import EventSimulator
 from spikevideoformer.events.recording import Recording, open_recording
 from spikevideoformer.events.spec import EVENT_SUFFIXES, EventView
 from spikevideoformer.events.stream import EventError, EventStream, joined
-from spikevideoformer.video.sources import (
+from spikevideoformer.video.interface import (
     DecodeLimits,
     SeenPath,
     Source,
@@ -32,8 +32,9 @@ from spikevideoformer.video.sources import (
     VideoInfo,
     VideoName,
     check_total,
-    open_source,
+    shrunk,
 )
+from spikevideoformer.video.sources import open_source
 
 MOST_EVENTS = 15
 """Of a pixel and polarity in one picture; more look alike."""
@@ -108,12 +109,7 @@ class EventPicture:
 
     def size(self, resize_short: int | None = None) -> tuple[int, int]:
         """Width and height of the sensor, shrunk to a short side."""
-        width, height = self.events.width, self.events.height
-        short = min(width, height)
-        if resize_short is None or short <= resize_short:
-            return width, height
-        scale = resize_short / short
-        return max(1, round(width * scale)), max(1, round(height * scale))
+        return shrunk(self.events.width, self.events.height, resize_short)
 
     def rgb(self, *, width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:
         """The events counted in pixels of this size, which is at most that of the sensor."""

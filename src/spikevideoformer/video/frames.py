@@ -23,8 +23,7 @@ from torch import Tensor
 
 from spikevideoformer.events.stream import EventStream
 from spikevideoformer.video.clip import Clip
-from spikevideoformer.video.sampling import check_stretch, multi_clip_times, window_times
-from spikevideoformer.video.sources import (
+from spikevideoformer.video.interface import (
     IMAGE_SUFFIXES,
     LIFT,
     SEQUENCE_RATE_HZ,
@@ -36,8 +35,9 @@ from spikevideoformer.video.sources import (
     VideoError,
     VideoInfo,
     VideoName,
-    open_source,
 )
+from spikevideoformer.video.sampling import check_stretch, multi_clip_times, window_times
+from spikevideoformer.video.sources import open_source
 from spikevideoformer.video.spec import ClipSpec
 from spikevideoformer.video.writing import write_video
 

@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from spikevideoformer.events.spec import EVENT_SUFFIXES, TABLE_SUFFIXES
 from spikevideoformer.messages import one_line
-from spikevideoformer.video.sources import (
-    IMAGE_SUFFIXES,
-    VIDEO_SUFFIXES,
-    VideoError,
-    live_source,
-)
+from spikevideoformer.video.interface import IMAGE_SUFFIXES, VIDEO_SUFFIXES, VideoError
+from spikevideoformer.video.sources import live_source
 
 if TYPE_CHECKING:  # paths are looked at before torch is there
     import numpy as np

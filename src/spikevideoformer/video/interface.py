@@ -158,6 +158,15 @@ class SeekMissedError(Exception):
     """The first picture after a seek lies behind the wanted time."""
 
 
+def shrunk(width: int, height: int, resize_short: int | None) -> tuple[int, int]:
+    """Width and height brought to a short side; what is smaller, or not to be resized, stays."""
+    short = min(width, height)
+    if resize_short is None or short <= resize_short:
+        return width, height
+    scale = resize_short / short
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
 def check_frame_size(path: Path, width: int, height: int, limits: DecodeLimits) -> None:
     """Raise VideoError for pictures that are larger than the limits allow."""
     most = limits.max_frame_pixels

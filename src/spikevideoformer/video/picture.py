@@ -14,7 +14,7 @@ import numpy as np
 from av.sidedata.sidedata import Type
 from jaxtyping import UInt8
 
-from spikevideoformer.video.interface import VideoError
+from spikevideoformer.video.interface import VideoError, shrunk
 
 WIDEST_PIXEL = 10.0
 """Widest or highest pixel that is believed, in its other side; HDV has 1.33, wide DVD 1.42."""
@@ -132,11 +132,7 @@ class Picture:
         width, height = square(self.frame.width, self.frame.height, self.pixel_ratio)
         if self.turn.quarters % 2:
             width, height = height, width
-        short = min(width, height)
-        if resize_short is None or short <= resize_short:
-            return width, height
-        scale = resize_short / short
-        return max(1, round(width * scale)), max(1, round(height * scale))
+        return shrunk(width, height, resize_short)
 
     def rgb(self, *, width: int, height: int) -> np.ndarray:
         """The picture as it is shown, in this size, uint8 [H, W, 3]."""

@@ -12,43 +12,14 @@ from spikevideoformer.events.spec import is_recording
 from spikevideoformer.video.ffmpeg import os_reason
 from spikevideoformer.video.image_folder import ImageFolder
 from spikevideoformer.video.interface import (
-    IMAGE_SUFFIXES,
-    LIFT,
-    SEQUENCE_RATE_HZ,
-    VIDEO_SUFFIXES,
     DecodeLimits,
-    SeekMissedError,
     SeenPath,
-    Shown,
     Source,
     VideoError,
-    VideoInfo,
     VideoName,
-    check_total,
-    natural_key,
 )
 from spikevideoformer.video.paged_image import PagedImage, refuse_heif, shows_pages
 from spikevideoformer.video.video_file import VideoFile
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "LIFT",
-    "RECORDING_REFUSED",
-    "SEQUENCE_RATE_HZ",
-    "VIDEO_SUFFIXES",
-    "DecodeLimits",
-    "SeekMissedError",
-    "SeenPath",
-    "Shown",
-    "Source",
-    "VideoError",
-    "VideoInfo",
-    "VideoName",
-    "check_total",
-    "live_source",
-    "natural_key",
-    "open_source",
-]
 
 RECORDING_REFUSED = (
     "a recording of events, and this network sees pictures; train one with --input events"

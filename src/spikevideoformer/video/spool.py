@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from spikevideoformer.video.drawing import shown_size
-from spikevideoformer.video.sources import Shown, VideoError
+from spikevideoformer.video.interface import Shown, VideoError
 
 _NEAR_LOSSLESS = {"crf": "8", "preset": "ultrafast"}  # far finer than what is written in the end
 

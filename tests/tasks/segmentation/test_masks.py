@@ -19,7 +19,7 @@ from spikevideoformer.tasks.segmentation.masks import (
 )
 from spikevideoformer.tasks.segmentation.sequence import IGNORED, MaskCode
 from spikevideoformer.video.frames import iter_frames
-from spikevideoformer.video.sources import VideoError
+from spikevideoformer.video.interface import VideoError
 
 from ...video.malformed import damages
 from .frames import save

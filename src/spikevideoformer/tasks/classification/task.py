@@ -120,7 +120,7 @@ class Classification(Task):
         return Demo()
 
     def eval_settings(self, options: EvalOptions) -> dict[str, Any]:
-        from spikevideoformer.video.sources import DecodeLimits
+        from spikevideoformer.video.interface import DecodeLimits
 
         unlimited = options.no_decode_limits
         return {

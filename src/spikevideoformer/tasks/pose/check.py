@@ -24,7 +24,7 @@ from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence
 from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.video.event_pictures import EventPath, seen
 from spikevideoformer.video.frames import check_decodes, probe
-from spikevideoformer.video.sources import VideoError, VideoName
+from spikevideoformer.video.interface import VideoError, VideoName
 
 
 def check_poses(

@@ -39,7 +39,7 @@ from spikevideoformer.tasks.segmentation.sequence import (
     cut,
 )
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
-from spikevideoformer.video.sources import VideoError
+from spikevideoformer.video.interface import VideoError
 
 log = logging.getLogger(__name__)
 

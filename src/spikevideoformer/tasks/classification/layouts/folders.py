@@ -16,7 +16,7 @@ from spikevideoformer.data.lists import empty_split, is_image_sequence, split_fo
 from spikevideoformer.data.problems import DatasetError, Problem, relative
 from spikevideoformer.events.spec import EVENT_SUFFIXES
 from spikevideoformer.tasks.classification.sample import ClipIndex, ClipSample
-from spikevideoformer.video.sources import VIDEO_SUFFIXES
+from spikevideoformer.video.interface import VIDEO_SUFFIXES
 
 
 def read_folders(root: Path) -> ClipIndex:

@@ -23,7 +23,7 @@ from spikevideoformer.data.lists import (
 from spikevideoformer.data.problems import SPLITS, DatasetError, Problem, relative, split_of_name
 from spikevideoformer.tasks.classification.layouts.lists import Row, label_rows
 from spikevideoformer.tasks.classification.sample import ClipIndex
-from spikevideoformer.video.sources import VIDEO_SUFFIXES
+from spikevideoformer.video.interface import VIDEO_SUFFIXES
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 

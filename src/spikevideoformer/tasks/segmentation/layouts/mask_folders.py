@@ -24,7 +24,7 @@ from spikevideoformer.tasks.segmentation.sequence import (
     SequenceIndex,
     number_by_position,
 )
-from spikevideoformer.video.sources import IMAGE_SUFFIXES, natural_key
+from spikevideoformer.video.interface import IMAGE_SUFFIXES, natural_key
 
 
 def find_mask_folders(root: Path) -> bool:

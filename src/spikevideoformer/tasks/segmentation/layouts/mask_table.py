@@ -30,7 +30,7 @@ from spikevideoformer.tasks.segmentation.sequence import (
     in_order,
     number_by_position,
 )
-from spikevideoformer.video.sources import natural_key
+from spikevideoformer.video.interface import natural_key
 
 _NO_CLASS = frozenset({"unlabelled", "unlabeled", "void", "ignore", "ignored"})
 _MOST_CLASSES = 254
