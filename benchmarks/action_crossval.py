@@ -9,6 +9,7 @@
    confusion.png.
 
 What is done already in --out is not done again, so it can be stopped and restarted.
+--set KEY=VALUE changes a setting of all networks: --set neuron=integer_lif.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+import yaml
 
 from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.figures import legend_above
@@ -56,7 +58,7 @@ AUGMENTATION = Augmentation(
 )
 
 
-def pretrain(out: Path, clips: int, epochs: int) -> Path:
+def pretrain(out: Path, clips: int, epochs: int, settings: dict[str, Any]) -> Path:
     """A network trained on puppets; returns its model folder."""
     puppets = out / "puppets"
     if not (out / "puppets.done").exists():
@@ -65,7 +67,7 @@ def pretrain(out: Path, clips: int, epochs: int) -> Path:
         write_text(out / "puppets.done", "whole\n")
     result = train(
         TrainConfig(
-            **INPUT,
+            **settings,
             data=puppets,
             out=out / "pretrain",
             augmentation=AUGMENTATION,
@@ -83,13 +85,15 @@ def pretrain(out: Path, clips: int, epochs: int) -> Path:
     return result.model
 
 
-def run_fold(arm: str, fold: int, data: Path, out: Path, start: Path, epochs: int) -> Any:
+def run_fold(
+    arm: str, fold: int, data: Path, out: Path, start: Path, epochs: int, settings: dict[str, Any]
+) -> Any:
     """Train one arm on one fold; returns the confusion matrix and the minutes it took."""
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(1)  # several folds run side by side
     index = read_index(data).folds(FOLDS)[fold]
     config = TrainConfig(
-        **INPUT,
+        **settings,
         out=out / arm / f"fold{fold}",
         init_from=start if arm == "transfer" else None,
         augmentation=AUGMENTATION,
@@ -195,17 +199,26 @@ def main() -> None:
     parser.add_argument("--pretrain-epochs", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=30, help="of each fold")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="for all networks"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="folds trained side by side")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     args.out.mkdir(parents=True, exist_ok=True)
     index = read_index(args.data)
-    start = pretrain(args.out, args.puppets, args.pretrain_epochs)
+    settings = dict(INPUT)
+    for pair in args.set:
+        key, _, value = pair.partition("=")
+        settings[key] = yaml.safe_load(value)
+    start = pretrain(args.out, args.puppets, args.pretrain_epochs, settings)
 
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
         futures = {
-            (arm, fold): pool.submit(run_fold, arm, fold, args.data, args.out, start, args.epochs)
+            (arm, fold): pool.submit(
+                run_fold, arm, fold, args.data, args.out, start, args.epochs, settings
+            )
             for fold in range(FOLDS)
             for arm in args.arms
         }
