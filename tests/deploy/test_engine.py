@@ -53,6 +53,12 @@ VARIANTS = {
     "segmentation_integer": {"task": "segmentation", "neuron": "integer_lif"},
     "pose": {"task": "pose", "body": standing_skeleton(), "readout": "membrane"},
     "pose_spike": {"task": "pose", "body": standing_skeleton(), "readout": "spike"},
+    "pose_between": {
+        "task": "pose",
+        "body": standing_skeleton(),
+        "pose_head": "regressor",
+        "poses": "between",
+    },
 }
 
 

@@ -184,6 +184,7 @@ def test_processors_fire_the_same_spikes(tmp_path: Any) -> None:
         {"task": "segmentation"},
         {"task": "pose", "body": standing_skeleton(), "readout": "membrane"},
         {"task": "pose", "body": standing_skeleton(), "readout": "spike"},
+        {"task": "pose", "body": standing_skeleton(), "pose_head": "regressor", "poses": "between"},
         {"readout": "spike", "design": "spatial_only"},
         {"readout": "membrane", "design": "factorized"},
         {"readout": "membrane", "neuron": "integer_lif"},

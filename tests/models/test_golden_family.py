@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 
 import spikevideoformer as svf
+from spikevideoformer.body.rotations import matrix_from_6d
 from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.deploy.fold import fold_for_inference
 
@@ -17,7 +18,6 @@ OTHERS = {
     "v3_large_plain": "large E-SpikeFormer",
     "sdt2_seg": "segmenter of SDT-V2",
     "v3_seg": "segmenter of E-SpikeFormer",
-    "pose": "pose network",
 }
 
 
@@ -91,6 +91,50 @@ def test_others_are_refused_by_their_names(golden_family, name):
     with pytest.raises(ValueError, match=OTHERS[name]) as error:
         svf.load_published(golden_family / f"{name}.pth", heads=2)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("poses", ["between", "frames"])
+def test_pose_head(golden_family, poses, tmp_path):
+    """T frames give T + 1 poses, or T; folded, in the engine and counted, too."""
+    with safe_open(golden_family / "pose.io.safetensors", "pt") as file:
+        expected = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    model = svf.load_published(golden_family / "pose.pth", heads=2, poses=poses).double()
+    assert (model.task, model.num_classes) == ("pose", 24)
+    video, prefix = expected["input"], "" if poses == "between" else "frames."
+    pooled = []
+    model.head.fc.register_forward_hook(lambda _m, args, _out: pooled.append(args[0]))
+    with torch.no_grad(), svf.record_firing_rates(model) as rates:
+        output = model(video.double())
+    model.head.fc._forward_hooks.clear()
+    for key, value in (
+        ("pose6d", output.rotations_6d.flatten(-2)),
+        ("trans", output.translation),
+        ("beta", output.shape),
+        ("rotmats", matrix_from_6d(output.rotations_6d)),
+        ("pooled", pooled[0].transpose(0, 1)),
+    ):
+        torch.testing.assert_close(value, expected[f"{prefix}{key}_f64"], rtol=0, atol=1e-9)
+    meta = json.loads(file_meta(golden_family / "pose.io.safetensors"))
+    theirs = svf.published_names(model)
+    mean = {f"backbone.{theirs[ours]}": rate for ours, rate in rates.mean.items()}
+    for name, rate in zip(meta["rate_names"], expected["rate_f64"].tolist(), strict=True):
+        assert mean[name] == pytest.approx(rate, rel=0, abs=1e-12), name
+    with torch.no_grad():
+        folded = fold_for_inference(model)(video.double())
+        torch.testing.assert_close(torch.cat(folded[1:], -1), torch.cat(output[1:], -1))
+        model.float().save_pretrained(tmp_path)
+        same = svf.SpikeVideoFormer.from_pretrained(tmp_path)
+        assert torch.equal(same(video).translation, model(video).translation)
+        assert torch.equal(InferenceEngine(same)(video).translation, model(video).translation)
+    assert svf.energy_report(same, video).by_convention("executed").energy_mj > 0
+    loss = sum(part.square().sum() for part in model.train()(video))
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def file_meta(path):
+    with safe_open(path, "pt") as file:
+        return file.metadata()["meta"]
 
 
 def test_a_backbone_asks_for_the_number_of_classes(golden_family):

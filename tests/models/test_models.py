@@ -251,6 +251,7 @@ MODEL_ARGUMENTS = {
     "residual_gain": (0.5, "start"),
     "pad_input": (True, "accepts"),
 }
+POSE_ARGUMENTS = {"pose_head", "poses"}  # tests/tasks/pose/test_head.py
 NEURON_ARGUMENTS = {
     "kind": (svf.NeuronConfig(kind="integer_lif", v_reset=None, levels=2), "output"),
     "tau": (svf.NeuronConfig(tau=3.0), "output"),
@@ -308,7 +309,8 @@ def _same(a, b):
 
 
 def test_every_argument_is_covered():
-    assert {f.name for f in dataclasses.fields(svf.ModelConfig)} == MODEL_ARGUMENTS.keys()
+    named = MODEL_ARGUMENTS.keys() | POSE_ARGUMENTS
+    assert {f.name for f in dataclasses.fields(svf.ModelConfig)} == named
     assert {f.name for f in dataclasses.fields(svf.NeuronConfig)} == NEURON_ARGUMENTS.keys()
 
 
@@ -563,6 +565,10 @@ def test_memory_layout_of_the_input_does_not_matter(memory, lively):
         ({"num_classes": 0}, "at least 1"),
         ({"num_classes": 2.5}, "at least 1"),
         ({"task": "tracking"}, "classification"),
+        ({"pose_head": "mean"}, "pose_head 'mean' is unknown; choose one of grid, regressor"),
+        ({"poses": 3}, "poses 3 is unknown; choose one of frames, between"),
+        ({"poses": "between"}, "are for pose, and the task is classification"),
+        ({"pose_head": "regressor", "task": "segmentation"}, "are for pose, and the task is seg"),
         # parts of an ordinary network in a spiking one, and the reverse
         ({"attention": "softmax"}, "neuron is lif; take a preset ann_"),
         ({"attention": "none", "neuron": "integer_lif"}, "neuron is integer_lif; take a preset"),

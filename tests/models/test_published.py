@@ -183,7 +183,6 @@ def test_a_backbone_gets_a_fresh_head(tmp_path):
         ("neck.lateral_convs.0.1.0.conv.weight", "segmenter of SDT-V2"),
         ("neck.lateral_convs.0.0.weight", "segmenter of E-SpikeFormer"),
         ("decode_head.pixel_decoder.0.weight", "Spike2Former"),
-        ("regressor.decpose.weight", "pose network"),
         ("tranformer_encoder.0.weight", "SEW-ResNet"),
     ],
 )

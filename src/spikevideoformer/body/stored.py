@@ -11,6 +11,9 @@ from torch import Tensor
 from spikevideoformer.body.skeleton import BodyModel, Skeleton
 from spikevideoformer.body.smpl import NUM_BETAS, SMPL_JOINTS, SMPL_PARENTS
 
+_MOST = 1024
+"""Joints or shape values; larger numbers are damage."""
+
 
 class AbsentSmpl(BodyModel):
     """SMPL without its file, which its licence does not let a model folder carry."""
@@ -34,10 +37,37 @@ class AbsentSmpl(BodyModel):
         )
 
 
+class AbsentBody(BodyModel):
+    """A body of which a published file tells the sizes only: J joints without names, S values.
+
+    Args:
+        joints: J.
+        num_shape: S.
+    """
+
+    def __init__(self, joints: int, num_shape: int) -> None:
+        super().__init__([f"joint_{j}" for j in range(joints)], [-1, *[0] * (joints - 1)])
+        self.num_shape = num_shape
+
+    def joints(
+        self,
+        rotations: Float[Tensor, "*batch J 3 3"],
+        translation: Float[Tensor, "*#batch 3"],
+        shape: Float[Tensor, "*#batch S"] | None = None,
+    ) -> Float[Tensor, "*batch J 3"]:
+        """Refused: ValueError that says how to give the body."""
+        raise ValueError(
+            f"the network was made for a body of {len(self.parents)} joints and {self.num_shape} "
+            "shape values that its file does not describe; set model.body to a BodyModel of these"
+        )
+
+
 def body_to_dict(body: BodyModel) -> dict[str, Any]:
     """A body as plain JSON values. Of SMPL there is only its name."""
     if isinstance(body, Skeleton):
         return {"kind": "skeleton", **body.to_dict()}
+    if isinstance(body, AbsentBody):
+        return {"kind": "absent", "joints": len(body.parents), "num_shape": body.num_shape}
     return {"kind": "smpl"}
 
 
@@ -48,4 +78,9 @@ def body_from_dict(values: Mapping[str, Any]) -> BodyModel:
         return AbsentSmpl()
     if kind == "skeleton":
         return Skeleton.from_dict({k: v for k, v in values.items() if k != "kind"})
+    if kind == "absent" and values.keys() == {"kind", "joints", "num_shape"}:
+        sizes = values["joints"], values["num_shape"]
+        if all(isinstance(n, int) and 0 < n <= _MOST for n in sizes):
+            return AbsentBody(*sizes)
+        raise ValueError(f"joints and num_shape are {sizes}; expected numbers from 1 to {_MOST}")
     raise ValueError(f"body of kind {kind!r} is unknown; expected skeleton or smpl")

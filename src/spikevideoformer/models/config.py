@@ -13,6 +13,8 @@ STRIDE = 16  # height and width of the last stage are those of the input over th
 SpikeMemory = Literal["plain", "packed"]
 Readout = Literal["spike", "membrane", "gru"]
 Family = Literal["spiking", "ann", "gru"]
+PoseHeadKind = Literal["grid", "regressor"]
+Poses = Literal["frames", "between"]
 
 
 MOST = {"widths": 2**14, "depths": 256, "heads": 1024, "mlp_ratio": 64, "in_channels": 1024}
@@ -47,6 +49,10 @@ class ModelConfig:
             initialisation, which does not train from scratch (docs/initialisation.md).
         distilled: the classifier has a second linear layer, and gives the mean of both: what a
             published file with ``head_kd`` is.
+        pose_head: how poses are read off: grid, from 4 x 4 cells, the place of the body as it is
+            seen; regressor, from the mean over the picture, the place in metres: what was published
+            (``readout="membrane"``).
+        poses: a pose for each of T frames, or the T + 1 poses between which they lie.
         pad_input: pad frames with zeros at the right and bottom to a multiple of 16 instead of
             refusing them.
 
@@ -67,6 +73,8 @@ class ModelConfig:
     readout: Readout = "spike"
     residual_gain: float = 0.1
     distilled: bool = False
+    pose_head: PoseHeadKind = "grid"
+    poses: Poses = "frames"
     pad_input: bool = False
 
     def __post_init__(self) -> None:
@@ -102,6 +110,8 @@ class ModelConfig:
             ("design", get_args(Design)),
             ("attention", get_args(AttentionKind)),
             ("readout", get_args(Readout)),
+            ("pose_head", get_args(PoseHeadKind)),
+            ("poses", get_args(Poses)),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikevideoformer.models.config import ModelConfig
+from spikevideoformer.models.config import ModelConfig, Poses
+from spikevideoformer.models.published_pose import has_pose_head, with_our_pose_head
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, load_state, unusable
 from spikevideoformer.shapes import AttentionKind, Design
 
@@ -120,6 +121,7 @@ def load_published(
     attention: PublishedAttention | None = None,
     heads: int = 8,
     num_classes: int | None = None,
+    poses: Poses = "between",
 ) -> SpikeVideoFormer:
     """A published checkpoint as one of our models, in evaluation mode.
 
@@ -135,6 +137,8 @@ def load_published(
         heads: attention heads, which the tensors cannot tell either.
         num_classes: of the fresh classifier that a backbone without a head gets; other files say
             it themselves.
+        poses: of a pose head: T + 1 poses, between which T frames of events lie (``between``, as
+            published), or a pose for each frame (``frames``). The number of joints is read off.
 
     Raises:
         ValueError: a file that is missing, damaged, carries code, or has tensors that do not fit,
@@ -156,6 +160,9 @@ def load_published(
             f"{path} is {other}, which is not read; give a classifier or a backbone of "
             "Spike-Driven Transformer V2 or SpikeVideoFormer"
         )
+    body = None
+    if has_pose_head(state):
+        state, body = with_our_pose_head(state, path)
     if "downsample1_1.encode_conv.weight" not in state:
         raise ValueError(f"{path} is not a published SpikeVideoFormer checkpoint; give one")
     if attention is None:
@@ -184,6 +191,7 @@ def load_published(
             design=design,
             attention=kind,
             distilled="head_kd.weight" in state,
+            **({} if body is None else dict(_POSE, poses=poses)),
         )
         headless = not any(key.startswith("head") for key in state)
         num_classes = _classes(path, state, headless, num_classes)
@@ -195,7 +203,11 @@ def load_published(
         raise ValueError(
             f"{path} has weights without axes; it is not a published SpikeVideoFormer checkpoint"
         ) from None
-    model = SpikeVideoFormer(config, task="classification", num_classes=num_classes)
+    if body is None:
+        model = SpikeVideoFormer(config, task="classification", num_classes=num_classes)
+    else:
+        num_joints = len(body.joint_names)
+        model = SpikeVideoFormer(config, task="pose", num_classes=num_joints, body=body)
     tensors = _renamed(state, model)
     if headless:
         tensors |= {f"head.{key}": value for key, value in model.head.state_dict().items()}
@@ -227,9 +239,10 @@ def _other_family(state: Mapping[str, Tensor]) -> str | None:
     return None
 
 
+_POSE: dict[str, Any] = {"pose_head": "regressor", "readout": "membrane"}
+
 _FAMILY = (
     (r"(^|\.)tranformer_encoder\.|^body\.", "a HumanPoseTracking_SNN with a SEW-ResNet backbone"),
-    (r"^regressor\.", "a pose network (regressor.decpose, dectrans, decbeta)"),
     (r"^decode_head\.(pixel_decoder|transformer_decoder|query)", "a Spike2Former segmenter"),
     (r"^neck\.lateral_convs\.\d+\.1\.0\.conv\.", "a segmenter of SDT-V2"),
     (r"^(neck|decode_head)\.", "a segmenter of E-SpikeFormer (SDT-V3)"),

@@ -95,6 +95,8 @@ class SpikeVideoFormer(nn.Module):
             raise ValueError(
                 f"distilled is for classification, and the task is {task}; set distilled=False"
             )
+        if body is None and (config.pose_head, config.poses) != ("grid", "frames"):
+            raise ValueError(f"pose_head and poses are for pose, and the task is {task}")
         self.body = body  # without weights of its own
         if body is not None:
             self.classes = body.joint_names
@@ -286,6 +288,8 @@ def create_model(
     if of_task.readout is not None and config.readout != "gru":
         config = replace(config, readout=of_task.readout)
     config = config.with_overrides(overrides)
+    if of_task.needs_body and config.pose_head == "regressor" and "readout" not in overrides:
+        config = replace(config, readout="membrane")
     if body is None and of_task.needs_body:
         body = AbsentSmpl()
     if body is not None:

@@ -12,7 +12,7 @@ import spikevideoformer as svf
 from spikevideoformer.body.rotations import matrix_from_axis_angle
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.body.smpl import NUM_BETAS, SmplBody
-from spikevideoformer.body.stored import AbsentSmpl, body_from_dict, body_to_dict
+from spikevideoformer.body.stored import AbsentBody, AbsentSmpl, body_from_dict, body_to_dict
 from spikevideoformer.deploy.fold import fold_for_inference
 from spikevideoformer.models.config import preset
 from spikevideoformer.tasks.pose.head import (
@@ -20,6 +20,8 @@ from spikevideoformer.tasks.pose.head import (
     Pose,
     PoseHead,
     PoseOutput,
+    RegressedOutput,
+    between_frames,
     focal_of_view,
     mean_rotations,
     pose_from_output,
@@ -172,6 +174,51 @@ def test_a_fresh_head_starts_unturned():
 def test_mistakes(options, message):
     with pytest.raises(ValueError, match=message):
         svf.create_model("svf_nano", **({"task": "pose", "body": BODY} | options))
+
+
+@pytest.mark.parametrize(
+    ("options", "poses", "readout"),
+    [
+        ({"pose_head": "regressor"}, 3, "membrane"),
+        ({"pose_head": "regressor", "poses": "between"}, 4, "membrane"),
+        ({"pose_head": "regressor", "poses": "between", "readout": "spike"}, 4, "spike"),
+        ({"poses": "between"}, 4, "spike"),
+    ],
+)
+def test_the_published_head(options, poses, readout, lively):
+    """It reads membranes unless told otherwise, and says where the body is in metres."""
+    model = lively(_model(**options)).eval()
+    assert model.config.readout == readout
+    video = _video(2, 3, 3, 32, 32)
+    with torch.no_grad():
+        output = model(video)
+    assert [x.shape for x in output] == [(2, poses, J, 6), (2, poses, J), (2, poses, 3)]
+    pose = _meaning(output)
+    assert output.part(0)[0].shape == (poses, J, 6)
+    if "pose_head" in options:
+        assert isinstance(output, RegressedOutput)
+        assert torch.equal(pose.translation, output.translation)
+        other = _meaning(output, focal_px=FOCAL * 2)
+        assert torch.equal(pose.joints, other.joints)
+    own = BODY.joints(pose.rotations, pose.translation, pose.shape)
+    torch.testing.assert_close(pose.joints, own)
+
+
+def test_poses_between_frames_see_their_neighbours():
+    values = torch.tensor([1.0, 3.0, 7.0])[:, None, None]
+    assert between_frames(values).flatten().tolist() == [1, 2, 5, 7]
+    assert between_frames(values[:1]).flatten().tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("place", [None, torch.tensor([0.1, -0.2, 3.0])])
+def test_a_new_regressor_starts_before_the_camera(place):
+    model = _model(pose_head="regressor").eval()
+    model.head.start_at(torch.eye(3).expand(J, 3, 3), place)
+    nn.init.zeros_(model.head.fc.weight)
+    with torch.no_grad():
+        pose = _meaning(model(_video(1, 1, 3, 32, 32)))
+    expected = torch.tensor([0.0, 0.0, USUAL_WIDTH_M]) if place is None else place
+    torch.testing.assert_close(pose.joints[0, 0, 0], expected)
 
 
 def test_a_gru_reads_no_frames():
@@ -352,6 +399,10 @@ def test_bodies_as_json():
     again = body_from_dict(values)
     assert body_to_dict(again) == body_to_dict(BODY)
     assert body_to_dict(body_from_dict(body_to_dict(smpl()))) == {"kind": "smpl"}
+    absent = body_from_dict(body_to_dict(AbsentBody(3, 5)))
+    assert (absent.joint_names, absent.num_shape) == (("joint_0", "joint_1", "joint_2"), 5)
+    with pytest.raises(ValueError, match="3 joints and 5 shape values that its file does not"):
+        absent.joints(torch.eye(3).expand(3, 3, 3), torch.zeros(3))
 
 
 @pytest.mark.parametrize(
@@ -362,6 +413,7 @@ def test_bodies_as_json():
         ({"kind": "smpl", "joint_template": []}, "body of kind 'smpl' is unknown"),
         ({"kind": "skeleton"}, "the skeleton has no joint_names, parents, offsets"),
         ({"kind": "skeleton", "bones": 1}, "unknown entry bones of a skeleton"),
+        ({"kind": "absent", "joints": 0, "num_shape": 3}, "expected numbers from 1 to 1024"),
     ],
 )
 def test_no_body_in_json(values, message):
