@@ -70,7 +70,7 @@ COMMANDS = {
     "text for a number": (f"{PREDICT} --top-k many", "svf predict --help"),
     "one argument too many": ("models svf_nano", "svf models --help"),
     "no input": ("predict --model {model}", "INPUT"),
-    "no model": ("predict {videos}", "--model"),
+    "network that the box lacks": ("predict --model svf/feet {videos}", "svf models --weights"),
     "model folder that is not there": ("predict --model {nowhere} {videos}", "model folder"),
     "file as model folder": ("predict --model {model}/config.json {videos}", "give the folder"),
     "weights as model folder": ("predict --model {model}/model.safetensors {videos}", "folder"),

@@ -75,7 +75,7 @@ class OnModel:
     """A model of any task, and what runs it.
 
     Args:
-        model: model folder, or a hub id (owner/name).
+        model: model folder, svf/NAME of the box (`svf models --weights`), or a hub id (owner/name).
         device: auto takes CUDA where there is one.
         precision: 16-mixed needs CUDA.
         task: complain where the model is made for another one.
@@ -244,7 +244,7 @@ def _kind(hint: Any) -> Any:
 
 def _help(f: Field[Any], docs: Mapping[str, str], kind: Any = None) -> str:
     text = docs[f.name].removesuffix(".").replace("%", "%%")
-    told = kind is bool or f.default in (MISSING, None, ())
+    told = kind is bool or f.default in (MISSING, None, (), "")
     return text if told else f"{text} (default {f.default})"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +13,7 @@ from spikevideoformer.cli.options import DIR, Json, Limits, OfEvents, OnModel, t
 from spikevideoformer.cli.output import folder_to_write, note, note_failure, show
 from spikevideoformer.files import locked
 from spikevideoformer.messages import one_line
+from spikevideoformer.models.box import OF_TASK, Card, boxed_folder
 from spikevideoformer.task import get_task
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class Options(Json, Limits, OnModel, OfEvents):
     Args:
         inputs: video files, folders of videos, folders of numbered images, recordings of events
             (docs/events.md), or globs in quotes.
+        model: model folder, svf/NAME of the box (`svf models --weights`), or a hub id (owner/name).
+            Default: from the box what --task says: scene motion, or person masks for segmentation,
+            or poses of people for pose.
         engine: float: weights of 24 bits, faster than the model, and the same spikes on every
             machine; int16, int8: rounded to 16 and 8 bits, int8 is the fastest; exact: the spikes
             that the model fires on this machine; model: the model as it is; auto: exact on a CPU,
@@ -40,6 +44,7 @@ class Options(Json, Limits, OnModel, OfEvents):
     """
 
     inputs: tuple[str, ...] = field(metadata={"metavar": "INPUT", "positional": True})
+    model: str = field(default="", metadata={"metavar": "FOLDER"})
     engine: Literal["auto", "exact", "float", "int16", "int8", "model"] = "auto"
     out: Path | None = field(default=None, metadata=DIR)
     sequence_rate_hz: float = field(default=25.0, metadata={"metavar": "HZ", "above": 0})
@@ -50,6 +55,10 @@ def run(options: Options) -> int:
     """Predict and print, draw where there is a folder; how many videos could not be read."""
     from spikevideoformer.video.inputs import videos_among
 
+    if not options.model:
+        name = OF_TASK[options.task or "classification"]
+        options = replace(options, model=name)
+        note(f"svf: no --model is given: {name}, {Card.read(boxed_folder(name)).about}")
     for name in options.task_options:
         kind, _ = task_options("predict_options")[name]
         what = next(f for f in fields(kind) if f.name == name).metadata.get("needs_out")

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from spikevideoformer.models.box import PREFIX, boxed_folder
+
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 HUB_TIMEOUT_S = 5.0  # for the hub to answer at all; downloads may take as long as they need
@@ -18,10 +20,11 @@ _DEMOS = {"demo": "", "demo_masks": " --task segmentation", "demo_pose": " --tas
 def local_folder(folder_or_hub_id: str | os.PathLike[str]) -> Path:
     """The folder of a model; one of the Hugging Face hub is fetched where it is not here yet.
 
-    The hub is asked only for a name like owner/name whose first part is no folder here.
+    Names that begin with svf/ are of the box (`models.box`). The hub is asked only for another
+    name like owner/name whose first part is no folder here.
 
     Raises:
-        ValueError: no such folder, and no such model of the hub.
+        ValueError: no such folder, not in the box, and no such model of the hub.
     """
     name = os.fspath(folder_or_hub_id)
     folder = Path(os.path.expanduser(name))
@@ -29,6 +32,8 @@ def local_folder(folder_or_hub_id: str | os.PathLike[str]) -> Path:
         return folder
     if folder.exists():
         raise ValueError(f"{name} is a file; give the folder that holds {CONFIG_FILE}")
+    if name.startswith(PREFIX):
+        return boxed_folder(name)
     if (task := _DEMOS.get(name.partition("/")[0])) is not None:
         raise ValueError(
             f"{name} does not exist; `svf demo{task}` makes it, or give another folder"
