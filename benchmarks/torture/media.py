@@ -33,6 +33,7 @@ DAMAGES = ("cut", "bits", "swap", "zeros", "size")
 READER = """
 import json, sys
 from spikevideoformer.video.frames import VideoError, check_decodes
+print("ready", flush=True)
 for line in sys.stdin:
     path = line.rstrip("\\n")
     try:
@@ -111,10 +112,10 @@ def _cannot_be_known(source: Path, kind: str, at: int) -> bool:
     if source.suffix in (".ts", ".mpg"):
         if kind == "cut":
             return True  # between two pictures; inside one it was refused
-        with av.logging.Capture(), av.open(source) as container:
-            packets = [p for p in container.demux(video=0) if p.size]
-        keys = [p.pos or 0 for p in packets if p.is_keyframe]
-        return len(keys) < 2 or at < keys[1]  # a recording that begins later
+        # What lies before the second group of pictures may be gone: a recording that begins later.
+        group = b"\0\0\1\xb8" if source.suffix == ".mpg" else b"\0\0\1\x67"
+        data = source.read_bytes()
+        return at < data.find(group, data.find(group) + 1)
     # An edit list or table of an mp4 that says "show fewer pictures", as that of a trimmed one.
     return source.suffix in (".mp4", ".mov") and kind != "cut"
 
@@ -158,6 +159,8 @@ class _Reader:
                 stdout=subprocess.PIPE,
                 text=True,
             )
+            assert self.process.stdout is not None
+            self.process.stdout.readline()  # importing is not what is timed
         process = self.process
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(f"{path}\n")

@@ -114,3 +114,71 @@ def test_apng_is_held_to_its_count(tmp_path: Path) -> None:
     begin, end = data.rindex(b"fcTL") - 4, data.rindex(b"IEND") - 4
     with pytest.raises(StructureError, match="holds 3 of 4 pictures announced"):
         check_container("apng", BytesIO(data[:begin] + data[end:]))
+
+
+def elements(data: bytes, mark: bytes) -> list[int]:
+    """Where a mark stands."""
+    return [at for at in range(len(data)) if data.startswith(mark, at)]
+
+
+def flv_pictures(data: bytes) -> list[int]:
+    """Where the tags of video begin."""
+    at, found = 13, []
+    while at < len(data):
+        found += [at] if data[at] == 9 else []
+        at += 15 + int.from_bytes(data[at + 1 : at + 4])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "what"),
+    [
+        ("gif", "gif", "a control that does not end"),
+        ("gif", "gif", "a program's name of another length"),
+        ("flv", "flv", "a stream that is not there"),
+        ("flv", "flv", "a kind of picture that is not there"),
+        ("flv", "flv", "another codec"),
+        ("webm", "libvpx", "a block of another track"),
+        ("webm", "libvpx", "a block called a number"),
+        ("mpg", "mpeg2video", "a picture in the middle of a group"),
+        ("mkv", "mpeg1video", "a picture in the middle of a group"),
+    ],
+)
+def test_a_change_of_a_byte_that_hides_a_picture(
+    tmp_path: Path, suffix: str, codec: str, what: str
+) -> None:
+    path = encode(
+        tmp_path / f"a.{suffix}",
+        [np.kron(moving_bar(index), np.ones((2, 2, 1), np.uint8)) for index in range(FRAMES)],
+        codec=codec,
+        pix_fmt="rgb8" if codec == "gif" else "yuv420p",
+        options={"g": "8"},
+    )
+    data = bytearray(path.read_bytes())
+    if suffix == "gif":
+        at = elements(data, b"\x21\xf9\x04")[5]
+        if what.startswith("a control"):
+            data[at + 7] = 5
+        else:
+            data[at + 1 : at + 3] = b"\xff\x20"
+    elif suffix == "flv":
+        at = flv_pictures(data)[5]
+        place, value = {"a s": (10, 1), "a k": (11, 0x72), "ano": (11, 0x29)}[what[:3]]
+        data[at + place] = value
+    elif suffix == "webm":
+        with av.open(path) as container:
+            at = [p.pos for p in container.demux(video=0) if p.size][5]
+        assert at is not None
+        assert data[at] in (0xA3, 0x81), hex(data[at])
+        at = data.rindex(b"\xa3", 0, at + 1)
+        if what.endswith("track"):
+            data[data.index(b"\x81", at + 1)] = 0x85
+        else:
+            data[at] = 0xAB
+    else:
+        at = elements(data, b"\0\0\1\0")[5]
+        data[at + 3] = 0xB2  # user data in the place of a picture
+    path.write_bytes(data)
+    with pytest.raises(VideoError) as refusal:
+        check_decodes(path)
+    assert "\n" not in str(refusal.value)

@@ -7,6 +7,7 @@ Each function reads a file's frame of boxes, blocks or packets, not what is in t
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections import Counter
@@ -46,6 +47,10 @@ def _damaged(at: int) -> StructureError:
     return StructureError(f"its structure is damaged at byte {at}")
 
 
+_GIF_NEXT_PICTURE = re.compile(rb"\0\x21\xf9\x04.{4}\0\x2c", re.DOTALL)
+"""The end of a picture's blocks, a control of one picture, and the head of its picture."""
+
+
 def _gif(file: BinaryIO, file_bytes: int) -> None:
     """Source: GIF89a specification, sections 17 to 27."""
 
@@ -65,12 +70,24 @@ def _gif(file: BinaryIO, file_bytes: int) -> None:
             file.seek(8, os.SEEK_CUR)
             skip_colours(_byte(file))
             file.seek(1, os.SEEK_CUR)
-        elif kind == b"\x21":
-            file.seek(1, os.SEEK_CUR)
+        elif kind == b"\x21":  # controls of a picture and of a program have one form
+            head = file.read(7)
+            ends = head[6:] == b"\0"
+            if (head[:1] == b"\xf9" and not (head[1:2] == b"\4" and ends)) or (
+                head[:1] == b"\xff" and head[1:2] != b"\x0b"
+            ):
+                raise _damaged(at)
+            file.seek(at + 2)
         else:
             raise _damaged(at) if kind else StructureError("it is cut short: it lacks its end mark")
+        begin = file.tell()
         while size := _byte(file):
             file.seek(size, os.SEEK_CUR)
+        if kind == b"\x2c":  # a false size of a block swallows the pictures that follow
+            end = file.tell()
+            file.seek(begin)
+            if _GIF_NEXT_PICTURE.search(file.read(end - begin)):
+                raise _damaged(begin)
     if file.read(4) == b"GIF8":
         raise StructureError(_JOINED)
 
@@ -166,18 +183,25 @@ def _mpegps(file: BinaryIO, file_bytes: int) -> Mapping[int, int]:
 
 def _flv(file: BinaryIO, file_bytes: int) -> None:
     """Source: Adobe Flash Video File Format 10.1, annex E."""
-    at = 0
+    at, codecs = 0, set[int]()
     while at < file_bytes:
         file.seek(at)
-        head = file.read(11)
+        head = file.read(12)
         if head[:3] == b"FLV" and at == 0:
             at += max(9, int.from_bytes(head[5:9])) + 4
             continue
         if head[:3] == b"FLV":
             raise StructureError(_JOINED)
         size = 11 + int.from_bytes(head[1:4])
-        if head[0] & 0x1F not in (8, 9, 15, 18):
+        kind = head[0] & 0x1F
+        if kind not in (8, 9, 15, 18) or any(head[8:11]):
             raise _damaged(at)
+        if kind == 9 and size > 11 and len(head) == 12:  # kind of picture, codec
+            shows, codec = head[11] >> 4 & 7, head[11] & 0xF
+            if shows < 5 and not head[11] >> 7:
+                codecs.add(codec)
+            if not 1 <= shows <= 5 or len(codecs) > 1:
+                raise _damaged(at)
         if len(head) < 11 or at + size > file_bytes:
             raise StructureError(_CUT.format("a tag"))
         file.seek(at + size)

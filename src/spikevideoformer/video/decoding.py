@@ -11,6 +11,7 @@ import av.logging
 from spikevideoformer.video.containers import check_container
 from spikevideoformer.video.interface import SeekMissedError, check_frame_size, check_total
 from spikevideoformer.video.matroska import StructureError
+from spikevideoformer.video.mpeg_groups import MpegGroups
 from spikevideoformer.video.picture import Picture, Turn
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ _SEEKABLE_FORMATS = frozenset({"matroska,webm", _MP4})
 
 _SEEK_MARGIN_S = 1.0
 """Seeking aims this much early: key frames are found by decoding time, which runs ahead."""
-_RESTART_S = 1.0
-"""A clock that falls back further than this started again; less is a disordered timestamp."""
 _JUMP_S = 60.0
 """Longest step of the clock that is believed past the announced end."""
 _LONGEST_STEP_S = 86_400.0
@@ -42,7 +41,6 @@ class DecodingPass:
         self.nominal_s = 1 / file.frame_rate_hz
         self.timed = False  # whether any picture has a time of its own
         self.origin_s: float | None = None  # the file's own time of its first picture
-        self.offset_s = 0.0  # what joined recordings, whose clocks start again, are moved by
         self.last: Picture | None = None
         self.pictures = 0
         self.pixels = 0
@@ -52,6 +50,8 @@ class DecodingPass:
         self.begun = False  # whether a key frame has come
         self.early_packets: list[float] = []  # times of packets before the first picture
         self.packet_s: float | None = None  # time of the packet before
+        of_mpeg = file.stream.codec_context.name in ("mpeg1video", "mpeg2video")
+        self.groups = MpegGroups(file.frame_rate_hz) if of_mpeg else None
         self.streams_end_s = 0.0  # where the last packet of any stream ends, in the file's time
 
     def run(self) -> Iterator[Picture]:
@@ -102,7 +102,10 @@ class DecodingPass:
             self._listen(messages, where)
             self.all_packets += ours and not flushes
             if packet.size and useful:
-                self._count(packet, ours)
+                try:
+                    self._count(packet, ours)
+                except StructureError as error:
+                    raise file.ffmpeg.error(f"{where}: {error}") from None
             for frame in frames:
                 yield self._picture(frame, where)
 
@@ -121,6 +124,9 @@ class DecodingPass:
             self.streams_end_s = max(self.streams_end_s, end_s)
         if not ours:
             return
+        if self.groups is not None:
+            due_s = None if packet.dts is None else float(packet.dts * packet.time_base)
+            self.groups.take(bytes(packet), due_s)
         since_s = 0.0 if time_s is None or self.packet_s is None else time_s - self.packet_s
         self.packet_s = time_s
         if packet.is_discard or _shows_nothing(packet, at_once=since_s < 0.5 * self.nominal_s):
@@ -169,11 +175,8 @@ class DecodingPass:
                 if self.origin_s is None:
                     self.origin_s = file_s - follows_s
                     self.packets += sum(t >= self.origin_s for t in self.early_packets)
-                timestamp_s = file_s - self.origin_s + self.offset_s
+                timestamp_s = file_s - self.origin_s
             if self.last is not None:
-                if timestamp_s < self.last.timestamp_s - _RESTART_S:
-                    self.offset_s += follows_s - timestamp_s
-                    timestamp_s = follows_s
                 timestamp_s = max(timestamp_s, self.last.timestamp_s)
             if frame.duration > 0:
                 # Only as far as the file reaches: the last duration of a file is often invented.
@@ -223,6 +226,8 @@ class DecodingPass:
                 "for example with ffmpeg -r"
             )
         try:
+            if self.groups is not None:
+                self.groups.end()
             with file.ffmpeg("cannot be read"), file.path.open("rb") as stream:
                 timed = check_container(file.format, stream).get(file.stream.id, 0)
         except StructureError as error:

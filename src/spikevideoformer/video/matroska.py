@@ -18,6 +18,11 @@ _IN_SEGMENT = {
 }  # fmt: skip
 # Timestamp, SilentTracks, Position, PrevSize, BlockGroup, EncryptedBlock, SimpleBlock.
 _IN_CLUSTER = {0xE7, 0x5854, 0xA7, 0xAB, 0xA0, 0xAF, 0xA3, _CRC_32, _VOID}
+_NUMBERS_IN_CLUSTER = {0xE7, 0xA7, 0xAB}  # of eight bytes at most
+
+
+# A track and its number; a group of blocks and the block in it.
+_TRACK, _TRACK_NUMBER, _BLOCK_GROUP, _BLOCK, _SIMPLE_BLOCK = 0xAE, 0xD7, 0xA0, 0xA1, 0xA3
 
 
 class StructureError(Exception):
@@ -41,6 +46,7 @@ def check_matroska(file: BinaryIO, file_bytes: int) -> None:
     for name, end in _elements(file, file_bytes, {_EBML_HEADER, _SEGMENT, _VOID}):
         if name != _SEGMENT:
             continue
+        tracks: set[int | None] = set()
         for inner, inner_end in _elements(file, end, _IN_SEGMENT):
             if inner not in (_INFO, _TRACKS, _CLUSTER):
                 continue
@@ -49,10 +55,31 @@ def check_matroska(file: BinaryIO, file_bytes: int) -> None:
                 raise StructureError(
                     f"its data is damaged between bytes {begin} and {inner_end}: wrong CRC-32"
                 )
+            file.seek(begin)
+            if inner == _TRACKS:
+                for entry, entry_end in _elements(file, inner_end):
+                    if entry == _TRACK:
+                        for item, item_end in _elements(file, entry_end):
+                            if item == _TRACK_NUMBER:
+                                tracks.add(int.from_bytes(file.read(item_end - file.tell())))
             if inner == _CLUSTER:
-                file.seek(begin)
-                for _ in _elements(file, inner_end, _IN_CLUSTER):
-                    pass
+                for block, block_end in _elements(file, inner_end, _IN_CLUSTER):
+                    at = file.tell()
+                    if block in _NUMBERS_IN_CLUSTER and block_end - at > 8:
+                        raise StructureError(f"its structure is damaged at byte {at}")
+                    if block == _SIMPLE_BLOCK:
+                        _check_track(file, tracks)
+                    elif block == _BLOCK_GROUP:
+                        for item, _ in _elements(file, block_end):
+                            if item == _BLOCK:
+                                _check_track(file, tracks)
+
+
+def _check_track(file: BinaryIO, tracks: set[int | None]) -> None:
+    """A block of a track that is not there is passed over."""
+    at = file.tell()
+    if _ebml_number(file) not in tracks:
+        raise StructureError(f"its structure is damaged at byte {at}: a block of no track")
 
 
 def is_joined(file: BinaryIO) -> bool:
@@ -66,13 +93,13 @@ def is_joined(file: BinaryIO) -> bool:
     return names.count(_SEGMENT) > 1
 
 
-def _elements(file: BinaryIO, end: int, known: set[int]) -> Iterator[tuple[int, int]]:
+def _elements(file: BinaryIO, end: int, known: set[int] | None = None) -> Iterator[tuple[int, int]]:
     """Name and end of each element up to `end`; the file stands at its content meanwhile."""
     while (at := file.tell()) < end:
         name, size = _ebml_number(file, keep_marker=True), _ebml_number(file)
         if size == -1:
             return  # a live recording, written before its sizes were known
-        if name not in known or size is None:
+        if (known is not None and name not in known) or name is None or size is None:
             raise StructureError(f"its structure is damaged at byte {at}")
         element_end = file.tell() + size
         if element_end > end:

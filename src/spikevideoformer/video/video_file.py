@@ -202,7 +202,14 @@ class VideoFile:
     def packets(self) -> Iterator[av.Packet[Any]]:
         """Packets of all streams, as they come, with corrected times."""
         clock = Clock(self.format, 1 / self.frame_rate_hz)
-        for packet in self.container.demux():
+        packets = self.container.demux()
+        while True:
+            try:
+                packet = next(packets, None)
+            except IndexError:  # PyAV knows the streams that a file had when it was opened
+                raise self.ffmpeg.error("a further stream begins in the midst of it") from None
+            if packet is None:
+                return
             try:
                 clock.set(packet)
             except ClockError as error:

@@ -1,0 +1,88 @@
+"""MPEG-1 and MPEG-2 pictures are numbered within their group: numbers that lack are lost pictures.
+
+Source: ISO/IEC 13818-2, 6.3.8 (time code of a group) and 6.3.9 (temporal reference).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from spikevideoformer.video.matroska import StructureError
+
+_PICTURE, _GROUP = 0x00, 0xB8
+_B = 3  # a picture that others do not refer to
+_NUMBERS = 1024
+_CUT_S = 1.0
+"""Where more is missing, by time code and clock alike, it was cut out rather than lost."""
+
+
+class MpegGroups:
+    """Counts the pictures of one stream, packet by packet in the order of decoding.
+
+    Args:
+        rate_hz: pictures a second, as time codes count.
+    """
+
+    def __init__(self, rate_hz: float) -> None:
+        self._rate_hz = rate_hz
+        self._numbers: dict[int, int] | None = None  # kinds by number; None before the first group
+        self._first = True  # whether this is the file's first group
+        self._begin = 0  # of the first picture of the group
+        self._code: int | None = None  # time code of the group, in pictures
+        self._lost = 0  # pictures since the group before that lack by the time codes
+        self._due_s: float | None = None  # when the last packet was due
+
+    def take(self, data: bytes, due_s: float | None) -> None:
+        """Look at the heads in one packet, a picture as a rule, and at when it is decoded.
+
+        Raises:
+            StructureError: pictures between those that came are missing.
+        """
+        at = data.find(b"\0\0\1")
+        while 0 <= at < len(data) - 7:
+            code = data[at + 3]
+            if code == _GROUP:
+                self._end_group(data[at + 4 : at + 8])
+            elif code == _PICTURE and self._numbers is not None:
+                number = data[at + 4] << 2 | data[at + 5] >> 6
+                self._begin = self._begin if self._numbers else number
+                self._numbers[number] = data[at + 5] >> 3 & 7
+            at = data.find(b"\0\0\1", at + 3)
+        if due_s is not None:
+            pause = 0.0 if self._due_s is None else (due_s - self._due_s) * self._rate_hz - 1
+            if self._lost and abs(pause - self._lost) < 0.5:
+                raise StructureError(f"{self._lost} pictures at the end of a group are missing")
+            self._due_s = due_s
+
+    def end(self) -> None:
+        """At the end of the file, which may lie inside a group."""
+        if self._numbers:
+            anchors = sorted(n for n, kind in self._numbers.items() if kind != _B)
+            self._check(upto=anchors[-2] + 1 if len(anchors) > 1 else 0)
+
+    def _end_group(self, head: bytes) -> None:
+        bits = int.from_bytes(head)
+        hours, minutes = bits >> 26 & 31, bits >> 20 & 63
+        seconds, pictures = bits >> 13 & 63, bits >> 7 & 63
+        code = round((hours * 3600 + minutes * 60 + seconds) * self._rate_hz) + pictures
+        if self._numbers:
+            self._check(upto=max(self._numbers) + 1)
+            if self._code is not None:
+                lost = code - self._code - len(self._numbers)
+                self._lost = lost if 0 < lost <= _CUT_S * self._rate_hz else 0
+            self._first = False
+        self._numbers, self._code = {}, code
+
+    def _check(self, upto: int) -> None:
+        """All numbers below one must have come."""
+        assert self._numbers is not None
+        # The first pictures of a recording may refer to those before it, and are not shown.
+        begin = self._begin if self._first else 0
+        present = [begin - 1, *sorted(n for n in self._numbers if begin <= n < upto)]
+        if len(present) >= _NUMBERS // 2:
+            return  # so long a group counts round
+        for before, number in pairwise(present):
+            if number > before + 1:
+                raise StructureError(
+                    f"pictures {before + 1} to {number - 1} of a group are missing"
+                )

@@ -1,0 +1,59 @@
+"""Pictures that lack in a group are told; cut or joined recordings are not taken for damaged."""
+
+import pytest
+
+from spikevideoformer.video.matroska import StructureError
+from spikevideoformer.video.mpeg_groups import MpegGroups
+
+INTRA, PREDICTED, BETWEEN = 1, 2, 3
+
+
+def picture(number: int, kind: int) -> bytes:
+    return b"\0\0\1\0" + bytes([number >> 2, (number & 3) << 6 | kind << 3]) + bytes(4)
+
+
+def group(pictures: int) -> bytes:
+    """A group's head with its time code."""
+    seconds, rest = divmod(pictures, 25)
+    return b"\0\0\1\xb8" + (seconds << 13 | rest << 7 | 1 << 19).to_bytes(4)
+
+
+def take(*packets: tuple[bytes, float]) -> None:
+    groups = MpegGroups(25.0)
+    for data, due in packets:
+        groups.take(data, due / 25)
+    groups.end()
+
+
+FIRST = [(group(0) + picture(2, INTRA), 0), (picture(0, BETWEEN), 1), (picture(1, BETWEEN), 2)]
+OPEN = [(group(3) + picture(2, INTRA), 3), (picture(0, BETWEEN), 4), (picture(1, BETWEEN), 5)]
+
+
+def test_whole_cut_and_joined_recordings() -> None:
+    take(*FIRST, *OPEN)
+    take(OPEN[0], (group(6) + picture(0, INTRA), 4))  # it begins without what its B pictures need
+    take(
+        *FIRST,
+        (group(3) + picture(0, INTRA), 3),
+        (picture(3, PREDICTED), 4),
+        (picture(1, BETWEEN), 5),
+    )  # it ends
+    take(*FIRST, (group(500) + picture(0, INTRA), 3))  # twenty seconds cut out
+    take(*FIRST, (group(8) + picture(0, INTRA), 3), (picture(1, PREDICTED), 4))  # wrong time codes
+    take(
+        (picture(7, PREDICTED), 0), (picture(9, PREDICTED), 1)
+    )  # numbers mean nothing without groups
+
+
+def test_missing_pictures() -> None:
+    with pytest.raises(StructureError, match="1 to 1 of a group"):
+        take(*FIRST, *OPEN[:2], (group(6) + picture(0, INTRA), 6))
+    with pytest.raises(StructureError, match="1 to 2 of a group"):
+        take(
+            *FIRST,
+            (group(3) + picture(0, INTRA), 3),
+            (picture(3, PREDICTED), 6),
+            (picture(4, PREDICTED), 7),
+        )
+    with pytest.raises(StructureError, match="4 pictures at the end"):
+        take(*FIRST, (group(7) + picture(0, INTRA), 3), (picture(1, PREDICTED), 8))
