@@ -2,6 +2,7 @@
 
 import pytest
 
+from spikevideoformer.events.spec import EventView
 from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.synth.moving_shapes import write_scenes
 from spikevideoformer.tasks.classification.index import read_index
@@ -40,16 +41,32 @@ def test_few_clips_get_hundreds_of_steps(clips):
     assert "not mirrored" in line
 
 
-def test_what_is_given_stays(clips):
+def test_what_is_given_stays(clips, tmp_path):
+    start = str(model_folder(tmp_path / "m", "classification"))
     config, line = chosen(
-        clips, epochs=3, learning_rate=1e-2, init_from="m", augmentation={"contrast": 0.7}
+        clips, epochs=3, learning_rate=1e-2, init_from=start, augmentation={"contrast": 0.7}
     )
     assert (config.epochs, config.passes, config.learning_rate) == (3, 1, 1e-2)
     assert "3 epochs of 1 pass," in line
     assert config.augmentation.contrast == 0.7
     assert config.augmentation.brightness == 0.3
-    assert "from m" in line
-    assert chosen(clips, init_from="m")[0].learning_rate < chosen(clips)[0].learning_rate
+    assert f"from {start}" in line
+    assert chosen(clips, init_from=start)[0].learning_rate < chosen(clips)[0].learning_rate
+
+
+def test_a_classifier_goes_on_with_its_own_neurons_and_eyes(clips, tmp_path):
+    """Those of events would make nothing of pictures."""
+    model = create_model("svf_nano", num_classes=6, neuron="integer_lif", design="factorized")
+    clip = ClipSpec(frames=3, size=32, input="events", events=EventView(rate_hz=4.0))
+    model.save_pretrained(tmp_path / "m", clip=clip.to_dict())
+    config, _ = chosen(clips, init_from=str(tmp_path / "m"))
+    assert (config.input, config.events.rate_hz, config.design) == ("events", 4.0, "factorized")
+    assert create_model("svf_nano", **config.model_options).config.neuron == model.config.neuron
+    other, _ = chosen(clips, init_from=str(tmp_path / "m"), input="rgb", neuron="lif")
+    assert (other.input, other.neuron) == ("rgb", "lif")
+    ann = create_model("ann_nano", num_classes=6)
+    ann.save_pretrained(tmp_path / "a", clip=ClipSpec(frames=3, size=32).to_dict())
+    assert chosen(clips, init_from=str(tmp_path / "a"), model="ann_nano")[0].neuron is None
 
 
 def test_all_processes_and_forward_passes_count(clips):

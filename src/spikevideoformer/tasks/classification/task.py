@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spikevideoformer.models.config import STRIDE, ModelConfig
+from spikevideoformer.models.folder import read_about
+from spikevideoformer.ops.neuron_config import KINDS
 from spikevideoformer.task import PredictSettings, Recipe, Task
 
 if TYPE_CHECKING:
@@ -86,6 +88,15 @@ class Classification(Task):
             clips=len(index.select(config.train_split)),
             settings={"augmentation": {"flip": 0.0 if sided else 0.5, "crop_scale": [0.6, 1.0]}},
         )
+
+    def kept(self, config: TrainConfig) -> dict[str, Any]:
+        about = read_about(config.init_from or "")
+        kind = about["model"].get("neuron", {}).get("kind")
+        if about["task"] != self.name or kind not in KINDS or not KINDS[kind].spiking:
+            return {}  # what an ordinary network is made of no spiking preset can take
+        model = {n: about["model"][n] for n in ("neuron", "design") if n in about["model"]}
+        seen = {n: about["clip"][n] for n in ("input", "events") if n in (about["clip"] or {})}
+        return {**model, **seen}
 
     holds = "clips"
     expected = (
