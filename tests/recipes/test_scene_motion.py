@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from spikevideoformer.training import TrainConfig
+
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "scene_motion"
-NAMES = ("cameras", "worlds", "clips", "make_clips", "held_out")
+NAMES = ("cameras", "worlds", "clips", "make_clips", "held_out", "sheet")
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +155,32 @@ def test_intervals_are_over_recordings(recipe) -> None:
     mean, low, high = recipe.held_out.interval([1.0, 1.0, 0.0, 0.5])
     assert mean == 0.625 and 0 <= low < 0.625 < high <= 1
     assert recipe.held_out.interval([0.75, 0.75]) == (0.75, 0.75, 0.75)
+
+
+def test_commands_of_the_readme_are_understood(recipe, monkeypatch) -> None:
+    page = (RECIPE / "README.md").read_text()
+    lines = [line.split() for line in page.splitlines() if line.startswith(("python ", "svf "))]
+    assert len(lines) >= 4
+
+    class UnderstoodError(Exception):
+        pass
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_only(parser: argparse.ArgumentParser) -> None:
+        parse(parser)
+        raise UnderstoodError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_only)
+    for program, *words in lines:
+        if program == "svf":
+            assert words[:3] == ["train", "--config", "recipes/scene_motion/train.yaml"]
+            config = TrainConfig.from_yaml(RECIPE / "train.yaml")
+            assert config.spec.input == "events"
+            continue
+        path = RECIPE.parents[1] / words[0]
+        assert path.is_file()
+        if path.parent == RECIPE:  # pack.py is tested with the box
+            monkeypatch.setattr(sys, "argv", words)
+            with pytest.raises(UnderstoodError):
+                getattr(recipe, path.stem).main()
