@@ -16,8 +16,10 @@ import time
 import warnings
 from pathlib import Path
 
+import calls
 import damage
 import media
+import runs
 import torch
 from workshop import Part, Tally, Workshop
 
@@ -26,6 +28,12 @@ PARTS: dict[str, Part] = {
     "models": damage.models,
     "checkpoints": damage.checkpoints,
     "media": media.media,
+    "kills": runs.kills,
+    "terms": runs.terms,
+    "nans": runs.nans,
+    "names": calls.names,
+    "together": calls.together,
+    "many": calls.many,
 }
 """What is run, in this order; a part is a function of a `Workshop` that gives a `Tally`."""
 

@@ -1,21 +1,28 @@
 """What all parts share: a folder, chance from a seed, small data and models, and how it went."""
 
+import os
 import random
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.synth.motions import standing_skeleton
 from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
+from spikevideoformer.video.frames import write_video
 from spikevideoformer.video.spec import ClipSpec
 
+COMMAND = [sys.executable, "-m", "spikevideoformer"]
 SPECS = {
     "classification": ClipSpec(frames=2, size=32),
     "segmentation": SegmentationSpec(frames=2, short_side=32, crop=(32, 32)),
@@ -62,6 +69,16 @@ class Tally:
         else:
             self.refused += 1
 
+    def judge_command(self, what: str, done: subprocess.CompletedProcess[str]) -> None:
+        """A command ends with 0, or with 1 or 2 and a line."""
+        lines = done.stderr.strip().splitlines()
+        if done.returncode == 0:
+            self.right += 1
+        elif done.returncode in (1, 2) and lines:
+            self.judge_refusal(what, lines[-1])
+        else:
+            self.wrong.append(f"{what}: status {done.returncode}: {done.stderr[-300:]!r}")
+
 
 class Workshop:
     """A folder of its own for a part, and chance that follows from the seed.
@@ -98,8 +115,50 @@ class Workshop:
             model.save_pretrained(folder, classes=classes, clip=SPECS[task].to_dict())
         return folder
 
+    @cached_property
+    def clips(self) -> Path:
+        """Class folders, squares that move left or right: 8 clips to train on, 2 to validate."""
+        folder = self.folder / "clips"
+        draw = np.random.default_rng(self.seed)
+        for split, count in (("train", 4), ("val", 1)):
+            for name, step in (("left", -3), ("right", 3)):
+                (folder / split / name).mkdir(parents=True)
+                for i in range(count):
+                    write_square(folder / split / name / f"{i}.mp4", step, draw)
+        return folder
+
+    @cached_property
+    def clip(self) -> Path:
+        """One small clip."""
+        return next(iter(sorted(self.clips.rglob("*.mp4"))))
+
+    def svf(
+        self, *words: str | Path, timeout_s: float = 120, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the command in a process of its own."""
+        return subprocess.run(
+            [*COMMAND, *map(str, words)],
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",
+            timeout=timeout_s,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            **options,  # type: ignore[call-overload]
+        )
+
 
 Part = Callable[[Workshop], Tally]
+
+
+def write_square(path: Path, step: int, draw: np.random.Generator, frames: int = 8) -> None:
+    """A square that moves by so many pixels a picture, 32 x 32 at 8 Hz."""
+    (x, y), colour = draw.integers(0, 24, 2), draw.integers(100, 256, 3)
+    images = []
+    for t in range(frames):
+        image = np.zeros((32, 32, 3), np.uint8)
+        image[y : y + 8, (x + step * t + np.arange(8)) % 32] = colour
+        images.append(image)
+    write_video(path, images, 8.0)
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:

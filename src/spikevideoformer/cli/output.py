@@ -27,12 +27,17 @@ def show(
     """
     if as_json:
         text = json.dumps(values() if callable(values) else values, allow_nan=False)
-    write_result(text)
+    write_result(_printable(text))
 
 
 def note(text: str) -> None:
     """Print a line that is no result."""
-    print(text, file=sys.stderr, flush=True)
+    print(_printable(text), file=sys.stderr, flush=True)
+
+
+def _printable(text: str) -> str:
+    """Control characters of a name do not reach the terminal."""
+    return "\n".join(map(one_line, text.split("\n")))
 
 
 def note_failure(failure: FailedPrediction | VideoError) -> None:

@@ -100,7 +100,7 @@ def _show_all(options: Options, task: Task, results: Iterator[tuple[Any, dict[st
             continue
         if (line := silence(result.firing_rate)) is not None:
             note(one_line(f"svf: {result.path}: {line}"))
-        lines = [*result.lines(), *(f"  {what}: {path}" for what, path in files.items())]
+        lines = [*result.lines(), *(one_line(f"  {what}: {path}") for what, path in files.items())]
         show(options.json, partial(_values, task, result, files), "\n".join(lines))
     return failures
 
