@@ -85,6 +85,8 @@ def scores(error: float | None) -> PoseScores:
         mpjpe_mm=error,
         pa_mpjpe_mm=error,
         pel_mpjpe_mm=None,
+        absolute_mpjpe_mm=None,
+        pel_pck_3d=None,
         pck_3d=None,
         acceleration_error_mm_per_frame2=None,
         acceleration_error_mm_per_s2=None,

@@ -1,14 +1,16 @@
 """Pickles of arrays as plain values; how SMPL and 3DPW fare is tested with them."""
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 
 from spikevideoformer.body import inert_pickle
-from spikevideoformer.body.inert_pickle import read_inert_pickle
+from spikevideoformer.body.inert_pickle import read_inert_joblib, read_inert_pickle
 
 
 def written(path: Path, entries: Any, protocol: int = 2) -> Path:
@@ -49,3 +51,71 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(inert_pickle, "MOST_BYTES", 3)
     with pytest.raises(ValueError, match=r"b.pkl cannot be read \(it has more than 0 MiB\)"):
         read_inert_pickle(path, ["a"])
+
+
+# --- joblib ---------------------------------------------------------------------------------------
+
+
+def same(found: Any, expected: Any) -> bool:
+    if isinstance(expected, np.ndarray):
+        return found.dtype == expected.dtype and np.array_equal(found, expected)
+    if isinstance(expected, (list, tuple)):
+        return type(found) is type(expected) and all(map(same, found, expected))
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(same(found[k], expected[k]) for k in found)
+    return bool(found == expected)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("compress", [0, 3, ("zlib", 1), ("gzip", 9)])
+def test_what_joblib_writes(compress: Any, protocol: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.random((1, 10)), np.asfortranarray(rng.random((24, 3))), np.zeros((0, 3))]
+    arrays += [np.arange(9, dtype=">i4")[::2], np.array(True), rng.random(9999)]
+    held = {"arrays": tuple(arrays), "numbers": [1, 2, np.int64(7), np.float32(2.5)], "rest": None}
+    for value in (held, arrays, [3, 5], arrays[1]):
+        joblib.dump(value, tmp_path / "a.pkl", compress=compress, protocol=protocol)
+        assert same(read_inert_joblib(tmp_path / "a.pkl"), value)
+
+
+class Payload:
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("compress", [0, 3])
+def test_a_payload_is_not_run(compress: int, tmp_path: Path) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "a.pkl"
+    joblib.dump([np.zeros(3), Payload(canary)], path, compress=compress)
+    with pytest.raises(ValueError, match=r"a\.pkl cannot be read \(it asks for .*mkdir") as error:
+        read_inert_joblib(path)
+    assert "\n" not in str(error.value) and not canary.exists()
+    joblib.load(path)  # the canary works
+    assert canary.exists()
+
+
+def test_other_files_of_joblib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.pkl"
+    for value, compress, says in (
+        (np.zeros(3), ("bz2", 3), "compressed otherwise than by zlib or gzip"),
+        (np.array([None, {}], object), 0, "an array is of type 'O8'"),
+        ({"a": Path("x")}, 3, "it asks for pathlib"),
+    ):
+        joblib.dump(value, path, compress=compress)
+        with pytest.raises(ValueError, match=says):
+            read_inert_joblib(path)
+    for compress in (0, 3):
+        joblib.dump([np.arange(40.0), np.ones((3, 3))], path, compress=compress)
+        whole = path.read_bytes()
+        for end in range(0, len(whole) - 1, 5):
+            path.write_bytes(whole[:end])
+            with pytest.raises(ValueError, match="cannot be read") as error:
+                read_inert_joblib(path)
+            assert "\n" not in str(error.value)
+    path.write_bytes(whole)
+    monkeypatch.setattr(inert_pickle, "MOST_BYTES", len(whole))
+    with pytest.raises(ValueError, match="it is cut off, or unpacks to"):
+        read_inert_joblib(path)

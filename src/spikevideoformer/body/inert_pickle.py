@@ -2,17 +2,20 @@
 
 A pickle can run any program when it is read, and licensed body models and some data sets come as
 pickles. They are read here with nothing but inert classes of ours, which stand for those of numpy,
-scipy and chumpy; none of the last two is needed.
+scipy and chumpy; none of the last two is needed. What joblib writes is read likewise: a pickle
+whose arrays stand behind their descriptions in the file, all of it compressed or not.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +50,27 @@ def read_inert_pickle(path: Path, names: Iterable[str]) -> dict[str, Any]:
             name: [_resolve(item) for item in value] if type(value) is list else _resolve(value)
             for name, value in found.items()
         }
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise ValueError(f"{path} cannot be read ({reason_of(error)})") from error
+
+
+def read_inert_joblib(path: Path) -> Any:
+    """Read what ``joblib.dump`` wrote, uncompressed or by zlib or gzip.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Plain values, arrays of numbers, and lists, tuples and dicts of these.
+
+    Raises:
+        ValueError: the file is absent, too large, compressed otherwise or damaged, asks for any
+            name but those of arrays, or has something else than plain values and numbers.
+    """
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise pickle.UnpicklingError(f"it has more than {MOST_BYTES // 2**20} MiB")
+        return _plain(_JoblibUnpickler(io.BytesIO(_unpacked(path.read_bytes()))).load())
     except Exception as error:  # a damaged pickle can fail in any way
         raise ValueError(f"{path} cannot be read ({reason_of(error)})") from error
 
@@ -173,11 +197,19 @@ class _Csr(_Csc):
     rows_compressed = True
 
 
+class _Scalar(_Inert):
+    """`numpy.core.multiarray.scalar`."""
+
+    def array(self) -> Any:
+        dtype, data = self.args
+        return _numbers(data, dtype, (), "C").item()
+
+
 _STANDS_FOR: dict[tuple[str, str], type[_Inert]] = {
     ("numpy", "ndarray"): _Inert,
     ("numpy", "dtype"): _Dtype,
     ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy.core.multiarray", "scalar"): _Inert,
+    ("numpy.core.multiarray", "scalar"): _Scalar,
     ("numpy.core.numeric", "_frombuffer"): _Buffer,
     ("scipy.sparse.csc", "csc_matrix"): _Csc,
     ("scipy.sparse.csr", "csr_matrix"): _Csr,
@@ -204,7 +236,77 @@ class _InertUnpickler(pickle.Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> type[_Inert]:
-        stand_in = _STANDS_FOR.get((_RENAMED.get(module, module), name))
-        if stand_in is None:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which may be harmful")
-        return stand_in
+        return _stand_in(module, name)
+
+
+def _stand_in(module: str, name: str) -> type[_Inert]:
+    stand_in = _STANDS_FOR.get((_RENAMED.get(module, module), name))
+    if stand_in is None:
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which may be harmful")
+    return stand_in
+
+
+# --- joblib ---------------------------------------------------------------------------------------
+
+
+class _StoredArray(_Inert):
+    """`joblib.numpy_pickle.NumpyArrayWrapper`: its numbers follow it in the file.
+
+    Source: joblib 1.6.0, ``numpy_pickle.py``.
+    """
+
+    def read(self, file: io.BytesIO) -> NDArray[Any]:
+        """The array; the file stands behind it afterwards."""
+        shape, order, dtype = (self.state[name] for name in ("shape", "order", "dtype"))
+        if self.state.get("numpy_array_alignment_bytes") is not None:
+            file.read(file.read(1)[0])  # what brings the numbers to a round address
+        if not isinstance(dtype, _Dtype) or order not in ("C", "F"):
+            raise pickle.UnpicklingError("an array holds objects, not numbers")
+        size = math.prod(int(n) for n in shape) * dtype.dtype().itemsize
+        return _numbers(file.read(size), dtype, tuple(int(n) for n in shape), order)
+
+
+class _JoblibUnpickler(pickle._Unpickler):
+    """As `_InertUnpickler`, in Python, so that arrays can be taken out of the file in between."""
+
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._file = file
+
+    def find_class(self, module: str, name: str) -> type[_Inert]:
+        if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
+            return _StoredArray
+        return _stand_in(module, name)
+
+    def load_build(self) -> None:
+        super().load_build()  # type: ignore[misc]
+        stack = self.stack  # type: ignore[attr-defined]
+        if isinstance(stack[-1], _StoredArray):
+            stack[-1] = stack[-1].read(self._file)
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+def _unpacked(content: bytes) -> bytes:
+    if content[:1] == b"\x80":  # a pickle of protocol 2 or later
+        return content
+    if content[:1] != b"x" and content[:2] != b"\x1f\x8b":
+        raise pickle.UnpicklingError(
+            "it is not of joblib, or compressed otherwise than by zlib or gzip"
+        )
+    unpacking = zlib.decompressobj(wbits=47)  # either
+    unpacked = unpacking.decompress(content, MOST_BYTES)
+    if not unpacking.eof:
+        raise pickle.UnpicklingError(f"it is cut off, or unpacks to {len(unpacked)} bytes or more")
+    return unpacked
+
+
+def _plain(value: Any) -> Any:
+    """Without stand-ins."""
+    if type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    if type(value) is dict:
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return _resolve(value)

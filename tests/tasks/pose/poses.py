@@ -1,7 +1,8 @@
 """Small data sets with poses, in the layouts of their releases; the body is known exactly."""
 
 import pickle
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from spikevideoformer.body.smpl import SMPL_PARENTS
 from spikevideoformer.data.problems import Problem
 from spikevideoformer.tasks.pose.check import check_poses
 from spikevideoformer.tasks.pose.layouts.human36m import HUMAN36M_PARENTS
+from spikevideoformer.tasks.pose.layouts.mmhpsd import CAMERA as MMHPSD_CAMERA
 from spikevideoformer.tasks.pose.layouts.pinhole import Pinhole
 from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence, fit_skeleton
 from spikevideoformer.video.frames import write_video
 
-from ..segmentation.frames import picture
+from ..segmentation.frames import picture, save
 
 Array = NDArray[Any]
 CAMERA = Pinhole(focal_px=(90.0, 100.0), centre_px=(30.0, 34.0))
@@ -90,25 +92,87 @@ def write_rendered(root: Path, frames: int = 4) -> Path:
     return root
 
 
-def write_mmhpsd(root: Path, subjects: int = 3, frames: int = 3, events: bool = False) -> Path:
-    for subject in range(1, subjects + 1):
-        name = f"subject{subject:02d}_group{1 + subject % 2}_time1"
-        truth = body(SMPL_PARENTS, frames, subject)
-        vectors = axis_angle_from_matrix(torch.tensor(truth.rotations)).numpy()
-        for folder in ("pose_events", "events_256"):
-            (root / folder / name).mkdir(parents=True, exist_ok=True)
-        for i in range(frames):
-            np.savez(
-                root / "pose_events" / name / f"pose{i:04d}.npz",
-                joints3d=truth.joints[i].astype(np.float32),
-                joints2d=truth.points[i],
-                trans=truth.joints[i, :1],
-                body_pose=vectors[i].reshape(1, 72),
-                beta=np.full((1, 10), subject / 10),
-            )
-            picture(root / "full_pic_256" / name / f"fullpic{i:04d}.jpg")
+def _mmhpsd_poses(subject: int, frames: int) -> Iterator[dict[str, Array]]:
+    """The arrays of each pose, as MMHPSD's own camera sees the body."""
+    truth = mmhpsd_body(subject, frames)
+    vectors = axis_angle_from_matrix(torch.tensor(truth.rotations)).numpy()
+    for i in range(frames):
+        pixels = np.column_stack([truth.points[i], truth.joints[i, :, 2]])
+        yield {
+            "joints3d": truth.joints[i].astype(np.float32),
+            "joints2d": pixels,
+            "trans": truth.joints[i, :1],
+            "body_pose": vectors[i].reshape(1, 72),
+            "beta": np.full((1, 10), subject / 10),
+        }
+
+
+def mmhpsd_body(subject: int, frames: int) -> Body:
+    truth = body(SMPL_PARENTS, frames, subject)
+    return replace(truth, points=MMHPSD_CAMERA.project(truth.joints))
+
+
+def mmhpsd_name(subject: int) -> str:
+    return f"subject{subject:02d}_group{1 + subject % 2}_time1"
+
+
+def mmhpsd_events(subject: int, frame: int) -> Array:
+    """Channels in the order of time, bool [256, 256, 4]."""
+    rng = np.random.default_rng(1000 * subject + frame)
+    return np.repeat(np.repeat(rng.random((32, 32, 4)) < 0.2, 8, 0), 8, 1)
+
+
+def write_mmhpsd(
+    root: Path,
+    subjects: Sequence[int] = (1, 3, 4),
+    frames: int = 5,
+    absent: Sequence[int] = (),
+    *,
+    first: int = 0,
+    pictures: bool = True,
+    events: bool = True,
+) -> Path:
+    """The layout of HumanPoseTracking_SNN; `absent` numbers have no pose."""
+    for subject in subjects:
+        folder = root / "mmhpsd_events" / mmhpsd_name(subject)
+        for part in ("poses", *["events_frame_04"] * events):
+            (folder / part).mkdir(parents=True)
+        for i, pose in enumerate(_mmhpsd_poses(subject, frames), first):
+            if i not in absent:
+                np.savez(folder / "poses" / f"pose_{i:04d}.npz", **pose)
+            if pictures:
+                imgs = root / "mmhpsd_grayscale_img" / folder.name / "imgs"
+                picture(imgs / f"fullpic{i:04d}.jpg", 32, 32)
             if events:
-                np.save(root / "events_256" / name / f"event{i:04d}.npy", np.zeros(6, np.uint8))
+                packed = np.packbits(mmhpsd_events(subject, i))
+                np.savez(folder / "events_frame_04" / f"events_{i:04d}.npz", events_frame=packed)
+    return root
+
+
+def write_eventhpe(
+    root: Path,
+    subjects: Sequence[int] = (1, 3, 4),
+    frames: int = 5,
+    absent: Sequence[int] = (),
+    *,
+    compress: int = 0,
+) -> Path:
+    """The layout of EventHPE; `absent` numbers have no pose."""
+    import joblib
+
+    for subject in subjects:
+        name = mmhpsd_name(subject)
+        folder, numbers = root / "pose_events" / name, [i for i in range(frames) if i not in absent]
+        folder.mkdir(parents=True)
+        for i, pose in enumerate(_mmhpsd_poses(subject, frames)):
+            if i in numbers:
+                names = ("beta", "body_pose", "trans", "joints3d", "joints2d")
+                held = [pose[key] for key in names]
+                joblib.dump(held, folder / f"pose{i:04d}.pkl", compress=compress)
+            picture(root / "full_pic_256" / name / f"fullpic{i:04d}.jpg", 256, 256)
+            red_to_blue = mmhpsd_events(subject, i)[..., [2, 1, 0, 3]]  # as OpenCV writes
+            save(root / "events_256" / name / f"event{i:04d}.png", red_to_blue * 255)
+        joblib.dump(numbers, folder / "pose_info.pkl", compress=compress)
     return root
 
 
@@ -189,13 +253,15 @@ def write_3dpw(root: Path, frames: int = 3, **changes: Any) -> Path:
     return root
 
 
-def assert_truth(sequence: PoseSequence, expected: Body, *, turned: bool = True) -> None:
-    """The truth of a sequence is that body, seen by `CAMERA`."""
+def assert_truth(
+    sequence: PoseSequence, expected: Body, *, turned: bool = True, camera: Pinhole = CAMERA
+) -> None:
+    """The truth of a sequence is that body, seen by the camera."""
     truth = sequence.truth
     np.testing.assert_allclose(truth.joints, expected.joints, atol=1e-5)
     np.testing.assert_allclose(truth.points, expected.points, atol=1e-3)
-    np.testing.assert_allclose(truth.focal_px, CAMERA.focal_px, rtol=1e-3)
-    np.testing.assert_allclose(truth.centre_px, CAMERA.centre_px, atol=0.05)
+    np.testing.assert_allclose(truth.focal_px, camera.focal_px, rtol=1e-3)
+    np.testing.assert_allclose(truth.centre_px, camera.centre_px, atol=0.05)
     assert (truth.rotations is not None) == turned
     if truth.rotations is not None:
         np.testing.assert_allclose(truth.rotations, expected.rotations, atol=1e-5)

@@ -23,11 +23,8 @@ from spikevideoformer.events.spec import EventCamera, EventChannels
 from spikevideoformer.events.stream import EventStream, joined
 from spikevideoformer.tasks.pose.check import check_poses
 from spikevideoformer.tasks.pose.dataset import (
-    MOST_SIDE,
-    PERSON_MARGIN,
     PoseClip,
     PoseDataset,
-    Square,
     collate_poses,
     event_input,
     picture_input,
@@ -41,6 +38,7 @@ from spikevideoformer.tasks.pose.sequence import (
     shape_values,
 )
 from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.tasks.pose.square import MOST_SIDE, PERSON_MARGIN, Square
 from spikevideoformer.video.frames import write_video
 
 from ..segmentation.frames import save
@@ -139,60 +137,7 @@ def same(a: PoseClip, b: PoseClip) -> bool:
     )
 
 
-# --- The square -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "expected"),
-    [(48, 64, (0, -8, 64)), (64, 48, (-8, 0, 64)), (30, 30, (0, 0, 30)), (3, 6, (0, -2, 6))],
-)
-def test_square_of_a_picture_shows_all_of_it(
-    height: int, width: int, expected: tuple[int, int, int]
-) -> None:
-    square = Square.of_picture(height, width)
-    assert (square.left, square.top, square.side) == expected
-
-
-def test_square_of_a_person() -> None:
-    points = np.array([[10, 20], [30, 60], [np.nan, 500], [20, np.nan]])
-    square = Square.of_person(points)
-    assert square == Square(left=-5, top=15, side=50)  # 1.25 times 40, around (20, 40)
-    assert Square.of_person(points.reshape(2, 2, 2)) == square
-    assert Square.of_person(points[2:]) is None
-    assert Square.of_person(points[:1]) == Square(left=9, top=19, side=2)
-
-
-def test_moved_squares() -> None:
-    square = Square(left=10, top=20, side=40)
-    assert square.moved(1.0, 0.0, 0.0) == square
-    assert square.moved(0.5, 0.25, -0.1) == Square(left=30, top=26, side=20)
-    assert square.moved(1e-9, 0.0, 0.0).side == 2
-
-
-def test_points_go_into_the_input() -> None:
-    square = Square(left=-8, top=4, side=50)
-    corners = np.array([[-8.0, 4.0], [42.0, 54.0], [17.0, 29.0]])
-    np.testing.assert_allclose(square.to_input(corners, 32), [[0, 0], [32, 32], [16, 16]])
-
-
-@pytest.mark.parametrize(("left", "top"), [(5, 3), (0, 0), (-7, -4), (50, 40), (-7, 40), (30, -9)])
-def test_a_cut_is_the_part_of_the_picture(left: int, top: int) -> None:
-    pictures = torch.randint(256, (2, HEIGHT, WIDTH, 3), dtype=torch.uint8)
-    margin = torch.tensor([1.0, 2.0, 3.0])
-    cut = Square(left=left, top=top, side=16).cut(pictures, 16, margin).permute(0, 2, 3, 1)
-    for y in range(16):
-        for x in range(16):
-            row, column = top + y, left + x
-            there = 0 <= row < HEIGHT and 0 <= column < WIDTH
-            expected = pictures[:, row, column] if there else margin.byte().expand(2, 3)
-            assert torch.equal(cut[:, y, x], expected)
-
-
-@pytest.mark.parametrize(("left", "top"), [(-40, 0), (0, -40), (64, 0), (0, 48), (200, -200)])
-def test_a_cut_outside_of_the_picture_is_margin(left: int, top: int) -> None:
-    pictures = torch.full((1, HEIGHT, WIDTH, 3), 255, dtype=torch.uint8)
-    cut = Square(left=left, top=top, side=32).cut(pictures, 16, torch.tensor([1.0, 2.0, 3.0]))
-    assert torch.equal(cut, torch.tensor([1, 2, 3]).byte().view(1, 3, 1, 1).expand(1, 3, 16, 16))
+# --- Pictures as input ----------------------------------------------------------------------------
 
 
 def test_margins_are_zero_after_normalisation() -> None:
@@ -640,6 +585,105 @@ def test_several_event_frames_in_a_file(dotted: Callable[..., PoseIndex], tmp_pa
     sequence = with_events(dotted(4), tmp_path, frames_in_each=2)
     with pytest.raises(DatasetError, match=r"event0\.npy holds 2 event frames; expected one"):
         dataset_of(index_of(sequence), EVENTS)[0]
+
+
+# --- Poses between frames -------------------------------------------------------------------------
+
+BETWEEN = replace(EVENTS, size=64, frames=2, poses="between")
+
+
+def at(item: PoseClip, sequence: PoseSequence) -> list[int]:
+    """The frames of the sequence that the poses of a clip are."""
+    joints = sequence.truth.joints
+    return [int(np.flatnonzero((joints == j).all((1, 2)))[0]) for j in item.joints.numpy()]
+
+
+@pytest.mark.parametrize("rate_hz", [None, 5.0])
+def test_event_frames_lie_between_poses(
+    dotted: Callable[..., PoseIndex], tmp_path: Path, rate_hz: float | None
+) -> None:
+    """T frames and T + 1 poses; a frame has what happened from one pose to the next."""
+    sequence = with_events(dotted(9), tmp_path)
+    step = 1 if rate_hz is None else 2
+    spec = replace(BETWEEN, frame_rate_hz=rate_hz, channels=EventChannels(mode="binary"))
+    dots = pictures_of(sequence.truth.points)[..., 0] // 255
+    found = items(dataset_of(index_of(sequence), spec))
+    shown = [at(item, sequence) for item in found]
+    assert shown == [[s, s + step, s + 2 * step] for s in range(0, 8, 2 * step)]
+    assert [item.fresh.tolist() for item in found] == [[True] * 3] + [[False, True, True]] * (
+        len(found) - 1
+    )
+    for item, places in zip(found, shown, strict=True):
+        assert item.video.shape[0] == 2
+        expected = [dots[a + 1 : b + 1].max(0) for a, b in pairwise(places)]
+        np.testing.assert_array_equal(pixels(item.video), np.stack(expected))
+
+
+def test_simulated_and_recorded_events_between_poses(
+    dotted: Callable[..., PoseIndex], tmp_path: Path
+) -> None:
+    """The same frames as with a pose for each, but for the one before the first pose."""
+    index = dotted(3)
+    usual = items(dataset_of(index, replace(BETWEEN, frames=3, poses="frames")))[0]
+    (between,) = items(dataset_of(index, BETWEEN))
+    assert torch.equal(between.video, usual.video[1:])
+    assert torch.equal(between.joints, usual.joints)
+    sequence = recorded(index.sequences[0], tmp_path / "events.npz", side=64)
+    usual = items(dataset_of(index_of(sequence), replace(BETWEEN, frames=3, poses="frames")))[0]
+    (between,) = items(dataset_of(index_of(sequence), BETWEEN))
+    assert torch.equal(between.video, usual.video[1:]) and bool(between.video.any())
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_single_pose_has_no_frame_after_it(
+    dotted: Callable[..., PoseIndex], tmp_path: Path, stored: bool
+) -> None:
+    index = dotted(1)
+    index = index_of(with_events(index, tmp_path)) if stored else index
+    (item,) = items(dataset_of(index, BETWEEN))
+    assert item.fresh.tolist() == [True, False, False]
+    assert item.video.shape == (2, 2, 64, 64) and not bool(item.video.any())
+
+
+def test_training_gaps_are_drawn_anew(dotted: Callable[..., PoseIndex]) -> None:
+    """Of those for which the sequence is long enough; evaluation keeps the frame rate."""
+    index = dotted(6)
+    spec = replace(SPEC, frames=3, frame_rate_hz=5.0)
+    trained = dataset_of(index, spec, augmentation=STILL, gap=(1, 4))
+    steps = set()
+    for epoch in range(60):
+        for item in items(trained, epoch):
+            places = at(item, index.sequences[0])
+            (step,) = {b - a for a, b in pairwise(places)}
+            steps.add(step)
+    assert steps == {1, 2}
+    first = items(dataset_of(index, spec))[0]
+    assert at(first, index.sequences[0]) == [0, 2, 4]
+
+
+def test_pictures_are_brought_to_the_size_of_the_data_set(
+    dotted: Callable[..., PoseIndex],
+) -> None:
+    index = dotted(4)
+    (item,) = items(dataset_of(index))
+    twice = replace(
+        index.sequences[0],
+        size_px=(2 * HEIGHT, 2 * WIDTH),
+        truth=replace(index.sequences[0].truth, points=2 * index.sequences[0].truth.points),
+    )
+    (other,) = items(dataset_of(index_of(twice)))
+    torch.testing.assert_close(other.points, item.points)
+    for one, two in zip(other.video, item.video, strict=True):
+        np.testing.assert_allclose(brightest(one), brightest(two), atol=0.6)
+
+
+def test_event_frames_without_pictures_are_no_pictures(
+    dotted: Callable[..., PoseIndex], tmp_path: Path
+) -> None:
+    sequence = replace(with_events(dotted(4), tmp_path), pictures=(), size_px=(HEIGHT, WIDTH))
+    assert items(dataset_of(index_of(sequence), EVENTS))[0].video.shape == (4, 2, 32, 32)
+    with pytest.raises(DatasetError, match=r"s0 has event frames and no pictures; set pose\.input"):
+        dataset_of(index_of(sequence))[0]
 
 
 # --- Batches --------------------------------------------------------------------------------------

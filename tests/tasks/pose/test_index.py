@@ -19,6 +19,7 @@ from .poses import (
     edit_npz,
     video,
     write_3dpw,
+    write_eventhpe,
     write_human36m,
     write_mmhpsd,
     write_rendered,
@@ -37,6 +38,7 @@ def names(index: PoseIndex) -> list[str]:
     [
         (write_rendered, "rendered"),
         (write_mmhpsd, "mmhpsd"),
+        (write_eventhpe, "eventhpe"),
         (write_human36m, "human36m"),
         (write_3dpw, "3dpw"),
     ],
@@ -49,7 +51,8 @@ def test_layouts_are_recognised(write: Callable[[Path], Path], layout: str, tmp_
     assert found.layout == named.layout == layout
     assert found.root == root
     assert names(found) == names(named) != []
-    assert names(read_poses(root, split="val")) == names(found.select("val")) != names(found)
+    part = found.splits[-1]
+    assert names(read_poses(root, split=part)) == names(found.select(part)) != names(found)
 
 
 def test_a_list_of_splits_does_not_hide_mmhpsd(tmp_path: Path) -> None:
@@ -64,15 +67,15 @@ def test_no_data_set(tmp_path: Path) -> None:
         (tmp_path, {}, "holds no poses: expected splits.csv .* MMHPSD .* Human3.6M .* 3DPW"),
         (tmp_path / "none", {}, "data folder .*none does not exist"),
         (tmp_path / "file", {}, "data folder .*file is a file"),
-        (tmp_path, {"layout": "coco"}, "unknown layout 'coco'; choose one of mmhpsd, human36m,"),
+        (tmp_path, {"layout": "coco"}, "unknown layout 'coco'; choose one of mmhpsd, eventhpe,"),
         (tmp_path, {"layout": "rendered"}, "splits.csv cannot be read .*has the layout rendered"),
-        (tmp_path, {"layout": "mmhpsd"}, "pose_events cannot be read .*has the layout mmhpsd"),
+        (tmp_path, {"layout": "mmhpsd"}, "mmhpsd_events cannot be read .*has the layout mmhpsd"),
         (tmp_path, {"layout": "3dpw"}, "sequenceFiles cannot be read .*has the layout 3dpw"),
     ):
         with pytest.raises(DatasetError, match=message) as caught:
             read_poses(root, **options)  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
-    assert tuple(POSE_LAYOUTS) == ("mmhpsd", "human36m", "3dpw", "rendered")
+    assert tuple(POSE_LAYOUTS) == ("mmhpsd", "eventhpe", "human36m", "3dpw", "rendered")
 
 
 def test_no_such_split(tmp_path: Path) -> None:
@@ -173,7 +176,7 @@ def test_damage_within_a_video_shows_when_it_is_decoded(tmp_path: Path) -> None:
 
 
 def test_picture_files_and_events(tmp_path: Path) -> None:
-    root = write_mmhpsd(tmp_path, events=True)
+    root = write_mmhpsd(tmp_path)
     index = read_poses(root)
     pictures = [s.pictures for s in index.sequences]
     pictures[0][1].write_bytes(b"no picture")  # type: ignore[index]

@@ -526,6 +526,10 @@ def test_errors_in_space_by_hand():
     neck, head = math.hypot(50, 60), math.hypot(200, 60)
     assert result.overall.pel_mpjpe_mm == pytest.approx((60 + 0 + 0 + neck + head) / 5)
     assert [s.pel_mpjpe_mm for s in result.joints.values()] == pytest.approx([60, 0, 0, neck, head])
+    assert result.overall.pel_pck_3d == pytest.approx(4 / 5)  # within 100 mm
+    away = (1000 * (predicted - truth).norm(dim=-1)).tolist()  # by 9 m and more
+    assert result.overall.absolute_mpjpe_mm == pytest.approx(sum(away) / 5)
+    assert [s.absolute_mpjpe_mm for s in result.joints.values()] == pytest.approx(away)
     aligned = horn_align(predicted, truth)
     distances = (1000 * (aligned - truth).norm(dim=-1)).tolist()
     assert result.overall.pa_mpjpe_mm == pytest.approx(sum(distances) / 5)
@@ -613,8 +617,8 @@ def test_an_alignment_needs_its_joints():
     metrics = metrics_of()
     metrics.start_sequence("walk")
     metrics.add_frames(predicted, truth)
-    counts = metrics.sums[0, 1:].view(7, 2, 5)[:, 1].sum(1).tolist()
-    assert counts == [4 + 2, 4 + 4, 4, 4 + 2, 0, 0, 0]
+    counts = metrics.sums[0, 1:].view(9, 2, 5)[:, 1].sum(1).tolist()
+    assert counts == [4 + 2, 4 + 4, 4, 4 + 4 + 2, 4 + 2, 4, 0, 0, 0]
     assert metrics.compute().frames == 3
 
 
@@ -647,7 +651,7 @@ def test_acceleration_does_not_reach_across_sequences_or_missing_frames():
     expected = 1000 * triples.norm(dim=-1).mean().item()
     overall = metrics.compute().overall
     assert overall.acceleration_error_mm_per_frame2 == pytest.approx(expected)
-    counts = metrics.sums[0, 1:].view(7, 2, 5)[4, 1]
+    counts = metrics.sums[0, 1:].view(9, 2, 5)[6, 1]
     assert counts.tolist() == [2] * 5
 
 
@@ -704,7 +708,7 @@ def test_points_need_the_joints_that_measure_the_person():
     metrics = metrics_of(head=("neck", "head"))
     metrics.start_sequence("walk")
     metrics.add_points(truth.nan_to_num(), truth)
-    counts = metrics.sums[0, 1:].view(7, 2, 5)[5:, 1].sum(1).tolist()
+    counts = metrics.sums[0, 1:].view(9, 2, 5)[7:, 1].sum(1).tolist()
     assert counts == [5 + 4 + 5, 5]
     result = metrics.compute().overall
     assert (result.pck_2d, result.pckh) == (1, 1)

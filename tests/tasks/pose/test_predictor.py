@@ -20,6 +20,7 @@ from spikevideoformer.body.rotations import matrix_from_axis_angle
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.body.smpl import NUM_BETAS, SmplBody
 from spikevideoformer.body.stored import AbsentSmpl
+from spikevideoformer.events.spec import EventView
 from spikevideoformer.files import write_atomically
 from spikevideoformer.inference.answer import FailedPrediction
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
@@ -29,11 +30,12 @@ from spikevideoformer.synth.render import RenderedClip, render_motion
 from spikevideoformer.synth.spec import RenderSpec
 from spikevideoformer.tasks.classification.predictor import VideoPredictor
 from spikevideoformer.tasks.pose.answer import PosePrediction
-from spikevideoformer.tasks.pose.dataset import MOST_SIDE, PoseDataset, Square
+from spikevideoformer.tasks.pose.dataset import PoseDataset
 from spikevideoformer.tasks.pose.head import pose_from_output
 from spikevideoformer.tasks.pose.predictor import PoseTracker
 from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence, PoseTruth
 from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.tasks.pose.square import MOST_SIDE, Square
 from spikevideoformer.video.frames import VideoError, iter_frames, write_video
 from spikevideoformer.video.spec import ClipSpec
 
@@ -44,6 +46,10 @@ SPECS = {
     "grey at half the rate": replace(SPEC, input="grey", frame_rate_hz=15.0),
     "events": replace(SPEC, input="events"),
     "events at a third of the rate": replace(SPEC, frames=2, input="events", frame_rate_hz=10.0),
+    "poses between": replace(SPEC, input="events", poses="between"),
+    "poses between at half the rate": replace(
+        SPEC, frames=2, input="events", poses="between", frame_rate_hz=15.0
+    ),
 }
 
 
@@ -56,6 +62,7 @@ def lively_model(spec: PoseSpec = SPEC, body: nn.Module | None = None) -> SpikeV
         body=body or standing_skeleton(),
         in_channels=spec.in_channels,
         readout="membrane",
+        poses=spec.poses,
     )
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -123,6 +130,7 @@ def by_dataset(
                 output, body, size=spec.size, focal_px=item.focal_px, centre_px=item.centre_px
             )
         firing = torch.stack(list(rates.per_frame.values())).mean((0, 2))
+        firing = firing[[0, *range(spec.frames)]] if spec.poses == "between" else firing
         for name, values in (vars(pose) | {"firing": firing}).items():
             found.setdefault(name, []).append(values[item.fresh])
     return {name: torch.cat(values) for name, values in found.items()}
@@ -159,7 +167,7 @@ def test_poses_are_those_of_evaluation(name: str, video: Path, clip: RenderedCli
     assert (result.path, result.engine) == (str(video), "model")
 
 
-@pytest.mark.parametrize("name", ["rgb", "events"])
+@pytest.mark.parametrize("name", ["rgb", "events", "poses between"])
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 8])
 def test_videos_of_few_frames(name: str, count: int, clip: RenderedClip, tmp_path: Path) -> None:
     path = tmp_path / "short.mkv"
@@ -171,6 +179,31 @@ def test_videos_of_few_frames(name: str, count: int, clip: RenderedClip, tmp_pat
     assert len(result.timestamps_s) == count
     np.testing.assert_allclose(result.joints, expected["joints"], rtol=1e-5, atol=1e-6)
     assert result.frame_rate_hz == pytest.approx(RATE_HZ, rel=0.03)
+
+
+def test_recordings_with_poses_between(tmp_path: Path) -> None:
+    """A frame of the network has the events of the pictures from one pose to the next."""
+    rng = np.random.default_rng(0)
+    columns = {"x": rng.integers(0, 32, 2000), "y": rng.integers(0, 32, 2000)}
+    columns |= {"t_s": np.sort(rng.uniform(0, 0.5, 2000)), "p": rng.integers(0, 2, 2000)}
+    columns["t_s"][0] = 0
+    np.savez(tmp_path / "r.npz", **columns, height=32, width=32)
+    spec = replace(SPECS["poses between"], events=EventView(rate_hz=10.0))
+    model = lively_model(spec)
+    seen = []
+    model.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    tracker = PoseTracker(model, device="cpu", engine="model")
+    assert len(tracker.predict(tmp_path / "r.npz").joints) == 5
+    (clip,) = seen  # [1, 4, 2, 32, 32]
+    for frame in range(4):
+        inside = (columns["t_s"] >= 0.1 * (frame + 1)) & (columns["t_s"] < 0.1 * (frame + 2))
+        assert float(clip[0, frame].sum()) == inside.sum() > 0
+
+
+def test_clips_with_other_poses_than_the_network(video: Path) -> None:
+    model = lively_model(SPECS["poses between"])
+    with pytest.raises(ValueError, match="the network has poses between, and clips are made with"):
+        PoseTracker(model, clip=SPECS["events"], device="cpu")
 
 
 def test_frames_are_shown_until_the_next(video: Path) -> None:

@@ -219,6 +219,7 @@ def test_shape_values_of_smpl_are_those_of_the_data_set() -> None:
             crop="person",
             channels=EventChannels(polarity="signed", mode="voxel", bins=3),
             camera=EventCamera(threshold=0.3, seed=4),
+            poses="between",
         ),
         PoseSpec(frames=2, size=32, input="grey", mean=(0.0, 1.0, 2.0), std=(1.0, 2.0, 3.0)),
     ],
@@ -247,6 +248,8 @@ def test_channels_and_steps() -> None:
         ({"frame_rate_hz": math.inf}, "frame_rate_hz must be above 0, got inf"),
         ({"input": "depth"}, "input must be one of rgb, grey, events, got 'depth'"),
         ({"crop": "face"}, "crop must be one of picture, person, got 'face'"),
+        ({"poses": "after"}, "poses must be one of frames, between, got 'after'"),
+        ({"poses": "between"}, "poses lie between frames of events, and input is rgb; set input"),
         ({"mean": [0.0, math.nan, 1.0]}, "mean must be three finite numbers, got"),
         ({"std": [1.0, 0.0, 1.0]}, "std must be three finite numbers above 0, got"),
         ({"channels": {"polarity": "none"}}, "polarity must be one of both"),
@@ -290,4 +293,20 @@ def test_windows_by_hand() -> None:
     assert window_positions(8, spec, 2) == [
         ([0, 2, 4], [True] * 3),
         ([2, 4, 6], [False, False, True]),
+    ]
+
+
+def test_windows_of_poses_between_frames_by_hand() -> None:
+    """The last pose of a window is the first of the next, and counts once."""
+    spec = PoseSpec(frames=2, size=16, input="events", poses="between")
+    assert window_positions(1, spec, 1) == [([0, 0, 0], [True, False, False])]
+    assert window_positions(3, spec, 1) == [([0, 1, 2], [True] * 3)]
+    assert window_positions(6, spec, 1) == [
+        ([0, 1, 2], [True] * 3),
+        ([2, 3, 4], [False, True, True]),
+        ([3, 4, 5], [False, False, True]),
+    ]
+    assert window_positions(9, spec, 2) == [
+        ([0, 2, 4], [True] * 3),
+        ([4, 6, 8], [False, True, True]),
     ]

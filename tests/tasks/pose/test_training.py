@@ -267,7 +267,7 @@ class TestTraining:
 
     def test_smpl_with_the_events_of_the_data_set(self, tmp_path):
         """The body stays with who has it: a model folder needs it again."""
-        data, body = write_mmhpsd(tmp_path / "data", events=True), tmp_path / "smpl.safetensors"
+        data, body = write_mmhpsd(tmp_path / "data"), tmp_path / "smpl.safetensors"
         save_file(
             {
                 "joint_template": torch.randn(24, 3) * 0.3,
@@ -276,16 +276,17 @@ class TestTraining:
             body,
             metadata={"format": "spikevideoformer.smpl.1"},
         )
-        options = PoseOptions(body=body, input="events", event_mode="binary")
-        result = train(tiny_config(data, tmp_path / "run", batch_size=1, options=options))
-        index = read_poses(data, split="val")
+        options = PoseOptions(body=body, input="events", event_mode="binary", bins=2)
+        config = tiny_config(data, tmp_path / "run", batch_size=1, options=options)
+        result = train(replace(config, val_split="test"))
+        index = read_poses(data, split="test")
         found = evaluate_folder(result.model, index, body=body, batch_size=1, device="cpu")
         assert found == result.evaluation
         with pytest.raises(ValueError, match=r"no SMPL file given\. SMPL is licensed"):
             evaluate_folder(result.model, index, device="cpu")
         absent = replace(options, body=tmp_path / "absent.safetensors")
         with pytest.raises(ValueError, match=r"no file .*absent\.safetensors\. SMPL is licensed"):
-            train(tiny_config(data, tmp_path / "other", options=absent))
+            train(tiny_config(data, tmp_path / "other", options=absent, val_split="test"))
 
     def test_smpl_on_a_data_set_with_a_skeleton_of_its_own(self, tiny, tmp_path):
         path = tmp_path / "smpl.safetensors"
@@ -385,6 +386,12 @@ class TestTraining:
             ({"pose": {"zoom": [1.2, 0.8]}}, "zoom must be two numbers 0 < low <= high"),
             ({"pose": {"zoom": [0.0, 0.8]}}, "zoom must be two numbers 0 < low <= high"),
             ({"pose": {"zoom": [1.0]}}, "zoom must be two numbers 0 < low <= high"),
+            ({"pose": {"gap": [2, 1]}}, r"gap must be two numbers 1 <= low <= high, got \(2, 1\)"),
+            ({"pose": {"gap": [0, 1]}}, "gap must be two numbers 1 <= low <= high"),
+            (
+                {"pose": {"poses": "between"}},
+                "poses lie between frames of events, and input is rgb",
+            ),
             ({"pose": {"shift": 1.0}}, "shift is 1.0; give a number at least 0 and below 1"),
             ({"pose": {"polarity": "all"}}, "polarity must be one of both, .*got 'all'"),
             ({"pose": {"event_mode": "sum"}}, "mode must be one of .*got 'sum'"),

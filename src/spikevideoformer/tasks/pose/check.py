@@ -82,6 +82,8 @@ def _look_at(
     pictures = sequence.pictures
     files = (pictures,) if isinstance(pictures, Path) else pictures
     for path in (*files, *sequence.events):
+        if path is None:  # nothing is known of that frame
+            continue
         if (fault := file_fault(path)) is not None:
             return path, fault
     for path in files:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,8 @@ from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.data.transforms import coloured, normalised, resized, scaled
 from spikevideoformer.events.camera import EventSimulator
 from spikevideoformer.events.recording import open_recording
-from spikevideoformer.events.stream import EventAccumulator, EventStream, read_packed_frames
+from spikevideoformer.events.stream import EventAccumulator, EventStream
+from spikevideoformer.tasks.pose.event_frames import refuse_other_channels, stored_event_input
 from spikevideoformer.tasks.pose.sequence import (
     PoseIndex,
     PoseSequence,
@@ -35,85 +36,12 @@ from spikevideoformer.tasks.pose.sequence import (
     window_positions,
 )
 from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.tasks.pose.square import MOST_SIDE, Square
 from spikevideoformer.video.event_pictures import is_event_file
 from spikevideoformer.video.frames import DecodeLimits, iter_frames, read_clip
 from spikevideoformer.video.spec import ClipSpec
 
-PERSON_MARGIN = 1.25
-"""Side of the square around a person, over the larger extent of the labelled joints."""
-MOST_SIDE = 4
-"""Side of a square over the longer side of the picture, at most: a cut holds all of it in memory,
-and points that are labelled wrongly can ask for any."""
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, section 2.5.1
-
-# --- The square -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Square:
-    """The part of a picture that the network sees, in whole pixels; may reach over its borders."""
-
-    left: int
-    top: int
-    side: int
-
-    @classmethod
-    def of_picture(cls, height: int, width: int) -> Square:
-        """The smallest square, in the middle, that shows the whole picture."""
-        side = max(height, width)
-        return cls(left=(width - side) // 2, top=(height - side) // 2, side=side)
-
-    @classmethod
-    def of_person(cls, points: Float[np.ndarray, "*n 2"]) -> Square | None:
-        """Around points (x, y) in pixels, those that are NaN left out; None where there are none.
-
-        Its side is `PERSON_MARGIN` times their larger extent.
-        """
-        known = points[np.isfinite(points).all(-1)]
-        if not len(known):
-            return None
-        low, high = known.min(0), known.max(0)
-        side = max(2, round(float((high - low).max()) * PERSON_MARGIN))
-        left, top = (round(float(middle) - side / 2) for middle in (low + high) / 2)
-        return cls(left=left, top=top, side=side)
-
-    def moved(self, zoom: float, right: float, down: float) -> Square:
-        """Another one, its side times `zoom`, its middle moved by parts of the side."""
-        side = max(2, round(self.side * zoom))
-        left = round(self.left + self.side * (0.5 + right) - side / 2)
-        return Square(
-            left=left, top=round(self.top + self.side * (0.5 + down) - side / 2), side=side
-        )
-
-    def to_input(self, points: Float[np.ndarray, "*n 2"], size: int) -> Float[np.ndarray, "*n 2"]:
-        """Points of the picture as points of an input of `size` pixels."""
-        return (points - np.array([self.left, self.top])) * (size / self.side)
-
-    def cut(self, pictures: Tensor, size: int, margin: Tensor) -> Tensor:
-        """The square as pictures of `size` pixels.
-
-        Args:
-            pictures: [T, H, W, C], uint8.
-            size: height and width of the result.
-            margin: colour [C] of what lies outside of the picture.
-
-        Returns:
-            [T, C, size, size].
-        """
-        return resized(self.part(pictures, margin), (size, size))
-
-    def part(self, pictures: Tensor, margin: Tensor) -> Tensor:
-        """The same as `cut`, in the pixels of the pictures and any type: [T, side, side, C]."""
-        bottom, right = self.top + self.side, self.left + self.side
-        inside = pictures[:, max(0, self.top) : max(0, bottom), max(0, self.left) : max(0, right)]
-        if inside.shape[1:3] == (self.side, self.side):
-            return inside
-        whole = margin.to(pictures).expand(len(pictures), self.side, self.side, -1).clone()
-        if inside.numel():
-            y, x = max(0, -self.top), max(0, -self.left)
-            whole[:, y : y + inside.shape[1], x : x + inside.shape[2]] = inside
-        return whole
-
 
 # --- Frames as input ------------------------------------------------------------------------------
 
@@ -201,34 +129,14 @@ def recorded_event_input(
     return F.interpolate(accumulator.frames(), (spec.size, spec.size), mode="nearest")
 
 
-def _stored_event_input(
-    stretches: Sequence[Sequence[Path]], height: int, width: int, square: Square, spec: PoseSpec
-) -> Float[Tensor, "T C size size"]:
-    """Packed event frames of a data set, the sum of those of each stretch.
-
-    Each pixel of the input is the mean of those it covers.
-    """
-    channels = spec.channels
-    frames = []
-    for paths in stretches:
-        frame = torch.zeros(channels.count, height, width)
-        for path in paths:
-            stored = read_packed_frames(path, height=height, width=width, channels=channels.count)
-            if len(stored) != 1:
-                raise DatasetError(f"{path} holds {len(stored)} event frames; expected one")
-            frame += stored[0]
-        frames.append(frame.sign() if channels.mode == "binary" else frame)
-    seen = torch.stack(frames).permute(0, 2, 3, 1)
-    part = square.part(seen, torch.zeros(channels.count)).permute(0, 3, 1, 2)
-    return F.interpolate(part, (spec.size, spec.size), mode="area")
-
-
 # --- Items and batches ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PoseClip:
     """One window of a sequence as model input, with what is known of the body in it (else NaN).
+
+    It has T frames and P poses, as many or one more (`PoseSpec.poses`).
 
     Args:
         video: normalised frames.
@@ -238,18 +146,18 @@ class PoseClip:
         shape: shape values, as the body counts them.
         focal_px: focal lengths in pixels of the input.
         centre_px: principal point, likewise.
-        fresh: frames that no earlier window of the sequence shows.
+        fresh: poses that no earlier window of the sequence shows.
         sequence: index of the sequence.
     """
 
     video: Float[Tensor, "T C size size"]
-    joints: Float32[Tensor, "T J 3"]
-    points: Float32[Tensor, "T J 2"]
-    rotations: Float32[Tensor, "T J 3 3"]
+    joints: Float32[Tensor, "P J 3"]
+    points: Float32[Tensor, "P J 2"]
+    rotations: Float32[Tensor, "P J 3 3"]
     shape: Float32[Tensor, " S"]
     focal_px: Float32[Tensor, " 2"]
     centre_px: Float32[Tensor, " 2"]
-    fresh: Bool[Tensor, " T"]
+    fresh: Bool[Tensor, " P"]
     sequence: int
 
 
@@ -261,13 +169,13 @@ class PoseBatch:
     """Windows of one forward pass; the fields are those of `PoseClip`, stacked."""
 
     video: Float[Tensor, "B T C size size"]
-    joints: Float32[Tensor, "B T J 3"]
-    points: Float32[Tensor, "B T J 2"]
-    rotations: Float32[Tensor, "B T J 3 3"]
+    joints: Float32[Tensor, "B P J 3"]
+    points: Float32[Tensor, "B P J 2"]
+    rotations: Float32[Tensor, "B P J 3 3"]
     shape: Float32[Tensor, "B S"]
     focal_px: Float32[Tensor, "B 2"]
     centre_px: Float32[Tensor, "B 2"]
-    fresh: Bool[Tensor, "B T"]
+    fresh: Bool[Tensor, "B P"]
     sequences: Int64[Tensor, " B"]
 
     def __len__(self) -> int:
@@ -307,7 +215,8 @@ class PoseDataset(Dataset[PoseClip]):
 
     Event frames that a sequence has are used as they are, else they are simulated. An input frame
     is the sum of all since the input frame before it (or whether there was an event, where they are
-    to be binary). Before the first frame of a sequence nothing happened.
+    to be binary). Before the first frame of a sequence nothing happened. Where poses lie between
+    frames, a window has a pose before its first frame, too: the last one of the window before it.
 
     Args:
         index: one split, checked (without problems).
@@ -319,6 +228,8 @@ class PoseDataset(Dataset[PoseClip]):
             as they are.
         zoom: range of the factor on the side of the square, for training.
         shift: how far its middle moves at most, as part of its side, for training.
+        gap: pictures from one frame of a training clip to the next, drawn between these two for
+            each clip; None: as the frame rate of the spec says.
         seed: of the augmentation.
         cache: keeps decoded pictures; None: nothing does. The items are the same, bit for bit.
         limits: against files that unpack to far more than they seem; None: the usual ones.
@@ -337,6 +248,7 @@ class PoseDataset(Dataset[PoseClip]):
         augmentation: Augmentation | None = None,
         zoom: tuple[float, float] = (1.0, 1.0),
         shift: float = 0.0,
+        gap: tuple[int, int] | None = None,
         seed: int = 0,
         cache: FrameCache | None = None,
         limits: DecodeLimits | None = None,
@@ -348,17 +260,10 @@ class PoseDataset(Dataset[PoseClip]):
                 f" problems{first}; `check_poses(index).settle()` settles them",
                 index.problems,
             )
-        channels = spec.channels
-        if (channels.polarity != "both" or channels.mode == "voxel") and (
-            spec.input == "events" and any(sequence.events for sequence in index.sequences)
-        ):
-            raise DatasetError(
-                f"{index.root} has event frames of its own, which say for both polarities whether"
-                " there was an event: take a model of them, or set polarity to both and event_mode"
-                f" to count or binary, got {channels.polarity} and {channels.mode}"
-            )
+        refuse_other_channels(index, spec)
         self.index, self.spec = index, spec
         self.augmentation, self.zoom, self.shift, self.seed = augmentation, zoom, shift, seed
+        self.gap = gap
         self._limits = limits or DecodeLimits()
         self._shapes = [shape_values(sequence, body) for sequence in index.sequences]
         self.windows = [
@@ -395,10 +300,20 @@ class PoseDataset(Dataset[PoseClip]):
             start, zoom, right, down, *draws = torch.rand(
                 7, generator=generator, dtype=torch.float64
             ).tolist()
-            last = len(sequence) - 1 - (self.spec.frames - 1) * step
-            if last > 0:
+            poses = len(positions)
+            if self.gap is not None:
+                # those for which the sequence is long enough
+                gaps = [
+                    g
+                    for g in range(self.gap[0], self.gap[1] + 1)
+                    if (poses - 1) * g < len(sequence)
+                ]
+                draw = torch.rand(1, generator=generator, dtype=torch.float64).item()
+                step = gaps[int(draw * len(gaps))] if gaps else step
+            last = len(sequence) - 1 - (poses - 1) * step
+            if last >= 0:
                 begin = int(start * (last + 1))
-                positions = list(range(begin, begin + self.spec.frames * step, step))
+                positions = list(range(begin, begin + poses * step, step))
                 fresh = [True] * len(positions)
             low, high = self.zoom
             move = (
@@ -449,27 +364,35 @@ class PoseDataset(Dataset[PoseClip]):
         if spec.input == "events" and isinstance(files, Path) and is_event_file(files):
             return self._recorded(files, sequence, positions, step, move)
         stored = spec.input == "events" and bool(sequence.events)
+        edges = _edges(positions, step, spec)
         if spec.input == "events" and not stored:
             # every picture since the moment at which the first frame begins
-            before = max(0, positions[0] - step)
-            wanted = list(range(before, positions[-1] + 1))
+            wanted = list(range(max(0, edges[0]), positions[-1] + 1))
         else:
             wanted = positions[:1] if stored else positions
-        pictures = self._read(sequence, wanted)
-        H, W = pictures.shape[1:3]
+        if stored and sequence.size_px is not None:
+            H, W = sequence.size_px
+        else:
+            pictures = self._read(sequence, wanted)
+            H, W = pictures.shape[1:3]
         square = self._square(H, W, sequence, positions, move)
         if spec.input != "events":
             return picture_input(pictures, square, spec, colours), square
-        # The last frame of a short sequence is repeated: nothing happens then.
-        moments = sorted(set(positions))
+        if len(edges) < 2:
+            return self._filled(None), square
         if stored:
-            stretches = [sequence.events[max(0, p - step + 1) : p + 1] for p in moments]
-            video = _stored_event_input(stretches, H, W, square, spec)
-        else:
-            rate = sequence.frame_rate_hz
-            borders = [(moments[0] - step) / rate, *(p / rate for p in moments)]
-            video = event_input(pictures, [p / rate for p in wanted], borders, square, spec)
-        return F.pad(video, (0, 0, 0, 0, 0, 0, 0, len(positions) - len(moments))), square
+            stretches = [sequence.events[max(0, a + 1) : b + 1] for a, b in pairwise(edges)]
+            return self._filled(stored_event_input(stretches, H, W, square, spec)), square
+        rate = sequence.frame_rate_hz
+        times, borders = [p / rate for p in wanted], [p / rate for p in edges]
+        return self._filled(event_input(pictures, times, borders, square, spec)), square
+
+    def _filled(self, video: Tensor | None) -> Float[Tensor, "T C size size"]:
+        """Frames of events, and those in which nothing happens because poses are repeated."""
+        spec = self.spec
+        if video is None:
+            return torch.zeros(spec.frames, spec.in_channels, spec.size, spec.size)
+        return F.pad(video, (0, 0, 0, 0, 0, 0, 0, spec.frames - len(video)))
 
     def _square(
         self,
@@ -498,18 +421,26 @@ class PoseDataset(Dataset[PoseClip]):
         """As `_input`, of a recording that begins with the first pose."""
         recording, rate = open_recording(path, self.spec.events), sequence.frame_rate_hz
         square = self._square(recording.height, recording.width, sequence, positions, move)
-        moments = sorted(set(positions))
-        first = max(0, moments[0] - step)
-        slices = islice(recording.slices(rate, first=first), moments[-1] + 1 - first)
-        borders = [(moments[0] - step) / rate, *(p / rate for p in moments)]
-        video = recorded_event_input(slices, borders, square, self.spec)
-        return F.pad(video, (0, 0, 0, 0, 0, 0, 0, len(positions) - len(moments))), square
+        edges = _edges(positions, step, self.spec)
+        if len(edges) < 2:
+            return self._filled(None), square
+        first = max(0, edges[0])
+        slices = islice(recording.slices(rate, first=first), edges[-1] + 1 - first)
+        borders = [p / rate for p in edges]
+        return self._filled(recorded_event_input(slices, borders, square, self.spec)), square
 
     def _read(self, sequence: PoseSequence, positions: list[int]) -> UInt8[Tensor, "n H W 3"]:
         """Pictures of a sequence."""
         files = sequence.pictures
         if isinstance(files, tuple):
-            return torch.stack([self._picture(files[p]) for p in positions])
+            if not files:
+                raise DatasetError(
+                    f"{sequence.name} has event frames and no pictures; set pose.input to events"
+                )
+            pictures = torch.stack([self._picture(files[p]) for p in positions])
+            if sequence.size_px not in (None, tuple(pictures.shape[1:3])):
+                pictures = resized(pictures, sequence.size_px).permute(0, 2, 3, 1)
+            return pictures
         kept = self._cache.video(files, resize_short=None, limits=self._limits)
         if kept is not None:
             _check_length(files, len(kept[0]), sequence)
@@ -532,6 +463,15 @@ class PoseDataset(Dataset[PoseClip]):
 
     def _picture(self, path: Path) -> UInt8[Tensor, "H W 3"]:
         return self._cache.get_or_make(str(path), lambda: [torch.from_numpy(read_picture(path))])[0]
+
+
+def _edges(positions: Sequence[int], step: int, spec: PoseSpec) -> list[int]:
+    """Frames of a sequence between which those of the network lie, in order and each once.
+
+    The last pose of a short sequence is repeated: nothing happens then.
+    """
+    moments = sorted(set(positions))
+    return moments if spec.poses == "between" else [moments[0] - step, *moments]
 
 
 def _check_length(path: Path, pictures: int, sequence: PoseSequence) -> None:

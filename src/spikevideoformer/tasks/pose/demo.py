@@ -23,7 +23,7 @@ from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.synth.motions import procedural_motions
 from spikevideoformer.synth.render import write_motion_clips
 from spikevideoformer.synth.spec import RenderSpec
-from spikevideoformer.tasks.pose.dataset import PoseDataset, Square, collate_poses
+from spikevideoformer.tasks.pose.dataset import PoseDataset, collate_poses
 from spikevideoformer.tasks.pose.draw import draw_bones, side_views
 from spikevideoformer.tasks.pose.head import mean_rotations
 from spikevideoformer.tasks.pose.index import read_poses
@@ -31,6 +31,7 @@ from spikevideoformer.tasks.pose.metrics import PoseResult, PoseScores, project_
 from spikevideoformer.tasks.pose.predictor import PoseTracker
 from spikevideoformer.tasks.pose.sequence import PoseIndex
 from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.tasks.pose.square import Square
 from spikevideoformer.tasks.pose.training import batch_pose, pose_metrics
 from spikevideoformer.training import PoseEvaluation, PoseOptions, TrainConfig
 from spikevideoformer.video.spec import ClipSpec

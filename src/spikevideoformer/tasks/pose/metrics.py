@@ -24,6 +24,9 @@ MIN_DEPTH_M = 0.1
 PCK_MM = 150.0
 """Joints nearer than this in space, after the roots are aligned, count as found."""
 
+PEL_PCK_MM = 100.0
+"""The same after the midpoints of the hips are aligned. Source: EventHPE (ICCV 2021)."""
+
 PCKH_SHARE = 0.5
 """Share of the head segment within which PCKh counts a point as found."""
 
@@ -65,9 +68,6 @@ def project_perspective(
     depth = joints[..., 2:].where(seen, 1)
     points = focal[..., None, :] * joints[..., :2] / depth + centre[..., None, :]
     return points.where(seen, math.nan)
-
-
-# --- Loss ----------------------------------------------------------------------------------------
 
 
 # --- Metrics -------------------------------------------------------------------------------------
@@ -124,7 +124,11 @@ class PoseScores:
         pa_mpjpe_mm: mean distance of joints after `procrustes_align`, frame by frame.
         pel_mpjpe_mm: mean distance of joints, after the midpoints of the hips are brought to the
             origin.
+        absolute_mpjpe_mm: mean distance of joints as they are, the place of the body included: what
+            papers on MMHPSD call MPJPE.
         pck_3d: share of joints within the threshold in space, after the alignment of mpjpe_mm.
+        pel_pck_3d: share of joints within `PEL_PCK_MM` in space, after the alignment of
+            pel_mpjpe_mm: what these papers call PCK.
         acceleration_error_mm_per_frame2: mean length of the difference of the accelerations of
             joints relative to the root.
         acceleration_error_mm_per_s2: the same, times the square of the frame rate.
@@ -135,7 +139,9 @@ class PoseScores:
     mpjpe_mm: float | None
     pa_mpjpe_mm: float | None
     pel_mpjpe_mm: float | None
+    absolute_mpjpe_mm: float | None
     pck_3d: float | None
+    pel_pck_3d: float | None
     acceleration_error_mm_per_frame2: float | None
     acceleration_error_mm_per_s2: float | None
     pck_2d: float | None
@@ -189,6 +195,8 @@ class PoseResult:
         lines = [
             f"MPJPE {text(all_.mpjpe_mm)}, PA-MPJPE {text(all_.pa_mpjpe_mm)}, "
             f"PEL-MPJPE {text(all_.pel_mpjpe_mm)} of {self.frames} frames",
+            f"as they are MPJPE {text(all_.absolute_mpjpe_mm)}, joints within {PEL_PCK_MM:g} mm "
+            f"about the hips {text(all_.pel_pck_3d, '.1%', '')}",
             f"acceleration error {acceleration}, joints found: in space {pck_3d}, in the picture "
             f"{pck_2d}, PCKh {pckh}",
         ]
@@ -209,7 +217,8 @@ class PoseResult:
 
 
 # Rows of the sums: each measures some joints of a frame.
-_MPJPE, _PA, _PEL, _PCK_3D, _ACCELERATION, _PCK_2D, _PCKH = range(7)
+_MPJPE, _PA, _PEL, _ABSOLUTE, _PCK_3D, _PEL_PCK, _ACCELERATION, _PCK_2D, _PCKH = range(9)
+_ROWS = 9
 
 
 class PoseMetrics:
@@ -277,7 +286,7 @@ class PoseMetrics:
         # Of each action: frames, then for each row the sum and number of each joint. float64 holds
         # counts up to 2^53 exactly.
         self.sums = torch.zeros(
-            len(self.actions), 1 + 7 * 2 * len(self.joint_names), dtype=torch.float64
+            len(self.actions), 1 + _ROWS * 2 * len(self.joint_names), dtype=torch.float64
         )
         self._action: int | None = None
 
@@ -338,7 +347,10 @@ class PoseMetrics:
         self._count(_MPJPE, distance_mm, rooted)
         self._count(_PCK_3D, distance_mm < self.pck_mm, rooted)
         from_hips, on_hips = _errors_from(p, t, known, self._hips)
-        self._count(_PEL, 1000 * from_hips.norm(dim=-1), on_hips)
+        distance_mm = 1000 * from_hips.norm(dim=-1)
+        self._count(_PEL, distance_mm, on_hips)
+        self._count(_PEL_PCK, distance_mm < PEL_PCK_MM, on_hips)
+        self._count(_ABSOLUTE, 1000 * (p - t).norm(dim=-1), known)
         shaped = known & (known.sum(-1, keepdim=True) >= 3)
         self._count(_PA, 1000 * (procrustes_align(p, t, known) - t).norm(dim=-1), shaped)
         # Both are linear: the error of the acceleration is the acceleration of the error.
@@ -388,7 +400,7 @@ class PoseMetrics:
             ValueError: nothing has been compared, or predictions were NaN.
         """
         require_finite(self.finite)
-        table = self.sums[:, 1:].reshape(len(self.actions), 7, 2, -1)
+        table = self.sums[:, 1:].reshape(len(self.actions), _ROWS, 2, -1)
         if not table[:, :, 1].any():
             raise ValueError(
                 "no labelled joint was compared; give a split with labelled poses, roots included"
@@ -407,12 +419,14 @@ class PoseMetrics:
         sums, counts = table.unbind(1)
         pooled = (sums.sum(-1) / counts.sum(-1)).tolist()  # NaN where nothing was counted
         by_joint = (sums / counts).nanmean(-1).tolist()
-        mpjpe, pa, pel, pck_3d, acceleration = (_or_none(value) for value in pooled[:_PCK_2D])
+        mpjpe, pa, pel, absolute, pck_3d, pel_pck, acceleration = map(_or_none, pooled[:_PCK_2D])
         return PoseScores(
             mpjpe_mm=mpjpe,
             pa_mpjpe_mm=pa,
             pel_mpjpe_mm=pel,
+            absolute_mpjpe_mm=absolute,
             pck_3d=pck_3d,
+            pel_pck_3d=pel_pck,
             acceleration_error_mm_per_frame2=acceleration,
             acceleration_error_mm_per_s2=(
                 None if acceleration is None else acceleration * self.frame_rate_hz**2
@@ -454,7 +468,7 @@ class PoseMetrics:
     def _count(self, metric: int, values: Tensor, known: Tensor) -> None:
         """Add the known of values [T, J] to a row of the sums."""
         assert self._action is not None
-        table = self.sums[self._action, 1:].view(7, 2, -1)
+        table = self.sums[self._action, 1:].view(_ROWS, 2, -1)
         table[metric, 0] += values.where(known, 0).sum(0)
         table[metric, 1] += known.sum(0)
 

@@ -34,17 +34,12 @@ from spikevideoformer.inference.stream import StreamPredictor, mean_rates
 from spikevideoformer.messages import require_finite
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.pose.answer import POSE_NAMES, PosePrediction, TrackedFrame
-from spikevideoformer.tasks.pose.dataset import (
-    MOST_SIDE,
-    Square,
-    event_input,
-    picture_input,
-    recorded_event_input,
-)
+from spikevideoformer.tasks.pose.dataset import event_input, picture_input, recorded_event_input
 from spikevideoformer.tasks.pose.draw import overlaid, write_side_view
 from spikevideoformer.tasks.pose.head import focal_of_view, pose_from_output
 from spikevideoformer.tasks.pose.metrics import project_perspective
 from spikevideoformer.tasks.pose.spec import PoseSpec
+from spikevideoformer.tasks.pose.square import MOST_SIDE, Square
 from spikevideoformer.video.event_pictures import is_event_file
 from spikevideoformer.video.frames import Pictures, VideoError, VideoFrame
 
@@ -96,6 +91,11 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         box: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__(model, clip=clip, device=device, precision=precision, engine=engine)
+        if self.clip.poses != self.model.config.poses:
+            raise ValueError(
+                f"the network has poses {self.model.config.poses}, and clips are made with poses "
+                f"{self.clip.poses}; give clip=PoseSpec(..., poses={self.model.config.poses!r})"
+            )
         own = self.model.body
         assert own is not None  # a model for pose has one
         body = own if body is None else body
@@ -163,8 +163,8 @@ class PoseTracker(StreamPredictor[PosePrediction]):
             frames = self._frames(pictures.frames, step, square)
         # One frame more than a window has: events of its first are those since the one before.
         seen: deque[Any] = deque(maxlen=T + 1)
-        count = 0
-        while window := list(islice(frames, T)):
+        count, poses_of_clip = 0, self.clip.num_poses
+        while window := list(islice(frames, T if count else poses_of_clip)):
             seen.extend(small for _, small in window)
             count += len(window)
             if recorded:
@@ -173,7 +173,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
                 video = self._input(list(seen), count, step, rate_hz)
             poses, rates, distance = self._poses(video, window[0][0].image.shape[:2], square)
             # Of the last window the end is new; of a short video only the beginning is there.
-            end = min(count, T)
+            end = min(count, poses_of_clip)
             for place, (frame, _) in enumerate(window, start=end - len(window)):
                 yield TrackedFrame(
                     timestamp_s=frame.timestamp_s,
@@ -204,23 +204,38 @@ class PoseTracker(StreamPredictor[PosePrediction]):
             yield frame, torch.cat(small).permute(0, 2, 3, 1)  # [n, 3, H, W] -> [n, H, W, 3]
 
     def _input(self, seen: Sequence[Tensor], count: int, step: int, rate_hz: float) -> Tensor:
-        """The last T frames of `count` as model input ``[T, C, size, size]``."""
+        """The last T frames of `count` poses as model input ``[T, C, size, size]``."""
         T = self.clip.frames
-        real = min(count, T)
         square = Square(left=0, top=0, side=self.clip.size)  # they are cut already
         if self.clip.input != "events":
+            real = min(count, T)
             video = picture_input(torch.cat(list(seen[-real:])), square, self.clip)
             return torch.cat((video, video[-1:].expand(T - real, -1, -1, -1)))
-        moments = range((count - real) * step, count * step, step)
-        shown = range(max(0, moments[0] - step), moments[-1] + 1)
+        edges = self._edges(count, step)
+        if len(edges) < 2:
+            return self._filled(None)
+        shown = range(max(0, edges[0]), edges[-1] + 1)
         video = event_input(
-            torch.cat(list(seen[-real - 1 :]))[: len(shown)],
+            torch.cat(list(seen[-len(edges) :]))[: len(shown)],
             [position / rate_hz for position in shown],
-            [(moments[0] - step) / rate_hz, *(moment / rate_hz for moment in moments)],
+            [edge / rate_hz for edge in edges],
             square,
             self.clip,
         )
-        return F.pad(video, (0, 0, 0, 0, 0, 0, 0, T - real))  # nothing happens any more
+        return self._filled(video)
+
+    def _edges(self, count: int, step: int) -> list[int]:
+        """The pictures between which the last T frames of events lie, of `count` poses."""
+        real = min(count, self.clip.num_poses)
+        moments = range((count - real) * step, count * step, step)
+        return [*moments] if self.clip.poses == "between" else [moments[0] - step, *moments]
+
+    def _filled(self, video: Tensor | None) -> Tensor:
+        """Frames of events, and those of a video that is too short, in which nothing happens."""
+        clip = self.clip
+        if video is None:
+            return torch.zeros(clip.frames, clip.in_channels, clip.size, clip.size)
+        return F.pad(video, (0, 0, 0, 0, 0, 0, 0, clip.frames - len(video)))
 
     def _recorded_input(
         self,
@@ -230,21 +245,20 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         rate_hz: float,
         square: Square,
     ) -> Tensor:
-        """The last T frames of `count` as model input, of events that were recorded."""
-        T = self.clip.frames
-        real = min(count, T)
-        moments = range((count - real) * step, count * step, step)
+        """The last T frames of `count` poses as model input, of events that were recorded."""
+        edges = self._edges(count, step)
+        if len(edges) < 2:
+            return self._filled(None)
         # Slices include their begin, and frames of the network their end.
-        borders = [p / rate_hz - 1e-9 for p in (moments[0] - step + 1, *(m + 1 for m in moments))]
-        streams = chain.from_iterable(seen[-real:])
-        video = recorded_event_input(streams, borders, square, self.clip)
-        return F.pad(video, (0, 0, 0, 0, 0, 0, 0, T - real))  # nothing happens any more
+        borders = [(edge + 1) / rate_hz - 1e-9 for edge in edges]
+        streams = chain.from_iterable(seen[-len(edges) :])
+        return self._filled(recorded_event_input(streams, borders, square, self.clip))
 
     @torch.inference_mode()
     def _poses(
         self, video: Tensor, picture: tuple[int, int], square: Square
     ) -> tuple[dict[str, np.ndarray], list[float] | list[None], float | None]:
-        """What a frame says of the body, and firing rates, for all T frames; and the distance."""
+        """What each pose of a clip is, the firing rates that led to it; and the distance."""
         clip = video[None].to(self.device)
         output, rates = self._run_network(clip)
         H, W = picture
@@ -264,6 +278,8 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         poses["points"] = points.float().numpy()
         firing = mean_rates(rates.per_frame)
         spiking = [None] * len(video) if firing is None else firing.tolist()
+        if self.clip.poses == "between":  # the first pose is seen by the frame after it
+            spiking = [spiking[0], *spiking]
         return poses, spiking, self.distances(clip, rates)[0]
 
     def _step(self, frame_rate_hz: float) -> int:

@@ -77,10 +77,14 @@ class PoseSequence:
         name: unique within the data set.
         action: what is done; metrics are given for each action, too.
         split: train, val or test.
-        pictures: a video file, whose picture i is frame i, or a picture file for each frame.
+        pictures: a video file, whose picture i is frame i, or a picture file for each frame; empty
+            where there are event frames only.
         events: event frames: a packed file for each frame, of what happened since the frame before,
-            see `events.read_packed_frames`; empty where there are none, and they are simulated from
-            the pictures.
+            see `event_frames`, or None where nothing is known of it; empty where there are none,
+            and they are simulated from the pictures.
+        event_channels: of a packed file; None: as many as the network is made for.
+        size_px: height and width of event frames and of pictures as `truth` has them, to which
+            larger or smaller pictures are brought; None: those of the pictures.
         frame_rate_hz: frames per second.
         truth: the body in each frame.
 
@@ -93,7 +97,9 @@ class PoseSequence:
     action: str
     split: str
     pictures: Path | tuple[Path, ...]
-    events: tuple[Path, ...] = ()
+    events: tuple[Path | None, ...] = ()
+    event_channels: int | None = None
+    size_px: tuple[int, int] | None = None
     frame_rate_hz: float
     truth: PoseTruth = field(repr=False)
 
@@ -101,7 +107,7 @@ class PoseSequence:
         for what, files in (("pictures", self.pictures), ("event frames", self.events)):
             if isinstance(files, tuple) and files and len(files) != len(self):
                 raise ValueError(f"{self.name} has {len(files)} {what} and {len(self)} poses")
-        if not len(self) or self.pictures == ():
+        if not len(self) or not (self.pictures or (self.events and self.size_px)):
             raise ValueError(f"{self.name} has no frame")
         if not 0 < self.frame_rate_hz < math.inf:
             raise ValueError(f"{self.name} has {self.frame_rate_hz} frames a second; give above 0")
@@ -236,26 +242,29 @@ def _directions(bones: Tensor) -> Tensor:
 
 
 def window_positions(length: int, spec: PoseSpec, step: int) -> list[tuple[list[int], list[bool]]]:
-    """Windows of T frames that cover every ``step``-th frame of a sequence, in order.
+    """Windows of P poses that cover every ``step``-th frame of a sequence, in order.
 
-    Where the last one would reach over the end it begins earlier; of a sequence that is too short
-    the last frame is repeated.
+    Where poses lie between frames, the last pose of a window is the first of the next. Where the
+    last window would reach over the end it begins earlier; of a sequence that is too short the last
+    frame is repeated.
 
     Args:
         length: frames of the sequence, at least 1.
-        spec: T.
-        step: from one frame of a window to the next.
+        spec: T and P.
+        step: from one pose of a window to the next.
 
     Returns:
-        Positions of the frames of each window, and which of them no earlier window (and no earlier
-        frame of this one) shows.
+        Positions of the poses of each window, and which of them no earlier window (and no earlier
+        pose of this one) shows.
     """
-    positions, T = list(range(0, length, step)), spec.frames
-    if len(positions) <= T:
-        padded = positions + positions[-1:] * (T - len(positions))
-        return [(padded, [k < len(positions) for k in range(T)])]
-    starts = [min(start, len(positions) - T) for start in range(0, len(positions), T)]
-    return [
-        (positions[start : start + T], [start + k >= i * T for k in range(T)])
-        for i, start in enumerate(starts)
-    ]
+    positions, P = list(range(0, length, step)), spec.num_poses
+    if len(positions) <= P:
+        padded = positions + positions[-1:] * (P - len(positions))
+        return [(padded, [k < len(positions) for k in range(P)])]
+    windows, shown = [], 0
+    for begin in range(0, len(positions) - (P - spec.frames), spec.frames):
+        start = min(begin, len(positions) - P)
+        fresh = [start + k >= shown for k in range(P)]
+        windows.append((positions[start : start + P], fresh))
+        shown = start + P
+    return windows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from spikevideoformer.events.spec import EventCamera, EventChannels, EventView
 from spikevideoformer.settings import Stored, check_types, require
@@ -13,6 +13,7 @@ from spikevideoformer.video.spec import IMAGENET_MEAN, IMAGENET_STD, check_bound
 
 INPUTS = ("rgb", "grey", "events")
 CROPS = ("picture", "person")
+POSES = ("frames", "between")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class PoseSpec(Stored):
         input: rgb; grey, the same in three channels; or events.
         crop: what the square shows: the whole picture, with margins where it is not square; or the
             person, with a quarter of margin, which needs to be told where the person is.
+        poses: a pose for each of T frames; or, of events, T + 1 poses, between which they lie.
         channels: what event frames hold; unused for others.
         camera: the event camera that is simulated where a data set has no event frames.
         events: how recordings are read, and the rate of their pictures.
@@ -42,6 +44,7 @@ class PoseSpec(Stored):
     frame_rate_hz: float | None = None
     input: str = "rgb"
     crop: str = "picture"
+    poses: str = "frames"
     channels: EventChannels = field(default_factory=EventChannels)
     camera: EventCamera = field(default_factory=EventCamera)
     events: EventView = field(default_factory=EventView)
@@ -58,18 +61,34 @@ class PoseSpec(Stored):
         rate = self.frame_rate_hz
         if rate is not None and not (isinstance(rate, (int, float)) and 0 < rate < math.inf):
             raise ValueError(f"frame_rate_hz must be above 0, got {rate!r}; None takes every frame")
-        for name, accepted in (("input", INPUTS), ("crop", CROPS)):
+        for name, accepted in (("input", INPUTS), ("crop", CROPS), ("poses", POSES)):
             if getattr(self, name) not in accepted:
                 raise ValueError(
                     f"{name} must be one of {', '.join(accepted)}, got {getattr(self, name)!r}"
                 )
+        if self.poses == "between" and self.input != "events":
+            raise ValueError(
+                f"poses lie between frames of events, and input is {self.input}; set input to "
+                "events, or poses to frames"
+            )
         check_bounds(self.frames, self.size, self.frame_rate_hz)
         check_colours(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        if self.poses == "frames":  # as earlier versions know it
+            del values["poses"]
+        return values
 
     @property
     def in_channels(self) -> int:
         """C, the channels of a frame."""
         return self.channels.count if self.input == "events" else 3
+
+    @property
+    def num_poses(self) -> int:
+        """Poses of a clip."""
+        return self.frames + (self.poses == "between")
 
     def step(self, frame_rate_hz: float) -> int:
         """Frames of a video from one frame of a clip to the next, at least 1."""
@@ -87,6 +106,12 @@ class PoseOptions:
             has none, simulated from its pictures.
         crop: what the square input shows: the whole picture, or the person (with the labelled
             joints in training; whoever predicts says where).
+        head: grid, from cells of the picture, the place of the body as it is seen; or regressor,
+            from its mean, the place in metres, as published.
+        poses: a pose for each frame; or between: of event frames, a pose before, between and after
+            them, so one more.
+        gap: pictures from one frame of a training clip to the next, drawn at random in this range;
+            null: as frame_rate_hz says, which evaluation goes by.
         zoom: range of the factor on the side of that square, in training.
         shift: how far its middle moves at most, as part of its side, in training.
         polarity: of events: both, in channels of their own; positive, negative, signed or merged.
@@ -107,6 +132,9 @@ class PoseOptions:
 
     input: Literal["rgb", "grey", "events"] = "rgb"
     crop: Literal["picture", "person"] = "picture"
+    head: Literal["grid", "regressor"] = "grid"
+    poses: Literal["frames", "between"] = "frames"
+    gap: tuple[int, int] | None = None
     zoom: tuple[float, float] = (0.85, 1.1)
     shift: float = 0.05
     polarity: str = "both"
@@ -130,6 +158,10 @@ class PoseOptions:
             raise ValueError(f"zoom must be two numbers 0 < low <= high, got {self.zoom!r}")
         object.__setattr__(self, "zoom", tuple(map(float, self.zoom)))
         require(self, "shift", at_least=0, below=1)
+        if self.gap is not None:
+            if not (len(self.gap) == 2 and 1 <= self.gap[0] <= self.gap[1]):
+                raise ValueError(f"gap must be two numbers 1 <= low <= high, got {self.gap!r}")
+            object.__setattr__(self, "gap", tuple(self.gap))
         self.weights, self.channels  # noqa: B018 - they know their own ranges
 
     @property

@@ -96,11 +96,14 @@ class PoseTracking(Task):
             input="events" if config.input == "events" else options.input,
             events=config.events,
             crop=options.crop,
+            poses=options.poses,
             channels=options.channels,
         )
 
     def model_options(self, config: TrainConfig) -> dict[str, Any]:
-        return {"in_channels": self.spec(config).in_channels}
+        options: PoseOptions = config.options
+        kind = {"pose_head": options.head, "poses": options.poses}
+        return {"in_channels": self.spec(config).in_channels, **kind}
 
     def recipe(self, config: TrainConfig, given: Mapping[str, Any]) -> Recipe:
         from spikevideoformer.tasks.pose.sequence import window_positions
@@ -115,7 +118,7 @@ class PoseTracking(Task):
     holds = "poses"
     expected = (
         "splits.csv (path,label,split) with an .npz beside each clip, or the official"
-        " layout of MMHPSD (pose_events, full_pic_256), Human3.6M"
+        " layout of MMHPSD (mmhpsd_events; or pose_events), Human3.6M"
         " (S1/MyPoseFeatures/D3_Positions_mono) or 3DPW (sequenceFiles)"
     )
 
@@ -178,7 +181,8 @@ class PoseTracking(Task):
 
     def network_input(self, clip: Clip, spec: PoseSpec) -> Tensor:
         """The whole picture; events lie between every n-th picture and the one n later."""
-        from spikevideoformer.tasks.pose.dataset import Square, event_input, picture_input
+        from spikevideoformer.tasks.pose.dataset import event_input, picture_input
+        from spikevideoformer.tasks.pose.square import Square
 
         square = Square.of_picture(*clip.frames.shape[1:3])
         if spec.input != "events":

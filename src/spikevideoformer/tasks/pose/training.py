@@ -23,9 +23,9 @@ from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.tasks.pose.check import check_poses
 from spikevideoformer.tasks.pose.dataset import PoseBatch, PoseDataset, collate_poses
 from spikevideoformer.tasks.pose.head import (
+    AnyPoseOutput,
     Pose,
     PoseHead,
-    PoseOutput,
     mean_rotations,
     pose_from_output,
 )
@@ -132,6 +132,7 @@ class PoseTraining(TaskTraining[PoseIndex]):
             "augmentation": self.config.augmentation,
             "zoom": options.zoom,
             "shift": options.shift,
+            "gap": options.gap,
             "seed": self.config.seed,
         }
         return PoseDataset(
@@ -147,24 +148,26 @@ class PoseTraining(TaskTraining[PoseIndex]):
             self.config.model, task="pose", body=self.body, **self.config.model_options
         )
         model.clip = self.config.spec.to_dict()
-        mean = _mean_pose(self.train_set.index)
-        if mean is not None:
-            cast(PoseHead, model.head).start_at(mean)
+        index = self.train_set.index
+        mean = _mean_pose(index)
+        if mean is None:
+            mean = torch.eye(3).expand(len(self.body.parents), 3, 3)
+        cast(PoseHead, model.head).start_at(mean, _mean_place(index, self.body))
         return model
 
-    def loss(self, output: PoseOutput, batch: PoseBatch) -> Tensor:
+    def loss(self, output: AnyPoseOutput, batch: PoseBatch) -> Tensor:
         pose = self._pose(output, batch)
         return _loss(pose, batch, self.config.options.weights)
 
-    def count(self, output: PoseOutput, batch: PoseBatch) -> tuple[Tensor, Tensor]:
+    def count(self, output: AnyPoseOutput, batch: PoseBatch) -> tuple[Tensor, Tensor]:
         joints = self._pose(output, batch).joints
         error = joints - batch.joints
         distance_mm = 1000 * (error - error[..., :1, :]).norm(dim=-1)
         known = distance_mm.isfinite()  # NaN where the joint or the root is not labelled
         return ((distance_mm < PCK_MM) & known).sum(), known.sum()
 
-    def _pose(self, output: PoseOutput, batch: PoseBatch) -> Pose:
-        return batch_pose(output, batch, self.body.to(output.camera.device))
+    def _pose(self, output: AnyPoseOutput, batch: PoseBatch) -> Pose:
+        return batch_pose(output, batch, self.body.to(output.rotations_6d.device))
 
     def judge(
         self,
@@ -264,7 +267,7 @@ class PoseTraining(TaskTraining[PoseIndex]):
         return evaluation
 
 
-def batch_pose(output: PoseOutput, batch: PoseBatch, body: BodyModel) -> Pose:
+def batch_pose(output: AnyPoseOutput, batch: PoseBatch, body: BodyModel) -> Pose:
     """Bodies in the frames of a batch from what the network gives, with the cameras of the batch.
 
     Args:
@@ -440,3 +443,17 @@ def _mean_pose(index: PoseIndex) -> Tensor | None:
     poses = torch.cat([torch.from_numpy(rotations) for rotations in labelled])
     poses = poses[poses.isfinite().all(-1).all(-1).all(-1)]
     return mean_rotations(poses[:: len(poses) // _MOST_POSES + 1]) if len(poses) else None
+
+
+def _mean_place(index: PoseIndex, body: BodyModel) -> Tensor | None:
+    """The mean translation of a body whose root is where the labels say; None where there are none.
+
+    At translation 0 a body need not have its root at the origin (SMPL has not).
+    """
+    roots = torch.cat([torch.from_numpy(s.truth.joints[:, 0]) for s in index.sequences])
+    roots = roots[roots.isfinite().all(-1)].double()
+    if not len(roots):
+        return None
+    J = len(body.parents)
+    at_zero = body.joints(torch.eye(3).expand(J, 3, 3), torch.zeros(3))[0].cpu()
+    return roots.mean(0) - at_zero
