@@ -42,9 +42,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from finished import finished, last_weights
+from finished import last_weights
 from matplotlib.figure import Figure
 
+from spikevideoformer.ablation.study import finished
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.figures import axis_from_zero, epoch_axis
 from spikevideoformer.files import save_figure, write_text

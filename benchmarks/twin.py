@@ -19,8 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finished import finished, parameters
+from finished import parameters
 
+from spikevideoformer.ablation.study import finished
 from spikevideoformer.files import write_text
 from spikevideoformer.models.config import list_models
 from spikevideoformer.synth.directions import write_direction_clips

@@ -44,6 +44,7 @@ RULES = (
     Rule(r"svf demo", unrun="the demos were made, by a small recipe, for all other snippets"),
     Rule(r"svf train .*--resume"),
     Rule(r"svf train", SMALL + " --frames 2"),
+    Rule(r"svf ablate", SMALL + " --frames 2 --seeds 0"),
     Rule(r"svf eval .*--scales", "--workers 0 --scales 0.75,1"),
     Rule(r"svf eval", "--workers 0"),
     Rule(r"svf predict"),

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 from spikevideoformer.cli import (
+    ablate,
     bench,
     convert,
     demo,
@@ -44,6 +45,7 @@ VERBS = {
     "bench": Verb(bench.Options, bench.run),
     "theory": Verb(theory.Options, theory.run),
     "energy": Verb(energy.Options, energy.run),
+    "ablate": Verb(ablate.Options, ablate.run),
     "render": Verb(render.Options, render.run),
     "models": Verb(models.Options, models.run),
 }

@@ -11,7 +11,7 @@ needs_out                       what it writes, for which there must be a folder
 at_least, above, multiple_of    which numbers are accepted
 settings                        the dataclass of a file whose fields are options as well; the value
                                 is what is given of them, nested as in that file; title heads them
-metavar, type                   as argparse has them
+metavar, type, nargs            as argparse has them
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def _add_option(
     else:
         words["type"] = _numbers if several else expand_home if kind is Path else kind
         words["metavar"] = _metavar(kind)
-    words |= {word: about[word] for word in ("metavar", "type") if word in about}
+    words |= {word: about[word] for word in ("metavar", "type", "nargs") if word in about}
     if about.get("positional"):
         if several:
             words |= {"type": str, "nargs": "+" if required else "*"}

@@ -1,0 +1,111 @@
+"""A question is answered from real runs, made once, one by one or side by side."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from spikevideoformer.ablation.questions import Question, Variant, question
+from spikevideoformer.ablation.report import to_dict, write_report
+from spikevideoformer.ablation.study import Study, interval, is_higher_better, run_study
+from spikevideoformer.cli import main
+from spikevideoformer.training import TrainConfig
+
+
+def test_the_command(tmp_path: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ablate", "attention", "--data", str(clips), "--out", str(tmp_path / "a")]
+    words += [
+        "--seeds",
+        "0",
+        "1",
+        "--frames",
+        "2",
+        "--size",
+        "32",
+        "--epochs",
+        "1",
+        "--workers",
+        "0",
+    ]
+    words += ["--passes", "1", "--check", "none"]
+    assert main([*words, "--json"]) == 0
+    said = capsys.readouterr()
+    values = json.loads(said.out)
+    assert values["against"] == "hamming"
+    assert values["seeds"] == [0, 1]
+    metrics = values["variants"]["dot"]["metrics"]["val_top1"]
+    ours, theirs = (
+        values["variants"][v]["metrics"]["val_top1"]["values"] for v in ("dot", "hamming")
+    )
+    assert metrics["difference"] == pytest.approx(
+        sum(a - b for a, b in zip(ours, theirs, strict=True)) / 2
+    )
+    assert any("The paper: hamming before dot" in line for line in values["verdicts"])
+    with (tmp_path / "a/results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["variant"], r["seed"]) for r in rows] == [
+        ("hamming", "0"), ("hamming", "1"), ("dot", "0"), ("dot", "1"),
+    ]  # fmt: skip
+    assert (tmp_path / "a/results.png").stat().st_size > 1000
+    assert "Hamming attention" in (tmp_path / "a/report.html").read_text()
+
+    # Again, side by side: nothing is trained anew, and the table is the same.
+    before = (tmp_path / "a/table.md").read_text()
+    stamp = (tmp_path / "a/dot-1/last.json").stat().st_mtime_ns
+    assert main([*words, "--jobs", "2"]) == 0
+    assert capsys.readouterr().out.startswith(before.rstrip())
+    assert (tmp_path / "a/dot-1/last.json").stat().st_mtime_ns == stamp
+
+    assert main([*words, "--learning-rate", "0.001"]) == 2
+    assert "is of other settings (learning_rate" in capsys.readouterr().err
+
+
+def test_energy_is_counted(tmp_path: Path, clips: Path) -> None:
+    video = next(clips.rglob("*.mp4"))
+    base = TrainConfig(
+        data=clips, out=tmp_path, frames=2, size=32, epochs=1, batch_size=4, workers=0
+    )
+    study = run_study("twin", question("twin"), base, [0], videos=[str(video)])
+    spiking, ordinary = (to_dict(study)["variants"][v] for v in ("spiking", "ordinary"))  # type: ignore[index]
+    assert 0 < spiking["executed_mj"][0] < ordinary["executed_mj"][0]
+    assert 0 < spiking["rate"][0] < 1
+    assert ordinary["rate"] == [None]
+    write_report(study, tmp_path)
+    assert "executed_mj" in (tmp_path / "table.md").read_text()
+
+
+def study(ours: list[float], theirs: list[float]) -> Study:
+    asked = Question(
+        "?", {"a": Variant("a", {}), "b": Variant("b", {})}, better="a", worse="b", paper="1 to 2"
+    )
+    entries = {
+        name: [{"history": [{"val_loss": 0.0, "val_pa_mpjpe_mm": v}], "cpu_s": 1.0} for v in values]
+        for name, values in (("a", ours), ("b", theirs))
+    }
+    return Study("q", asked, tuple(range(len(ours))), entries)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "says"),
+    [
+        ([40.0, 41.0, 42.0], [46.0, 47.0, 48.5], ": confirmed"),
+        ([46.0, 47.0, 48.5], [40.0, 41.0, 42.0], ": not confirmed"),
+        ([40.0, 50.0, 60.0], [50.0, 50.0, 51.0], ": undecidable"),
+        ([40.0], [50.0], "one seed, which decides nothing"),
+    ],
+)
+def test_verdicts(ours: list[float], theirs: list[float], says: str) -> None:
+    head, line = study(ours, theirs).verdicts()
+    assert head == "The paper: a before b, 1 to 2."
+    assert says in line
+
+
+def test_intervals_and_directions() -> None:
+    mean, half = interval([1.0, 2.0, 3.0])  # scipy.stats.t.interval(0.95, 2, 2, 1 / sqrt(3))
+    assert (mean, half) == (2.0, pytest.approx(2.484, abs=1e-3))
+    assert math.isnan(interval([1.0])[1])
+    assert is_higher_better("val_top1")
+    assert not is_higher_better("val_pa_mpjpe_mm")
+    assert not is_higher_better("train_loss")
