@@ -117,6 +117,16 @@ def test_arrays_and_folders_of_pictures(stream: Stream, video: Path, tmp_path: P
         assert result.duration_s == pytest.approx(1.0)
 
 
+def test_a_picture_is_a_video_of_one_frame(stream: Stream, video: Path, tmp_path: Path) -> None:
+    image = pictures(video)[0]
+    matplotlib.image.imsave(tmp_path / "photo.png", image)
+    predictor = stream.predictor()
+    result = predictor.predict(tmp_path / "photo.png")
+    expected = predictor.predict(image[None], frame_rate_hz=25.0)
+    assert len(result.timestamps_s) == len(getattr(result, stream.said)) == 1
+    assert np.array_equal(getattr(result, stream.said), getattr(expected, stream.said))
+
+
 def test_many_videos_and_bad_ones(stream: Stream, video: Path, tmp_path: Path) -> None:
     predictor, cut = stream.predictor(), tmp_path / "cut.mp4"
     cut.write_bytes(video.read_bytes()[:-400])

@@ -59,6 +59,18 @@ def test_globs_and_each_once(tmp_path: Path, videos: list[Path]) -> None:
     assert list(expand_inputs([f"{tmp_path}/**/*.avi"])) == [str(tmp_path / "sub" / "z.avi")]
 
 
+def test_pictures_by_themselves(tmp_path: Path, videos: list[Path]) -> None:
+    """One that is named is meant; those of a folder are where it is said."""
+    (tmp_path / "cover.jpg").touch()
+    still = str(videos[-1] / "1.png")
+    assert list(expand_inputs([still, f"{tmp_path}/*.jpg"])) == [still, str(tmp_path / "cover.jpg")]
+    found = list(expand_inputs([tmp_path], stills=True))
+    names = ("a.MKV", "b.mp4", "cover.jpg", "odd[1].mp4", "sub/z.avi")
+    names += ("sub2/frames/0.png", "sub2/frames/1.png")
+    assert found == [str(tmp_path / name) for name in names]
+    assert videos_among([f"{tmp_path}/sub2/*"], stills=True)[0] == found[-2:]
+
+
 def test_arrays_stay_as_they_are(videos: list[Path]) -> None:
     array = np.zeros((2, 8, 8, 3), np.uint8)
     tensor = torch.from_numpy(array)

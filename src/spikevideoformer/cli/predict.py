@@ -28,8 +28,9 @@ class Options(Json, Limits, OnModel, OfEvents):
     Example: svf predict --model demo/run/model demo/clips/val --json
 
     Args:
-        inputs: video files, folders of videos, folders of numbered images, recordings of events
-            (docs/events.md), or globs in quotes.
+        inputs: video files, pictures, folders of videos, folders of numbered images, recordings of
+            events (docs/events.md), or globs in quotes.
+        stills: take each picture of a folder by itself, not the folder as a video.
         model: model folder, svf/NAME of the box (`svf models --weights`), or a hub id (owner/name).
             Default: from the box what --task says: scene motion, or person masks for segmentation,
             or poses of people for pose.
@@ -47,6 +48,7 @@ class Options(Json, Limits, OnModel, OfEvents):
     model: str = field(default="", metadata={"metavar": "FOLDER"})
     engine: Literal["auto", "exact", "float", "int16", "int8", "model"] = "auto"
     out: Path | None = field(default=None, metadata=DIR)
+    stills: bool = False
     sequence_rate_hz: float = field(default=25.0, metadata={"metavar": "HZ", "above": 0})
     task_options: dict[str, Any] = field(metadata={"of_task": "predict_options"})
 
@@ -64,7 +66,7 @@ def run(options: Options) -> int:
         what = next(f for f in fields(kind) if f.name == name).metadata.get("needs_out")
         if what and options.out is None:
             raise ValueError(f"--{name} writes {what} into a folder; give one with --out")
-    videos, absent = videos_among(options.inputs)
+    videos, absent = videos_among(options.inputs, stills=options.stills)
     task = options.checked_task()
     own = options.own(task, options.task_options)
     task.check_files(own)

@@ -90,7 +90,8 @@ class ImageFolder:
                     self.path,
                     f"{self.images[index].name} is {'x'.join(map(str, picture.size()))}, "
                     f"{self.images[begin].name} is {'x'.join(map(str, size))}; "
-                    "all images of a sequence must have one size",
+                    "all images of a sequence must have one size; for pictures that are no video "
+                    "give --stills (svf predict) or the files themselves",
                 )
             pixels += size[0] * size[1]
             check_total(self.path, index + 1, pixels, self.limits)

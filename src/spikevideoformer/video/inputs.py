@@ -30,7 +30,7 @@ VideoArray: TypeAlias = "UInt8[np.ndarray, 'T H W 3'] | UInt8[Tensor, 'T H W 3']
 
 
 def expand_inputs(
-    inputs: Iterable[VideoPath | VideoArray],
+    inputs: Iterable[VideoPath | VideoArray], *, stills: bool = False
 ) -> Iterator[str | VideoArray | VideoError]:
     """The videos that are meant, in a fixed order and each file once.
 
@@ -43,6 +43,8 @@ def expand_inputs(
 
     Args:
         inputs: taken one at a time, as videos are asked for.
+        stills: whether each picture of a folder stands for itself, beside its videos, too; else a
+            folder of pictures is one video.
 
     Yields:
         Paths of videos, and arrays as they are; in the place of an input that stands for nothing,
@@ -62,11 +64,11 @@ def expand_inputs(
         if not os.path.lexists(path):  # a quoted glob has kept its ~
             path = os.path.expanduser(path)
         if os.path.lexists(path):  # a name with brackets is that file before it is a pattern
-            found = _videos_at(path)
+            found = _videos_at(path, stills)
             reason = "no video in this folder; give a folder of videos or of numbered images"
         elif glob.has_magic(path):
             matches = sorted(glob.glob(path, recursive=True))
-            found = [video for match in matches for video in _videos_at(match)]
+            found = [video for match in matches for video in _videos_at(match, stills)]
             reason = "matches no video; check the pattern"
         else:
             found, reason = [], "no such file or folder; check the spelling"
@@ -79,13 +81,17 @@ def expand_inputs(
                 yield video
 
 
-def videos_among(inputs: Iterable[VideoPath]) -> tuple[list[str], list[VideoError]]:
+def videos_among(
+    inputs: Iterable[VideoPath], *, stills: bool = False
+) -> tuple[list[str], list[VideoError]]:
     """The videos that are meant, and the errors of inputs that stand for nothing.
+
+    Arguments as of `expand_inputs`.
 
     Raises:
         VideoError: no input stands for a video.
     """
-    found = list(expand_inputs(inputs))
+    found = list(expand_inputs(inputs, stills=stills))
     videos = [video for video in found if isinstance(video, str)]
     errors = [error for error in found if isinstance(error, VideoError)]
     if errors and not videos:
@@ -93,7 +99,7 @@ def videos_among(inputs: Iterable[VideoPath]) -> tuple[list[str], list[VideoErro
     return videos, errors
 
 
-def _videos_at(path: str) -> list[str]:
+def _videos_at(path: str, each_still: bool) -> list[str]:
     if not os.path.isdir(path):
         return [path]
     found, seen, own, stills = [], set[str](), list[str](), list[str]()
@@ -109,10 +115,12 @@ def _videos_at(path: str) -> list[str]:
         suffix_of_file = {
             name: Path(name).suffix.lower() for name in shown if not _OUTPUT.search(name)
         }
-        videos = [name for name, suffix in suffix_of_file.items() if suffix in VIDEO_SUFFIXES]
+        kinds = VIDEO_SUFFIXES | IMAGE_SUFFIXES if each_still else VIDEO_SUFFIXES
+        videos = [name for name, suffix in suffix_of_file.items() if suffix in kinds]
         if videos:
             found += [os.path.join(folder, name) for name in videos]
-            stills += [name for name, suffix in suffix_of_file.items() if suffix in IMAGE_SUFFIXES]
+            pictures = [] if each_still else IMAGE_SUFFIXES
+            stills += [name for name, suffix in suffix_of_file.items() if suffix in pictures]
         elif any(suffix in IMAGE_SUFFIXES for suffix in suffix_of_file.values()):
             found.append(folder)
         else:

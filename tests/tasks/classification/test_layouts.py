@@ -11,6 +11,8 @@ from spikevideoformer.tasks.classification.check import check_index
 from spikevideoformer.tasks.classification.index import read_index
 from spikevideoformer.tasks.classification.sample import ClipIndex
 
+from ..segmentation.frames import picture
+
 MakeVideo = Callable[..., Path]
 
 
@@ -35,6 +37,60 @@ def problems(index: ClipIndex) -> list[tuple[str, str]]:
 
 def assert_sound(index: ClipIndex) -> None:
     assert [str(p) for p in check_index(index, workers=1).problems] == []
+
+
+class TestStills:
+    def test_pictures_in_a_class_folder_are_clips(self, tmp_path: Path) -> None:
+        """As ImageNet lies on disk."""
+        for name in (
+            "train/n01/a_1.JPEG",
+            "train/n01/a_10.jpg",
+            "train/n02/b.png",
+            "val/n02/c.bmp",
+        ):
+            picture(tmp_path / name)
+        write(tmp_path / "train/n01/notes.txt", "")
+        picture(tmp_path / "train/n01/.hidden.png")
+        index = read_index(tmp_path)
+        assert (index.layout, index.classes) == ("folders", ("n01", "n02"))
+        assert listed(index) == [
+            ("train/n01/a_1.JPEG", "n01", "train"),
+            ("train/n01/a_10.jpg", "n01", "train"),
+            ("train/n02/b.png", "n02", "train"),
+            ("val/n02/c.bmp", "n02", "val"),
+        ]
+        assert_sound(index)
+
+    def test_beside_clips_they_are_none(self, tmp_path: Path, make_video: MakeVideo) -> None:
+        """A folder of pictures is one clip, as it was; `stills` takes each picture."""
+        make_video(tmp_path / "a/1.mp4")
+        for name in ("a/thumb.png", "b/walk/0.png", "b/walk/1.png", "b/cover.png"):
+            picture(tmp_path / name)
+        index = read_index(tmp_path)
+        assert [path for path, _, _ in listed(index)] == ["a/1.mp4", "b/walk"]
+        assert_sound(index)
+        picture(tmp_path / "b/.thumbs/0.png")
+        told = read_index(tmp_path, layout="stills")
+        assert told.layout == "stills"
+        assert listed(told) == [
+            ("a/thumb.png", "a", "train"),
+            ("b/cover.png", "b", "train"),
+            ("b/walk/0.png", "b", "train"),
+            ("b/walk/1.png", "b", "train"),
+        ]
+        assert_sound(told)
+
+    def test_a_class_called_train(self, tmp_path: Path) -> None:
+        for name in ("train/0.png", "bus/1.png"):
+            picture(tmp_path / name)
+        with pytest.raises(DatasetError, match="train was taken for the split train, but it holds"):
+            read_index(tmp_path)
+
+    def test_a_damaged_picture_is_found(self, tmp_path: Path) -> None:
+        picture(tmp_path / "a/0.png")
+        (tmp_path / "a/1.png").write_bytes((tmp_path / "a/0.png").read_bytes()[:50])
+        (problem,) = check_index(read_index(tmp_path)).problems
+        assert problem.path == tmp_path / "a/1.png" and "unreadable" in problem.kind
 
 
 class TestSplitsCsv:

@@ -7,7 +7,7 @@ from pathlib import Path
 from spikevideoformer.data.index import Layout
 from spikevideoformer.data.lists import find_lists, subfolders
 from spikevideoformer.task import get_task
-from spikevideoformer.tasks.classification.layouts.folders import read_folders
+from spikevideoformer.tasks.classification.layouts.folders import read_folders, read_stills
 from spikevideoformer.tasks.classification.layouts.hmdb51 import find_hmdb51, read_hmdb51
 from spikevideoformer.tasks.classification.layouts.kinetics import find_kinetics, read_kinetics
 from spikevideoformer.tasks.classification.layouts.lists import read_lists, read_splits
@@ -23,6 +23,7 @@ LAYOUTS: dict[str, Layout[ClipIndex]] = {
     "kinetics": Layout(read_kinetics, find_kinetics),
     "lists": Layout(read_lists, find_lists),
     "folders": Layout(read_folders, subfolders),
+    "stills": Layout(read_stills),  # folders of pictures are clips unless this is said
 }
 
 

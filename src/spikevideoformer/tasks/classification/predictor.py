@@ -40,10 +40,12 @@ from spikevideoformer.video.frames import (
     DecodeLimits,
     VideoError,
     iter_windows,
+    probe,
     window_times,
     write_video,
 )
 from spikevideoformer.video.inputs import VideoArray, VideoPath
+from spikevideoformer.video.interface import VideoName
 from spikevideoformer.video.spec import ClipSpec
 from spikevideoformer.video.spool import Spool
 
@@ -93,8 +95,8 @@ class VideoPredictor(Predictor[PredictionResult]):
             frame_rate_hz: of frames given as an array; files know their own.
             top_k: labels to report, at least 1.
             window_s: length of the windows the video is cut into, for a model that spreads its
-                frames evenly; None takes the whole video as one. Models with a frame rate of their
-                own have a fixed window.
+                frames evenly; None takes the whole video as one, and for a model of single frames
+                each picture. Models with a frame rate of their own have a fixed window.
             batch_size: windows that go through the network together, at least 1; None for 1 on a
                 CPU, where more are hardly faster, and 8 on CUDA.
             limits: against files that unpack to far more than they seem.
@@ -224,12 +226,17 @@ class VideoPredictor(Predictor[PredictionResult]):
         reading: Mapping[str, Any],
     ) -> tuple[str | None, Iterator[Clip]]:
         """The path of a video, and what the network sees of it: a clip for each window."""
+        spec = self.clip
+        each = spec.frames == 1 and spec.frame_rate_hz is None and window_s is None
         if isinstance(video, (np.ndarray, Tensor)):
-            return None, _array_windows(video, frame_rate_hz, self.clip, window_s)
-        path, spec = path_of(video, frame_rate_hz), self.clip
-        return path, iter_windows(
-            seen(path, spec), spec, window_s=window_s, resize_short=spec.size, **reading
-        )
+            if each and frame_rate_hz:
+                window_s = 1 / frame_rate_hz
+            return None, _array_windows(video, frame_rate_hz, spec, window_s)
+        path = path_of(video, frame_rate_hz)
+        reading = {"resize_short": spec.size, **reading}
+        if each:
+            return path, _each_picture(seen(path, spec), spec, reading)
+        return path, iter_windows(seen(path, spec), spec, window_s=window_s, **reading)
 
     def _result(
         self,
@@ -370,6 +377,13 @@ def _unreadable(error: VideoError) -> Iterator[Clip]:
     """Windows of what is no video: the first of them is the error."""
     raise error
     yield  # never reached; with it the error waits until windows are asked for
+
+
+def _each_picture(path: VideoName, spec: ClipSpec, reading: Mapping[str, Any]) -> Iterator[Clip]:
+    """A window for each picture of a video, as long as one is shown at its mean rate."""
+    opened = {name: reading[name] for name in ("limits", "sequence_rate_hz")}
+    window_s = 1 / probe(path, **opened).frame_rate_hz
+    yield from iter_windows(path, spec, window_s=window_s, **reading)
 
 
 def _array_windows(

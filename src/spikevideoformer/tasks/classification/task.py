@@ -11,6 +11,7 @@ from spikevideoformer.models.config import STRIDE, ModelConfig
 from spikevideoformer.models.folder import read_about
 from spikevideoformer.ops.neuron_config import KINDS
 from spikevideoformer.task import PredictSettings, Recipe, Task
+from spikevideoformer.video.interface import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,10 +84,14 @@ class Classification(Task):
         index.select(config.train_split)  # complains of a name that is not there
         if config.val_split == "val" and not index.problems:
             index = index.with_validation(seed=config.seed)
+        still = all(s.path.suffix.lower() in IMAGE_SUFFIXES for s in index.samples)
         sided = any(map(_SIDES.search, index.classes))  # which a mirror makes another
         return Recipe(
             clips=len(index.select(config.train_split)),
-            settings={"augmentation": {"flip": 0.0 if sided else 0.5, "crop_scale": [0.6, 1.0]}},
+            settings={
+                "augmentation": {"flip": 0.0 if sided else 0.5, "crop_scale": [0.6, 1.0]},
+                **({"frames": 1} if still else {}),
+            },
         )
 
     def kept(self, config: TrainConfig) -> dict[str, Any]:

@@ -4,23 +4,38 @@
     root/<class>/<clip>             no splits: all of it is train
 
 A clip is a video file or a folder of numbered images; in a class folder without either, a recording
-of events. Hidden files and files that are no clips by their suffix (README, .json) are left out.
-The classes are the names of the class folders of all splits, sorted.
+of events, and without these a picture. So a folder of pictures inside a class folder is one clip,
+and pictures in the class folder itself are a clip each. With the layout ``stills`` every picture
+below a class folder is a clip, in whatever folder, and nothing else is. Hidden files and files that
+are no clips by their suffix (README, .json) are left out. The classes are the names of the class
+folders of all splits, sorted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from spikevideoformer.data.lists import empty_split, is_image_sequence, split_folders, subfolders
 from spikevideoformer.data.problems import DatasetError, Problem, relative
 from spikevideoformer.events.spec import EVENT_SUFFIXES
 from spikevideoformer.tasks.classification.sample import ClipIndex, ClipSample
-from spikevideoformer.video.interface import VIDEO_SUFFIXES
+from spikevideoformer.video.interface import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
 def read_folders(root: Path) -> ClipIndex:
     """Read class folders, with or without split folders above them."""
+    return _read(root, "folders", _clips)
+
+
+def read_stills(root: Path) -> ClipIndex:
+    """The same of pictures, each of which is a clip."""
+    return _read(root, "stills", lambda folder: (_pictures(folder, "**/*"), []))
+
+
+def _read(
+    root: Path, layout: str, clips_of: Callable[[Path], tuple[list[Path], list[Path]]]
+) -> ClipIndex:
     parts = split_folders(root) or [("train", root)]
     _refuse_class_named_like_a_split(root, parts)
     classes = tuple(sorted({c.name for _, folder in parts for c in subfolders(folder)}))
@@ -33,7 +48,7 @@ def read_folders(root: Path) -> ClipIndex:
             problems.append(empty_split(relative(folder, root), split))
         for class_folder in class_folders:
             source = relative(class_folder, root)
-            clips, strays = _clips(class_folder)
+            clips, strays = clips_of(class_folder)
             samples.extend(
                 ClipSample(
                     path=clip, label=label_of_class[class_folder.name], split=split, source=source
@@ -64,7 +79,7 @@ def read_folders(root: Path) -> ClipIndex:
                 )
     return ClipIndex(
         root=root,
-        layout="folders",
+        layout=layout,
         classes=classes,
         samples=tuple(samples),
         problems=tuple(problems),
@@ -93,8 +108,9 @@ def _refuse_class_named_like_a_split(root: Path, parts: list[tuple[str, Path]]) 
 def _holds_clips(folder: Path) -> bool:
     """Whether clips lie in the folder itself and not in class folders."""
     folders = subfolders(folder)
-    videos = [p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
-    return bool(videos or folders) and all(map(is_image_sequence, folders))
+    kinds = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    files = [p for p in folder.iterdir() if p.suffix.lower() in kinds and p.is_file()]
+    return bool(files or folders) and all(map(is_image_sequence, folders))
 
 
 def _clips(class_folder: Path) -> tuple[list[Path], list[Path]]:
@@ -111,4 +127,15 @@ def _clips(class_folder: Path) -> tuple[list[Path], list[Path]]:
             clips.append(path)
         elif path.suffix.lower() in EVENT_SUFFIXES - {".txt"}:  # which may be a note
             recordings.append(path)
-    return clips or recordings, strays
+    return clips or recordings or _pictures(class_folder, "*"), strays
+
+
+def _pictures(folder: Path, pattern: str) -> list[Path]:
+    """The pictures in a folder, without hidden ones and those in hidden folders."""
+    return [
+        path
+        for path in sorted(folder.glob(pattern))
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
