@@ -1,0 +1,127 @@
+"""A person mask on the held-out recordings: python judge.py MODEL (see README.md).
+
+IoU of each recording over its frames with masks checked by hand, and their mean; beside it what
+"everything is a person" has. With ``--log`` a row is added to a CSV file, with ``--every`` again
+and again as the model changes: a training run seen from outside. With ``--pictures`` the worst.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from real import iou, read_masks
+
+import spikevideoformer as svf
+
+
+def masks_of(segmenter, picture: np.ndarray) -> np.ndarray:
+    """Where the network sees a person, bool [H, W]."""
+    person = segmenter.classes.index("person")
+    return next(iter(segmenter.segment(picture[None], frame_rate_hz=1.0))).mask == person
+
+
+def judge(segmenter, data: Path, split: str) -> tuple[dict[str, tuple[float, float]], list]:
+    """IoU of the network and of "everything" by recording, and all frames."""
+    scores, frames = {}, []
+    for name, labelled in read_masks(data, split).items():
+        said = [masks_of(segmenter, picture) for _, picture, _ in labelled]
+        truth = [mask for *_, mask in labelled]
+        scores[name] = (
+            iou(list(zip(said, truth, strict=True))),
+            iou([(np.ones_like(mask), mask) for mask in truth]),
+        )
+        frames += [
+            (iou([(mine, mask)]), name, number, picture, mine, mask)
+            for (number, picture, mask), mine in zip(labelled, said, strict=True)
+        ]
+    return scores, sorted(frames, key=lambda frame: frame[0])
+
+
+def empty_share(segmenter, folder: Path, most: int) -> float:
+    """Mean share of pixels called person in rendered pictures that show none."""
+    shares = []
+    for labels in sorted(folder.glob("*/labels.npz"))[:most]:
+        with np.load(labels) as file:
+            if file["people"].any():
+                continue
+        picture = np.array(Image.open(sorted(labels.parent.glob("*.jpg"))[0]).convert("RGB"))
+        shares.append(masks_of(segmenter, picture).mean())
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def sheet(frames: list, path: Path) -> None:
+    """Pictures, what the network says (green) and what is right (red), side by side."""
+    rows = []
+    for *_, picture, mine, mask in frames:
+        row = [picture]
+        for seen, channel in ((mine, 1), (mask, 0)):
+            tinted = picture.copy()
+            tinted[seen, channel] = 255 - (255 - tinted[seen, channel]) // 3
+            row.append(tinted)
+        rows.append(np.hstack(row))
+    image = Image.fromarray(np.vstack(rows))
+    image.resize((image.width // 2, image.height // 2)).save(path)
+
+
+def main() -> None:
+    """Read the options and do it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="a released folder, RUN/model")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/people/real"))
+    parser.add_argument("--split", default="test", choices=["test", "val"])
+    parser.add_argument("--rendered", type=Path, help="rendered validation clips, DATA/val")
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--every", type=float, metavar="SECONDS")
+    parser.add_argument("--pictures", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    seen = 0.0
+    while True:
+        weights = options.model / "model.safetensors"
+        if weights.exists() and (stamp := weights.stat().st_mtime) != seen:
+            seen = stamp
+            segmenter = svf.VideoPredictor.from_pretrained(options.model)
+            scores, frames = judge(segmenter, options.data, options.split)
+            mean, everything = np.mean(list(scores.values()), 0)
+            for name, (mine, all_of_it) in scores.items():
+                print(f"{name}: {mine:.3f} (everything: {all_of_it:.3f})")
+            print(f"mean of {len(scores)} recordings: {mean:.3f} (everything: {everything:.3f})")
+            empty = float("nan")
+            if options.rendered:
+                empty = empty_share(segmenter, options.rendered, 200)
+                print(f"rendered pictures without people: {empty:.2%} called person")
+            if options.pictures:
+                sheet(frames[:5], options.pictures)
+            if options.log:
+                metrics = options.model.parent / "metrics.csv"
+                step = ""
+                if metrics.exists():
+                    rows = list(csv.DictReader(metrics.open()))
+                    step = rows[-1].get("step", "") if rows else ""
+                new = not options.log.exists()
+                with options.log.open("a", newline="") as file:
+                    writer = csv.writer(file)
+                    if new:
+                        writer.writerow(["time", "step", "mean_iou", "empty", *scores])
+                    writer.writerow(
+                        [
+                            time.strftime("%H:%M:%S"),
+                            step,
+                            f"{mean:.4f}",
+                            f"{empty:.4f}",
+                            *(f"{m:.4f}" for m, _ in scores.values()),
+                        ]
+                    )
+        if options.every is None:
+            break
+        time.sleep(options.every)
+
+
+if __name__ == "__main__":
+    main()
