@@ -55,7 +55,7 @@ def read_masks(data: Path, split: str) -> dict[str, list[tuple[int, np.ndarray, 
                 for polygon in value[kind]:
                     draw.polygon(polygon, fill=colour)
             found.setdefault(name, []).append((int(number), picture, np.array(mask)))
-    return found
+    return {name: sorted(frames, key=lambda f: f[0]) for name, frames in found.items()}
 
 
 def iou(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:

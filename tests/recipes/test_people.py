@@ -1,0 +1,162 @@
+"""recipes/people: the split of the real recordings, masks checked by hand, and rendered clips.
+
+Rendering needs packages that the library does not (recipes/people/README.md): where they are
+absent its tests are skipped.
+"""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "people"
+RENDERING = ("anny", "cv2", "moderngl", "OpenEXR", "scipy")
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch):
+    """Imports a module of the recipe by its name."""
+    monkeypatch.syspath_prepend(str(RECIPE))
+    return importlib.import_module
+
+
+@pytest.fixture
+def real(recipe) -> ModuleType:
+    return recipe("real")
+
+
+def test_a_recording_is_in_one_split(real) -> None:
+    names = [name for recordings in real.RECORDINGS.values() for name in recordings]
+    assert len(names) == len(set(names)) == 12
+
+
+def test_hand_masks_are_of_recordings_that_are_not_trained_on(real) -> None:
+    labelled = {key.split()[0] for key in json.loads((RECIPE / "masks.json").read_text())}
+    assert set(real.RECORDINGS["test"]) < labelled
+    assert not labelled & {*real.RECORDINGS["train"], *real.RECORDINGS["unused"]}
+
+
+def test_iou_is_of_all_pixels_of_a_recording(real) -> None:
+    whole, half, none = (np.zeros((2, 4), bool) for _ in range(3))
+    whole[:], half[0] = True, True
+    assert real.iou([(whole, half)]) == 0.5
+    assert real.iou([(whole, half), (none, none)]) == 0.5
+    assert real.iou([(whole, half), (whole, whole)]) == 0.75
+    assert real.iou([(none, none)]) == 1
+
+
+def test_hand_masks_lie_on_their_pictures(real, shared_data: Path) -> None:
+    folder = shared_data / "people" / "real"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    frames = [f for of in real.read_masks(folder, "test").values() for f in of]
+    assert len(frames) == 21
+    for number, picture, mask in frames:
+        assert mask.shape == picture.shape[:2], number
+        assert 0.03 < mask.mean() < 0.6, number
+    val = real.read_masks(folder, "val")
+    assert [mask.any() for *_, mask in val["people-detection.gif"]] == [True, False]
+
+
+def test_the_judge_counts_all_recordings_alike(recipe, real, shared_data: Path) -> None:
+    folder = shared_data / "people" / "real"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+
+    class Everybody:
+        classes = ("background", "person")
+
+        def segment(self, video, frame_rate_hz):
+            for image in video:
+                yield type("Frame", (), {"mask": np.ones(image.shape[:2], int)})
+
+    scores, frames = recipe("judge").judge(Everybody(), folder, "test")
+    assert set(scores) == set(real.RECORDINGS["test"])
+    assert all(mine == everything for mine, everything in scores.values())
+    assert frames == sorted(frames, key=lambda frame: frame[0])
+
+
+@pytest.fixture
+def maker(recipe, shared_data: Path):
+    """Makes the clip of a seed."""
+    for name in RENDERING:
+        pytest.importorskip(name, reason="only the recipe needs it", exc_type=ImportError)
+    folder = shared_data / "people"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    body, motion, render, scene = map(recipe, ("body", "motion", "render", "scene"))
+    scale = recipe("wear").SUPER
+    wardrobe = body.Wardrobe(folder / "clothes")
+    captures = [motion.read_capture(folder / "cmu" / "002_01.bvh.gz")]
+    panoramas = [render.read_panorama(folder / "hdri" / "lobby.exr")]
+    renderers = {w: render.Renderer(w * scale, scene.HEIGHT * scale) for w in scene.WIDTHS}
+
+    def make(seed: int):
+        return scene.make_clip(seed, wardrobe, captures, panoramas, renderers, frames=3)
+
+    return make
+
+
+def test_a_number_decides_its_clip_and_labels_fit_it(maker) -> None:
+    clips = [maker(seed) for seed in range(8)]
+    again = maker(3)
+    np.testing.assert_array_equal(clips[3].pictures, again.pictures)
+    np.testing.assert_array_equal(clips[3].joints_3d, again.joints_3d)
+    assert len({clip.pictures.tobytes() for clip in clips}) == 8
+    assert {bool(clip.masks.any()) for clip in clips} == {True, False}
+    for clip in clips:
+        for masks, boxes, flat, seen in zip(
+            clip.masks, clip.boxes, clip.joints_2d, clip.seen, strict=True
+        ):
+            for number, (left, top, right, bottom) in enumerate(boxes):
+                ys, xs = np.nonzero(masks == number + 1)
+                if len(ys):
+                    assert (left, top) == (xs.min(), ys.min())
+                    assert (right, bottom) == (xs.max() + 1, ys.max() + 1)
+                for x, y in flat[number][seen[number]].astype(int):
+                    assert masks[y, x] == number + 1
+
+
+def test_what_is_far_along_a_ray_is_drawn_where_it_is_projected(recipe) -> None:
+    for name in RENDERING:
+        pytest.importorskip(name, reason="only the recipe needs it", exc_type=ImportError)
+    render, things = recipe("render"), recipe("things")
+    camera = render.Camera(
+        np.array([0.0, -4, 1]), np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]), 2.0, (0.3, -0.2)
+    )
+    piece = things.moved(things.box(np.full(3, 0.1)), (0.4, 0.5, 1.3))
+    sky = render.light_of(np.full((8, 16, 3), 0.5, np.float32))
+    renderer = render.Renderer(160, 120)
+    renderer.load([render.Mesh(piece[0], piece[2], np.zeros((24, 12)), 7)], sky)
+    renderer.place(0, piece[0], piece[1])
+    light = {
+        "harmonics": sky.harmonics, "to_light": np.eye(3), "sun_to": sky.sun_to, "sun": sky.sun,
+        "detail": 0.0, "seed": 0.0, "gain": 1.0, "fog": np.zeros(3), "fog_density": 0.0,
+        "blobs": np.zeros((8, 4)), "shadow": 0.0,
+    }  # fmt: skip
+    colour, label = renderer.draw(camera, light)
+    pixels, depth = camera.project(np.array([0.4, 0.5, 1.3]), 160, 120)
+    ys, xs = np.nonzero(label == 7)
+    assert depth == pytest.approx(4.5)
+    np.testing.assert_allclose([xs.mean() + 0.5, ys.mean() + 0.5], pixels, atol=1)
+    np.testing.assert_allclose(colour[0, 0], 0.5, atol=1e-3)  # the sky where nothing stands
+
+
+def test_a_body_in_its_rest_pose_is_where_it_was(recipe) -> None:
+    pytest.importorskip("scipy", reason="only the recipe needs it", exc_type=ImportError)
+    motion = recipe("motion")
+    rng = np.random.default_rng(0)
+    vertices = rng.normal(size=(5, 3)).astype(np.float32)
+    heads = rng.normal(size=(2, 3)).astype(np.float32)
+    weights = np.full((5, 2), 0.5, np.float32)
+    still, up = np.stack([np.eye(3)] * 2), np.array([0.0, 0, 1])
+    moved, normals = motion.skin(vertices, vertices, weights, heads, still, heads + up)
+    np.testing.assert_allclose(moved, vertices + up, atol=1e-6)
+    np.testing.assert_allclose(normals, vertices, atol=1e-6)
+    a, b = rng.normal(size=(2, 4, 3))
+    a /= np.linalg.norm(a, axis=1, keepdims=True)
+    b /= np.linalg.norm(b, axis=1, keepdims=True)
+    np.testing.assert_allclose((motion._swing(a, b) @ a[..., None])[..., 0], b, atol=1e-9)
