@@ -18,6 +18,8 @@ from PIL import Image
 from real import iou, read_masks
 
 import spikevideoformer as svf
+from spikevideoformer.models.spikevideoformer import load_state
+from spikevideoformer.training.checkpoint import load_checkpoint
 
 
 def masks_of(segmenter, picture: np.ndarray) -> np.ndarray:
@@ -55,6 +57,13 @@ def empty_share(segmenter, folder: Path, most: int) -> float:
     return float(np.mean(shares)) if shares else float("nan")
 
 
+def interval(scores: list[float]) -> tuple[float, float]:
+    """95 % interval of the mean over recordings, by resampling them."""
+    drawn = np.random.default_rng(0).choice(scores, (10_000, len(scores)))
+    low, high = np.percentile(drawn.mean(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
 def sheet(frames: list, path: Path) -> None:
     """Pictures, what the network says (green) and what is right (red), side by side."""
     rows = []
@@ -79,6 +88,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--every", type=float, metavar="SECONDS")
     parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--checkpoint", type=Path, help="its weights instead, of the same network")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seen = 0.0
@@ -86,12 +96,19 @@ def main() -> None:
         weights = options.model / "model.safetensors"
         if weights.exists() and (stamp := weights.stat().st_mtime) != seen:
             seen = stamp
-            segmenter = svf.VideoPredictor.from_pretrained(options.model)
+            model = svf.SpikeVideoFormer.from_pretrained(options.model)
+            if options.checkpoint:
+                load_state(model, load_checkpoint(options.checkpoint)["model"], options.checkpoint)
+            segmenter = svf.VideoSegmenter(model)
             scores, frames = judge(segmenter, options.data, options.split)
             mean, everything = np.mean(list(scores.values()), 0)
             for name, (mine, all_of_it) in scores.items():
                 print(f"{name}: {mine:.3f} (everything: {all_of_it:.3f})")
-            print(f"mean of {len(scores)} recordings: {mean:.3f} (everything: {everything:.3f})")
+            low, high = interval([mine for mine, _ in scores.values()])
+            print(
+                f"mean of {len(scores)} recordings: {mean:.3f}, 95 % {low:.3f} to {high:.3f} "
+                f"(everything: {everything:.3f})"
+            )
             empty = float("nan")
             if options.rendered:
                 empty = empty_share(segmenter, options.rendered, 200)
