@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from workshop import Tally, Workshop
+from workshop import COMMAND, Tally, Workshop
 
 from spikevideoformer.training import TrainConfig, train
 from spikevideoformer.training.checkpoint import load_checkpoint
@@ -79,10 +78,10 @@ def terms(shop: Workshop) -> Tally:
     for number in range(shop.count(20)):
         processes, workers = 1 + number % 2, 2 * (number // 2 % 2)
         name = f"{processes} processes, {workers} workers, signal {number}"
-        run = replace(config(shop, f"run{number}", workers), epochs=30)
-        process = _launch(run, processes)
+        run = config(shop, f"run{number}", workers)
+        process = _launch(replace(run, epochs=30, device="cpu", devices=processes))
         checkpoints, wanted = run.out / "checkpoints", shop.random.randint(0, 3)
-        _wait(lambda c=checkpoints, n=wanted: len(list(c.glob("step-*.pt"))) >= n, process)
+        _wait(lambda r=run.out, n=wanted: r.exists() and _steps(r) >= n, process)
         time.sleep(shop.random.uniform(0, 0.5))
         process.send_signal(signal.SIGTERM)
         begin_s = time.monotonic()
@@ -93,7 +92,7 @@ def terms(shop: Workshop) -> Tally:
             said = process.communicate()[1]
         seconds = time.monotonic() - begin_s
         slowest_s = max(slowest_s, seconds)
-        if process.returncode not in _TERMINATED or seconds > END_S:
+        if process.returncode != _TERMINATED or seconds > END_S:
             tally.wrong.append(
                 f"{name}: status {process.returncode} after {seconds:.0f} s: {said[-300:]!r}"
             )
@@ -164,22 +163,23 @@ def _finish(run: TrainConfig) -> TrainConfig:
     return run
 
 
-_TERMINATED = (143, -signal.SIGTERM)
-"""Of ours; and of torchrun, which ends its own way."""
+_TERMINATED = 143
 
 
-def _launch(run: TrainConfig, processes: int) -> subprocess.Popen[str]:
-    many = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+def _launch(run: TrainConfig) -> subprocess.Popen[str]:
     path = run.out.with_suffix(".yaml")
     path.write_text(run.to_yaml())
-    words = ["-m", "spikevideoformer", "train", "--config", str(path)]
     return subprocess.Popen(
-        [sys.executable, *(many if processes > 1 else []), *words],
+        [*COMMAND, "train", "--config", str(path)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def _steps(out: Path) -> int:
+    return len(list((out / "checkpoints").glob("step-*.pt")))
 
 
 def _wait(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
