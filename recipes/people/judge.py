@@ -2,7 +2,7 @@
 
 IoU of each recording over its frames with masks checked by hand, and their mean; beside it what
 "everything is a person" has. With ``--log`` a row is added to a CSV file, with ``--every`` again
-and again as the model changes: a training run seen from outside. With ``--pictures`` the worst.
+and again as weights change: a training run seen from outside. With ``--pictures`` the worst five.
 """
 
 from __future__ import annotations
@@ -88,56 +88,58 @@ def main() -> None:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--every", type=float, metavar="SECONDS")
     parser.add_argument("--pictures", type=Path)
-    parser.add_argument("--checkpoint", type=Path, help="its weights instead, of the same network")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="the weights of this one instead, or of the newest of a folder",
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    seen = 0.0
+    seen = None
     while True:
-        weights = options.model / "model.safetensors"
-        if weights.exists() and (stamp := weights.stat().st_mtime) != seen:
+        source = options.checkpoint or options.model / "model.safetensors"
+        if source.is_dir():
+            source = max(source.glob("step-*.pt"), default=source)
+        if source.is_file() and (stamp := (source, source.stat().st_mtime)) != seen:
             seen = stamp
-            model = svf.SpikeVideoFormer.from_pretrained(options.model)
-            if options.checkpoint:
-                load_state(model, load_checkpoint(options.checkpoint)["model"], options.checkpoint)
-            segmenter = svf.VideoSegmenter(model)
-            scores, frames = judge(segmenter, options.data, options.split)
-            mean, everything = np.mean(list(scores.values()), 0)
-            for name, (mine, all_of_it) in scores.items():
-                print(f"{name}: {mine:.3f} (everything: {all_of_it:.3f})")
-            low, high = interval([mine for mine, _ in scores.values()])
-            print(
-                f"mean of {len(scores)} recordings: {mean:.3f}, 95 % {low:.3f} to {high:.3f} "
-                f"(everything: {everything:.3f})"
-            )
-            empty = float("nan")
-            if options.rendered:
-                empty = empty_share(segmenter, options.rendered, 200)
-                print(f"rendered pictures without people: {empty:.2%} called person")
-            if options.pictures:
-                sheet(frames[:5], options.pictures)
-            if options.log:
-                metrics = options.model.parent / "metrics.csv"
-                step = ""
-                if metrics.exists():
-                    rows = list(csv.DictReader(metrics.open()))
-                    step = rows[-1].get("step", "") if rows else ""
-                new = not options.log.exists()
-                with options.log.open("a", newline="") as file:
-                    writer = csv.writer(file)
-                    if new:
-                        writer.writerow(["time", "step", "mean_iou", "empty", *scores])
-                    writer.writerow(
-                        [
-                            time.strftime("%H:%M:%S"),
-                            step,
-                            f"{mean:.4f}",
-                            f"{empty:.4f}",
-                            *(f"{m:.4f}" for m, _ in scores.values()),
-                        ]
-                    )
+            _report(options, source)
         if options.every is None:
             break
         time.sleep(options.every)
+
+
+def _report(options: argparse.Namespace, source: Path) -> None:
+    model = svf.SpikeVideoFormer.from_pretrained(options.model)
+    step = ""
+    if options.checkpoint:
+        state = load_checkpoint(source)
+        load_state(model, {**state["model"], **state["measured"]}, source)
+        step = str(state["step"])
+    segmenter = svf.VideoSegmenter(model)
+    scores, frames = judge(segmenter, options.data, options.split)
+    for name, (mine, everything) in scores.items():
+        print(f"{name}: {mine:.3f} (everything: {everything:.3f})")
+    mean, everything = np.mean(list(scores.values()), 0)
+    low, high = interval([mine for mine, _ in scores.values()])
+    print(
+        f"mean of {len(scores)} recordings: {mean:.3f}, 95 % {low:.3f} to {high:.3f} "
+        f"(everything: {everything:.3f})"
+    )
+    empty = float("nan")
+    if options.rendered:
+        empty = empty_share(segmenter, options.rendered, 200)
+        print(f"rendered pictures without people: {empty:.2%} called person")
+    if options.pictures:
+        sheet(frames[:5], options.pictures)
+    if options.log:
+        new = not options.log.exists()
+        with options.log.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["time", "step", "mean_iou", "empty", *scores])
+            now = time.strftime("%Y-%m-%d %H:%M")
+            values = [f"{value:.4f}" for value in (mean, empty, *(m for m, _ in scores.values()))]
+            writer.writerow([now, step, *values])
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class Clip:
 
     pictures: np.ndarray  # [T, H, W, 3] uint8
     masks: np.ndarray  # [T, H, W] uint8, 0 or the number of a person from 1
-    joints_2d: np.ndarray  # [T, P, K, 2] px, not distorted by the lens
+    joints_2d: np.ndarray  # [T, P, K, 2] px
     joints_3d: np.ndarray  # [T, P, K, 3] m, axes of the camera: x right, y down, z forward
     seen: np.ndarray  # [T, P, K] whether the joint's pixel shows that person
     boxes: np.ndarray  # [T, P, 4] left, top, right, bottom of what shows, -1 where nothing does
@@ -355,6 +355,7 @@ def make_clip(
     flat, seen, boxes, inside = [], [], [], []
     for k in range(frames):
         pixels, depth = cameras[k].project(joints[k], width, height)
+        pixels = wear.bent(pixels)
         x = np.clip(pixels[..., 0].astype(int), 0, width - 1)
         y = np.clip(pixels[..., 1].astype(int), 0, height - 1)
         within = (

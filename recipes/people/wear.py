@@ -19,8 +19,9 @@ class Wear:
         y, x = np.mgrid[:h, :w].astype(np.float32)
         nx, ny = (x - w / 2) / (h / 2), (y - h / 2) / (h / 2)
         r2 = nx**2 + ny**2
-        factor = 1 - self.bend * r2 / (1 + abs(self.bend) * 2)
-        factor = factor / factor.max() if self.bend < 0 else factor
+        factor = self._factor(r2)
+        self.most = float(factor.max()) if self.bend < 0 else 1.0
+        factor = factor / self.most
         self.map = (nx * factor * h / 2 + w / 2, ny * factor * h / 2 + h / 2)
         self.vignette = 1 - (u(0, 0.35) if rng.random() < 0.4 else 0) * np.clip(
             r2[::SUPER, ::SUPER, None] / 3, 0, 1
@@ -35,6 +36,26 @@ class Wear:
         self.streak = (u(2, 7), u(0, np.pi)) if rng.random() < 0.15 else None
         self.small = u(0.35, 0.9) if rng.random() < 0.25 else 1.0
         self.quality = int(u(25, 90)) if rng.random() < 0.5 else 0
+
+    def _factor(self, r2: np.ndarray) -> np.ndarray:
+        """How much nearer to the middle what is seen at a squared radius was without the lens."""
+        return 1 - self.bend * r2 / (1 + abs(self.bend) * 2)
+
+    def bent(self, pixels: np.ndarray) -> np.ndarray:
+        """Where the lens puts what a pinhole has at these pixels [..., 2]."""
+        if not self.bend:
+            return pixels
+        half = np.array(self.size) / 2
+        straight = (pixels - half) / half[1]
+        wanted = np.linalg.norm(straight, axis=-1, keepdims=True)
+        low, high = np.zeros_like(wanted), np.full_like(wanted, 2.5)  # radii, in half heights
+        for _ in range(40):
+            middle = (low + high) / 2
+            near = middle * self._factor(middle**2) / self.most < wanted
+            low, high = np.where(near, middle, low), np.where(near, high, middle)
+        ratio = np.where(wanted > 1e-9, low / np.maximum(wanted, 1e-9), self.most)
+        ratio = np.where(low > 2.49, 1, ratio)  # far outside of the picture: left where it is
+        return straight * ratio * half[1] + half
 
     def __call__(
         self, colour: np.ndarray, label: np.ndarray, number: int

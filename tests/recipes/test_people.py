@@ -145,6 +145,20 @@ def test_what_is_far_along_a_ray_is_drawn_where_it_is_projected(recipe) -> None:
     np.testing.assert_allclose(colour[0, 0], 0.5, atol=1e-3)  # the sky where nothing stands
 
 
+def test_a_lens_moves_points_as_it_moves_pictures(recipe) -> None:
+    pytest.importorskip("cv2", reason="only the recipe needs it", exc_type=ImportError)
+    wear = recipe("wear")
+    bent = 0
+    for seed in range(20):
+        lens = wear.Wear(np.random.default_rng(seed), 160, 128)
+        x, y = lens.map
+        for column, row in ((20, 30), (250, 100), (160, 128), (300, 240)):
+            seen = lens.bent(np.array([x[row, column], y[row, column]]) / wear.SUPER)
+            np.testing.assert_allclose(seen * wear.SUPER, [column, row], atol=0.05)
+        bent += lens.bend != 0
+    assert 0 < bent < 20
+
+
 def test_a_body_in_its_rest_pose_is_where_it_was(recipe) -> None:
     pytest.importorskip("scipy", reason="only the recipe needs it", exc_type=ImportError)
     motion = recipe("motion")
