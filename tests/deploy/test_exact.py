@@ -19,7 +19,7 @@ from spikevideoformer.bench.inputs import lively_model, random_video
 from spikevideoformer.deploy import engine as engine_module
 from spikevideoformer.deploy import exact
 from spikevideoformer.deploy.engine import InferenceEngine
-from spikevideoformer.deploy.exact import ExactSepTail, FirstConv, exact_rep_conv
+from spikevideoformer.deploy.exact import ExactSepTail, FirstConv, exact_projection
 from spikevideoformer.nn.conv import RepConv, SepConv
 from spikevideoformer.ops.exact_conv import events_available, exact_sums_reference
 from spikevideoformer.ops.lif import NeuronConfig
@@ -36,6 +36,13 @@ def clip(clips: int = 3, frames: int = T, size: int = SIZE) -> Tensor:
 def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> int:
     assert a.keys() == b.keys()
     return sum(int((a[name] != b[name]).sum()) for name in a)
+
+
+def e_spikeformer(**overrides: Any) -> svf.SpikeVideoFormer:
+    """A small one whose neurons fire."""
+    torch.manual_seed(0)
+    options = {"widths": (16, 32, 48, 64), "depths": (1, 1, 1, 2, 1), "num_classes": 5}
+    return svf.create_model("espike_5m", **(options | overrides), residual_gain=1.0).eval()
 
 
 @contextmanager
@@ -104,9 +111,15 @@ def test_spikes_of_15_m_are_the_same_bits(precision: Any, monkeypatch: Any) -> N
     check_promise(InferenceEngine(model, precision=precision), clip(16, 9, 64), monkeypatch)
 
 
-@pytest.mark.parametrize("unit", ["events", "int8", "float32"])
-def test_every_unit_fires_the_same_spikes(unit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("unit", ["events", "int8", "float32", "sub_steps"])
+@pytest.mark.parametrize("neuron", ["lif", "ni_lif"])
+def test_every_unit_fires_the_same_spikes(
+    neuron: str, unit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """D binary sub-steps of a network of integers, too: the same numbers, bit for bit."""
     model = lively_model("svf_nano", num_classes=5, frames=T, size=SIZE)
+    if neuron == "ni_lif":
+        model = e_spikeformer()
     for precision in PRECISIONS:
         expected = InferenceEngine(model, precision=precision).spikes(clip(1))
         with monkeypatch.context() as patch:
@@ -234,10 +247,10 @@ def test_parts_compute_what_the_modules_do(bits: int, tolerance: float, levels: 
     if levels > 1:
         config = NeuronConfig(kind="integer_lif", levels=levels, v_reset=None)
     spikes = torch.randint(levels + 1, (2, 24, 9, 8), dtype=torch.uint8)
-    sep, rep = SepConv(12, config, False).eval(), RepConv(24, levels).eval()
+    sep, rep = SepConv(12, config, False).eval(), RepConv(24, config).eval()
     _norms(sep), _norms(rep)
     tail = ExactSepTail(sep, bits, levels, torch.device("cpu"))
-    merged = exact_rep_conv(rep, bits, levels, torch.device("cpu"))
+    merged = exact_projection(rep, bits, levels, torch.device("cpu"))
     with torch.inference_mode():
         sep, rep = sep.double(), rep.double()
         pairs = ((tail, sep.bn2(sep.pw2(sep.dw(spikes.double())))), (merged, rep(spikes.double())))

@@ -29,7 +29,7 @@ from spikevideoformer.nn.attention import Attention
 from spikevideoformer.nn.conv import RepConv, SepConv, StochasticDepth
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops import _stepwise
-from spikevideoformer.ops._kernels import neuron_of
+from spikevideoformer.ops._kernels import SCALARS, neuron_of
 from spikevideoformer.ops.lif import NeuronConfig, lif_reference
 from spikevideoformer.shapes import Design
 from spikevideoformer.synth.motions import standing_skeleton
@@ -621,7 +621,7 @@ class Products(TorchDispatchMode):
         name = func.__name__.split(".")[0]
         with self:
             if func is torch.ops.spikevideoformer.affine_lif.default:  # look inside
-                spikes, v, y = _stepwise.forward(*args[:6], neuron_of(*args[6:15]))
+                spikes, v, y = _stepwise.forward(*args[:6], neuron_of(*args[6 : 6 + len(SCALARS)]))
                 return spikes, v, spikes.new_empty(0) if y is None else y
             if (out := func.decompose(*args, **kwargs)) is not NotImplemented:
                 return out  # made of others, which were looked at

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import spikevideoformer as svf
 from spikevideoformer.models.backbone import Backbone
 from spikevideoformer.models.config import PRESETS, preset
+from spikevideoformer.nn.block_config import E_SPIKEFORMER, BlockConfig
 from spikevideoformer.nn.conv import StochasticDepth
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.shapes import Design
@@ -63,6 +64,15 @@ def test_the_other_published_sizes_are_what_their_names_say(name, millions):
     assert model.num_parameters() / 1e6 == pytest.approx(millions, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("name", "millions"), [("5m", 5.1), ("10m", 10.0), ("19m", 19.0), ("83m", 83), ("171m", 171)]
+)
+def test_e_spikeformers_of_1000_classes_are_of_the_published_size(name, millions):
+    with torch.device("meta"):
+        model = svf.create_model(f"espike_{name}", num_classes=1000)
+    assert model.num_parameters() / 1e6 == pytest.approx(millions, rel=0.03)
+
+
 def test_list_of_models():
     assert svf.list_models() == [
         "svf_nano",
@@ -80,8 +90,10 @@ def test_list_of_models():
             sizes = [svf.create_model(name).num_parameters() for name in names]
         assert sizes == sorted(sizes)
         everything += names
-    assert svf.list_models("all") == everything
-    with pytest.raises(ValueError, match="choose one of spiking, ann, gru, all"):
+    espike = svf.list_models("espike")
+    assert espike == [f"espike_{size}" for size in ("5m", "10m", "19m", "83m", "171m")]
+    assert sorted(svf.list_models("all")) == sorted(everything + espike)
+    with pytest.raises(ValueError, match="choose one of spiking, espike, ann, gru, all"):
         svf.list_models("cnn")
 
 
@@ -250,7 +262,24 @@ MODEL_ARGUMENTS = {
     "distilled": (True, "shapes"),
     "residual_gain": (0.5, "start"),
     "pad_input": (True, "accepts"),
+    "any_size": (True, "accepts"),
+    "block": ({"projection": "plain"}, "shapes"),
+    "still_frames": (3, "still"),
 }
+BLOCK_ARGUMENTS = {  # of the base block below
+    "separable": ("none", "shapes"),
+    "kernel_size": (5, "shapes"),
+    "conv_bias": (True, "shapes"),
+    "token_conv": ("pair", "shapes"),
+    "token_kernel_size": (5, "shapes"),
+    "projection": ("pair", "shapes"),
+    "pair_width": (1.25, "shapes"),
+    "value_ratio": (2, "shapes"),
+    "dot_scale": (0.5, "output"),
+    "dot_threshold": (2.0, "output"),
+    "layer_scale": (True, "shapes"),
+}
+MASK_ARGUMENTS = {"mask_head"}  # tests/tasks/segmentation/test_other_heads.py
 POSE_ARGUMENTS = {"pose_head", "poses"}  # tests/tasks/pose/test_head.py
 NEURON_ARGUMENTS = {
     "kind": (svf.NeuronConfig(kind="integer_lif", v_reset=None, levels=2), "output"),
@@ -262,6 +291,7 @@ NEURON_ARGUMENTS = {
     "surrogate": (svf.NeuronConfig(surrogate="arctan"), "gradient"),
     "surrogate_alpha": (svf.NeuronConfig(surrogate_alpha=2.0), "gradient"),
     "levels": (svf.NeuronConfig.integer(2), "output"),
+    "rounding": (svf.NeuronConfig.integer(4, rounding="half_up"), "ties"),
 }
 
 
@@ -294,6 +324,11 @@ def _effects(lively, overrides):
     logits.square().sum().backward()
     effects["training"] = logits.detach()
     effects["gradient"] = model.backbone.stage1a.downsample.conv.weight.grad
+    with torch.no_grad():
+        effects["still"] = model.eval()(video[:, :1])
+    # a neuron on exact ties
+    ties = torch.arange(9.0).reshape(1, 1, 9) / 2
+    effects["ties"] = model.backbone.stage2.downsample.neuron(ties)
     try:
         model(video[..., :-3])
         effects["accepts"] = True
@@ -309,9 +344,10 @@ def _same(a, b):
 
 
 def test_every_argument_is_covered():
-    named = MODEL_ARGUMENTS.keys() | POSE_ARGUMENTS
+    named = MODEL_ARGUMENTS.keys() | POSE_ARGUMENTS | MASK_ARGUMENTS
     assert {f.name for f in dataclasses.fields(svf.ModelConfig)} == named
     assert {f.name for f in dataclasses.fields(svf.NeuronConfig)} == NEURON_ARGUMENTS.keys()
+    assert {f.name for f in dataclasses.fields(BlockConfig)} == BLOCK_ARGUMENTS.keys()
 
 
 @pytest.mark.parametrize("name", MODEL_ARGUMENTS)
@@ -319,15 +355,27 @@ def test_every_model_argument_changes_what_it_should(name, effects_of):
     value, effect = MODEL_ARGUMENTS[name]
     base, changed = effects_of(), effects_of(**{name: value})
     assert not _same(base[effect], changed[effect])
-    if effect in ("training", "start", "accepts"):  # and nothing else
+    if effect in ("training", "start", "accepts", "still"):  # and nothing else
         assert _same(base["output"], changed["output"])
         assert _same(base["shapes"], changed["shapes"])
+
+
+@pytest.mark.parametrize("name", BLOCK_ARGUMENTS)
+def test_every_block_argument_changes_what_it_should(name, effects_of):
+    value, effect = BLOCK_ARGUMENTS[name]
+    base = dataclasses.asdict(E_SPIKEFORMER)
+    if name == "pair_width":
+        base["projection"] = "pair"
+    common = {"attention": "dot", "neuron": "ni_lif"}
+    before = effects_of(block=base, **common)
+    after = effects_of(block={**base, name: value}, **common)
+    assert not _same(before[effect], after[effect])
 
 
 @pytest.mark.parametrize("name", NEURON_ARGUMENTS)
 def test_every_neuron_argument_changes_what_it_should(name, effects_of):
     neuron, effect = NEURON_ARGUMENTS[name]
-    before = effects_of(neuron=INTEGER) if name == "levels" else effects_of()
+    before = effects_of(neuron=INTEGER) if name in ("levels", "rounding") else effects_of()
     after = effects_of(neuron=neuron)
     assert not _same(before[effect], after[effect])
     if effect == "gradient":
@@ -546,7 +594,7 @@ def test_memory_layout_of_the_input_does_not_matter(memory, lively):
         ({"design": "diagonal"}, "choose one of joint, hierarchical"),
         ({"attention": "cosine"}, "choose one of hamming, dot"),
         ({"readout": "mean"}, "choose one of spike, membrane"),
-        ({"neuron": "if"}, "choose lif, integer_lif or relu"),
+        ({"neuron": "if"}, "choose lif, integer_lif, ni_lif or relu"),
         ({"neuron": {"taau": 3.0}}, "did you mean 'tau'"),
         ({"neuron": 3}, "expected a NeuronConfig"),
         ({"widths": (16, 32, 64)}, "4 positive integers"),
@@ -569,6 +617,22 @@ def test_memory_layout_of_the_input_does_not_matter(memory, lively):
         ({"poses": 3}, "poses 3 is unknown; choose one of frames, between"),
         ({"poses": "between"}, "are for pose, and the task is classification"),
         ({"pose_head": "regressor", "task": "segmentation"}, "are for pose, and the task is seg"),
+        ({"mask_head": "mlp"}, "mask_head is for segmentation, and the task is classification"),
+        ({"mask_head": "unet", "task": "segmentation"}, "choose one of pyramid, fpn, mlp"),
+        ({"mask_head": {"wide": 3}, "task": "segmentation"}, "unknown mask_head option 'wide'"),
+        ({"still_frames": 4, "task": "segmentation"}, "answers for each frame"),
+        ({"still_frames": 0}, "still_frames is 0; expected a positive integer"),
+        ({"any_size": 1}, "any_size is 1; expected true or false"),
+        ({"block": 3}, "expected a BlockConfig"),
+        ({"block": {"projektion": "pair"}}, "did you mean 'projection'"),
+        ({"block": {"value_ratio": 4}}, "belongs to projections 'plain' and 'pair'"),
+        ({"widths": (16, 32, 64), "depths": (1, 1, 1)}, "4 positive integers"),
+        ({"widths": (16, 32, 64, 80), "depths": (1, 1, 1, 1)}, "3 positive integers"),
+        ({**ORDINARY, "readout": "both"}, "readout 'both' reads spikes"),
+        (
+            {"design": "factorized", "block": {"projection": "plain", "value_ratio": 2}},
+            "values as wide as queries",
+        ),
         # parts of an ordinary network in a spiking one, and the reverse
         ({"attention": "softmax"}, "neuron is lif; take a preset ann_"),
         ({"attention": "none", "neuron": "integer_lif"}, "neuron is integer_lif; take a preset"),

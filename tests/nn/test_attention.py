@@ -9,7 +9,6 @@ from torch import nn
 
 from spikevideoformer.models.backbone import ATTENTION_AXES
 from spikevideoformer.nn.attention import (
-    DOT_THRESHOLD,
     MLP,
     SoftmaxAttention,
     SpikeAttention,
@@ -133,7 +132,7 @@ def test_is_the_papers_equation(constant_term):
 
 def test_dot_product_has_its_own_threshold_and_no_norm():
     hamming, dot = _attention(kind="hamming"), _attention(kind="dot")
-    assert dot.out_neuron.config.v_threshold == DOT_THRESHOLD == 0.5
+    assert dot.out_neuron.config.v_threshold == 0.5
     assert dot.q_neuron.config.v_threshold == hamming.out_neuron.config.v_threshold == 1
     assert dot.scale == 1 / 8
     assert hamming.scale == 1 / (2 * 16)

@@ -121,12 +121,14 @@ def test_all_commands_take_it(tmp_path, capsys):
     assert by_itself == by_model
     assert cli.main([*predict, "--engine", "exact"]) == 2
     error = capsys.readouterr().err
-    assert "the engine runs neurons of kind lif or integer_lif" in error
+    assert "the engine runs neurons of kind lif, integer_lif or ni_lif" in error
     assert cli.main(["energy", "--model", str(folder), "--clips", "1", "--json"]) == 0
 
 
 def test_folding_refuses_it_in_one_line():
-    with pytest.raises(ValueError, match=r"of kind lif or integer_lif.*parametric_lif") as error:
+    with pytest.raises(
+        ValueError, match=r"of kind lif, integer_lif or ni_lif.*parametric_lif"
+    ) as error:
         svf.fold_for_inference(_model())
     assert "\n" not in str(error.value)
 

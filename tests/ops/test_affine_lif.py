@@ -32,6 +32,9 @@ NEURONS = [
     NeuronConfig(tau=math.inf, decay_input=False, v_threshold=0.4),
     NeuronConfig.integer(),
     NeuronConfig.integer(3, tau=1.7, decay_input=True, v_threshold=0.3, detach_reset=False),
+    NeuronConfig.integer(4, rounding="half_up", v_threshold=0.5),
+    NeuronConfig.of_kind("ni_lif"),
+    NeuronConfig.of_kind("ni_lif", levels=8, rounding="half_up"),
 ]
 # rows shorter and longer than a vector, a block and a chunk; channels that divide neither
 SHAPES = [(1, 1, 1, 1, 1), (4, 2, 3, 5, 7), (3, 2, 64, 9, 3), (2, 1, 100, 4, 5), (5, 1, 7, 13, 17)]
@@ -114,7 +117,7 @@ def test_spikes_of_many_neurons_equal_the_reference():
 
 @pytest.mark.parametrize("config", NEURONS, ids=range(len(NEURONS)))
 def test_dyadic_inputs_are_exact(config):
-    config = replace(config, tau=2.0, v_threshold=1.0)
+    config = replace(config, tau=2.0 if config.remembers else 1.0, v_threshold=1.0)
     x = make((6, 1, 5, 11, 3), dyadic=True)
     scale, shift = torch.tensor([1.0, 0.5, 2.0, -1.0, 0.25]), torch.arange(5.0) / 4
     out = affine_lif(x, config, scale=scale, shift=shift, residual=x)

@@ -331,7 +331,7 @@ def test_unrolled_neuron_takes_a_state():
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"kind": "if"}, "choose lif, integer_lif or relu"),
+        ({"kind": "if"}, "choose lif, integer_lif, ni_lif or relu"),
         ({"tau": 1.0}, "above 1"),
         ({"tau": math.nan}, "above 1"),
         ({"tau": math.inf}, "decay_input=False"),
@@ -392,7 +392,7 @@ def test_wrong_input_is_refused(x, v_init, says):
 def test_wrong_unrolling_is_refused():
     with pytest.raises(ValueError, match=r"expected 0\.\.2"):
         unroll_integer_spikes(torch.tensor([0.0, 3.0]), 2)
-    with pytest.raises(ValueError, match="only integer_lif unrolls"):
+    with pytest.raises(ValueError, match="only integer_lif and ni_lif unroll"):
         unroll_integer_lif(torch.zeros(2, 3), NeuronConfig())
 
 

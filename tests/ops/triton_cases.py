@@ -41,6 +41,8 @@ DYADIC = [
 INTEGER = [
     NeuronConfig.integer(4),
     NeuronConfig.integer(2, decay_input=True, v_threshold=0.5, detach_reset=False),
+    NeuronConfig.integer(4, rounding="half_up"),
+    NeuronConfig.of_kind("ni_lif", levels=8, rounding="half_up"),
 ]
 ODD = [
     NeuronConfig(tau=1.7, v_threshold=0.3, v_reset=-0.1),

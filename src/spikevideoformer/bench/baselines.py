@@ -166,7 +166,7 @@ class _ChannelConv(nn.Module):
 class _ConvBlock(nn.Module):
     def __init__(self, ours: ConvBlock, make: MakeNeuron) -> None:
         super().__init__()
-        self.sep_conv = _SepConv(ours.sep_conv, make)
+        self.sep_conv = _SepConv(cast(nn.Module, ours.sep_conv), make)
         self.channel_conv = _ChannelConv(ours.channel_conv, make)
 
     def forward(self, u: Tensor) -> Tensor:

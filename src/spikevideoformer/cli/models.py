@@ -70,7 +70,7 @@ def _presets(options: Options) -> None:
     from spikevideoformer.models.spikevideoformer import create_model
 
     rows = []
-    text = f"{'name':<10} {'parameters':>12}  {'widths':<16} {'blocks':<10} heads"
+    text = f"{'name':<12} {'parameters':>12}  {'widths':<16} {'blocks':<10} heads"
     for family, what in FAMILIES.items():
         text += f"\n\n{what}"
         for name in list_models(family):
@@ -89,5 +89,5 @@ def _presets(options: Options) -> None:
             )
             widths, depths = ("/".join(map(str, v)) for v in (config.widths, config.depths))
             heads = "-" if config.attention == "none" else config.heads
-            text += f"\n{name:<10} {parameters:>12,}  {widths:<16} {depths:<10} {heads}"
+            text += f"\n{name:<12} {parameters:>12,}  {widths:<16} {depths:<10} {heads}"
     show(options.json, {"num_classes": options.num_classes, "models": rows}, text)

@@ -29,7 +29,7 @@ from spikevideoformer.deploy.exact import (
     FirstConv,
     exact_conv,
     exact_head,
-    exact_rep_conv,
+    exact_projection,
 )
 from spikevideoformer.models.config import STRIDE
 from spikevideoformer.models.heads import Head
@@ -42,7 +42,16 @@ from spikevideoformer.nn.attention import (
     from_tokens,
     to_tokens,
 )
-from spikevideoformer.nn.conv import ChannelConv, ConvBlock, Downsample, RepConv, SepConv, per_frame
+from spikevideoformer.nn.conv import (
+    ChannelConv,
+    ChannelScale,
+    ConvBlock,
+    Downsample,
+    Projection,
+    SepConv,
+    SpikingSepConv,
+    per_frame,
+)
 from spikevideoformer.nn.neuron import AnyNeuron, FiringRates, Neuron, record_firing_rates
 from spikevideoformer.ops._stepwise import affine
 from spikevideoformer.ops.affine_lif import affine_lif
@@ -181,16 +190,16 @@ class InferenceEngine:
             for step in (build.downsample(stage.downsample), *map(build.conv_block, stage.blocks))
         ]
         self._frame_steps.append(build.downsample(stages[3].downsample))
-        self._clip_steps = [
-            *map(build.transformer_block, stages[3].blocks),
-            _for_each(build.downsample(stages[4].downsample)),
-            *map(build.transformer_block, stages[4].blocks),
-        ]
+        self._clip_steps = list(map(build.transformer_block, stages[3].blocks))
+        for stage in stages[4:]:
+            self._clip_steps.append(_for_each(build.downsample(stage.downsample)))
+            self._clip_steps += map(build.transformer_block, stage.blocks)
         self._head = build.head(self.model.head)
         # A segmentation head reads all stages: those before the last end where a downsample fires.
         self._ends: list[Fire] = []
         if self.model.head.reads_all_stages:
-            self._ends = [build.fires[cast(Neuron, s.downsample.neuron)] for s in stages[2:]]
+            ends = [stages[i + 1].downsample for i in self.model.backbone.read_stages()[:-1]]
+            self._ends = [build.fires[cast(Neuron, downsample.neuron)] for downsample in ends]
         for fire in self._ends:
             fire.keeps_values = True
         names = {module: name for name, module in self.model.named_modules()}
@@ -301,13 +310,14 @@ class InferenceEngine:
         if video.device.type == "cuda":
             images = video.shape[0] * video.shape[1]
             return images, images
-        e1, _, _, e4 = self.model.config.widths
+        config = self.model.config
         pixels = video.shape[3] * video.shape[4]
-        wide = 4 * self.model.config.mlp_ratio  # bytes of the widest layer for each channel
-        sizes = (wide * (e1 // 2) * pixels // 4, wide * e4 * pixels // STRIDE**2)
+        wide = 4 * config.mlp_ratio  # bytes of the widest layer for each channel
+        half, last_width = config.widths[0] // 2, config.widths[-1]
+        sizes = (wide * half * pixels // 4, wide * last_width * pixels // STRIDE**2)
         # In float32 an image alone may round differently: it has a path of its own in oneDNN.
         fewest = 2 if self.precision == "exact" else 1
-        first, last = (max(fewest, PIECE_BYTES // size) for size in sizes)
+        first, last = (max(fewest, PIECE_BYTES // max(1, size)) for size in sizes)
         return first, last
 
 
@@ -325,7 +335,7 @@ def cannot_run(model: SpikeVideoFormer) -> str | None:
         part = name.rpartition(".")[2]
         expected: Any = Neuron if part.endswith("neuron") else None
         if part in ("q_conv", "k_conv", "v_conv", "proj"):
-            expected = RepConv
+            expected = Projection
         elif part.startswith("bn"):
             expected = nn.BatchNorm2d
         elif ".blocks." in name and name.count(".") == 2:
@@ -354,18 +364,22 @@ class _Build:
         self.fires[neuron] = Fire(neuron, self.spike_dtype if into_conv else torch.uint8)
         return self.fires[neuron]
 
-    def conv(self, conv: nn.Conv2d, bn: nn.BatchNorm2d) -> Conv:
+    def conv(self, conv: nn.Conv2d, bn: nn.BatchNorm2d, scale: nn.Module | None = None) -> Conv:
         """Spikes through a convolution; its scale and shift are left to the next neuron."""
+        factor = _factor(scale)
         if self.bits is not None:
-            return _exact(exact_conv(conv, bn, self.bits, self.levels, self.device))
+            return _exact(exact_conv(conv, bn, self.bits, self.levels, self.device, factor))
         norm = _affine(bn)
-        return lambda spikes: Stream(per_frame(conv, spikes), norm)
+        return lambda spikes: _times(Stream(per_frame(conv, spikes), norm), factor)
 
-    def rep_conv(self, rep: RepConv) -> Conv:
+    def projection(self, part: Projection, scale: nn.Module | None = None) -> Conv:
+        factor = _factor(scale)
         if self.bits is not None:
-            return _exact(exact_rep_conv(rep, self.bits, self.levels, self.device))
-        norm = _affine(rep.bn_out)
-        return lambda spikes: Stream(per_frame(rep, spikes, with_bn_out=False), norm)
+            return _exact(exact_projection(part, self.bits, self.levels, self.device, factor))
+        norm = _affine(part.bn_out)
+        return lambda spikes: _times(
+            Stream(per_frame(part, spikes, with_bn_out=False), norm), factor
+        )
 
     def downsample(self, part: Downsample) -> Step:
         if part.neuron is None:  # pixels: real values in every precision
@@ -383,8 +397,30 @@ class _Build:
 
     def conv_block(self, block: nn.Module) -> Step:
         assert isinstance(block, ConvBlock)
-        sep, channel = self.sep_conv(block.sep_conv), self.channel_conv(block.channel_conv)
+        channel = self.channel_conv(block.channel_conv)
+        if block.sep_conv is None:
+            return channel
+        if isinstance(block.sep_conv, SepConv):
+            sep = self.sep_conv(block.sep_conv)
+        else:
+            sep = self.spiking_sep_conv(block.sep_conv)
         return lambda stream: channel(sep(stream))
+
+    def spiking_sep_conv(self, part: SpikingSepConv, scale: nn.Module | None = None) -> Step:
+        return self.chain(
+            (self.fire(part.neuron1), self.conv(part.pw1, part.bn1)),
+            (self.fire(part.neuron2), self.conv(part.dw, part.bn2)),
+            (self.fire(part.neuron3), self.conv(part.pw2, part.bn3, scale)),
+        )
+
+    def token_conv(self, block: TransformerBlock) -> Step | None:
+        """The part in front of attention, where there is one."""
+        part = block.token_conv
+        if isinstance(part, SpikingSepConv):
+            return self.spiking_sep_conv(part, block.conv_scale)
+        if part is not None:
+            return self.chain((self.fire(part.neuron), self.projection(part.conv)))
+        return None
 
     def sep_conv(self, part: SepConv) -> Step:
         fire1, fire2 = self.fire(part.neuron1), self.fire(part.neuron2)
@@ -395,42 +431,53 @@ class _Build:
         else:
             real, norm = nn.Sequential(part.dw, part.pw2), _affine(part.bn2)
             tail = lambda spikes: Stream(per_frame(real, spikes), norm)  # noqa: E731
-        return self.two_convs(fire1, pw1, fire2, tail)
+        return self.chain((fire1, pw1), (fire2, tail))
 
     def channel_conv(self, part: ChannelConv) -> Step:
         conv1 = self.conv(part.conv1, part.bn1)
         conv2 = self.conv(part.conv2, part.bn2)
-        return self.two_convs(self.fire(part.neuron1), conv1, self.fire(part.neuron2), conv2)
+        return self.chain((self.fire(part.neuron1), conv1), (self.fire(part.neuron2), conv2))
 
-    def mlp(self, part: MLP) -> Step:
+    def mlp(self, part: MLP, scale: nn.Module) -> Step:
         fc1 = self.conv(part.fc1, part.bn1)
-        fc2 = self.conv(part.fc2, part.bn2)
-        return self.two_convs(self.fire(part.neuron1), fc1, self.fire(part.neuron2), fc2)
+        fc2 = self.conv(part.fc2, part.bn2, scale)
+        return self.chain((self.fire(part.neuron1), fc1), (self.fire(part.neuron2), fc2))
 
-    def two_convs(self, fire1: Fire, conv1: Conv, fire2: Fire, conv2: Conv) -> Step:
+    def chain(self, *links: tuple[Fire, Conv]) -> Step:
+        """A residual part: neurons and convolutions one after the other."""
+        (first, conv), *others = links
+
         def step(stream: Stream) -> Stream:
-            spikes, u = fire1(stream)
-            spikes, _ = fire2(conv1(spikes))
-            return replace(conv2(spikes), residual=u)
+            spikes, u = first(stream)
+            stream = conv(spikes)
+            for fire, then in others:
+                stream = then(fire(stream)[0])
+            return replace(stream, residual=u)
 
         return step
 
     def transformer_block(self, block: nn.Module) -> ClipStep:
         assert isinstance(block, TransformerBlock)
-        attentions = [self.attention(cast(Attention, part)) for part in block.attention]
-        mlp = self.mlp(block.mlp)
+        token_conv = self.token_conv(block)
+        attentions = [
+            self.attention(cast(Attention, part), scale)
+            for part, scale in zip(block.attention, block.attention_scales, strict=True)
+        ]
+        mlp = self.mlp(block.mlp, block.mlp_scale)
 
         def step(streams: list[Stream]) -> list[Stream]:
+            if token_conv is not None:
+                streams = [token_conv(stream) for stream in streams]
             for attention in attentions:
                 streams = attention(streams)
             return [mlp(stream) for stream in streams]
 
         return step
 
-    def attention(self, part: Attention) -> ClipStep:
+    def attention(self, part: Attention, scale: nn.Module) -> ClipStep:
         fire = self.fire(part.neuron)
         steps = [self.spike_attention(cast(SpikeAttention, step)) for step in part.steps]
-        proj = self.rep_conv(part.proj)
+        proj = self.projection(part.proj, scale)
 
         def run(streams: list[Stream]) -> list[Stream]:
             fired = [fire(stream) for stream in streams]
@@ -442,7 +489,7 @@ class _Build:
         return run
 
     def spike_attention(self, part: SpikeAttention) -> Callable[[list[Tensor]], list[Tensor]]:
-        convs = [self.rep_conv(conv) for conv in (part.q_conv, part.k_conv, part.v_conv)]
+        convs = [self.projection(conv) for conv in (part.q_conv, part.k_conv, part.v_conv)]
         fires = [
             self.fire(neuron, into_conv=False)
             for neuron in (part.q_neuron, part.k_neuron, part.v_neuron)
@@ -460,7 +507,7 @@ class _Build:
             )
             tokens = [to_tokens(z, part.heads, part.axes) for z in (q, k, v)]
             y = attend(*tokens, scale=part.scale, levels=part.levels)
-            y = from_tokens(y, q.shape, part.axes)
+            y = from_tokens(y, v.shape, part.axes)
             return [fire_out(Stream(piece, norm))[0] for piece in y.split([len(s) for s in spikes])]
 
         return step
@@ -469,6 +516,16 @@ class _Build:
 def _exact(conv: ExactConv | ExactSepTail) -> Conv:
     module: Any = conv
     return lambda spikes: Stream(per_frame(module, spikes), conv.norm, exact=True)
+
+
+def _factor(scale: nn.Module | None) -> Tensor | None:
+    """Of each channel ``[C]``, of a part that has one."""
+    return scale.weight if isinstance(scale, ChannelScale) else None
+
+
+def _times(stream: Stream, factor: Tensor | None) -> Stream:
+    """With a factor of each channel: in the order of operations of the model, not left over."""
+    return stream if factor is None else Stream(stream.value() * factor[:, None, None])
 
 
 def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

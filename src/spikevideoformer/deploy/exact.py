@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikevideoformer.deploy.fold import fold_conv_bn, merge_repconv
+from spikevideoformer.deploy.fold import fold_conv_bn, merge_projection
 from spikevideoformer.deploy.int8 import Int8Digits, int8_available
 from spikevideoformer.models.heads import Head, RealValues, SpikeProjection
-from spikevideoformer.nn.conv import RepConv, SepConv
+from spikevideoformer.nn.conv import Projection, SepConv, kernel_of
 from spikevideoformer.ops.exact_conv import (
+    FLOAT32_EXACT,
     FLOAT64_EXACT,
     INT32_EXACT,
     LARGEST,
@@ -35,11 +36,13 @@ from spikevideoformer.ops.exact_conv import (
     quantise_weight,
     scaled,
 )
+from spikevideoformer.ops.unroll import unrolled_conv
 
-Unit = Literal["auto", "events", "int8", "float32"]
+Unit = Literal["auto", "events", "int8", "float32", "sub_steps"]
 UNIT: Unit = "auto"
 """What adds up spikes; the bits are the same. ``auto``: one digit of 8 bits by int8 convolutions,
-more bits by events, on CUDA int8 convolutions always (docs/speed.md says why)."""
+more bits by events, on CUDA int8 convolutions always (docs/speed.md says why). ``sub_steps``: by D
+binary convolutions (``ops/unroll.py``), what hardware of one spike does, for comparisons."""
 
 Pair = tuple[int, int]
 Sums = Callable[[Tensor], Tensor]
@@ -61,6 +64,8 @@ def adder(
         ValueError: the unit is not available there.
     """
     unit = UNIT if unit is None else unit
+    if unit == "sub_steps":
+        return _by_sub_steps(weights, stride, padding)
     one_digit = int(weights.integers.abs().max()) <= 127
     if unit == "auto":
         if device.type != "cpu" or (one_digit and int8_available(weights.levels) is None):
@@ -90,6 +95,7 @@ class ExactConv:
         padding: of rows and columns.
         device: of the spikes.
         unit: see :func:`adder`.
+        groups: of channels that do not mix: 1, or as many as channels.
 
     Attributes:
         norm: unit and bias of each output channel, float32.
@@ -106,37 +112,101 @@ class ExactConv:
         padding: Pair = (0, 0),
         device: torch.device | None = None,
         unit: Unit | None = None,
+        groups: int = 1,
     ) -> None:
         device = torch.device("cpu") if device is None else device
         self.weights = as_integers(weight, bits, levels=levels)
         self.norm = (self.weights.unit.to(device), bias.detach().float().to(device))
-        self.sums = adder(self.weights, stride, padding, device, unit)
+        if groups == 1:
+            self.sums = adder(self.weights, stride, padding, device, unit)
+        else:
+            self.sums = depthwise_adder(self.weights, stride, padding, device)
 
     def __call__(self, spikes: Tensor) -> Tensor:
         """Sums rounded to float32 ``[N, C', H', W']`` for uint8 ``[N, C, H, W]``."""
         return self.sums(spikes)
 
 
+def depthwise_adder(
+    weights: IntegerWeights, stride: Pair, padding: Pair, device: torch.device
+) -> Sums:
+    """What makes float32 sums of byte spikes where channels do not mix; arguments as `adder`."""
+    if UNIT == "sub_steps":
+        return _by_sub_steps(weights, stride, padding, len(weights.integers))
+    if device.type == "cpu" and events_available() is None:
+        kind = torch.float32 if weights.largest <= FLOAT32_EXACT else torch.float64
+        sums = kernels().DepthwiseSums(weights.integers, weights.levels, kind, stride, padding)
+        return lambda spikes: sums(spikes).float()
+    kernel = weights.integers.to(device, torch.float64)
+    return lambda spikes: F.conv2d(
+        spikes.double(), kernel, None, stride, padding, groups=len(kernel)
+    ).float()
+
+
+def _by_sub_steps(weights: IntegerWeights, stride: Pair, padding: Pair, groups: int = 1) -> Sums:
+    geometry = stride, padding, groups
+
+    def sums(spikes: Tensor) -> Tensor:
+        integers = weights.integers.to(spikes.device)
+        steps = unrolled_conv(spikes, integers, None, *geometry, levels=weights.levels)
+        return steps.sum(0).float()
+
+    return sums
+
+
 def exact_conv(
-    conv: nn.Conv2d, bn: nn.BatchNorm2d | None, bits: int, levels: int, device: torch.device
+    conv: nn.Conv2d,
+    bn: nn.Module | None,
+    bits: int,
+    levels: int,
+    device: torch.device,
+    scale: Tensor | None = None,
 ) -> ExactConv:
-    """A convolution with the batch norm after it, merged in float64 before it is rounded."""
+    """A convolution with what is after it, merged in float64 before it is rounded.
+
+    Args:
+        conv: of spikes.
+        bn: a batch norm, or nothing.
+        bits: of a weight.
+        levels: the largest spike.
+        device: of the spikes.
+        scale: a factor of each output, ``[C']``, behind the norm.
+    """
     own = copy.deepcopy(conv).double()
-    if bn is None:
-        bias = torch.zeros(len(own.weight)) if own.bias is None else own.bias
-        weight = own.weight
-    else:
+    if isinstance(bn, nn.BatchNorm2d):
         weight, bias = fold_conv_bn(own, bn)
-    stride, padding = cast(Pair, conv.stride), cast(Pair, conv.padding)
+    else:
+        weight = kernel_of(own)
+        bias = weight.new_zeros(len(weight)) if own.bias is None else own.bias
     return ExactConv(
-        weight, bias, bits=bits, levels=levels, stride=stride, padding=padding, device=device
+        *_scaled(weight, bias, scale),
+        bits=bits,
+        levels=levels,
+        stride=cast(Pair, conv.stride),
+        padding=cast(Pair, conv.padding),
+        device=device,
+        groups=conv.groups,
     )
 
 
-def exact_rep_conv(rep: RepConv, bits: int, levels: int, device: torch.device) -> ExactConv:
-    """A RepConv as one 3x3 convolution: its merged weights are what is rounded."""
-    weight, bias = merge_repconv(copy.deepcopy(rep).double())
-    return ExactConv(weight, bias, bits=bits, levels=levels, padding=(1, 1), device=device)
+def exact_projection(
+    part: Projection, bits: int, levels: int, device: torch.device, scale: Tensor | None = None
+) -> ExactConv:
+    """A projection as one convolution: its merged weights are what is rounded.
+
+    Arguments as of :func:`exact_conv`.
+    """
+    weight, bias = merge_projection(copy.deepcopy(part).double())
+    padding = (weight.shape[2] // 2, weight.shape[3] // 2)
+    weight, bias = _scaled(weight, bias, scale)
+    return ExactConv(weight, bias, bits=bits, levels=levels, padding=padding, device=device)
+
+
+def _scaled(weight: Tensor, bias: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    if scale is None:
+        return weight, bias
+    factor = scale.detach().to(weight)
+    return weight * factor[:, None, None, None], bias * factor
 
 
 class ExactSepTail:
@@ -159,7 +229,7 @@ class ExactSepTail:
 
     def __init__(self, part: SepConv, bits: int, levels: int, device: torch.device) -> None:
         own = copy.deepcopy(part).double()
-        dw = own.dw.weight.detach().cpu()
+        dw = kernel_of(own.dw).detach().cpu()
         folded, bias = fold_conv_bn(own.pw2, own.bn2)
         pw = folded.detach().cpu().flatten(1)  # [C, 2C]
         self.padding = cast(Pair, part.dw.padding)
@@ -223,23 +293,31 @@ def exact_head(head: Head, bits: int, levels: int, device: torch.device) -> Head
     """
     head = copy.deepcopy(head)
     head.real = _InOrder()
-    for name, part in list(head.named_children()):
-        if isinstance(part, SpikeProjection):
+    _make_exact(head, "head", bits, levels, device)
+    return head
+
+
+def _make_exact(
+    module: nn.Module, place: str, bits: int, levels: int, device: torch.device
+) -> None:
+    for name, part in list(module.named_children()):
+        if isinstance(part, nn.ModuleList):
+            _make_exact(part, f"{place}.{name}", bits, levels, device)
+        elif isinstance(part, SpikeProjection):
             conv = exact_conv(part.conv, part.bn, bits, levels, device)
             parts: OrderedDict[str, nn.Module] = OrderedDict(
                 neuron=part.neuron, conv=_Currents(conv)
             )
-            head.add_module(name, nn.Sequential(parts))
+            module.add_module(name, nn.Sequential(parts))
         elif isinstance(part, nn.Conv2d):
-            head.add_module(name, _ImageCurrents(exact_conv(part, None, bits, levels, device)))
+            module.add_module(name, _ImageCurrents(exact_conv(part, None, bits, levels, device)))
         elif isinstance(part, nn.Linear):
-            head.add_module(name, _Linear(part))
+            module.add_module(name, _Linear(part))
         elif not isinstance(part, nn.GRU) and any(True for _ in part.parameters()):
             raise ValueError(
-                f"head.{name} is a {type(part).__name__}, which has no integer weights; use "
+                f"{place}.{name} is a {type(part).__name__}, which has no integer weights; use "
                 "precision='exact'"
             )
-    return head
 
 
 class _InOrder(RealValues):
@@ -268,6 +346,19 @@ class _InOrder(RealValues):
                 other = before if place < 0 else after
                 parts.append(x * (1 - abs(place)) + other * abs(place))
             x = torch.stack(parts, axis + 1).flatten(axis, axis + 1)
+        return x
+
+    def resize(self, x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+        if mode == "nearest" or tuple(x.shape[3:]) == size:  # nothing is added up
+            return super().resize(x, size, mode)
+        for axis, length in zip((3, 4), size, strict=True):
+            last = x.shape[axis] - 1
+            place = torch.arange(length, dtype=torch.float64, device=x.device) + 0.5
+            place = (place * ((last + 1) / length) - 0.5).clamp(min=0)
+            before = place.long().clamp(max=last)
+            share = (place - before).to(x.dtype).reshape(-1, *[1] * (4 - axis))
+            after = x.index_select(axis, (before + 1).clamp(max=last))
+            x = x.index_select(axis, before) * (1 - share) + after * share
         return x
 
 

@@ -7,6 +7,10 @@ it, or into the thresholds of the neuron behind it:
     SpikeProjection                 the same, in a segmentation head
     SepConv                         the same; dw 7x7 + pw + BN optionally into one dense 7x7
     RepConv and the BN around it    one dense 3x3 with zero padding and a bias, exact at the border
+    two 1x1 in a row                one 1x1 with a bias
+    factor of each channel of a     into the convolution that ends the part
+    residual part
+    1/D of normalised integers      into the weights that read them
     attention scale, BN, threshold  a threshold, a bias and a sign for each channel, so that the
                                     integer sums of the attention go into the neuron as they are
 
@@ -44,10 +48,17 @@ from spikevideoformer.nn.attention import (
 )
 from spikevideoformer.nn.conv import (
     ChannelConv,
+    ChannelScale,
     ConvBlock,
+    ConvPair,
     Downsample,
+    PairPart,
+    PlainConv,
+    Projection,
     RepConv,
     SepConv,
+    SpikeConv2d,
+    SpikingSepConv,
     per_frame,
 )
 from spikevideoformer.nn.neuron import AnyNeuron, Neuron, SteppedNeuron
@@ -145,10 +156,12 @@ class ThresholdNeuron(SteppedNeuron):
         gap = v - rest if config.v_start else v
         if config.decay_input:
             h = v + (x - gap) / config.tau
+        elif not config.remembers:
+            h = x
         else:  # v - v/tau is beta*v without a factor that is no power of two
             h = (gap if math.isinf(config.tau) else gap - gap / config.tau) + x
             h = h + rest if config.v_start else h
-        if config.kind == "integer_lif":
+        if config.fires_integers:
             return self._fire_levels(h, threshold)
         fires = h >= threshold
         v = torch.where(fires, h - threshold if config.v_reset is None else rest, h)
@@ -159,7 +172,8 @@ class ThresholdNeuron(SteppedNeuron):
         level = threshold / 2
         for k in range(1, self.config.levels + 1):
             # round() sends k - 1/2 to the even neighbour, which is k for even k
-            fires = h >= level if k % 2 == 0 else h > level
+            up = k % 2 == 0 or self.config.rounding == "half_up"
+            fires = h >= level if up else h > level
             spikes = spikes + fires
             v = torch.where(fires, v - threshold, v)
             level = level + threshold
@@ -185,6 +199,7 @@ class FoldedSpikeAttention(SpikeAttention):
         nn.Module.__init__(self)  # not the parent's, which would make convolutions
         self.heads, self.axes, self.kind = part.heads, part.axes, part.kind
         self.constant_term, self.levels = part.constant_term, part.levels
+        self.channels, self.value_channels = part.channels, part.value_channels
         self.packed, self.backend = False, part.backend
         for name, projection in zip("qkv", projections, strict=True):
             self.add_module(f"{name}_conv", projection)
@@ -213,7 +228,7 @@ class FoldedSpikeAttention(SpikeAttention):
             if self.constant_term:  # bits that are equal because both are 1, or both are 0
                 q_, k_ = (torch.cat([z, self.levels - z], dim=-1) for z in (q_, k_))
             sums = dot_attention(q_, k_, v_, levels=self.levels, **options)
-        return from_tokens(sums, q.shape, self.axes)
+        return from_tokens(sums, v.shape, self.axes)
 
 
 class FoldedSpikeVideoFormer(SpikeVideoFormer):
@@ -298,8 +313,8 @@ def fold_for_inference(
                 f"{name} {form!r} is unknown; choose one of {', '.join(get_args(Form))}"
             )
     folded = FoldedSpikeVideoFormer(model, repconv, sepconv)
-    for stage in ("stage1a", "stage1b", "stage2", "stage3", "stage4"):
-        for i, block in enumerate(cast(nn.ModuleList, getattr(folded.backbone, stage).blocks)):
+    for stage, module in folded.backbone.named_children():
+        for i, block in enumerate(cast(nn.ModuleList, module.blocks)):
             if not isinstance(block, (ConvBlock, TransformerBlock)):
                 raise ValueError(
                     f"backbone.{stage}.blocks.{i} is a {type(block).__name__}, which folding does "
@@ -332,13 +347,23 @@ class _Fold:
         self.repconv_form, self.sepconv_form, self.check = repconv, sepconv, check
         self.dtype, self.device = dtype, device
         self.generator = torch.Generator().manual_seed(0)
+        self.scales: dict[nn.Module, nn.Module] = {}  # of residual parts that have one
 
     def all_of(self, model: nn.Module) -> None:
         """Every part, in order of execution."""
         for name, part in list(model.named_modules()):
             match part:
+                case TransformerBlock():
+                    self.take_scales(part)
                 case Downsample() | SpikeProjection():
                     self.conv(part, "conv", "bn", part.neuron, name)
+                case SpikingSepConv():
+                    self.conv(part, "pw1", "bn1", part.neuron1, name)
+                    self.conv(part, "dw", "bn2", part.neuron2, name)
+                    self.conv(part, "pw2", "bn3", part.neuron3, name, self.scales.get(part))
+                case PairPart():
+                    conv = self.projection(part.conv, part.neuron, f"{name}.conv")
+                    part.add_module("conv", conv)
                 case SepConv():
                     self.conv(part, "pw1", "bn1", part.neuron1, name)
                     self.second_half(part, name)
@@ -347,23 +372,43 @@ class _Fold:
                     self.conv(part, "conv2", "bn2", part.neuron2, name)
                 case MLP():
                     self.conv(part, "fc1", "bn1", part.neuron1, name)
-                    self.conv(part, "fc2", "bn2", part.neuron2, name)
+                    self.conv(part, "fc2", "bn2", part.neuron2, name, self.scales.get(part))
                 case Attention():
                     for i, step in enumerate(part.steps):
                         place = f"{name}.steps.{i}"
                         part.steps[i] = self.spike_attention(cast(SpikeAttention, step), place)
                     # it reads the spikes of the last step
                     last = cast(SpikeAttention, part.steps[-1]).out_neuron
-                    proj = self.rep_conv(part.proj, last, f"{name}.proj")
+                    scale = self.scales.get(part)
+                    proj = self.projection(part.proj, last, f"{name}.proj", scale)
                     part.add_module("proj", proj)
 
+    def take_scales(self, block: TransformerBlock) -> None:
+        """The factors of its parts go into their last convolutions, of which they are told here."""
+        parts = [(block.token_conv, block.conv_scale), (block.mlp, block.mlp_scale)]
+        parts += zip(block.attention, block.attention_scales, strict=True)  # type: ignore[arg-type]
+        for part, scale in parts:
+            if part is not None and isinstance(scale, ChannelScale):
+                self.scales[part] = scale
+        block.conv_scale = block.mlp_scale = nn.Identity()
+        block.attention_scales = nn.ModuleList(nn.Identity() for _ in block.attention)
+
     def conv(
-        self, part: nn.Module, conv: str, norm: str, neuron: AnyNeuron | None, name: str
+        self,
+        part: nn.Module,
+        conv: str,
+        norm: str,
+        neuron: AnyNeuron | None,
+        name: str,
+        scale: nn.Module | None = None,
     ) -> None:
-        """A convolution takes in its batch norm, of which nothing is left."""
-        original = nn.Sequential(part.get_submodule(conv), part.get_submodule(norm))
-        own, bn = _float64(original)
-        merged = _conv_like(own, *fold_conv_bn(own, bn))
+        """A convolution takes in its batch norm and scale, of which nothing is left."""
+        bn = part.get_submodule(norm)
+        if isinstance(bn, nn.Identity):
+            return
+        original = nn.Sequential(part.get_submodule(conv), bn, scale or nn.Identity())
+        own = _float64(original)
+        merged = _conv_like(own[0], *_times(fold_conv_bn(own[0], own[1]), scale))
         where = name if conv == "conv" else f"{name}.{conv}"
         part.add_module(conv, self.finish(original, merged, neuron, where))
         part.add_module(norm, nn.Identity())
@@ -381,8 +426,7 @@ class _Fold:
             part.add_module(place, module)
 
     def spike_attention(self, part: SpikeAttention, name: str) -> FoldedSpikeAttention:
-        channels = part.q_conv.pw1.in_channels
-        gain = torch.full((channels,), part.scale / part.levels**2, dtype=torch.float64)
+        gain = torch.full((part.value_channels,), part.scale / part.levels**2, dtype=torch.float64)
         shift = torch.zeros_like(gain)
         if part.kind == "hamming":
             scale, shift = bn_affine(part.bn)
@@ -392,9 +436,9 @@ class _Fold:
             out.config, out.reset_each_frame, gain=gain, shift=shift, dtype=self.dtype
         )
         projections = [  # the neuron before them has the configuration of these
-            self.rep_conv(conv, part.q_neuron, f"{name}.{place}")
+            self.projection(conv, part.q_neuron, f"{name}.{place}")
             for place, conv in part.named_children()
-            if isinstance(conv, RepConv)
+            if isinstance(conv, Projection)
         ]
         folded = FoldedSpikeAttention(part, projections, neuron)
         if self.check:
@@ -403,19 +447,24 @@ class _Fold:
         neuron.to(self.device, self.dtype)
         return folded
 
-    def rep_conv(self, part: RepConv, neuron: Neuron, name: str) -> nn.Module:
+    def projection(
+        self, part: nn.Module, neuron: AnyNeuron, name: str, scale: nn.Module | None = None
+    ) -> nn.Module:
         own = _float64(part)
         merged: nn.Module
-        if self.repconv_form == "dense":
-            merged = _conv_like(own.dw, *merge_repconv(own), padding=1)
-        else:
+        if isinstance(part, RepConv) and self.repconv_form != "dense":
             # a 1x1 convolution with zero padding has its bias outside the image
             pw1 = _conv_like(own.pw1, *fold_conv_bn(own.pw1, own.bn1), padding=1)
-            scale, shift = bn_affine(own.bn_out)
+            factor, shift = bn_affine(own.bn_out)
             weight, bias = fold_conv_bn(own.pw2, own.bn2)
-            pw2 = _conv_like(own.pw2, scale[:, None, None, None] * weight, scale * bias + shift)
+            last = factor[:, None, None, None] * weight, factor * bias + shift
+            pw2 = _conv_like(own.pw2, *_times(last, scale))
             merged = nn.Sequential(OrderedDict(pw1=pw1, dw=own.dw, pw2=pw2))
-        return self.finish(part, merged, neuron, name)
+        else:
+            first = next(m for m in own.modules() if isinstance(m, nn.Conv2d))
+            weight, bias = _times(merge_projection(own), scale)
+            merged = _conv_like(first, weight, bias, padding=weight.shape[2] // 2)
+        return self.finish(nn.Sequential(part, scale or nn.Identity()), merged, neuron, name)
 
     def finish(
         self, original: nn.Module, merged: nn.Module, neuron: AnyNeuron | None, name: str
@@ -438,8 +487,11 @@ class _Fold:
     def check_sums(self, part: SpikeAttention, folded: FoldedSpikeAttention, name: str) -> None:
         """Input current of the neuron: scaled and normalised sums against signed ones."""
         neuron = cast(ThresholdNeuron, folded.out_neuron)
-        channels = neuron.sign.numel()
-        q, k, v = (self.spikes(folded.q_neuron, 2, 2, channels, 3, 2) for _ in range(3))
+        wide = part.value_channels
+        q, k, v = (
+            self.spikes(folded.q_neuron, 2, 2, width, 3, 2)
+            for width in (part.channels, part.channels, wide)
+        )
         expected = part.product(q, k, v)
         if part.kind == "hamming":
             expected = per_frame(_float64(part.bn), expected)
@@ -488,9 +540,44 @@ def fold_conv_bn(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
         Weight, shaped as that of ``conv``, and bias ``[C']``, on its device and in its dtype.
     """
     scale, shift = bn_affine(norm)
-    weight = scale[:, None, None, None] * _double(conv.weight)
+    weight = scale[:, None, None, None] * _double_kernel(conv)
     bias = shift if conv.bias is None else scale * _double(conv.bias) + shift
     return weight.to(conv.weight), bias.to(conv.weight)
+
+
+def merge_projection(part: Projection) -> tuple[Tensor, Tensor]:
+    """A projection as one convolution: its weight, on the integers that fire into it, and bias.
+
+    Returns:
+        Weight ``[C', C, k, k]`` and bias ``[C']``, computed in float64; zero padding of k // 2.
+
+    Raises:
+        ValueError: a projection that is unknown here.
+    """
+    if isinstance(part, RepConv):
+        return merge_repconv(part)
+    if isinstance(part, PlainConv):
+        return fold_conv_bn(part.conv, part.bn_out)
+    if isinstance(part, ConvPair):
+        return merge_pair(part)
+    raise ValueError(f"got a {type(part).__name__}, a projection that is not known here")
+
+
+def merge_pair(pair: ConvPair) -> tuple[Tensor, Tensor]:
+    """Two 1x1 convolutions and their norms as one 1x1.
+
+    Returns:
+        Weight ``[C', C, 1, 1]`` and bias ``[C']``, computed in float64.
+    """
+    scale1, shift1 = bn_affine(pair.bn1)
+    first = scale1[:, None] * _double_kernel(pair.conv1)[:, :, 0, 0]  # [m, c]
+    last, bias = _double(pair.conv2.weight)[:, :, 0, 0], torch.zeros(1, dtype=torch.float64)
+    for norm in (pair.bn2, pair.bn_out):
+        if norm is not None:
+            scale, shift = bn_affine(norm)
+            last, bias = scale[:, None] * last, scale * bias + shift
+    weight = (last @ first)[:, :, None, None]
+    return weight.to(pair.conv1.weight), (last @ shift1 + bias).to(pair.conv1.weight)
 
 
 def merge_repconv(rep: RepConv) -> tuple[Tensor, Tensor]:
@@ -507,7 +594,7 @@ def merge_repconv(rep: RepConv) -> tuple[Tensor, Tensor]:
     (scale1, shift1), (scale2, shift2), (scale_out, shift_out) = (
         bn_affine(norm) for norm in (rep.bn1, rep.bn2, rep.bn_out)
     )
-    first = scale1[:, None] * _double(rep.pw1.weight)[:, :, 0, 0]  # [m, c]
+    first = scale1[:, None] * _double_kernel(rep.pw1)[:, :, 0, 0]  # [m, c]
     last = (scale_out * scale2)[:, None] * _double(rep.pw2.weight)[:, :, 0, 0]  # [o, m]
     dw = _double(rep.dw.weight)[:, 0]  # [m, 3, 3]
     kernel = (last * dw.permute(1, 2, 0).unsqueeze(2)) @ first  # [3, 3, o, c]
@@ -523,12 +610,26 @@ def merge_sepconv(sep: SepConv) -> tuple[Tensor, Tensor]:
         Weight ``[C, 2C, 7, 7]`` and bias ``[C]``, computed in float64.
     """
     pw2, bias = fold_conv_bn(sep.pw2, sep.bn2)
-    weight = _double(pw2) * _double(sep.dw.weight)[:, 0]  # [o, m, 1, 1] x [m, 7, 7]
+    weight = _double(pw2) * _double_kernel(sep.dw)[:, 0]  # [o, m, 1, 1] x [m, 7, 7]
     return weight.to(pw2), bias
 
 
 def _double(x: Tensor) -> Tensor:
     return x.detach().to("cpu", torch.float64)
+
+
+def _double_kernel(conv: nn.Conv2d) -> Tensor:
+    """What it multiplies the integers that it receives with."""
+    return _double(conv.weight) * (conv.unit if isinstance(conv, SpikeConv2d) else 1.0)
+
+
+def _times(conv: tuple[Tensor, Tensor], scale: nn.Module | None) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution, of which each output channel is scaled."""
+    weight, bias = conv
+    if not isinstance(scale, ChannelScale):
+        return conv
+    factor = _double(scale.weight).to(weight)
+    return weight * factor[:, None, None, None], bias * factor
 
 
 def _float64(module: nn.Module) -> Any:

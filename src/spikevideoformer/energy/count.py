@@ -144,7 +144,7 @@ class Counter(TorchDispatchMode):
             if neuron_ops == self.neuron_operations:  # no fused one: steps were counted as they ran
                 work: dict[str, Any] = {
                     "neuron_updates": out.numel(),
-                    "membrane_bits": 64 * out.numel(),
+                    "membrane_bits": 64 * out.numel() if module.config.remembers else 0,
                 }
                 call = Call("membranes", {}, out)
                 self.add(call, "neuron", [], "real", place=self._names[module], **work)

@@ -94,7 +94,8 @@ def attention_growth(
 
 def attention_widths(config: ModelConfig) -> list[int]:
     """C of every block that has attention."""
-    return [config.widths[2]] * config.depths[3] + [config.widths[3]] * config.depths[4]
+    stages = zip(config.widths[2:], config.depths[3:], strict=True)
+    return [width for width, blocks in stages for _ in range(blocks)]
 
 
 class HammingProducts(nn.Module):

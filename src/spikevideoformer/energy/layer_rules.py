@@ -309,7 +309,7 @@ def neuron(run: Counter, call: Call, residual: Tensor | None, norm: str) -> tupl
     if residual is not None:
         run.add(call, "residual", [residual], "real", additions=n, bits_out=n * stream.bits)
     work: dict[str, Any] = {name: count * n for name, count in neuron_step(neuron).items()}
-    work |= {"neuron_updates": n, "membrane_bits": 64 * n}
+    work |= {"neuron_updates": n, "membrane_bits": 64 * n if neuron.remembers else 0}
     run.add(call, "neuron", [x], source, made=made, **work)
     return made, stream, stream
 
@@ -324,7 +324,11 @@ def neuron_step(neuron: NeuronConfig) -> dict[str, int]:
         fire    H >= theta                      1 comparison; D for the D levels of Integer-LIF
         reset   V = v_reset or H                a selection: nothing
                 V = H - theta S                 1 addition (and for D > 1 the product theta S)
+
+    A neuron without memory, as of normalised Integer-LIF, has only the comparisons.
     """
+    if not neuron.remembers:
+        return {"comparisons": neuron.levels}
     work = {"additions": 0, "multiplications": 0, "shifts": 0, "comparisons": neuron.levels}
 
     def times(value: float) -> None:

@@ -239,14 +239,18 @@ def annotated_names(videos: Sequence[str], out: Path) -> dict[str, Path]:
     return targets
 
 
-def layers_added(per_frame: Mapping[str, Tensor]) -> Tensor | None:
+def layers_added(per_frame: Mapping[str, Tensor], frames: int) -> Tensor | None:
     """Firing rates ``[T, B]`` of all layers added up; None without spikes.
 
-    One after the other: torch's own sum rounds by the place in the batch.
+    One after the other: torch's own sum rounds by the place in the batch. Of a layer that ran on
+    more frames than there are, or fewer (a picture repeated, a mean over time), the mean counts.
     """
     if not per_frame:
         return None
-    first, *others = per_frame.values()
+    first, *others = (
+        rate if len(rate) == frames else rate.mean(0).expand(frames, -1)
+        for rate in per_frame.values()
+    )
     return sum(others, first)
 
 

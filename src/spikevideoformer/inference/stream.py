@@ -165,7 +165,7 @@ class StreamPredictor(Predictor[Result]):
             images = np.stack([frame.image for frame in held + held[-1:] * (T - len(held))])
             video = eval_transform(torch.from_numpy(images), self.clip)[None].to(self.device)
             output, rates = self._run_network(video)
-            fired = mean_rates(rates.per_frame)
+            fired = mean_rates(rates.per_frame, T)
             (distance,) = self.distances(video, rates)
             named = self._named(output)
             for t, frame in enumerate(held):
@@ -198,7 +198,7 @@ class StreamPredictor(Predictor[Result]):
         return {}
 
 
-def mean_rates(per_frame: dict[str, Tensor]) -> Tensor | None:
+def mean_rates(per_frame: dict[str, Tensor], frames: int) -> Tensor | None:
     """Spikes per neuron in each frame, mean over layers and clips ``[T]``; None without spikes."""
-    added = layers_added(per_frame)
+    added = layers_added(per_frame, frames)
     return None if added is None else added.mean(1) / len(per_frame)

@@ -105,18 +105,23 @@ class Backbone(nn.Module):
     """Four stages, the first of them in two steps: ``[T, B, C, H, W]`` in, features out.
 
     Args:
-        config: the architecture.
+        config: the architecture; without its last width there are three stages.
+
+    Attributes:
+        from_half: whether the features begin with the map at half the size of the input; set for
+            the head.
 
     Source: Zou et al., ICML 2025; the layout is Meta-SpikeFormer's (ICLR 2024).
     """
+
+    from_half = False
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         reset = config.design == "spatial_only"
-        e1, e2, e3, e4 = config.widths
-        widths = (e1 // 2, e1, e2, e3, e4)
-        strides = (2, 2, 2, 2, 1)
+        widths = (config.widths[0] // 2, *config.widths)
+        strides = (2, 2, 2, 2, 1)[: len(widths)]
         total = sum(config.depths)
         # stochastic depth grows linearly from the first block to the last
         drop_paths = iter(config.drop_path * i / max(total - 1, 1) for i in range(total))
@@ -132,6 +137,7 @@ class Backbone(nn.Module):
                     drop_path=next(drop_paths),
                     neuron=config.neuron,
                     reset_each_frame=reset,
+                    parts=config.block,
                 )
             return TransformerBlock(
                 width,
@@ -143,6 +149,7 @@ class Backbone(nn.Module):
                 drop_path=next(drop_paths),
                 neuron=config.neuron,
                 reset_each_frame=reset,
+                parts=config.block,
             )
 
         only_conv = 5 if config.attention == "none" else 3
@@ -160,7 +167,8 @@ class Backbone(nn.Module):
             )
             stages.append(Stage(downsample, [block(width, i < only_conv) for _ in range(depth)]))
             in_channels = width
-        self.stage1a, self.stage1b, self.stage2, self.stage3, self.stage4 = stages
+        self.stage1a, self.stage1b, self.stage2, self.stage3 = stages[:4]
+        self.stage4 = stages[4] if len(stages) > 4 else None
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -171,7 +179,8 @@ class Backbone(nn.Module):
 
     def stages(self) -> tuple[Stage, ...]:
         """In order of execution."""
-        return self.stage1a, self.stage1b, self.stage2, self.stage3, self.stage4
+        stages = (self.stage1a, self.stage1b, self.stage2, self.stage3)
+        return stages if self.stage4 is None else (*stages, self.stage4)
 
     @property
     def gradient_checkpointing(self) -> bool:
@@ -203,9 +212,18 @@ class Backbone(nn.Module):
             if isinstance(module, KEEPS_SPIKES):
                 module.packed = memory == "packed"
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Membranes after each stage: ``[T, B, e, H/s, W/s]`` at s = 4, 8, 16, 16."""
-        u1 = self.stage1b(self.stage1a(x))
-        u2 = self.stage2(u1)
-        u3 = self.stage3(u2)
-        return u1, u2, u3, self.stage4(u3)
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Membranes after each stage: ``[T, B, e, H/s, W/s]`` at s = 4, 8, 16, 16.
+
+        With :attr:`from_half` of the stages at s = 2, 4, 8 and of the last one, at 16.
+        """
+        maps = []
+        for stage in self.stages():
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps[i] for i in self.read_stages())
+
+    def read_stages(self) -> list[int]:
+        """Which of :meth:`stages` the features are from."""
+        last = len(self.stages()) - 1
+        return [0, 1, 2, last] if self.from_half else list(range(1, last + 1))

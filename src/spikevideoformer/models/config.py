@@ -5,20 +5,76 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
+from spikevideoformer.nn.block_config import E_SPIKEFORMER, E_SPIKEFORMER_LARGE, BlockConfig
 from spikevideoformer.ops.neuron_config import NeuronConfig
 from spikevideoformer.shapes import AttentionKind, Design
 
 STRIDE = 16  # height and width of the last stage are those of the input over this
 
 SpikeMemory = Literal["plain", "packed"]
-Readout = Literal["spike", "membrane", "gru"]
-Family = Literal["spiking", "ann", "gru"]
 PoseHeadKind = Literal["grid", "regressor"]
 Poses = Literal["frames", "between"]
+Readout = Literal["spike", "membrane", "gru", "both"]
+Family = Literal["spiking", "espike", "ann", "gru"]
+MaskHeadKind = Literal["pyramid", "fpn", "mlp"]
 
 
-MOST = {"widths": 2**14, "depths": 256, "heads": 1024, "mlp_ratio": 64, "in_channels": 1024}
+MOST = {
+    "widths": 2**14,
+    "depths": 256,
+    **{"heads": 1024, "mlp_ratio": 64, "in_channels": 1024, "still_frames": 1024},
+}
 """Larger numbers are damage: no network has them, and making one would take hours or all memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskHeadConfig:
+    """How a network for segmentation reads its classes off the maps of the backbone.
+
+    Attributes:
+        kind: ``pyramid``, ours, every frame from 1/4 to 1/16; ``fpn``, the feature pyramid of the
+            published segmenters, from 1/2 to 1/16; or ``mlp``, like SegFormer's, all stages in one
+            width.
+        width: channels of the neck of ``fpn``, or of ``mlp``.
+        head_width: channels behind the neck of ``fpn``.
+        neck_norm: whether the convolutions of that neck have batch norms.
+        mean_over_time: whether ``fpn`` reads the mean of membranes over time, and gives one map
+            for a clip.
+
+    Raises:
+        ValueError: a value outside its range.
+
+    Source: Kirillov et al., "Panoptic feature pyramid networks", 2019, as spiking in Yao et al.,
+    ICLR 2024 and TPAMI 2025; Xie et al., SegFormer, 2021.
+    """
+
+    kind: MaskHeadKind = "pyramid"
+    width: int = 128
+    head_width: int = 128
+    neck_norm: bool = False
+    mean_over_time: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(MaskHeadKind):
+            raise ValueError(
+                f"mask head {self.kind!r} is unknown; choose one of "
+                f"{', '.join(get_args(MaskHeadKind))}"
+            )
+        for name in ("width", "head_width"):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and 0 < value <= MOST["widths"]):
+                raise ValueError(
+                    f"{name} is {value!r}; expected a positive integer up to {MOST['widths']}"
+                )
+        for name in ("neck_norm", "mean_over_time"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
+
+    @classmethod
+    def of_kind(cls, kind: str, **overrides: Any) -> "MaskHeadConfig":
+        """The usual head of a kind, and what is to be different of it."""
+        usual: dict[str, Any] = {"width": 768} if kind == "mlp" else {}
+        return cls(**{"kind": kind, **usual, **overrides})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +85,9 @@ class ModelConfig:
 
     Attributes:
         widths: channels [e1, e2, e3, e4] at 1/4, 1/8, 1/16, 1/16 of the input; e1 is even, e3
-            and e4 are multiples of ``heads``.
+            and e4 are multiples of ``heads``. Without e4 the last stage is e3's.
         depths: blocks at e1/2, e1, e2 (ConvBlocks), e3, e4 (TransformerBlocks; ConvBlocks with
-            ``attention="none"``, where these two may be 0).
+            ``attention="none"``, where these two may be 0); one more than ``widths``.
         heads: attention heads.
         mlp_ratio: widening inside ChannelConv and MLP.
         in_channels: channels of a frame.
@@ -41,10 +97,12 @@ class ModelConfig:
             puts ConvBlocks in place of all TransformerBlocks (design spatial_only).
         constant_term: keep the constant 1/2 of the Hamming similarity.
         neuron: every neuron of the network.
+        block: what blocks are made of: Meta-SpikeFormer's or E-SpikeFormer's.
         drop_path: probability at which the last block's residual branches are left out in
             training; it grows linearly from 0 at the first block.
         readout: what the classifier reads, the spikes of a last neuron (published), the mean
-            membrane itself, or, of rectifiers only, the last state of a GRU over frames.
+            membrane itself, or, of rectifiers only, the last state of a GRU over frames; ``both``:
+            membranes in its first linear layer, spikes in the second of ``distilled``.
         residual_gain: initial weight of the last BN of every residual branch. 1 is the published
             initialisation, which does not train from scratch (docs/initialisation.md).
         distilled: the classifier has a second linear layer, and gives the mean of both: what a
@@ -53,15 +111,20 @@ class ModelConfig:
             seen; regressor, from the mean over the picture, the place in metres: what was published
             (``readout="membrane"``).
         poses: a pose for each of T frames, or the T + 1 poses between which they lie.
+        mask_head: of a network for segmentation.
         pad_input: pad frames with zeros at the right and bottom to a multiple of 16 instead of
             refusing them.
+        any_size: take frames of any size as they are, where the head can: maps are rounded up, as
+            in the published code.
+        still_frames: for how many equal frames a clip of one frame stands, where the head gives
+            one answer for a clip: what the published code does with a picture.
 
     Raises:
         ValueError: a value outside its range, with what is accepted.
     """
 
-    widths: tuple[int, int, int, int] = (64, 128, 256, 360)
-    depths: tuple[int, int, int, int, int] = (1, 1, 2, 6, 2)
+    widths: tuple[int, ...] = (64, 128, 256, 360)
+    depths: tuple[int, ...] = (1, 1, 2, 6, 2)
     heads: int = 8
     mlp_ratio: int = 4
     in_channels: int = 3
@@ -69,17 +132,24 @@ class ModelConfig:
     attention: AttentionKind = "hamming"
     constant_term: bool = False
     neuron: NeuronConfig = field(default_factory=NeuronConfig)
+    block: BlockConfig = field(default_factory=BlockConfig)
     drop_path: float = 0.0
     readout: Readout = "spike"
     residual_gain: float = 0.1
     distilled: bool = False
     pose_head: PoseHeadKind = "grid"
     poses: Poses = "frames"
+    mask_head: MaskHeadConfig = field(default_factory=MaskHeadConfig)
     pad_input: bool = False
+    any_size: bool = False
+    still_frames: int = 1
 
     def __post_init__(self) -> None:
         last = 0 if self.attention == "none" else 1  # the last two stages may go without blocks
-        for name, least in (("widths", (1, 1, 1, 1)), ("depths", (1, 1, 1, last, last))):
+        stages = self.depths if isinstance(self.depths, (tuple, list)) else ()
+        four = len(stages) != 4  # with 1/4, 1/8, 1/16 there are three
+        least_depths = (1, 1, 1, last, last) if four else (1, 1, 1, last)
+        for name, least in (("widths", (1,) * (3 + four)), ("depths", least_depths)):
             values = getattr(self, name)
             if not (
                 isinstance(values, (tuple, list))
@@ -95,7 +165,7 @@ class ModelConfig:
             object.__setattr__(self, name, tuple(values))  # lists come from JSON
             if max(values) > MOST[name]:
                 raise ValueError(f"{name} is {values!r}; expected at most {MOST[name]} each")
-        for name in ("heads", "mlp_ratio", "in_channels"):
+        for name in ("heads", "mlp_ratio", "in_channels", "still_frames"):
             value = getattr(self, name)
             if not (isinstance(value, int) and 0 < value <= MOST[name]):
                 raise ValueError(
@@ -117,17 +187,24 @@ class ModelConfig:
                 raise ValueError(
                     f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}"
                 )
-        if not isinstance(self.neuron, NeuronConfig):
-            raise ValueError(f"neuron is {self.neuron!r}; expected a NeuronConfig")
+        for name, kind in (
+            ("neuron", NeuronConfig),
+            ("block", BlockConfig),
+            ("mask_head", MaskHeadConfig),
+        ):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a {kind.__name__}")
         if not (isinstance(self.drop_path, (int, float)) and 0 <= self.drop_path < 1):
             raise ValueError(f"drop_path is {self.drop_path!r}; expected a probability in [0, 1)")
         if not (isinstance(self.residual_gain, (int, float)) and 0 <= self.residual_gain <= 1):
             raise ValueError(f"residual_gain is {self.residual_gain!r}; expected a value in [0, 1]")
-        for name in ("constant_term", "distilled", "pad_input"):
+        for name in ("constant_term", "distilled", "pad_input", "any_size"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
         if self.constant_term and self.attention != "hamming":
             raise ValueError("constant_term belongs to Hamming attention; set attention='hamming'")
+        if self.readout == "both" and not self.neuron.spiking:
+            raise ValueError("readout 'both' reads spikes; choose membrane or gru")
         self._check_kind()
 
     def _check_kind(self) -> None:
@@ -158,7 +235,9 @@ class ModelConfig:
             )
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> "ModelConfig":
-        """A copy with some fields replaced; ``neuron`` may be a kind, a dict or a config.
+        """A copy with some fields replaced.
+
+        ``neuron`` and ``mask_head`` may be kinds, dicts or configs, ``block`` a dict or a config.
 
         Raises:
             ValueError: an unknown field, with the nearest known one.
@@ -167,6 +246,13 @@ class ModelConfig:
         refuse_unknown(values, ModelConfig, "model option")
         if "neuron" in values:
             values["neuron"] = _neuron(values["neuron"])
+        if isinstance(block := values.get("block"), Mapping):
+            refuse_unknown(block, BlockConfig, "block option")
+            values["block"] = BlockConfig(**block)
+        if isinstance(head := values.get("mask_head"), (str, Mapping)):
+            head = {"kind": head} if isinstance(head, str) else head
+            refuse_unknown(head, MaskHeadConfig, "mask_head option")
+            values["mask_head"] = MaskHeadConfig.of_kind(**{"kind": "pyramid", **head})
         return replace(self, **values)
 
     def ann_twin(self) -> "ModelConfig":
@@ -238,8 +324,38 @@ def _recurrent(size: str, config: ModelConfig) -> ModelConfig:
     )
 
 
+def _espike(
+    widths: tuple[int, ...], depths: tuple[int, ...], block: BlockConfig, rounding: str
+) -> ModelConfig:
+    """E-SpikeFormer: normalised integers, attention by the dot product inside each frame."""
+    return ModelConfig(
+        widths=widths,
+        depths=depths,
+        block=block,
+        neuron=NeuronConfig.of_kind("ni_lif", rounding=rounding),
+        design="spatial_only",
+        attention="dot",
+        any_size=True,
+    )
+
+
+_PAIRED = replace(E_SPIKEFORMER_LARGE, token_conv="pair")
+_ESPIKE: dict[str, ModelConfig] = {
+    **{
+        size: _espike(widths, (1, 1, 2, 6, 2), E_SPIKEFORMER, "half_even")
+        for size, widths in {
+            "5m": (32, 64, 128, 192),
+            "10m": (48, 96, 192, 240),
+            "19m": (64, 128, 256, 360),
+        }.items()
+    },
+    "83m": _espike((128, 256, 512), (1, 1, 2, 12), _PAIRED, "half_up"),
+    "171m": _espike((196, 384, 768), (1, 1, 2, 12), E_SPIKEFORMER_LARGE, "half_up"),
+}
+
 FAMILIES: dict[Family, str] = {
     "spiking": "spiking: LIF neurons, Hamming attention",
+    "espike": "E-SpikeFormer, for pictures: normalised integer spikes, dot-product attention",
     "ann": "ordinary, the same shapes: rectifiers, softmax attention",
     "gru": "ordinary, recurrent: rectifiers, convolutions on each frame, a GRU over frames",
 }
@@ -247,6 +363,7 @@ FAMILIES: dict[Family, str] = {
 
 PRESETS: dict[str, ModelConfig] = {
     **{f"svf_{size}": config for size, config in _SPIKING.items()},
+    **{f"espike_{size}": config for size, config in _ESPIKE.items()},
     **{f"ann_{size}": config.ann_twin() for size, config in _SPIKING.items()},
     **{f"gru_{size}": _recurrent(size, config) for size, config in _SPIKING.items()},
 }
@@ -256,8 +373,9 @@ def list_models(family: Family | Literal["all"] = "spiking") -> list[str]:
     """Names that :func:`create_model` accepts, smallest first in each family.
 
     Args:
-        family: ``spiking`` (svf_*); ``ann``, the same shapes with rectifiers and softmax attention
-            (ann_*); ``gru``, convolutions on each frame and a GRU over frames (gru_*); or ``all``.
+        family: ``spiking`` (svf_*); ``espike``, E-SpikeFormer (espike_*); ``ann``, the shapes of
+            svf_* with rectifiers and softmax attention (ann_*); ``gru``, convolutions on each frame
+            and a GRU over frames (gru_*); or ``all``.
 
     Raises:
         ValueError: an unknown family.

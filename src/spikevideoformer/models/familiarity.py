@@ -150,6 +150,6 @@ def profile(video: Tensor, rates: FiringRates) -> Tensor:
     parts = [x.mean((1, 3, 4)), within, across[:, None], change[:, None]]
     if rates.per_frame:
         names = sorted(rates.per_frame)  # each engine has an order of its own
-        layers = torch.stack([rates.per_frame[name] for name in names])  # [L, T, B]
-        parts.append(layers.double().mean(1).T.to(x.device))
+        layers = torch.stack([rates.per_frame[name].double().mean(0) for name in names])  # [L, B]
+        parts.append(layers.T.to(x.device))
     return torch.cat(parts, dim=1).cpu()

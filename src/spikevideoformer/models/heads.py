@@ -31,6 +31,14 @@ class RealValues:
         )
         return y.unflatten(0, x.shape[:2])
 
+    def resize(self, x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+        """``[T, B, C, h, w]`` to ``[T, B, C, *size]``, bilinear or nearest."""
+        if tuple(x.shape[3:]) == size:
+            return x
+        how = {"mode": mode} if mode == "nearest" else {"mode": mode, "align_corners": False}
+        y = F.interpolate(x.flatten(0, 1), size, **how)
+        return y.unflatten(0, x.shape[:2])
+
 
 class Head(nn.Module):
     """What turns the features of the backbone into the output of a task.
@@ -38,10 +46,16 @@ class Head(nn.Module):
     Attributes:
         real: how it adds up real values, other than by its layers.
         fc: its last layer, with weights.
-        reads_all_stages: whether it looks at all four stages of the backbone, or at the last only.
+        reads_all_stages: whether it looks at all features of the backbone, or at the last only.
+        reads_half: whether these are to begin at half the size of the input (``from_half``).
+        any_size: whether maps may have any size.
+        one_answer: whether it answers for a clip, not for each frame.
     """
 
     reads_all_stages: ClassVar[bool] = False
+    reads_half: ClassVar[bool] = False
+    any_size: ClassVar[bool] = False
+    one_answer: bool = False
     real = RealValues()
     fc: Any
 
@@ -51,16 +65,25 @@ class Head(nn.Module):
 
 
 class SpikeProjection(nn.Module):
-    """SN -> convolution without bias -> BN: what all of a segmentation head is made of.
+    """SN -> convolution -> BN: what all of a segmentation head is made of.
 
     Args:
         in_channels, out_channels: widths.
         kernel_size: odd; the padding keeps height and width.
         config: of the network.
+        bias: whether the convolution has one.
+        norm: whether there is a BN.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, config: ModelConfig
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        config: ModelConfig,
+        *,
+        bias: bool = False,
+        norm: bool = True,
     ) -> None:
         super().__init__()
         self.neuron = make_neuron(config.neuron, config.design == "spatial_only")
@@ -69,10 +92,10 @@ class SpikeProjection(nn.Module):
             out_channels,
             kernel_size,
             padding=kernel_size // 2,
-            bias=False,
-            levels=config.neuron.levels,
+            bias=bias,
+            neuron=config.neuron,
         )
-        self.bn = nn.BatchNorm2d(out_channels)
+        self.bn: nn.Module = nn.BatchNorm2d(out_channels) if norm else nn.Identity()
 
     def forward(self, u: Tensor) -> Tensor:
         """Membranes ``[T, B, C, H, W]`` to membranes of the same height and width."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.body.stored import AbsentSmpl, body_from_dict, body_to_dict
 from spikevideoformer.models.backbone import Backbone
-from spikevideoformer.models.config import STRIDE, ModelConfig, preset
+from spikevideoformer.models.config import STRIDE, MaskHeadConfig, ModelConfig, preset
 from spikevideoformer.models.familiarity import Familiarity
 from spikevideoformer.models.folder import (
     CONFIG_FILE,
@@ -97,6 +97,14 @@ class SpikeVideoFormer(nn.Module):
             )
         if body is None and (config.pose_head, config.poses) != ("grid", "frames"):
             raise ValueError(f"pose_head and poses are for pose, and the task is {task}")
+        if config.mask_head != MaskHeadConfig() and task != "segmentation":
+            raise ValueError(f"mask_head is for segmentation, and the task is {task}; leave it out")
+        if config.still_frames > 1 and not self.head.one_answer:
+            raise ValueError(
+                f"still_frames is {config.still_frames}, and the head answers for each frame; "
+                "set still_frames=1"
+            )
+        self.backbone.from_half = self.head.reads_half
         self.body = body  # without weights of its own
         if body is not None:
             self.classes = body.joint_names
@@ -134,7 +142,7 @@ class SpikeVideoFormer(nn.Module):
         if min(shape) < 1:
             raise ValueError(f"got shape {shape}; expected {want} with no empty axis")
         pad_h, pad_w = -shape[3] % STRIDE, -shape[4] % STRIDE
-        if pad_h or pad_w:
+        if (pad_h or pad_w) and not (self.config.any_size and self.head.any_size):
             if not self.config.pad_input:
                 raise ValueError(
                     f"got {shape[3]}x{shape[4]} pixels; height and width must be multiples of "
@@ -143,6 +151,8 @@ class SpikeVideoFormer(nn.Module):
             video = F.pad(video, (0, pad_w, 0, pad_h))
         if not torch.compiler.is_compiling() and not bool(torch.isfinite(video).all()):
             raise ValueError("the video holds NaN or infinite values; check the normalisation")
+        if shape[1] == 1 and self.config.still_frames > 1:
+            video = video.expand(-1, self.config.still_frames, -1, -1, -1)
         return video
 
     def finished(self, output: Tensor, video: Tensor) -> Any:

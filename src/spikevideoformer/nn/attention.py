@@ -6,6 +6,7 @@ Axes: ``x`` is ``[T, B, C, H, W]``; a head sees tokens ``[batch, h, N, d]`` wher
     time        T tokens, batch B*H*W        (second half of hierarchical and factorized)
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikevideoformer.nn.conv import RepConv, SpikeConv2d, StochasticDepth, per_frame
+from spikevideoformer.nn.block_config import BlockConfig
+from spikevideoformer.nn.conv import (
+    ChannelScale,
+    PairPart,
+    Projection,
+    SpikeConv2d,
+    SpikingSepConv,
+    StochasticDepth,
+    make_projection,
+    per_frame,
+)
 from spikevideoformer.nn.neuron import Neuron, make_neuron
 from spikevideoformer.ops.hamming import dot_attention, hamming_attention
 from spikevideoformer.ops.lif import NeuronConfig
@@ -23,8 +34,8 @@ from spikevideoformer.shapes import AttentionKind
 
 Axes = Literal["space_time", "space", "time"]
 
-DOT_SCALE = 0.125  # published SDSA: fixed scale and a lower threshold instead of a BN
-DOT_THRESHOLD = 0.5
+_USUAL = BlockConfig()
+_RECTIFIER = NeuronConfig(kind="relu")
 
 
 def to_tokens(x: Tensor, heads: int, axes: Axes) -> Tensor:
@@ -63,11 +74,12 @@ class SpikeAttention(nn.Module):
         channels: C, a multiple of ``heads``.
         heads: h.
         axes: which tokens attend to each other.
-        kind: hamming (scale 1/(2C), then BN, threshold as the other neurons) or dot (scale 1/8,
-            threshold 0.5, no BN).
+        kind: hamming (scale 1/(2C), then BN, threshold as the other neurons) or dot (scale and
+            threshold as ``parts`` has them, 1/8 and 0.5; no BN).
         constant_term: keep the 1/2 of the Hamming similarity.
         neuron: what fires.
         reset_each_frame: see :class:`Neuron`.
+        parts: its projections, and the width of v, which may be a multiple of C.
 
     Attributes:
         packed: keep q, k and v for the backward pass as bits (bytes for Integer-LIF).
@@ -89,6 +101,7 @@ class SpikeAttention(nn.Module):
         constant_term: bool,
         neuron: NeuronConfig,
         reset_each_frame: bool,
+        parts: BlockConfig = _USUAL,
     ) -> None:
         super().__init__()
 
@@ -99,16 +112,22 @@ class SpikeAttention(nn.Module):
 
         self.heads, self.axes, self.kind, self.constant_term = heads, axes, kind, constant_term
         self.levels, self.packed = neuron.levels, False
-        self.q_conv, self.k_conv, self.v_conv = (RepConv(channels, neuron.levels) for _ in range(3))
+        self.channels = channels
+        self.value_channels = wide = parts.value_ratio * channels
+        self.q_conv, self.k_conv, self.v_conv = (
+            make_projection(channels, width, neuron, parts) for width in (channels, channels, wide)
+        )
         self.q_neuron, self.k_neuron, self.v_neuron = (fires(neuron) for _ in range(3))
+        # the ops take the mean over sub-steps of q and k, and add up those of v
         if kind == "hamming":
-            self.scale = 1 / (2 * channels)
-            self.bn = nn.BatchNorm2d(channels)
+            self.scale = neuron.unit / (2 * channels)
+            self.bn = nn.BatchNorm2d(wide)
             out_neuron = neuron
         else:
             assert kind == "dot"
-            self.scale = DOT_SCALE
-            out_neuron = replace(neuron, v_threshold=DOT_THRESHOLD * neuron.v_threshold)
+            scale = 2 / math.sqrt(channels // heads) if parts.dot_scale is None else parts.dot_scale
+            self.scale = neuron.unit * scale
+            out_neuron = replace(neuron, v_threshold=parts.dot_threshold * neuron.v_threshold)
         self.out_neuron = fires(out_neuron)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,7 +151,7 @@ class SpikeAttention(nn.Module):
             attend = partial(hamming_attention, constant_term=self.constant_term)
         kept: dict[str, Any] = {"packed": self.packed, "backend": self.backend}
         y = attend(q_, k_, v_, scale=self.scale, levels=self.levels, **kept)
-        return from_tokens(y, q.shape, self.axes)
+        return from_tokens(y, v.shape, self.axes)
 
 
 class SoftmaxAttention(nn.Module):
@@ -151,15 +170,28 @@ class SoftmaxAttention(nn.Module):
         channels: C, a multiple of ``heads``.
         heads: h.
         axes: which tokens attend to each other.
+        neuron: the rectifier of the network.
+        parts: its projections, and the width of v.
 
     Source: Vaswani et al., "Attention is all you need" (2017); the code is added in every
         attention, as in Dehghani et al., "Universal transformers" (2019).
     """
 
-    def __init__(self, channels: int, *, heads: int, axes: Axes) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        axes: Axes,
+        neuron: NeuronConfig = _RECTIFIER,
+        parts: BlockConfig = _USUAL,
+    ) -> None:
         super().__init__()
         self.heads, self.axes = heads, axes
-        self.q_conv, self.k_conv, self.v_conv = (RepConv(channels) for _ in range(3))
+        wide = parts.value_ratio * channels
+        self.q_conv, self.k_conv, self.v_conv = (
+            make_projection(channels, width, neuron, parts) for width in (channels, channels, wide)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.axes != "space":
@@ -168,7 +200,8 @@ class SoftmaxAttention(nn.Module):
             to_tokens(per_frame(conv, x), self.heads, self.axes)
             for conv in (self.q_conv, self.k_conv, self.v_conv)
         )
-        return from_tokens(F.scaled_dot_product_attention(q, k, v), x.shape, self.axes)
+        shape = torch.Size((*x.shape[:2], v.shape[1] * v.shape[3], *x.shape[3:]))
+        return from_tokens(F.scaled_dot_product_attention(q, k, v), shape, self.axes)
 
 
 def time_code(x: Tensor) -> Tensor:
@@ -189,8 +222,8 @@ def time_code(x: Tensor) -> Tensor:
 
 
 def _fire(projection: nn.Module, neuron: nn.Module, x: Tensor) -> Tensor:
-    """Projection, then neuron; the last BN of a RepConv is left to the neuron."""
-    if isinstance(projection, RepConv):
+    """Projection, then neuron; the last BN of a projection is left to the neuron."""
+    if isinstance(projection, Projection):
         y, norm = per_frame(projection, x, with_bn_out=False), projection.bn_out
     else:  # swapped for another module
         y, norm = per_frame(projection, x), None
@@ -217,11 +250,16 @@ class Attention(nn.Module):
         constant_term: bool,
         neuron: NeuronConfig,
         reset_each_frame: bool,
+        parts: BlockConfig = _USUAL,
     ) -> None:
         super().__init__()
         self.neuron = make_neuron(neuron, reset_each_frame)
+        if len(axes) > 1 and parts.value_ratio != 1:
+            raise ValueError(
+                "design 'factorized' needs values as wide as queries; set value_ratio=1"
+            )
         self.steps = nn.ModuleList(
-            SoftmaxAttention(channels, heads=heads, axes=a)
+            SoftmaxAttention(channels, heads=heads, axes=a, neuron=neuron, parts=parts)
             if kind == "softmax"
             else SpikeAttention(
                 channels,
@@ -231,10 +269,11 @@ class Attention(nn.Module):
                 constant_term=constant_term,
                 neuron=neuron,
                 reset_each_frame=reset_each_frame,
+                parts=parts,
             )
             for a in axes
         )
-        self.proj = RepConv(channels, neuron.levels)
+        self.proj = make_projection(parts.value_ratio * channels, channels, neuron, parts)
 
     def forward(self, u: Tensor) -> Tensor:
         x = self.neuron(u)
@@ -252,10 +291,10 @@ class MLP(nn.Module):
         super().__init__()
         wide = mlp_ratio * channels
         self.neuron1 = make_neuron(neuron, reset_each_frame)
-        self.fc1 = SpikeConv2d(channels, wide, 1, levels=neuron.levels)
+        self.fc1 = SpikeConv2d(channels, wide, 1, neuron=neuron)
         self.bn1 = nn.BatchNorm2d(wide)
         self.neuron2 = make_neuron(neuron, reset_each_frame)
-        self.fc2 = SpikeConv2d(wide, channels, 1, levels=neuron.levels)
+        self.fc2 = SpikeConv2d(wide, channels, 1, neuron=neuron)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, u: Tensor) -> Tensor:
@@ -264,7 +303,7 @@ class MLP(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """U' = U + Attention(U); U'' = U' + MLP(U').
+    """U' = U + Attention(U); U'' = U' + MLP(U'); as ``parts`` has it a third part comes first.
 
     Args:
         channels: C.
@@ -286,8 +325,15 @@ class TransformerBlock(nn.Module):
         drop_path: float,
         neuron: NeuronConfig,
         reset_each_frame: bool,
+        parts: BlockConfig = _USUAL,
     ) -> None:
         super().__init__()
+        self.token_conv: SpikingSepConv | PairPart | None = None
+        if parts.token_conv == "spiking":
+            size = parts.token_kernel_size
+            self.token_conv = SpikingSepConv(channels, neuron, reset_each_frame, size)
+        elif parts.token_conv == "pair":
+            self.token_conv = PairPart(channels, neuron, reset_each_frame)
         self.attention = nn.ModuleList(
             Attention(
                 channels,
@@ -297,18 +343,33 @@ class TransformerBlock(nn.Module):
                 constant_term=constant_term,
                 neuron=neuron,
                 reset_each_frame=reset_each_frame,
+                parts=parts,
             )
             for axes in attention_axes
         )
         self.mlp = MLP(channels, mlp_ratio, neuron, reset_each_frame)
         self.drop_path = StochasticDepth(drop_path)
 
+        def scale(scaled: bool) -> nn.Module:
+            return ChannelScale(channels) if scaled else nn.Identity()
+
+        self.conv_scale = scale(parts.layer_scale and parts.token_conv == "spiking")
+        self.attention_scales = nn.ModuleList(scale(parts.layer_scale) for _ in attention_axes)
+        self.mlp_scale = scale(parts.layer_scale)
+
     def forward(self, u: Tensor) -> Tensor:
-        for attention in self.attention:
-            u = u + self.drop_path(attention(u))
-        return u + self.drop_path(self.mlp(u))
+        if self.token_conv is not None:
+            u = u + self.drop_path(self.conv_scale(self.token_conv(u)))
+        for attention, scale in zip(self.attention, self.attention_scales, strict=True):
+            u = u + self.drop_path(scale(attention(u)))
+        return u + self.drop_path(self.mlp_scale(self.mlp(u)))
 
     def last_norms(self) -> list[nn.BatchNorm2d]:
         """The BN that closes each residual branch."""
         modules = cast(Iterable[Attention], self.attention)
-        return [a.proj.bn_out for a in modules] + [self.mlp.bn2]
+        norms = [a.proj.bn_out for a in modules] + [self.mlp.bn2]
+        if isinstance(self.token_conv, SpikingSepConv):
+            norms.insert(0, self.token_conv.bn3)
+        elif self.token_conv is not None:
+            norms.insert(0, self.token_conv.conv.bn_out)
+        return norms

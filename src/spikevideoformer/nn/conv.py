@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spikevideoformer.nn.block_config import BlockConfig
 from spikevideoformer.nn.neuron import AnyNeuron, make_neuron
 from spikevideoformer.ops.lif import NeuronConfig
 from spikevideoformer.ops.spike_conv import spike_conv2d
+
+_USUAL = BlockConfig()
 
 
 def per_frame(module: nn.Module, x: Tensor, **options: Any) -> Tensor:
@@ -25,23 +28,32 @@ def per_frame(module: nn.Module, x: Tensor, **options: Any) -> Tensor:
 class SpikeConv2d(nn.Conv2d):
     """A convolution that receives spikes 0..``levels``; otherwise ``nn.Conv2d``.
 
+    Args:
+        neuron: what fires into it: its ``levels``, and the ``unit`` that a spike is worth, which
+            scales the weights; None: a binary one.
+
     Attributes:
         packed: keep the input for the backward pass as bits (bytes where ``levels`` > 1) instead
             of floating-point numbers. The same numbers and gradients, as long as it is spikes.
     """
 
-    def __init__(self, *args: Any, levels: int = 1, **options: Any) -> None:
+    def __init__(self, *args: Any, neuron: NeuronConfig | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.levels = levels
+        self.levels, self.unit = (1, 1.0) if neuron is None else (neuron.levels, neuron.unit)
         self.packed = False
 
     def forward(self, x: Tensor) -> Tensor:
+        weight = kernel_of(self)
         if not self.packed:
-            return super().forward(x)
+            return self._conv_forward(x, weight, self.bias)
         stride, padding = cast(tuple[int, int], self.stride), cast(tuple[int, int], self.padding)
-        return spike_conv2d(
-            x, self.weight, self.bias, stride, padding, self.groups, levels=self.levels
-        )
+        return spike_conv2d(x, weight, self.bias, stride, padding, self.groups, levels=self.levels)
+
+
+def kernel_of(conv: nn.Conv2d) -> Tensor:
+    """What a convolution multiplies the integers that it receives with, ``[C', C, kh, kw]``."""
+    unit = conv.unit if isinstance(conv, SpikeConv2d) else 1.0
+    return conv.weight if unit == 1 else conv.weight * unit
 
 
 class StochasticDepth(nn.Module):
@@ -64,6 +76,23 @@ class StochasticDepth(nn.Module):
             return x
         keep = torch.rand(x.shape[1], device=x.device) >= self.rate  # [B]
         return x * (keep / (1 - self.rate)).to(x.dtype).reshape(1, -1, *[1] * (x.ndim - 2))
+
+
+class ChannelScale(nn.Module):
+    """A learnt factor of each channel of a residual part, ``[T, B, C, H, W]`` in and out.
+
+    Args:
+        channels: C.
+
+    Source: Touvron et al., "Going deeper with image Transformers", 2021 (LayerScale).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight[:, None, None]
 
 
 class Downsample(nn.Module):
@@ -91,7 +120,7 @@ class Downsample(nn.Module):
             nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding)
             if neuron is None
             else SpikeConv2d(
-                in_channels, out_channels, kernel_size, stride, padding, levels=neuron.config.levels
+                in_channels, out_channels, kernel_size, stride, padding, neuron=neuron.config
             )
         )
         self.bn = nn.BatchNorm2d(out_channels)
@@ -109,20 +138,17 @@ class SepConv(nn.Module):
     """
 
     expansion = 2
-    kernel_size = 7
 
-    def __init__(self, channels: int, neuron: NeuronConfig, reset_each_frame: bool) -> None:
+    def __init__(
+        self, channels: int, neuron: NeuronConfig, reset_each_frame: bool, kernel_size: int = 7
+    ) -> None:
         super().__init__()
         wide = self.expansion * channels
         self.neuron1 = make_neuron(neuron, reset_each_frame)
-        levels = neuron.levels
-        self.pw1 = SpikeConv2d(channels, wide, 1, bias=False, levels=levels)
+        self.pw1 = SpikeConv2d(channels, wide, 1, bias=False, neuron=neuron)
         self.bn1 = nn.BatchNorm2d(wide)
         self.neuron2 = make_neuron(neuron, reset_each_frame)
-        padding = self.kernel_size // 2
-        self.dw = SpikeConv2d(
-            wide, wide, self.kernel_size, padding=padding, groups=wide, bias=False, levels=levels
-        )
+        self.dw = _depthwise(wide, kernel_size, neuron)
         self.pw2 = nn.Conv2d(wide, channels, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
 
@@ -132,20 +158,58 @@ class SepConv(nn.Module):
         return per_frame(self.bn2, per_frame(self.pw2, x))
 
 
+class SpikingSepConv(nn.Module):
+    """SepConv of which every convolution receives spikes.
+
+    SN -> pw 1x1 (C -> 2C) -> BN -> SN -> dw -> BN -> SN -> pw 1x1 (2C -> C) -> BN.
+    """
+
+    expansion = 2
+
+    def __init__(
+        self, channels: int, neuron: NeuronConfig, reset_each_frame: bool, kernel_size: int
+    ) -> None:
+        super().__init__()
+        wide = self.expansion * channels
+        self.neuron1, self.neuron2, self.neuron3 = (
+            make_neuron(neuron, reset_each_frame) for _ in range(3)
+        )
+        self.pw1 = SpikeConv2d(channels, wide, 1, bias=False, neuron=neuron)
+        self.bn1 = nn.BatchNorm2d(wide)
+        self.dw = _depthwise(wide, kernel_size, neuron)
+        self.bn2 = nn.BatchNorm2d(wide)
+        self.pw2 = SpikeConv2d(wide, channels, 1, bias=False, neuron=neuron)
+        self.bn3 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.neuron2(per_frame(self.pw1, self.neuron1(x)), norm=self.bn1)
+        x = self.neuron3(per_frame(self.dw, x), norm=self.bn2)
+        return per_frame(self.bn3, per_frame(self.pw2, x))
+
+
+def _depthwise(channels: int, kernel_size: int, neuron: NeuronConfig) -> SpikeConv2d:
+    size: dict[str, Any] = {"kernel_size": kernel_size, "padding": kernel_size // 2}
+    return SpikeConv2d(channels, channels, groups=channels, bias=False, neuron=neuron, **size)
+
+
 class ChannelConv(nn.Module):
     """SN -> 3x3 (C -> 4C) -> BN -> SN -> 3x3 (4C -> C) -> BN."""
 
     def __init__(
-        self, channels: int, mlp_ratio: int, neuron: NeuronConfig, reset_each_frame: bool
+        self,
+        channels: int,
+        mlp_ratio: int,
+        neuron: NeuronConfig,
+        reset_each_frame: bool,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         wide = mlp_ratio * channels
         self.neuron1 = make_neuron(neuron, reset_each_frame)
-        levels = neuron.levels
-        self.conv1 = SpikeConv2d(channels, wide, 3, padding=1, bias=False, levels=levels)
+        self.conv1 = SpikeConv2d(channels, wide, 3, padding=1, bias=bias, neuron=neuron)
         self.bn1 = nn.BatchNorm2d(wide)
         self.neuron2 = make_neuron(neuron, reset_each_frame)
-        self.conv2 = SpikeConv2d(wide, channels, 3, padding=1, bias=False, levels=levels)
+        self.conv2 = SpikeConv2d(wide, channels, 3, padding=1, bias=bias, neuron=neuron)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,7 +218,7 @@ class ChannelConv(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """U' = U + SepConv(U); U'' = U' + ChannelConv(U')."""
+    """U' = U + SepConv(U); U'' = U' + ChannelConv(U'), the former as ``parts`` has it."""
 
     def __init__(
         self,
@@ -164,22 +228,42 @@ class ConvBlock(nn.Module):
         drop_path: float,
         neuron: NeuronConfig,
         reset_each_frame: bool,
+        parts: BlockConfig = _USUAL,
     ) -> None:
         super().__init__()
-        self.sep_conv = SepConv(channels, neuron, reset_each_frame)
-        self.channel_conv = ChannelConv(channels, mlp_ratio, neuron, reset_each_frame)
+        self.sep_conv: SepConv | SpikingSepConv | None = None
+        if parts.separable != "none":
+            kind = SepConv if parts.separable == "real" else SpikingSepConv
+            self.sep_conv = kind(channels, neuron, reset_each_frame, parts.kernel_size)
+        self.channel_conv = ChannelConv(
+            channels, mlp_ratio, neuron, reset_each_frame, parts.conv_bias
+        )
         self.drop_path = StochasticDepth(drop_path)
 
     def forward(self, u: Tensor) -> Tensor:
-        u = u + self.drop_path(self.sep_conv(u))
+        if self.sep_conv is not None:
+            u = u + self.drop_path(self.sep_conv(u))
         return u + self.drop_path(self.channel_conv(u))
 
     def last_norms(self) -> list[nn.BatchNorm2d]:
         """The BN that closes each residual branch."""
-        return [self.sep_conv.bn2, self.channel_conv.bn2]
+        norms = [self.channel_conv.bn2]
+        if self.sep_conv is not None:
+            of_sep = self.sep_conv.bn2 if isinstance(self.sep_conv, SepConv) else self.sep_conv.bn3
+            norms.insert(0, of_sep)
+        return norms
 
 
-class RepConv(nn.Module):
+class Projection(nn.Module):
+    """Spikes to currents through an outer BN, which a neuron that follows takes in.
+
+    An image module, called as :class:`RepConv`. All steps are linear.
+    """
+
+    bn_out: nn.BatchNorm2d
+
+
+class RepConv(Projection):
     """1x1 -> BN, padded with what BN makes of zero -> dw 3x3 -> pw 1x1 -> BN -> outer BN.
 
     An image module (``[T*B, C, H, W]``). Every step is linear, so in evaluation the whole equals
@@ -188,12 +272,12 @@ class RepConv(nn.Module):
 
     Args:
         channels: C.
-        levels: D of the neurons that fire into it.
+        neuron: what fires into it; None: a binary one.
     """
 
-    def __init__(self, channels: int, levels: int = 1) -> None:
+    def __init__(self, channels: int, neuron: NeuronConfig | None = None) -> None:
         super().__init__()
-        self.pw1 = SpikeConv2d(channels, channels, 1, bias=False, levels=levels)
+        self.pw1 = SpikeConv2d(channels, channels, 1, bias=False, neuron=neuron)
         self.bn1 = nn.BatchNorm2d(channels)
         self.dw = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
         self.pw2 = nn.Conv2d(channels, channels, 1, bias=False)
@@ -205,7 +289,7 @@ class RepConv(nn.Module):
         if self.training or type(self.pw1) is not SpikeConv2d or self.pw1._forward_hooks:
             x = self._pad_with_bn_of_zero(self.bn1(self.pw1(x)))
         else:  # the same border without a copy: a pixel outside the image is zero before the BN
-            x = self.bn1(F.conv2d(x, self.pw1.weight, padding=1))
+            x = self.bn1(F.conv2d(x, kernel_of(self.pw1), padding=1))
         x = self.bn2(self.pw2(self.dw(x)))
         return cast(Tensor, self.bn_out(x)) if with_bn_out else x
 
@@ -219,3 +303,88 @@ class RepConv(nn.Module):
         padded = border.expand(*x.shape[:2], x.shape[2] + 2, x.shape[3] + 2).clone()
         padded[..., 1:-1, 1:-1] = x
         return padded
+
+
+class PlainConv(Projection):
+    """1x1 -> BN.
+
+    Args:
+        in_channels, out_channels: widths.
+        neuron: what fires into it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, neuron: NeuronConfig) -> None:
+        super().__init__()
+        self.conv = SpikeConv2d(in_channels, out_channels, 1, bias=False, neuron=neuron)
+        self.bn_out = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor, with_bn_out: bool = True) -> Tensor:
+        """See :class:`RepConv`."""
+        x = self.conv(x)
+        return cast(Tensor, self.bn_out(x)) if with_bn_out else x
+
+
+class ConvPair(Projection):
+    """1x1 -> BN -> 1x1 -> BN [-> outer BN].
+
+    In evaluation the whole equals one 1x1 convolution. Unmerged, the second one receives real
+    values.
+
+    Args:
+        in_channels, between, out_channels: widths.
+        neuron: what fires into it.
+        outer: whether there is an outer BN; without one the last BN is it.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        between: int,
+        out_channels: int,
+        neuron: NeuronConfig,
+        outer: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv1 = SpikeConv2d(in_channels, between, 1, bias=False, neuron=neuron)
+        self.bn1 = nn.BatchNorm2d(between)
+        self.conv2 = nn.Conv2d(between, out_channels, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels) if outer else None
+        self.bn_out = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor, with_bn_out: bool = True) -> Tensor:
+        """See :class:`RepConv`."""
+        x = self.conv2(self.bn1(self.conv1(x)))
+        x = x if self.bn2 is None else self.bn2(x)
+        return cast(Tensor, self.bn_out(x)) if with_bn_out else x
+
+
+def make_projection(
+    in_channels: int, out_channels: int, neuron: NeuronConfig, parts: BlockConfig
+) -> Projection:
+    """The projection that ``parts`` names.
+
+    Args:
+        in_channels: width of its input.
+        out_channels: of its output; the same for ``rep``.
+        neuron: what fires into it.
+        parts: of the network.
+    """
+    if parts.projection == "rep":
+        assert in_channels == out_channels
+        return RepConv(in_channels, neuron)
+    if parts.projection == "plain":
+        return PlainConv(in_channels, out_channels, neuron)
+    between = parts.between_pair(in_channels)
+    return ConvPair(in_channels, between, out_channels, neuron)
+
+
+class PairPart(nn.Module):
+    """SN -> 1x1 (C -> C) -> BN -> 1x1 (C -> C) -> BN: a residual part of its own."""
+
+    def __init__(self, channels: int, neuron: NeuronConfig, reset_each_frame: bool) -> None:
+        super().__init__()
+        self.neuron = make_neuron(neuron, reset_each_frame)
+        self.conv = ConvPair(channels, channels, channels, neuron, outer=False)
+
+    def forward(self, u: Tensor) -> Tensor:
+        return per_frame(self.conv, self.neuron(u))

@@ -17,7 +17,8 @@ from spikevideoformer.ops.lif import NeuronConfig, check_kind, lif
 class Neuron(nn.Module):
     """A layer of neurons run over the time axis; it keeps no state from call to call.
 
-    This one is LIF and Integer-LIF, which kernels compute, and has no weights. Other kinds of
+    This one is LIF and Integer-LIF (normalised or not: it fires the integers), which kernels
+    compute, and has no weights. Other kinds of
     spiking neurons are made of :class:`SteppedNeuron`.
 
     Args:
@@ -154,6 +155,7 @@ AnyNeuron = Neuron | Rectifier
 NEURONS: dict[str, type[Neuron] | type[Rectifier]] = {
     "lif": Neuron,
     "integer_lif": Neuron,
+    "ni_lif": Neuron,
     "relu": Rectifier,
 }
 """The module of each kind in ``ops.neuron_config.KINDS``."""

@@ -233,7 +233,7 @@ def _gradients(
 # A neuron as the plain values that an op can take: the fields that kernels read.
 _NEURON = (
     "str kind, float tau, float v_threshold, float? v_reset, bool decay_input, bool detach_reset, "
-    "str surrogate, float? surrogate_alpha, int levels"
+    "str surrogate, float? surrogate_alpha, int levels, str rounding"
 )
 SCALARS = tuple(part.split()[1] for part in _NEURON.split(", "))
 

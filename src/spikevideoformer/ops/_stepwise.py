@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spikevideoformer.ops._layout import dense, empty_as, empty_step_as
 from spikevideoformer.ops.neuron_config import NeuronConfig
+from spikevideoformer.ops.rounding import rounded
 from spikevideoformer.ops.surrogate import surrogate_gradient
 
 
@@ -56,8 +57,8 @@ def _run(
             torch.mul(gap, neuron.beta, out=h).add_(y_t)
             if rest:
                 h.add_(rest)
-        if neuron.kind == "integer_lif":
-            s = torch.round(h / theta).clamp_(0, neuron.levels)
+        if neuron.fires_integers:
+            s = rounded(h / theta, neuron.rounding == "half_up").clamp_(0, neuron.levels)
             v = h - theta * s  # not sub(alpha=...): fused, it rounds once less
         else:
             s = (h >= theta).to(h.dtype)
@@ -106,7 +107,7 @@ def backward(
     _run(stream, v_init, h, None, neuron)
     theta, keep = neuron.v_threshold, neuron.beta
     # dS/dH of all steps at once
-    if neuron.kind == "integer_lif":
+    if neuron.fires_integers:
         slope = ((h >= 0) & (h <= theta * neuron.levels)).to(h.dtype) / theta
     else:
         slope = surrogate_gradient(h - theta, neuron.surrogate, neuron.alpha)
@@ -120,9 +121,13 @@ def backward(
     else:
         carry = (1 - theta * slope).mul_(keep)
     grad_h = slope.mul_(grad_spikes)  # completed below by what comes back through time
-    later = torch.zeros_like(h[0]) if grad_v is None else grad_v / keep  # as if from a further step
-    for t in range(h.shape[0] - 1, -1, -1):
-        later = grad_h[t].addcmul_(carry[t], later)
+    if neuron.remembers:
+        # as if from a further step
+        later = torch.zeros_like(h[0]) if grad_v is None else grad_v / keep
+        for t in range(h.shape[0] - 1, -1, -1):
+            later = grad_h[t].addcmul_(carry[t], later)
+    elif grad_v is not None:  # nothing comes back through time; the reset is detached
+        grad_h[-1].add_(grad_v)
     grad_v_init = grad_h[0] * keep
     grad_out = grad_h.div_(neuron.tau) if neuron.decay_input else grad_h
     if grad_y is not None:

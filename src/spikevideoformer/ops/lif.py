@@ -18,6 +18,7 @@ from spikevideoformer.ops._kernels import check_backend as check_backend
 from spikevideoformer.ops._kernels import run
 from spikevideoformer.ops.neuron_config import NeuronConfig as NeuronConfig
 from spikevideoformer.ops.neuron_config import kinds_of_kernels
+from spikevideoformer.ops.rounding import rounded
 from spikevideoformer.ops.surrogate import spike
 
 
@@ -40,19 +41,19 @@ class _RoundClamp(torch.autograd.Function):
     generate_vmap_rule = True  # for torch.func.jacfwd
 
     @staticmethod
-    def forward(x: Tensor, levels: int) -> Tensor:
-        return torch.round(x).clamp_(0, levels)
+    def forward(x: Tensor, levels: int, half_up: bool) -> Tensor:
+        return rounded(x, half_up).clamp_(0, levels)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, ctx.levels = inputs
+        x, ctx.levels, _ = inputs
         ctx.save_for_backward(x)
         ctx.save_for_forward(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (x,) = ctx.saved_tensors
-        return grads[0] * ((x >= 0) & (x <= ctx.levels)), None
+        return grads[0] * ((x >= 0) & (x <= ctx.levels)), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
@@ -63,10 +64,11 @@ class _RoundClamp(torch.autograd.Function):
 def fire(h: Tensor, config: NeuronConfig) -> tuple[Tensor, Tensor]:
     """Spikes S and membrane V after reset, of the membrane H before firing; differentiable.
 
-    Equation: see :func:`lif_reference`; kinds that are no ``integer_lif`` fire 0 or 1.
+    Equation: see :func:`lif_reference`; kinds that fire no integers fire 0 or 1.
     """
-    if config.kind == "integer_lif":
-        s: Tensor = _RoundClamp.apply(h / config.v_threshold, config.levels)
+    if config.fires_integers:
+        half_up = config.rounding == "half_up"
+        s: Tensor = _RoundClamp.apply(h / config.v_threshold, config.levels, half_up)
     else:
         s = spike(h - config.v_threshold, config.surrogate, config.alpha)
     s_reset = s.detach() if config.detach_reset else s
@@ -84,6 +86,7 @@ def lif_reference(
         H[t] = V[t-1] + (X[t] - (V[t-1] - v_reset)) / tau      decay_input
         H[t] = beta * V[t-1] + X[t]                            otherwise (v_reset = 0)
         S[t] = 1[H[t] >= theta]            or clamp(round(H[t] / theta), 0, D) for integer_lif
+                                           and ni_lif, whose beta is 0
         V[t] = v_reset where S[t] fired, else H[t]             hard reset
         V[t] = H[t] - theta * S[t]                             soft reset
 
@@ -205,7 +208,7 @@ def unroll_integer_lif(
 
     Args:
         x: input current ``[T, ...]``.
-        config: an ``integer_lif`` neuron.
+        config: an ``integer_lif`` or ``ni_lif`` neuron.
         v_init: membrane before the first frame.
 
     Returns:
@@ -213,17 +216,17 @@ def unroll_integer_lif(
         membrane.
 
     Raises:
-        ValueError: ``config`` is not an integer_lif.
+        ValueError: ``config`` fires no integers.
     """
-    if config.kind != "integer_lif":
-        raise ValueError(f"neuron kind is {config.kind!r}; only integer_lif unrolls")
+    if not config.fires_integers:
+        raise ValueError(f"neuron kind is {config.kind!r}; only integer_lif and ni_lif unroll")
     theta = config.v_threshold
     work = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # as in lif
     v = torch.full_like(work[0], config.v_start) if v_init is None else v_init.to(work.dtype)
     frames = []
     for x_t in work:
         h = _charge(v, x_t, config)
-        units = torch.round(h / theta)  # thresholds still to be fired
+        units = rounded(h / theta, config.rounding == "half_up")  # thresholds still to be fired
         sub_steps = []
         for _ in range(config.levels):
             s = (units >= 1).to(work.dtype)

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 Surrogate = Literal["sigmoid", "arctan", "triangle"]
 SURROGATES: tuple[str, ...] = get_args(Surrogate)
+Rounding = Literal["half_even", "half_up"]
 
 # Width parameters that each shape is used with in the field: sigmoid as in the published
 # checkpoints' code, arctan as in Fang et al. (ICCV 2021), triangle with support [-1, 1].
@@ -32,6 +33,8 @@ class Kind:
         spiking: whether it fires spikes; else real values pass.
         kernels: whether ``ops.lif`` and its kernels compute it. Folding and the inference engine
             are made of these, and refuse other kinds.
+        integer: whether it fires integers 0..D.
+        normalised: whether what reads its integers k takes them for k / D.
     """
 
     called: str
@@ -40,25 +43,46 @@ class Kind:
     check: Callable[["NeuronConfig"], None] = lambda config: None
     spiking: bool = True
     kernels: bool = False
+    integer: bool = False
+    normalised: bool = False
 
 
 def _check_integer(config: "NeuronConfig") -> None:
     if not (isinstance(config.levels, int) and 1 <= config.levels <= 255):
         raise ValueError(
-            f"levels is {config.levels}; integer_lif needs an integer, 1 to 255 (paper: 4)"
+            f"levels is {config.levels}; {config.kind} needs an integer, 1 to 255 (paper: 4)"
         )
     if config.v_reset is not None:
-        raise ValueError("integer_lif subtracts what it fires; set v_reset=None")
+        raise ValueError(f"{config.kind} subtracts what it fires; set v_reset=None")
+
+
+def _check_normalised(config: "NeuronConfig") -> None:
+    _check_integer(config)
+    if config.tau != 1 or config.decay_input:
+        raise ValueError(
+            "ni_lif has no memory; set tau=1 and decay_input=False, or name the kind alone "
+            "(NeuronConfig.of_kind('ni_lif'))"
+        )
 
 
 KINDS: dict[str, Kind] = {
     "lif": Kind(called="a binary lif", kernels=True),
     "integer_lif": Kind(
         called="an integer_lif",
-        has=(*BINARY, "levels"),
+        has=(*BINARY, "levels", "rounding"),
         chosen={"v_reset": None, "decay_input": False, "levels": 4},
         check=_check_integer,
         kernels=True,
+        integer=True,
+    ),
+    "ni_lif": Kind(
+        called="a normalised integer_lif",
+        has=("tau", "v_threshold", "v_reset", "decay_input", "levels", "rounding"),
+        chosen={"tau": 1.0, "v_reset": None, "decay_input": False, "levels": 4},
+        check=_check_normalised,
+        kernels=True,
+        integer=True,
+        normalised=True,
     ),
     "relu": Kind(called="a rectifier (kind relu)", has=(), spiking=False),
 }
@@ -71,8 +95,10 @@ class NeuronConfig:
 
     Attributes:
         kind: one of :data:`KINDS`. ``lif`` fires 0 or 1; ``integer_lif`` fires an integer in
-            0..``levels``; ``relu`` is the rectifier max(0, x) of an ordinary network in their
-            place, for which every other field keeps its default.
+            0..``levels``; ``ni_lif`` (normalised Integer-LIF, of E-SpikeFormer) does so, too, but
+            forgets its membrane after each frame (``tau`` 1), and the layers that read its
+            integers k take them for k / D; ``relu`` is the rectifier max(0, x) of an ordinary
+            network in their place, for which every other field keeps its default.
         tau: membrane time constant in frames, > 1 (``beta = 1 - 1/tau`` is kept from one frame
             to the next) or infinity (no leak; only without ``decay_input``).
         v_threshold: membrane at which a neuron fires, > 0.
@@ -84,6 +110,8 @@ class NeuronConfig:
         surrogate_alpha: its sharpness; the usual one of that shape where None.
         levels: D, largest integer fired by ``integer_lif``, at most 255: spikes are kept and
             passed as bytes too.
+        rounding: of a membrane of k + 1/2 thresholds to an integer: ``half_even`` as torch.round,
+            or ``half_up``.
 
     Raises:
         ValueError: a value outside its range.
@@ -100,6 +128,7 @@ class NeuronConfig:
     surrogate: Surrogate = "sigmoid"
     surrogate_alpha: float | None = None
     levels: int = 1
+    rounding: Rounding = "half_even"
 
     def __post_init__(self) -> None:
         if not (isinstance(self.kind, str) and self.kind in KINDS):
@@ -120,7 +149,7 @@ class NeuronConfig:
         for name in ("decay_input", "detach_reset"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
-        if not self.tau > 1:
+        if not (self.tau > 1 or (kind.normalised and self.tau == 1)):
             raise ValueError(f"tau is {self.tau}; it must be above 1 frame (beta = 1 - 1/tau)")
         if math.isinf(self.tau) and self.decay_input:
             raise ValueError("tau is infinite: the input would vanish; set decay_input=False")
@@ -136,6 +165,11 @@ class NeuronConfig:
             )
         if self.surrogate_alpha is not None and not self.surrogate_alpha > 0:
             raise ValueError(f"surrogate_alpha is {self.surrogate_alpha}; it must be positive")
+        if self.rounding not in get_args(Rounding):
+            raise ValueError(
+                f"rounding {self.rounding!r} is unknown; choose one of "
+                f"{', '.join(get_args(Rounding))}"
+            )
         kind.check(self)
 
     @classmethod
@@ -165,6 +199,21 @@ class NeuronConfig:
     def kernels(self) -> bool:
         """Whether ``ops.lif`` and its kernels compute it."""
         return KINDS[self.kind].kernels
+
+    @property
+    def fires_integers(self) -> bool:
+        """Whether it fires integers 0..``levels``."""
+        return KINDS[self.kind].integer
+
+    @property
+    def unit(self) -> float:
+        """What a spike is worth to the layers that read it: 1, or 1 / D where normalised."""
+        return 1 / self.levels if KINDS[self.kind].normalised else 1.0
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a frame leaves something for the next."""
+        return self.beta > 0
 
     @property
     def beta(self) -> float:

@@ -284,7 +284,7 @@ def _merge(name: str, module: SpikeAttention, parts: Sequence[_Part]) -> LayerOr
     return LayerOrder(
         layer=name,
         axes=module.axes,
-        width=module.q_conv.pw2.out_channels // module.heads,
+        width=module.channels // module.heads,
         levels=module.levels,
         queries=len(kept),
         q_firing_rate=q_rate,

@@ -46,7 +46,7 @@ from spikevideoformer.ops.neuron_config import NeuronConfig
 
 ABSENT = -1
 MULTIPLY, DIVIDE, PLAIN = range(3)  # H = V + (X - V) * (1/tau); ... / tau; beta * V + X
-HARD, SOFT, INTEGER = range(3)  # what firing does
+HARD, SOFT, INTEGER, INTEGER_UP = range(4)  # what firing does; the last rounds halves up
 SIGMOID, ARCTAN, TRIANGLE = range(3)
 SURROGATE = {"sigmoid": SIGMOID, "arctan": ARCTAN, "triangle": TRIANGLE}
 USUAL = (MULTIPLY, 0, HARD, SIGMOID, 1)
@@ -122,10 +122,15 @@ def _charge(v, y, neuron):
 
 
 @jit
-def _units(h, constants):
+def _units(h, neuron):
     """Spikes 0..D of an Integer-LIF."""
+    constants, form = neuron
     theta, zero, top = constants[2], constants[5], constants[6]
-    units = round_to_even(divide(h, theta))
+    z = divide(h, theta)
+    units = round_to_even(z)
+    if form[2] == INTEGER_UP:
+        # z - units is 1/2 where a tie went down to the even integer, and never more
+        units = units + where(z - units >= constants[11], constants[12], zero)
     return where(units < zero, zero, where(top < units, top, units))
 
 
@@ -134,8 +139,8 @@ def _after(h, neuron):
     """V from H."""
     constants, form = neuron
     theta = constants[2]
-    if form[2] == INTEGER:
-        return h - theta * _units(h, constants)
+    if form[2] >= INTEGER:
+        return h - theta * _units(h, neuron)
     if form[2] == HARD:
         return where(h >= theta, constants[3], h)
     return where(h >= theta, h - theta, h)
@@ -157,8 +162,8 @@ def _make_step(width, x_kind, spike_kind, residual_kind, y_kind, affine):
             if y_kind != FLOAT32:  # what is integrated is what is kept
                 y = load(y_out, i, y_kind, width)
         h = _charge(load(v_at, i, FLOAT32, width), y, neuron)
-        if form[2] == INTEGER:
-            store(spikes, i, _units(h, constants), spike_kind)
+        if form[2] >= INTEGER:
+            store(spikes, i, _units(h, neuron), spike_kind)
         else:
             store_truth(spikes, i, h >= constants[2], spike_kind)
         store(v_at, i, _after(h, neuron), FLOAT32)
@@ -179,7 +184,7 @@ def _constants(params, width):
     """Of a neuron; in every lane.
 
     tau (or 1/tau), beta, theta, v after a spike, v at rest, 0, D, theta D, and of the surrogate
-    alpha, alpha / 2, pi alpha / 2.
+    alpha, alpha / 2, pi alpha / 2; 1/2, 1.
     """
     return (
         _lanes(params, 0, width),
@@ -193,6 +198,8 @@ def _constants(params, width):
         _lanes(params, 7, width),
         _lanes(params, 8, width),
         _lanes(params, 9, width),
+        splat(np.float32(0.5), width),
+        splat(np.float32(1), width),
     )
 
 
@@ -321,7 +328,7 @@ def _make_slope(width):
     def slope_of(h, neuron):
         constants, form = neuron
         zero, one = constants[5], splat(np.float32(1), width)
-        if form[2] == INTEGER:
+        if form[2] >= INTEGER:
             inside = both(h >= zero, h <= constants[7])
             return divide(where(inside, one, zero), constants[2])
         x = h - constants[2]
@@ -655,8 +662,9 @@ def constants_of(neuron: NeuronConfig) -> Constants:
     # multiplying by 1/tau rounds as dividing by tau does where 1/tau is a power of two
     exact = math.frexp(tau)[0] == 0.5
     charge = PLAIN if not neuron.decay_input else MULTIPLY if exact else DIVIDE
-    integer, soft = neuron.kind == "integer_lif", neuron.v_reset is None
-    fire = INTEGER if integer else SOFT if soft else HARD
+    fire = SOFT if neuron.v_reset is None else HARD
+    if neuron.fires_integers:
+        fire = INTEGER_UP if neuron.rounding == "half_up" else INTEGER
     parameters = (ctypes.c_double * 10)(
         1 / tau if charge == MULTIPLY else tau,
         neuron.beta,

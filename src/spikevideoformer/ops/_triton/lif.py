@@ -64,11 +64,14 @@ def _charge(v, y, TAU: tl.constexpr, EXACT_TAU: tl.constexpr, BETA: tl.constexpr
 
 @triton.jit
 def _fire(h, THETA: tl.constexpr, EXACT_THETA: tl.constexpr, LEVELS: tl.constexpr,
-          INTEGER: tl.constexpr):  # fmt: skip
+          INTEGER: tl.constexpr, HALF_UP: tl.constexpr):  # fmt: skip
     if INTEGER:
         # clamp and round commute here; 1.5 * 2^23 rounds what is small to the even integer
         z = tl.clamp(_divide(h, THETA, EXACT_THETA), 0.0, LEVELS, tl.PropagateNan.ALL)
-        return (z + 12582912.0) - 12582912.0
+        s = (z + 12582912.0) - 12582912.0
+        if HALF_UP:  # 1/2 where a tie went down to the even integer, and never more
+            s += tl.where(z - s >= 0.5, 1.0, 0.0)
+        return s
     else:
         return h >= THETA
 
@@ -148,7 +151,7 @@ def _forward_kernel(
     frames, rows, cols, channels, x_step, residual_step, step,
     TAU: tl.constexpr, EXACT_TAU: tl.constexpr, BETA: tl.constexpr, REST: tl.constexpr,
     DECAY: tl.constexpr, THETA: tl.constexpr, EXACT_THETA: tl.constexpr, LEVELS: tl.constexpr,
-    INTEGER: tl.constexpr, HARD: tl.constexpr,
+    INTEGER: tl.constexpr, HALF_UP: tl.constexpr, HARD: tl.constexpr,
     AFFINE: tl.constexpr, RESIDUAL: tl.constexpr, V_INIT: tl.constexpr, V_OUT: tl.constexpr,
     UNIT: tl.constexpr, STEP_UNIT: tl.constexpr, CHANNEL_IS_COL: tl.constexpr, WIDE: tl.constexpr,
     AHEAD: tl.constexpr, EVEN: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
@@ -186,7 +189,7 @@ def _forward_kernel(
                 tl.store(y_ptr + k * step + offs, stored, there)
                 y = stored.to(tl.float32)
             h = _charge(v, y, TAU, EXACT_TAU, BETA, REST, DECAY)
-            s = _fire(h, THETA, EXACT_THETA, LEVELS, INTEGER)
+            s = _fire(h, THETA, EXACT_THETA, LEVELS, INTEGER, HALF_UP)
             after = _after(h, s, THETA, REST, INTEGER, HARD)
             v = after if EVEN else tl.where(there, after, v)
             _store_spikes(spikes_ptr + k * step + offs, s, there)
@@ -207,7 +210,7 @@ def _backward_kernel(
     frames, rows, cols, channels, x_step, y_step, grad_spikes_step, grad_y_step, step,
     TAU: tl.constexpr, EXACT_TAU: tl.constexpr, BETA: tl.constexpr, REST: tl.constexpr,
     DECAY: tl.constexpr, THETA: tl.constexpr, EXACT_THETA: tl.constexpr, LEVELS: tl.constexpr,
-    INTEGER: tl.constexpr, HARD: tl.constexpr,
+    INTEGER: tl.constexpr, HALF_UP: tl.constexpr, HARD: tl.constexpr,
     SURROGATE: tl.constexpr, ALPHA: tl.constexpr, DETACH: tl.constexpr,
     AFFINE: tl.constexpr, FROM_Y: tl.constexpr, CENTRE: tl.constexpr, V_INIT: tl.constexpr,
     GRAD_V: tl.constexpr, GRAD_Y: tl.constexpr, WRITE_X: tl.constexpr,
@@ -246,14 +249,16 @@ def _backward_kernel(
                 if AFFINE and not FROM_Y:
                     y = tl.fma(y, a, b)
                 h = _charge(v, y, TAU, EXACT_TAU, BETA, REST, DECAY)
-                s = _fire(h, THETA, EXACT_THETA, LEVELS, INTEGER)
+                s = _fire(h, THETA, EXACT_THETA, LEVELS, INTEGER, HALF_UP)
                 v = _after(h, s, THETA, REST, INTEGER, HARD)
             if (t0 + AHEAD) % STRETCH == 0:
                 tl.store(scratch_ptr + ((t0 + AHEAD) // STRETCH - 1) * step + offs, v, mask)
         tl.debug_barrier()
 
     if GRAD_V:
-        later = tl.load(grad_v_ptr + offs, mask, other=0.0).to(tl.float32) / BETA
+        later = tl.load(grad_v_ptr + offs, mask, other=0.0).to(tl.float32)
+        if BETA != 0.0:
+            later = later / BETA
     else:
         later = tl.zeros((BM, BN), tl.float32)
     sum_g = tl.zeros((BM, BN), tl.float32)
@@ -278,7 +283,7 @@ def _backward_kernel(
             if AFFINE and not FROM_Y:
                 y = tl.fma(y, a, b)
             h = _charge(v, y, TAU, EXACT_TAU, BETA, REST, DECAY)
-            s = _fire(h, THETA, EXACT_THETA, LEVELS, INTEGER)
+            s = _fire(h, THETA, EXACT_THETA, LEVELS, INTEGER, HALF_UP)
             v = _after(h, s, THETA, REST, INTEGER, HARD)
             hs = hs + (h,)
         for k0 in tl.static_range(0, STRETCH, AHEAD):
@@ -307,12 +312,14 @@ def _backward_kernel(
                     if not DETACH:
                         carry += BETA * ((REST - h) * slope)
                 elif DETACH:
-                    carry = BETA
+                    carry = BETA if BETA != 0.0 else 1.0  # without memory: the last step only
                 else:
                     carry = BETA * (1.0 - THETA * slope)
                 back = slope * gs[j].to(tl.float32) + carry * later
                 later = back if EVEN else tl.where(there, back, later)
                 g = _divide(later, TAU, True) if DECAY else later
+                if BETA == 0.0:
+                    later = later * 0.0 if EVEN else tl.where(there, 0.0, later)
                 if GRAD_Y:
                     g += ys[j].to(tl.float32)
                 if not EVEN:
@@ -393,7 +400,8 @@ def _constants(neuron: NeuronConfig, backward: bool) -> dict[str, Any]:
         "THETA": float(neuron.v_threshold),
         "EXACT_THETA": _is_power_of_two(neuron.v_threshold),
         "LEVELS": neuron.levels,
-        "INTEGER": neuron.kind == "integer_lif",
+        "INTEGER": neuron.fires_integers,
+        "HALF_UP": neuron.rounding == "half_up",
         "HARD": neuron.v_reset is not None,
     }
     if backward:

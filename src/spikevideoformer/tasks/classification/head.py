@@ -14,18 +14,23 @@ class ClassificationHead(Head):
     Args:
         config: the architecture; with ``readout="membrane"`` there is no neuron, and with
             ``readout="gru"`` a GRU over frames, whose last state Linear reads, stands for the
-            neuron and the mean over time; with ``distilled`` two Linear, whose mean it gives.
+            neuron and the mean over time; with ``distilled`` two Linear, whose mean it gives: of
+            the same numbers, or, with ``readout="both"``, of membranes and of spikes.
         num_classes: K, at least 1.
     """
+
+    any_size = True
+    one_answer = True
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
         check_classes(num_classes)
         self.neuron = (
             make_neuron(config.neuron, config.design == "spatial_only")
-            if config.readout == "spike"
+            if config.readout in ("spike", "both")
             else nn.Identity()
         )
+        self.reads_membranes = config.readout == "both"
         width = config.widths[-1]
         self.gru = nn.GRU(width, width) if config.readout == "gru" else None
         self.fc = nn.Linear(width, num_classes)
@@ -37,12 +42,15 @@ class ClassificationHead(Head):
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Logits ``[B, K]`` from the last stage's ``[T, B, C, H, W]``."""
-        x = self.neuron(self.real.mean(features[-1].flatten(3), 3))  # [T, B, C]
+        mean = self.real.mean(features[-1].flatten(3), 3)  # [T, B, C]
+        spikes = x = self.neuron(mean)
+        if self.reads_membranes:
+            x = mean
         if self.gru is not None:
             # its state adds up over time like a membrane: not in half precision
             with torch.autocast(x.device.type, enabled=False):
                 _, x = self.gru(x.to(self.gru.weight_hh_l0.dtype))  # [1, B, C], the last state
         logits = self.fc(x)
         if self.fc_kd is not None:
-            logits = (logits + self.fc_kd(x)) / 2
+            logits = (logits + self.fc_kd(spikes if self.reads_membranes else x)) / 2
         return self.real.mean(logits, 0)

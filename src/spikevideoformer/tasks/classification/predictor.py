@@ -300,7 +300,7 @@ class VideoPredictor(Predictor[PredictionResult]):
         logits = logits.double() / (self.model.temperature or 1.0)
         probabilities = logits.softmax(dim=1).cpu().numpy()  # [B, K]
         firing: Iterable[np.ndarray | None] = repeat(None)  # of a network without spikes
-        if (added := layers_added(rates.per_frame)) is not None:
+        if (added := layers_added(rates.per_frame, video.shape[1])) is not None:
             firing = (added / len(rates.per_frame)).T.cpu().numpy()  # [B, T]
         distances = self.distances(video, rates)
         for (tally, clip), p, r, d in zip(batch, probabilities, firing, distances, strict=False):

@@ -276,7 +276,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         points = project_perspective(joints, torch.full((2,), focal), torch.from_numpy(middle))
         poses = {n: getattr(pose, n).cpu().numpy() for n in POSE_NAMES if n != "points"}
         poses["points"] = points.float().numpy()
-        firing = mean_rates(rates.per_frame)
+        firing = mean_rates(rates.per_frame, len(video))
         spiking = [None] * len(video) if firing is None else firing.tolist()
         if self.clip.poses == "between":  # the first pose is seen by the frame after it
             spiking = [spiking[0], *spiking]

@@ -9,7 +9,7 @@ from spikevideoformer.nn.neuron import make_neuron
 
 
 class SegmentationHead(Head):
-    """A feature pyramid: from coarse to fine, each step adds what the finer stage knows.
+    """A feature pyramid, ours: from coarse to fine, each step adds what the finer stage knows.
 
     Equation, with F = e4 channels at 1/16 and 1/8 and F/2 at 1/4, and P_k = SN -> k x k -> BN::
 
@@ -21,7 +21,7 @@ class SegmentationHead(Head):
     Every convolution receives spikes. ``up`` is bilinear on membranes (real values): its weights
     are multiples of 1/4 (``up2``) and 1/8 (``up4``), so shifts and additions do it. With the 15 M
     backbone and 19 classes the whole network has 17.7 M parameters (published: 17.8 M; how its
-    head is made is not).
+    head is made is not). Without a fourth stage, P1(u4) is left out.
 
     Args:
         config: the architecture; the class logits are read from spikes (``readout="spike"``).
@@ -38,9 +38,9 @@ class SegmentationHead(Head):
                 f"readout {config.readout!r} is for classification; a segmentation head reads "
                 "spikes: leave readout out"
             )
-        e1, e2, e3, e4 = config.widths
+        (e1, e2, e3), e4 = config.widths[:3], config.widths[-1]
         wide, narrow = e4, e4 // 2
-        self.lateral4 = SpikeProjection(e4, wide, 1, config)
+        self.lateral4 = SpikeProjection(e4, wide, 1, config) if len(config.widths) > 3 else None
         self.lateral3 = SpikeProjection(e3, wide, 1, config)
         self.lateral2 = SpikeProjection(e2, wide, 1, config)
         self.lateral1 = SpikeProjection(e1, narrow, 1, config)
@@ -49,16 +49,19 @@ class SegmentationHead(Head):
         self.narrow8 = SpikeProjection(wide, narrow, 1, config)
         self.smooth4 = SpikeProjection(narrow, narrow, 3, config)
         self.neuron = make_neuron(config.neuron, config.design == "spatial_only")
-        self.fc = SpikeConv2d(narrow, num_classes, 1, levels=config.neuron.levels)
+        self.fc = SpikeConv2d(narrow, num_classes, 1, neuron=config.neuron)
         nn.init.zeros_(self.fc.bias)
         for smooth in (self.smooth16, self.smooth8, self.smooth4):
+            assert isinstance(smooth.bn, nn.BatchNorm2d)
             nn.init.constant_(smooth.bn.weight, config.residual_gain)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
         """Logits ``[B, T, K, H, W]`` of each frame from all stages' ``[T, B, e, H/s, W/s]``."""
-        u1, u2, u3, u4 = features
+        u1, u2, u3 = features[:3]
         up = self.real.upsample
-        m = self.lateral3(u3) + self.lateral4(u4)  # 1/16
+        m = self.lateral3(u3)  # 1/16
+        if self.lateral4 is not None:
+            m = m + self.lateral4(features[3])
         m = m + self.smooth16(m)
         m = self.lateral2(u2) + up(m, 2)  # 1/8
         m = m + self.smooth8(m)

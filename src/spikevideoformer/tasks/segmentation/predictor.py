@@ -123,7 +123,7 @@ class VideoSegmenter(StreamPredictor[SegmentationPrediction]):
         def look(video: Tensor) -> Tensor:
             nonlocal distances
             logits, rates = self._run_network(video)
-            if (mean := mean_rates(rates.per_frame)) is not None:
+            if (mean := mean_rates(rates.per_frame, video.shape[1])) is not None:
                 firing.append(mean)  # [t]
             if whole:
                 distances = self.distances(video, rates)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from spikevideoformer.events.spec import EventView
+from spikevideoformer.models.config import MaskHeadKind
 from spikevideoformer.settings import Stored, check_types, require
 from spikevideoformer.video.spec import (
     IMAGENET_MEAN,
@@ -119,6 +120,9 @@ class SegmentationOptions:
         step: frames of the sequence from one frame of a clip to the next.
         passes: times that an epoch goes over the training clips; more, for a small data set, means
             fewer validations.
+        head: what reads the classes off the maps of the network: pyramid, ours; fpn, the feature
+            pyramid of the published segmenters, from half the size; or mlp, like SegFormer's, of
+            width 768.
         class_weights: of the cross entropy: none, inverse_log or median_frequency, from the pixels
             of each class in the training masks.
         dice_weight: weight of the Dice loss beside the cross entropy.
@@ -135,6 +139,7 @@ class SegmentationOptions:
     one_class: float = 0.75
     step: int = 1
     passes: int = 1
+    head: MaskHeadKind = "pyramid"
     class_weights: Weighting = "none"
     dice_weight: float = 0.0
     lovasz_weight: float = 0.0

@@ -84,7 +84,11 @@ class Segmentation(Task):
         )
 
     def model_options(self, config: TrainConfig) -> dict[str, Any]:
-        return {"pad_input": True}  # pictures have any height and width
+        options: SegmentationOptions = config.options
+        head: dict[str, Any] = {"kind": options.head}
+        if options.head == "fpn":  # as published for E-SpikeFormer and for SDT-V2
+            head["neck_norm"] = not preset(config.model).neuron.remembers
+        return {"pad_input": True, "mask_head": head}  # pictures have any height and width
 
     def recipe(self, config: TrainConfig, given: Mapping[str, Any]) -> Recipe:
         """Few pictures go frame by frame, which learns masks far better (docs/first_hour.md).
@@ -100,7 +104,8 @@ class Segmentation(Task):
             clips = len(evaluation_cuts(index, spec)) * passes
             return Recipe(clips=clips, settings={"augmentation": {"flip": 0.5}})
         clips = len(evaluation_cuts(index, replace(spec, frames=1))) * passes
-        integers = {"neuron": "integer_lif"} if preset(config.model).neuron.spiking else {}
+        binary = preset(config.model).neuron.kind == "lif"
+        integers = {"neuron": "integer_lif"} if binary else {}
         wide = dict.fromkeys(("flip", "brightness", "contrast", "saturation"), 0.5)
         return Recipe(
             clips=clips,
@@ -136,8 +141,10 @@ class Segmentation(Task):
 
     def head(self, config: ModelConfig, outputs: int, body: BodyModel | None) -> nn.Module:
         from spikevideoformer.tasks.segmentation.head import SegmentationHead
+        from spikevideoformer.tasks.segmentation.other_heads import MLPHead, PanopticHead
 
-        return SegmentationHead(config, outputs)
+        heads = {"pyramid": SegmentationHead, "fpn": PanopticHead, "mlp": MLPHead}
+        return heads[config.mask_head.kind](config, outputs)
 
     def training(self) -> type[SegmentationTraining]:
         from spikevideoformer.tasks.segmentation.training import SegmentationTraining

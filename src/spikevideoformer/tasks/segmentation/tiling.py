@@ -24,8 +24,8 @@ def class_scores(
     With the defaults there is one look, and this is the softmax of the model's logits.
 
     Args:
-        model: gives logits ``[1, T, K, h, w]`` for a video ``[1, T, 3, h, w]``. Every window of
-            every scale is a call of its own.
+        model: gives logits ``[1, T, K, h, w]``, or ``[1, 1, K, h, w]`` for all frames, for a video
+            ``[1, T, 3, h, w]``. Every window of every scale is a call of its own.
         video: normalised frames.
         window: height and width of windows that slide over the picture by two thirds of
             themselves, the last ones flush with its border; None shows the picture as a whole.
@@ -111,4 +111,5 @@ def _starts(length: int, window: int) -> Iterator[int]:
 
 
 def _probabilities(model: Callable[[Tensor], Tensor], video: Tensor) -> Tensor:
-    return model(video[None])[0].float().softmax(dim=1)
+    of_frames = model(video[None])[0].float().softmax(dim=1)
+    return of_frames.expand(len(video), -1, -1, -1)  # a network may give one map for all of them

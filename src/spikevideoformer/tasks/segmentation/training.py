@@ -107,7 +107,7 @@ class SegmentationTraining(TaskTraining[SequenceIndex]):
     def loss(self, output: Tensor, batch: SegmentationBatch) -> Tensor:
         options = self.config.options
         return segmentation_loss(
-            output,
+            _of_each_frame(output, batch),
             batch.labels,
             class_weights=self._weights,
             label_smoothing=self.config.label_smoothing,
@@ -117,7 +117,8 @@ class SegmentationTraining(TaskTraining[SequenceIndex]):
 
     def count(self, output: Tensor, batch: SegmentationBatch) -> tuple[Tensor, Tensor]:
         labelled = batch.labels != IGNORED
-        return ((output.argmax(2) == batch.labels) & labelled).sum(), labelled.sum()
+        found = _of_each_frame(output, batch).argmax(2) == batch.labels
+        return (found & labelled).sum(), labelled.sum()
 
     def judge(
         self,
@@ -196,6 +197,11 @@ class SegmentationTraining(TaskTraining[SequenceIndex]):
             plot_iou(result, index.palette, judging.out / "iou.png")
             sheet.write(judging.out / "contact_sheet.png")
         return result
+
+
+def _of_each_frame(output: Tensor, batch: SegmentationBatch) -> Tensor:
+    """Logits ``[B, T, K, H, W]``, where a network gives one map for all frames, too."""
+    return output.expand(-1, batch.labels.shape[1], -1, -1, -1)
 
 
 @dataclass(frozen=True, kw_only=True)
