@@ -33,6 +33,7 @@ def test_example_file_is_the_default_and_complete() -> None:
         ("float16", 1.1 + 0.4, 0.4, 16),
         ("int8", 0.2 + 0.1, 0.1, 8),
         ("int8_sum16", 0.2 + 0.05, 0.05, 8),
+        ("int4", 0.05 + 0.05, 0.05, 4),
     ],
 )
 def test_precision(precision: str, mac: float, ac: float, weights: int) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import spikevideoformer as svf
+from spikevideoformer.energy.cost import CostTable
 from spikevideoformer.energy.report import EnergyReport, energy_report
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops.lif import NeuronConfig
@@ -103,7 +104,12 @@ def report(nano) -> EnergyReport:
 def test_conventions_of_a_network(report: EnergyReport) -> None:
     names = [totals.convention for totals in report.totals]
     spiking = ["paper", "paper, merged", "executed", "merged", "merged, dense"]
-    assert names == [*spiking, "ANN, paper", "ANN"]
+    fewer = [f"{n}, {bits}" for bits in ("int8", "int4") for n in ("executed", "merged", "ANN")]
+    assert names == [*spiking, "ANN, paper", "ANN", *fewer]
+    int8 = energy_of(report.executed.operations, CostTable(precision="int8"))
+    assert report.by_convention("executed, int8").energy_mj == pytest.approx(int8)
+    assert all(c.below == 1 for c in report.crossovers)
+    assert "cheaper from rate" in str(report)
     work = {totals.convention: totals.work for totals in report.totals}
     assert work["merged"].multiplications < work["executed"].multiplications
     assert work["merged, dense"].multiplications < work["merged"].multiplications
@@ -112,6 +118,10 @@ def test_conventions_of_a_network(report: EnergyReport) -> None:
     assert work["paper"].multiplications == report.layers[0].macs  # pixels
     with pytest.raises(ValueError, match="'honest' was not counted; choose one of paper"):
         report.by_convention("honest")
+
+
+def energy_of(operations, cost: CostTable) -> float:
+    return sum(map(cost.arithmetic_pj, operations)) * 1e-9
 
 
 def test_in_a_notebook(report: EnergyReport) -> None:

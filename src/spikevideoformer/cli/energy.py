@@ -35,7 +35,7 @@ class Options(Json, Limits):
         no_merge: leave out the merged forms and the ordinary twin, in a quarter of the time.
         growth: count attention alone, spiking and softmax, for 8 to 128 frames.
         csv: write every operation as CSV.
-        out: write energy.txt, .json and .csv (and growth.png).
+        out: write energy.txt, .json and .csv, and crossover.png (and growth.png).
         html: with --out, also energy.html about the first clip.
     """
 
@@ -96,6 +96,7 @@ def _count(
 
     from spikevideoformer.bench.inputs import lively_model, made_clip
     from spikevideoformer.energy.cost import HOROWITZ_45NM, CostTable
+    from spikevideoformer.energy.crossover import plot_crossover
     from spikevideoformer.energy.report import energy_report
     from spikevideoformer.inference.counted_clips import clips_of
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -149,6 +150,8 @@ def _count(
         write_text(out / "energy.txt", f"{text}\n")
         write_text(out / "energy.json", json.dumps(values, allow_nan=False, indent=2) + "\n")
         write_text(out / "energy.csv", report.to_csv())
+        if report.crossovers:
+            plot_crossover(report.layers, report.crossovers, out / "crossover.png")
         if options.html:
             assert task.clip_page is not None
             title, about = f"{options.model}: {clips[0].path.name}", [("firing rates", rates_from)]

@@ -11,7 +11,7 @@ from typing import Literal
 from spikevideoformer.energy.record import LAYERS, OperationCount
 from spikevideoformer.settings import Stored, check_types
 
-Precision = Literal["float32", "float16", "int8", "int8_sum16"]
+Precision = Literal["float32", "float16", "int8", "int8_sum16", "int4"]
 Store = Literal["sram_8kb", "sram_32kb", "sram_1mb", "dram"]
 LARGEST_PJ = 1e9  # of one operation: beyond it a typing error
 
@@ -27,7 +27,8 @@ class CostTable(Stored):
         source: where the figures come from.
         precision: of the arithmetic. ``int8`` has 8-bit weights and activations in the layers'
             multiplications, and 32-bit integers for sums, membranes and whatever is done element
-            by element; ``int8_sum16`` adds up 16 bit.
+            by element; ``int8_sum16`` adds up 16 bit; ``int4`` has 4-bit weights and activations
+            in the layers, and adds up 16 bit.
         weights_from: where each weight is read from, once a call of its layer.
         activations_from: where activations and membranes are read from and written to.
         add_int8_pj: integer addition of 8 bit; also the price of a shift, which adds to an
@@ -38,6 +39,8 @@ class CostTable(Stored):
         add_float32_pj: of 32 bit; alone, the E_AC of papers.
         mul_int8_pj: integer multiplication of 8 bit.
         mul_int32_pj: of 32 bit.
+        mul_int4_pj: of 4 bit. Not in the source: that of 8 bit by the product of the widths, which
+            is how the cells of an array multiplier are counted.
         mul_float16_pj: floating-point multiplication of 16 bit.
         mul_float32_pj: of 32 bit; with the addition, the E_MAC of papers.
         exponential_in_multiplications: price of an exponential or root. The sources have none; 1
@@ -70,6 +73,7 @@ class CostTable(Stored):
     add_float32_pj: float = 0.9
     mul_int8_pj: float = 0.2
     mul_int32_pj: float = 3.1
+    mul_int4_pj: float = 0.05
     mul_float16_pj: float = 1.1
     mul_float32_pj: float = 3.7
     exponential_in_multiplications: float = 1.0
@@ -93,6 +97,7 @@ class CostTable(Stored):
             "float16": self.add_float16_pj,
             "int8": self.add_int32_pj,
             "int8_sum16": self.add_int16_pj,
+            "int4": self.add_int16_pj,
         }[self.precision]
 
     @property
@@ -102,6 +107,8 @@ class CostTable(Stored):
 
     @property
     def _layer_mul_pj(self) -> float:
+        if self.precision == "int4":
+            return self.mul_int4_pj
         return self.mul_int8_pj if self.precision.startswith("int8") else self.mul_pj
 
     @property
@@ -115,7 +122,7 @@ class CostTable(Stored):
     @property
     def weight_bits(self) -> int:
         """Of one weight in memory."""
-        return {"float32": 32, "float16": 16}.get(self.precision, 8)
+        return {"float32": 32, "float16": 16, "int4": 4}.get(self.precision, 8)
 
     def arithmetic_pj(self, operation: OperationCount) -> float:
         """All arithmetic of an operation."""

@@ -9,6 +9,8 @@ merged     every operation after ``fold_for_inference``: RepConvs as dense 3x3; 
            as depthwise and pointwise, or (``merged, dense``) as one 7x7
 ANN, paper the same layers with E_MAC for every MAC, and softmax attention
 ANN        the same without what falls on padding, and with the softmax itself
+..., int8  the same operations with 8-bit weights (and activations of ordinary layers), or
+..., int4  with 4-bit ones: for both sides, beside a table in float32
 ========== =========================================================================
 """
 
@@ -16,7 +18,7 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -28,6 +30,7 @@ from spikevideoformer.deploy.fold import (
 )
 from spikevideoformer.energy.cost import HOROWITZ_45NM, ZCU104, CostTable, Throughput
 from spikevideoformer.energy.count import count_operations
+from spikevideoformer.energy.crossover import Crossover, crossovers
 from spikevideoformer.energy.record import (
     LAYERS,
     WORK,
@@ -122,6 +125,12 @@ class EnergyReport:
         return tuple(o for o in self.executed.operations if o.kind in LAYERS)
 
     @property
+    def crossovers(self) -> tuple[Crossover, ...]:
+        """At which firing rates ordinary layers in several formats would be cheaper."""
+        levels = max((n.levels for n in self.neurons), default=1)
+        return tuple(crossovers(self.layers, levels, self.cost))
+
+    @property
     def stages(self) -> tuple[Share, ...]:
         """The network cut at its stages: backbone.stage1a ... head."""
 
@@ -185,6 +194,7 @@ class EnergyReport:
                 for o in self.layers
             ],
             "neurons": [asdict(n) | {"rate": n.rate} for n in self.neurons],
+            "crossovers": [asdict(c) for c in self.crossovers],
         }
 
     def to_csv(self) -> str:
@@ -271,7 +281,27 @@ class EnergyReport:
                 ],
             )
         yield self.neuron_table()
+        if self.crossovers:
+            yield self.crossover_table()
         yield self.totals_table()
+
+    def crossover_table(self) -> str:
+        """Layers of spikes against ordinary ones, in several formats."""
+        return _table(
+            ["ordinary layer in", "E_MAC pJ", "E_AC pJ", "cheaper from rate", "below", "ratio"],
+            [
+                [
+                    c.rival,
+                    *(f"{v:.3g}" for v in (c.mac_pj, c.ac_pj, c.rate)),
+                    f"{c.below:.1%}",
+                    f"{c.ratio:.3g}",
+                ]
+                for c in self.crossovers
+            ],
+        ) + (
+            "\nbelow: share of the work of layers of spikes at a lower rate; ratio: energy of these "
+            "layers,\nordinary over spiking, arithmetic alone, sums in the same format"
+        )
 
     def neuron_table(self) -> str:
         """Firing rate of each layer of neurons, over time, with channels that tell nothing."""
@@ -363,6 +393,15 @@ def energy_report(
         ann = ann_of_same_shape(model, forms["executed"])
         totals.append(_paper(ann, cost, throughput, "ANN, paper"))
         totals.append(_all("ANN", ann, cost, throughput, memory=False))
+    if cost.precision == "float32":
+        for precision in ("int8", "int4"):
+            fewer = replace(cost, precision=precision)
+            for form, counts in forms.items():
+                if form != "merged, dense":
+                    name, operations = f"{form}, {precision}", counts.operations
+                    totals.append(_all(name, operations, fewer, throughput, memory=False))
+            if not ordinary:
+                totals.append(_all(f"ANN, {precision}", ann, fewer, throughput, memory=False))
     B, T, C, H, W = video.shape
     return EnergyReport(
         model=type(model).__name__,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from spikevideoformer.data.transforms import eval_transform, to_pictures
+from spikevideoformer.energy.crossover import draw_crossover
 from spikevideoformer.energy.growth import GrowthPoint, attention_growth, draw_growth
 from spikevideoformer.energy.report import EnergyReport, energy_report, with_prefix
 from spikevideoformer.figures import legend_above
@@ -287,6 +288,7 @@ def _energy(report: EnergyReport) -> dict[str, Any]:
             for t in report.totals
         ],
         "bars": _energy_bars(report),
+        "crossover": _crossover(report) if report.crossovers else "",
         "channels": sum(n.channels for n in report.neurons),
         "silent": sum(len(n.silent) for n in report.neurons),
         "saturated": sum(len(n.saturated) for n in report.neurons),
@@ -330,6 +332,16 @@ def _energy_bars(report: EnergyReport) -> str:
     panel.margins(y=0.01)
     legend_above(panel, len(ways))
     return drawing(figure, "Energy of each part of the network by convention (logarithmic).")
+
+
+def _crossover(report: EnergyReport) -> str:
+    figure = _figure(9, 4.5)
+    draw_crossover(report.layers, report.crossovers, figure.subplots())
+    return drawing(
+        figure,
+        "Spikes that each layer reads, and the rates from which ordinary layers in other formats "
+        "would take less energy for their arithmetic.",
+    )
 
 
 def _growth(points: Sequence[GrowthPoint]) -> str:
