@@ -299,8 +299,8 @@ class EnergyReport:
                 for c in self.crossovers
             ],
         ) + (
-            "\nbelow: share of the work of layers of spikes at a lower rate; ratio: energy of these "
-            "layers,\nordinary over spiking, arithmetic alone, sums in the same format"
+            "\nbelow: share of the work of layers of spikes at a lower rate; ratio: energy of "
+            "these\nlayers, ordinary over spiking, arithmetic alone, sums in the same format"
         )
 
     def neuron_table(self) -> str:

@@ -74,7 +74,7 @@ def test_page_of_a_prediction(model_folder: Path, video_folder: Path) -> None:
     assert all(address.startswith("data:image/") for address in page.addresses)
     # four frames of the clip and of five stages, then drawings
     kinds = [re.match(r"data:image/([a-z+]+)", a)[1] for a in page.addresses]  # type: ignore[index]
-    assert (kinds.count("jpeg"), kinds.count("png"), kinds.count("svg+xml")) == (4, 20, 6)
+    assert (kinds.count("jpeg"), kinds.count("png"), kinds.count("svg+xml")) == (4, 20, 7)
     assert "three.avi" in page.text
     assert "stage 1a" in page.text and "stage1a" not in page.text
     for word in ("spike", "firing rate", "executed", "merged", "ZCU104"):
