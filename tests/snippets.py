@@ -48,6 +48,7 @@ RULES = (
     Rule(r"svf eval .*--scales", "--workers 0 --scales 0.75,1"),
     Rule(r"svf eval", "--workers 0"),
     Rule(r"svf predict"),
+    Rule(r"svf convert"),
     Rule(r"svf models"),
     Rule(r"svf --completion", unrun="writes into the home folder; tests/test_cli.py runs it"),
     Rule(r"svf energy .*--growth", "--size 32"),

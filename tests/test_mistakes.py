@@ -136,7 +136,6 @@ COMMANDS = {
     "no clips to average": (f"{EVAL} --clips 0", "at least 1"),
     "checkpoint that is not there": (CONVERT, "published .pth"),
     "conversion of a model folder": ("convert {model} --attention joint_dot --out {out}", ".pth"),
-    "conversion without attention": ("convert {checkpoint.pth} --out {out}", "--attention"),
     "unknown attention to convert": (
         "convert {checkpoint.pth} --attention softmax --out {out}",
         "joint_hamming",

@@ -235,6 +235,15 @@ class Task(ABC):
         values: dict[str, Any] = result.to_dict()
         return values
 
+    def published_spec(self, config: ModelConfig, given: Mapping[str, Any]) -> Any:
+        """How pictures become input of a published network.
+
+        Args:
+            config: of the network.
+            given: ``frames``, ``size`` and ``frame_rate_hz``, as far as they are told.
+        """
+        return ClipSpec(**{"frames": 8 if config.design == "joint" else 1, "size": 224, **given})
+
     # --- Clips whose operations are counted (`svf energy`) ---------------------------------------
 
     def counted_spec(

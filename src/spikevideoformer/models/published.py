@@ -280,6 +280,33 @@ _FAMILIES = {
 }
 
 
+def family_of(config: ModelConfig) -> str:
+    """Of which networks a published one is, in words."""
+    if (generation := _generation_of(config)) != "meta":
+        return _FAMILIES[generation]
+    return "SpikeVideoFormer" if config.design == "joint" else "Spike-Driven Transformer V2"
+
+
+def sees_pictures(model: SpikeVideoFormer) -> bool:
+    """Whether it was published for pictures; else for clips of video or of events."""
+    return model.config.design != "joint" and model.body is None
+
+
+def untold(model: SpikeVideoFormer) -> dict[str, Any]:
+    """What the tensors of a published network do not tell, by the arguments of `load_published`."""
+    config = model.config
+    values: dict[str, Any] = {"heads": config.heads}
+    if _generation_of(config) != "meta":
+        values["levels"] = config.neuron.levels
+    elif config.attention == "dot":
+        values["attention"] = "joint_dot" if config.design == "joint" else "spatial_dot"
+    if config.neuron.remembers and sees_pictures(model):
+        values["frames"] = config.still_frames
+    if model.body is not None:
+        values["poses"] = config.poses
+    return values
+
+
 def _name_classes(model: SpikeVideoFormer, file: PublishedFile) -> None:
     """Names and colours that mmengine keeps beside the weights, where they are such."""
     names, palette = (file.about.get(key) for key in ("classes", "palette"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spikevideoformer.body.smpl_file import require_smpl_file
+from spikevideoformer.events.spec import EventChannels
 from spikevideoformer.models.config import ModelConfig
 from spikevideoformer.task import PredictSettings, Recipe, Task
 from spikevideoformer.tasks.pose.spec import PoseOptions, PoseSpec
@@ -98,6 +99,26 @@ class PoseTracking(Task):
             crop=options.crop,
             poses=options.poses,
             channels=options.channels,
+        )
+
+    def published_spec(self, config: ModelConfig, given: Mapping[str, Any]) -> PoseSpec:
+        """Events of yes and no in as many channels, unless there are three: then it sees pictures.
+
+        How events were split into channels no file tells: by polarity, then by time.
+        """
+        channels = EventChannels()
+        if config.in_channels != 3:
+            even = config.in_channels % 2 == 0
+            channels = EventChannels(
+                polarity="both" if even else "merged",
+                mode="binary",
+                bins=config.in_channels // 2 if even else config.in_channels,
+            )
+        return PoseSpec(
+            **{"frames": 8, "size": 256, **given},
+            input="rgb" if config.in_channels == 3 else "events",
+            poses=config.poses,
+            channels=channels,
         )
 
     def model_options(self, config: TrainConfig) -> dict[str, Any]:

@@ -119,6 +119,12 @@ class Segmentation(Task):
             seen=max(_FRAME_STEPS * 8, _FRAME_PASSES * clips),
         )
 
+    def published_spec(self, config: ModelConfig, given: Mapping[str, Any]) -> SegmentationSpec:
+        side = given.get("size", 512)
+        if "frame_rate_hz" in given:
+            raise ValueError("a segmenter sees every frame of a video; leave out --frame-rate-hz")
+        return SegmentationSpec(frames=1, short_side=side, crop=(side, side))
+
     def kept(self, config: TrainConfig) -> dict[str, Any]:
         about = read_about(config.init_from or "")
         if about["task"] != self.name:
