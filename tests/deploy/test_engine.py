@@ -2,6 +2,7 @@
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import spikevideoformer as svf
 from spikevideoformer.deploy import engine as engine_module
 from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.nn.block_config import E_SPIKEFORMER, E_SPIKEFORMER_LARGE
 from spikevideoformer.synth.motions import standing_skeleton
 
 WHOLE, SMALL_PIECES = 8 * 2**20, 2**17
@@ -37,7 +39,26 @@ def clip(clips: int = 2, frames: int = 5, size: int = 48) -> Tensor:
     return torch.randn(clips, frames, 3, size, size, generator=generator)
 
 
+ESPIKE = {
+    "block": E_SPIKEFORMER,
+    "neuron": {"kind": "ni_lif", "levels": 3},
+    "attention": "dot",
+    "design": "spatial_only",
+}
+LARGE = {
+    **ESPIKE,
+    "block": replace(E_SPIKEFORMER_LARGE, token_conv="pair"),
+    "neuron": {"kind": "ni_lif", "rounding": "half_up"},
+    "widths": (16, 32, 48),
+    "depths": (1, 1, 1, 3),
+}
 VARIANTS = {
+    "espike": ESPIKE,
+    "espike_hamming": {**ESPIKE, "attention": "hamming", "design": "joint"},
+    "espike_hierarchical": {**ESPIKE, "design": "hierarchical"},
+    "espike_large": {**LARGE, "readout": "both", "distilled": True},
+    "espike_segmentation": {**ESPIKE, "task": "segmentation", "pad_input": True},
+    "espike_large_segmentation": {**LARGE, "task": "segmentation", "pad_input": True},
     "joint": {},
     "membrane": {"readout": "membrane", "constant_term": True},
     "hierarchical": {"design": "hierarchical"},

@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import spikevideoformer as svf
 from spikevideoformer.deploy import fold as fold_module
-from spikevideoformer.deploy.fold import (
-    ThresholdNeuron,
+from spikevideoformer.deploy import merge as merge_module
+from spikevideoformer.deploy.fold import flipped_spikes, fold_for_inference
+from spikevideoformer.deploy.folded import ThresholdNeuron
+from spikevideoformer.deploy.merge import (
     bn_affine,
-    flipped_spikes,
     fold_conv_bn,
-    fold_for_inference,
     merge_repconv,
     merge_sepconv,
 )
@@ -399,7 +399,8 @@ MERGES = {
 def test_a_wrong_merge_is_noticed(function, which, monkeypatch):
     """One weight or one bias, by a millionth."""
     repconv, sepconv, name = MERGES[function]
-    right = getattr(fold_module, function)
+    places = [module for module in (fold_module, merge_module) if hasattr(module, function)]
+    right = getattr(merge_module, function)
 
     def wrong(*args):
         merged = right(*args)
@@ -407,7 +408,8 @@ def test_a_wrong_merge_is_noticed(function, which, monkeypatch):
         merged[which][first] += 1e-6
         return merged
 
-    monkeypatch.setattr(fold_module, function, wrong)
+    for place in places:
+        monkeypatch.setattr(place, function, wrong)
     model = _nano()
     with pytest.raises(RuntimeError, match=f"^{name}: merged and original differ") as error:
         fold_for_inference(model, repconv=repconv, sepconv=sepconv)

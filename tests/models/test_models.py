@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import spikevideoformer as svf
 from spikevideoformer.models.backbone import Backbone
 from spikevideoformer.models.config import PRESETS, preset
+from spikevideoformer.models.initialise import made_pictures
 from spikevideoformer.nn.block_config import E_SPIKEFORMER, BlockConfig
 from spikevideoformer.nn.conv import StochasticDepth
 from spikevideoformer.nn.neuron import Neuron
@@ -382,6 +383,73 @@ def test_every_neuron_argument_changes_what_it_should(name, effects_of):
         assert _same(before["training"], after["training"])
 
 
+# --- E-SpikeFormers -------------------------------------------------------------------------------
+
+LARGE_NETWORK = {"widths": (16, 32, 48), "depths": (1, 1, 1, 2)}
+SMALL_NETWORK = {"widths": (16, 32, 48, 64), "depths": (1, 1, 1, 2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("espike_5m", SMALL_NETWORK),
+        ("espike_5m", {**SMALL_NETWORK, "design": "joint", "attention": "hamming"}),
+        ("espike_5m", {**SMALL_NETWORK, "design": "hierarchical"}),
+        ("espike_83m", LARGE_NETWORK),
+        ("espike_171m", {**LARGE_NETWORK, "readout": "both", "distilled": True}),
+    ],
+    ids=str,
+)
+def test_e_spikeformers_learn_and_keep_clips_and_calls_apart(name, overrides, lively):
+    torch.manual_seed(0)
+    model = lively(svf.create_model(name, num_classes=5, **overrides)).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.bias.data += 0.5
+    logits = model(_video(dtype=torch.float64))
+    nn.functional.cross_entropy(logits, torch.tensor([1, 3])).backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+    # a bias before a norm; of two 1x1 in a row the one before both norms, too
+    without = ("conv1.bias", "conv2.bias", "bn2.bias", "conv.bn1.bias", "proj.bn1.bias")
+    still = [
+        name
+        for name, p in model.named_parameters()
+        if p.grad.norm() <= 1e-12 and not name.endswith(without)
+    ]
+    still = [name for name in still if not has_no_gradient_by_mathematics(name)]
+    assert not still
+    model.eval()
+    video = _video(3, 3, 3, 36, 44, dtype=torch.float64)  # no multiples of 16
+    with torch.no_grad():
+        first = model(video)
+        model(_video(1, 2, 3, 48, 32, dtype=torch.float64, seed=5))
+        assert torch.equal(model(video), first)
+        alone = torch.cat([model(clip) for clip in video.split(1)])
+    torch.testing.assert_close(alone, first, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        frames = torch.stack([model(video[:, t : t + 1]) for t in range(3)]).mean(0)
+    alike = model.config.design == "spatial_only"  # a video is as many pictures
+    assert torch.allclose(frames, first, rtol=0, atol=1e-9) == alike
+
+
+@pytest.mark.parametrize("name", [f"espike_{size}" for size in ("5m", "10m", "19m")])
+def test_fresh_e_spikeformers_fire_on_pictures(name):
+    model = svf.create_model(name, num_classes=3).eval()
+    with torch.no_grad(), svf.record_firing_rates(model) as rates:
+        logits = model(made_pictures(3)[:1, :1])
+    assert logits.shape == (1, 3)
+    assert 0.1 < rates.overall < 1.5
+
+
+def test_the_ordinary_twin_of_an_e_spikeformer(lively):
+    config = preset("espike_5m").ann_twin().with_overrides(SMALL_NETWORK)
+    model = lively(svf.SpikeVideoFormer(config, task="classification", num_classes=5))
+    model(_video()).sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
 # --- Ordinary networks ----------------------------------------------------------------------------
 
 
@@ -691,7 +759,14 @@ def test_stochastic_depth_works_in_training_only(lively):
 
 @pytest.mark.parametrize(
     "overrides",
-    [*({"design": d} for d in DESIGNS), {"neuron": "integer_lif"}, ORDINARY, RECURRENT],
+    [
+        *({"design": d} for d in DESIGNS),
+        {"neuron": "integer_lif"},
+        {"neuron": "ni_lif", "attention": "dot", "block": E_SPIKEFORMER},
+        {"neuron": "ni_lif", "block": {"token_conv": "pair", "layer_scale": True}},
+        ORDINARY,
+        RECURRENT,
+    ],
     ids=str,
 )
 def test_gradient_checkpointing_is_bitwise_the_same(overrides, lively):

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spikevideoformer.deploy.fold import fold_conv_bn, merge_projection
 from spikevideoformer.deploy.int8 import Int8Digits, int8_available
+from spikevideoformer.deploy.merge import fold_conv_bn, merge_projection
 from spikevideoformer.models.heads import Head, RealValues, SpikeProjection
 from spikevideoformer.nn.conv import Projection, SepConv, kernel_of
 from spikevideoformer.ops.exact_conv import (

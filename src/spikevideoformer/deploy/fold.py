@@ -26,16 +26,28 @@ All merges are computed in float64 and cast back.
 """
 
 import copy
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # of BatchNorm2d and SyncBatchNorm
 
+from spikevideoformer.deploy.folded import (
+    FoldedSpikeAttention,
+    FoldedSpikeVideoFormer,
+    Form,
+    ThresholdNeuron,
+)
+from spikevideoformer.deploy.merge import (
+    bn_affine,
+    fold_conv_bn,
+    merge_projection,
+    merge_sepconv,
+    times,
+)
 from spikevideoformer.models.heads import SpikeProjection
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import (
@@ -43,226 +55,24 @@ from spikevideoformer.nn.attention import (
     Attention,
     SpikeAttention,
     TransformerBlock,
-    from_tokens,
-    to_tokens,
 )
 from spikevideoformer.nn.conv import (
     ChannelConv,
     ChannelScale,
     ConvBlock,
-    ConvPair,
     Downsample,
     PairPart,
-    PlainConv,
     Projection,
     RepConv,
     SepConv,
-    SpikeConv2d,
     SpikingSepConv,
     per_frame,
 )
-from spikevideoformer.nn.neuron import AnyNeuron, Neuron, SteppedNeuron
-from spikevideoformer.ops.hamming import dot_attention, hamming_attention
-from spikevideoformer.ops.lif import NeuronConfig, lif_reference
+from spikevideoformer.nn.neuron import AnyNeuron, Neuron
+from spikevideoformer.ops.lif import lif_reference
 from spikevideoformer.ops.neuron_config import kinds_of_kernels
 
-Form = Literal["dense", "factorised"]
-
 TOLERANCE = 1e-9  # relative, of a merged part in float64; rounding gives about 1e-15
-
-
-# --- Parts of a folded network --------------------------------------------------------------------
-#
-# The network is the one of ``nn``: merged convolutions stand in the places of their originals, and
-# identities in those of batch norms. Two parts are others.
-
-
-class ThresholdNeuron(SteppedNeuron):
-    """A neuron with a sign, a bias and a threshold of each channel, for inference.
-
-    It fires what a neuron of ``config`` fires on ``gain * A + shift``, without the product. Where
-    that neuron has the membrane V, this one has V / |gain|:
-
-        X[t] = sign * A[t] + bias         bias = shift / |gain|
-        threshold = v_threshold / |gain|, rest = v_reset / |gain|
-
-    and the rest is :func:`lif_reference` with these. A channel without gain keeps the thresholds
-    of ``config`` and sees its shift only. An Integer-LIF fires the number of levels that its
-    membrane reaches, (k - 1/2) thresholds for k = 1..D, and subtracts a threshold for each:
-    comparisons and subtractions instead of a division and a product.
-
-    Thresholds stay in float32 at least, also where the model is cast to half precision: the sums
-    they are compared with need more than 8 bits.
-
-    Args:
-        config, reset_each_frame: as :class:`Neuron`.
-        gain, shift: ``[C]``, float64.
-        dtype: of the model; a gain so small that a threshold overflows in it counts as none.
-    """
-
-    sign: Tensor
-    bias: Tensor
-    threshold: Tensor
-    rest: Tensor
-
-    def __init__(
-        self,
-        config: NeuronConfig,
-        reset_each_frame: bool,
-        *,
-        gain: Tensor,
-        shift: Tensor,
-        dtype: torch.dtype,
-    ) -> None:
-        super().__init__(config, reset_each_frame)
-        finest = torch.promote_types(dtype, torch.float32)
-        largest = torch.finfo(finest).max / 2  # a membrane may lie above what it is made of
-        size = gain.abs()
-        values = torch.stack([torch.full_like(shift, config.v_threshold), shift.abs()])
-        values = torch.cat([values, torch.full_like(values[:1], abs(config.v_start))])
-        usable = (size > 0) & (values.amax(0) * config.levels <= size * largest)
-        unit = torch.where(usable, size, 1.0)
-        self.register_buffer("sign", gain.sign() * usable)
-        self.register_buffer("bias", shift / unit)
-        self.register_buffer("threshold", config.v_threshold / unit)
-        self.register_buffer("rest", config.v_start / unit)
-
-    def as_affine(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift ``[C]`` for kernels that have multipliers.
-
-        An ordinary neuron of ``config`` fires the same on ``scale * A + shift``.
-        """
-        unit = self.config.v_threshold / self.threshold
-        return self.sign * unit, self.bias * unit
-
-    def forward(self, x: Tensor, norm: nn.Module | None = None) -> Tensor:
-        """Spikes ``[T, B, C, ...]`` for integer sums ``[T, B, C, ...]``."""
-        if norm is not None:
-            raise ValueError("a folded neuron has its batch norm in its thresholds; pass no norm")
-        return super().forward(x)
-
-    def start(self, x: Tensor) -> Tensor:
-        return self.rest.to(x.dtype).reshape(-1, 1, 1).expand_as(x)
-
-    def step(self, v: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Spikes and membrane, in units of the sums (V / |gain|), for sums ``[B, C, H, W]``."""
-        config = self.config
-        # channels are followed by space
-        sign, bias, threshold, rest = (
-            z.to(x.dtype).reshape(-1, 1, 1)
-            for z in (self.sign, self.bias, self.threshold, self.rest)
-        )
-        x = x * sign + bias
-        gap = v - rest if config.v_start else v
-        if config.decay_input:
-            h = v + (x - gap) / config.tau
-        elif not config.remembers:
-            h = x
-        else:  # v - v/tau is beta*v without a factor that is no power of two
-            h = (gap if math.isinf(config.tau) else gap - gap / config.tau) + x
-            h = h + rest if config.v_start else h
-        if config.fires_integers:
-            return self._fire_levels(h, threshold)
-        fires = h >= threshold
-        v = torch.where(fires, h - threshold if config.v_reset is None else rest, h)
-        return fires.to(x.dtype), v
-
-    def _fire_levels(self, h: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-        spikes, v = torch.zeros_like(h), h
-        level = threshold / 2
-        for k in range(1, self.config.levels + 1):
-            # round() sends k - 1/2 to the even neighbour, which is k for even k
-            up = k % 2 == 0 or self.config.rounding == "half_up"
-            fires = h >= level if up else h > level
-            spikes = spikes + fires
-            v = torch.where(fires, v - threshold, v)
-            level = level + threshold
-        return spikes, v
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        before = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, kept in before.items():
-            now = self._buffers[name]
-            assert now is not None and kept is not None
-            if now.dtype in (torch.float16, torch.bfloat16):
-                self._buffers[name] = kept.to(now.device, torch.float32)
-        return self
-
-
-class FoldedSpikeAttention(SpikeAttention):
-    """q, k, v projections and neurons, integer sums, and a neuron with thresholds per channel."""
-
-    def __init__(
-        self, part: SpikeAttention, projections: list[nn.Module], out_neuron: ThresholdNeuron
-    ) -> None:
-        nn.Module.__init__(self)  # not the parent's, which would make convolutions
-        self.heads, self.axes, self.kind = part.heads, part.axes, part.kind
-        self.constant_term, self.levels = part.constant_term, part.levels
-        self.channels, self.value_channels = part.channels, part.value_channels
-        self.packed, self.backend = False, part.backend
-        for name, projection in zip("qkv", projections, strict=True):
-            self.add_module(f"{name}_conv", projection)
-        self.q_neuron, self.k_neuron, self.v_neuron = part.q_neuron, part.k_neuron, part.v_neuron
-        self.out_neuron = out_neuron
-
-    def forward(self, x: Tensor) -> Tensor:
-        spikes: Tensor = self.out_neuron(self.sums(*self.fired(x)))
-        return spikes.to(x.dtype)
-
-    def sums(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """The integers of the attention, before any scale; spikes and sums ``[T, B, C, H, W]``.
-
-        Equation (D = ``levels``):
-            (2Q-D) [ (2K-D)^T V ]                      hamming
-            Q [ K^T V ] + (D-Q) [ (D-K)^T V ]          with constant term: half of the above plus
-                                                       D^2 d sum_j V_j, without a factor d
-            Q [ K^T V ]                                dot
-        """
-        q_, k_, v_ = (to_tokens(z, self.heads, self.axes) for z in (q, k, v))
-        # the ops divide by the scale: what remains is a factor 1
-        options: dict[str, Any] = {"scale": float(self.levels**2), "backend": self.backend}
-        if self.kind == "hamming" and not self.constant_term:
-            sums = hamming_attention(q_, k_, v_, levels=self.levels, **options)
-        else:
-            if self.constant_term:  # bits that are equal because both are 1, or both are 0
-                q_, k_ = (torch.cat([z, self.levels - z], dim=-1) for z in (q_, k_))
-            sums = dot_attention(q_, k_, v_, levels=self.levels, **options)
-        return from_tokens(sums, v.shape, self.axes)
-
-
-class FoldedSpikeVideoFormer(SpikeVideoFormer):
-    """A network for inference only, made by :func:`fold_for_inference`.
-
-    Modules keep their names where they still exist (neurons all do), and neurons keep their
-    firing rates. It cannot be trained or saved: keep the original for that.
-    """
-
-    def __init__(self, model: SpikeVideoFormer, repconv: Form, sepconv: Form) -> None:
-        nn.Module.__init__(self)  # not the parent's, which would make a fresh network
-        self.config, self.task, self.num_classes = model.config, model.task, model.num_classes
-        self.classes, self.palette, self.body = model.classes, model.palette, model.body
-        self.clip = copy.deepcopy(model.clip)
-        self.temperature, self.familiarity = model.temperature, model.familiarity
-        self.backbone = copy.deepcopy(model.backbone)
-        self.head = copy.deepcopy(model.head)
-        self.repconv, self.sepconv = repconv, sepconv
-
-    def train(self, mode: bool = True) -> Self:
-        """Evaluation mode is the only one."""
-        if mode:
-            raise ValueError(
-                "a folded model cannot train: it has no batch norms; train the original and fold "
-                "it again"
-            )
-        return super().train(False)
-
-    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """Refused: folding is quick, and the original is what others can use."""
-        raise ValueError(
-            "a folded model is not saved: save the original with its save_pretrained, and call "
-            "fold_for_inference after loading it"
-        )
 
 
 # --- Folding --------------------------------------------------------------------------------------
@@ -408,7 +218,7 @@ class _Fold:
             return
         original = nn.Sequential(part.get_submodule(conv), bn, scale or nn.Identity())
         own = _float64(original)
-        merged = _conv_like(own[0], *_times(fold_conv_bn(own[0], own[1]), scale))
+        merged = _conv_like(own[0], *times(fold_conv_bn(own[0], own[1]), scale))
         where = name if conv == "conv" else f"{name}.{conv}"
         part.add_module(conv, self.finish(original, merged, neuron, where))
         part.add_module(norm, nn.Identity())
@@ -458,11 +268,11 @@ class _Fold:
             factor, shift = bn_affine(own.bn_out)
             weight, bias = fold_conv_bn(own.pw2, own.bn2)
             last = factor[:, None, None, None] * weight, factor * bias + shift
-            pw2 = _conv_like(own.pw2, *_times(last, scale))
+            pw2 = _conv_like(own.pw2, *times(last, scale))
             merged = nn.Sequential(OrderedDict(pw1=pw1, dw=own.dw, pw2=pw2))
         else:
             first = next(m for m in own.modules() if isinstance(m, nn.Conv2d))
-            weight, bias = _times(merge_projection(own), scale)
+            weight, bias = times(merge_projection(own), scale)
             merged = _conv_like(first, weight, bias, padding=weight.shape[2] // 2)
         return self.finish(nn.Sequential(part, scale or nn.Identity()), merged, neuron, name)
 
@@ -512,124 +322,6 @@ class _Fold:
         unit = (config.v_threshold / neuron.threshold).reshape(-1, 1, 1)
         _compare(spikes, own_spikes, name)
         _compare(v, unit * own_v, name)
-
-
-def bn_affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """What a batch norm does in evaluation: scale and shift ``[C]``, float64 on the CPU.
-
-    Raises:
-        ValueError: no batch norm, or one without running statistics.
-    """
-    if not isinstance(norm, _BatchNorm):
-        raise ValueError(f"got {type(norm).__name__} where a batch norm was expected")
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("a batch norm without running statistics cannot be folded")
-    scale = torch.rsqrt(_double(norm.running_var) + norm.eps)
-    if norm.weight is not None:
-        scale = scale * _double(norm.weight)
-    shift = -_double(norm.running_mean) * scale
-    return scale, shift if norm.bias is None else shift + _double(norm.bias)
-
-
-def fold_conv_bn(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """A convolution and the batch norm after it as one convolution.
-
-    Computed in float64, in evaluation mode, whatever the modes of the parts.
-
-    Returns:
-        Weight, shaped as that of ``conv``, and bias ``[C']``, on its device and in its dtype.
-    """
-    scale, shift = bn_affine(norm)
-    weight = scale[:, None, None, None] * _double_kernel(conv)
-    bias = shift if conv.bias is None else scale * _double(conv.bias) + shift
-    return weight.to(conv.weight), bias.to(conv.weight)
-
-
-def merge_projection(part: Projection) -> tuple[Tensor, Tensor]:
-    """A projection as one convolution: its weight, on the integers that fire into it, and bias.
-
-    Returns:
-        Weight ``[C', C, k, k]`` and bias ``[C']``, computed in float64; zero padding of k // 2.
-
-    Raises:
-        ValueError: a projection that is unknown here.
-    """
-    if isinstance(part, RepConv):
-        return merge_repconv(part)
-    if isinstance(part, PlainConv):
-        return fold_conv_bn(part.conv, part.bn_out)
-    if isinstance(part, ConvPair):
-        return merge_pair(part)
-    raise ValueError(f"got a {type(part).__name__}, a projection that is not known here")
-
-
-def merge_pair(pair: ConvPair) -> tuple[Tensor, Tensor]:
-    """Two 1x1 convolutions and their norms as one 1x1.
-
-    Returns:
-        Weight ``[C', C, 1, 1]`` and bias ``[C']``, computed in float64.
-    """
-    scale1, shift1 = bn_affine(pair.bn1)
-    first = scale1[:, None] * _double_kernel(pair.conv1)[:, :, 0, 0]  # [m, c]
-    last, bias = _double(pair.conv2.weight)[:, :, 0, 0], torch.zeros(1, dtype=torch.float64)
-    for norm in (pair.bn2, pair.bn_out):
-        if norm is not None:
-            scale, shift = bn_affine(norm)
-            last, bias = scale[:, None] * last, scale * bias + shift
-    weight = (last @ first)[:, :, None, None]
-    return weight.to(pair.conv1.weight), (last @ shift1 + bias).to(pair.conv1.weight)
-
-
-def merge_repconv(rep: RepConv) -> tuple[Tensor, Tensor]:
-    """A RepConv as one dense 3x3 convolution with zero padding, exact at the borders.
-
-    Equation (m runs over the channels between the two 1x1 convolutions):
-        kernel[o, c, y, x] = sum_m last[o, m] dw[m, y, x] first[m, c]
-        Outside the image the first norm makes its shift of a zero, as it does of a zero inside: so
-        that shift is the same everywhere and goes into the bias.
-
-    Returns:
-        Weight ``[C, C, 3, 3]`` and bias ``[C]``, computed in float64.
-    """
-    (scale1, shift1), (scale2, shift2), (scale_out, shift_out) = (
-        bn_affine(norm) for norm in (rep.bn1, rep.bn2, rep.bn_out)
-    )
-    first = scale1[:, None] * _double_kernel(rep.pw1)[:, :, 0, 0]  # [m, c]
-    last = (scale_out * scale2)[:, None] * _double(rep.pw2.weight)[:, :, 0, 0]  # [o, m]
-    dw = _double(rep.dw.weight)[:, 0]  # [m, 3, 3]
-    kernel = (last * dw.permute(1, 2, 0).unsqueeze(2)) @ first  # [3, 3, o, c]
-    bias = last @ (dw.sum((1, 2)) * shift1) + scale_out * shift2 + shift_out
-    weight = kernel.permute(2, 3, 0, 1).contiguous()
-    return weight.to(rep.pw1.weight), bias.to(rep.pw1.weight)
-
-
-def merge_sepconv(sep: SepConv) -> tuple[Tensor, Tensor]:
-    """The second half of a SepConv, dw 7x7 + pw + BN, as one dense 7x7 convolution.
-
-    Returns:
-        Weight ``[C, 2C, 7, 7]`` and bias ``[C]``, computed in float64.
-    """
-    pw2, bias = fold_conv_bn(sep.pw2, sep.bn2)
-    weight = _double(pw2) * _double_kernel(sep.dw)[:, 0]  # [o, m, 1, 1] x [m, 7, 7]
-    return weight.to(pw2), bias
-
-
-def _double(x: Tensor) -> Tensor:
-    return x.detach().to("cpu", torch.float64)
-
-
-def _double_kernel(conv: nn.Conv2d) -> Tensor:
-    """What it multiplies the integers that it receives with."""
-    return _double(conv.weight) * (conv.unit if isinstance(conv, SpikeConv2d) else 1.0)
-
-
-def _times(conv: tuple[Tensor, Tensor], scale: nn.Module | None) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution, of which each output channel is scaled."""
-    weight, bias = conv
-    if not isinstance(scale, ChannelScale):
-        return conv
-    factor = _double(scale.weight).to(weight)
-    return weight * factor[:, None, None, None], bias * factor
 
 
 def _float64(module: nn.Module) -> Any:

@@ -24,10 +24,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from spikevideoformer.deploy.fold import (
-    FoldedSpikeVideoFormer,
-    fold_for_inference,
-)
+from spikevideoformer.deploy.fold import fold_for_inference
+from spikevideoformer.deploy.folded import FoldedSpikeVideoFormer
 from spikevideoformer.energy.cost import HOROWITZ_45NM, ZCU104, CostTable, Throughput
 from spikevideoformer.energy.count import count_operations
 from spikevideoformer.energy.crossover import Crossover, crossovers
