@@ -24,6 +24,8 @@ _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 _EXACT_FORMATS = frozenset({"avi", "flv", "matroska,webm", _MP4})
 _SEEKABLE_FORMATS = frozenset({"matroska,webm", _MP4})
 
+_JOINED = "; recordings that were joined byte by byte are joined anew with ffmpeg -f concat"
+
 _SEEK_MARGIN_S = 1.0
 """Seeking aims this much early: key frames are found by decoding time, which runs ahead."""
 _JUMP_S = 60.0
@@ -98,7 +100,8 @@ class DecodingPass:
                 useful = flushes or (packet.size and (self.begun or not file.may_begin_amid))
                 frames = file.decode(packet) if ours and useful else []
                 if packet.is_corrupt:
-                    raise file.ffmpeg.error(f"{where}: its data ends inside a packet")
+                    joined = "" if file.format != "mpegts" else _JOINED
+                    raise file.ffmpeg.error(f"{where}: its data ends inside a packet{joined}")
             self._listen(messages, where)
             self.all_packets += ours and not flushes
             if packet.size and useful:
