@@ -5,6 +5,7 @@ import torch
 
 import spikevideoformer as svf
 from spikevideoformer.body.stored import AbsentBody, AbsentSmpl
+from spikevideoformer.models.published_file import read_published
 
 from .test_published import WIDTHS, _model, _published_state
 
@@ -66,6 +67,29 @@ def test_other_regressors_are_refused(tmp_path, change, says):
     with pytest.raises(ValueError, match=says) as error:
         svf.load_published(tmp_path / "pose.pth")
     assert "\n" not in str(error.value) and "pose.pth" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["v3_base", "v3_large_plain"])
+def test_on_other_backbones(tmp_path, golden_family, name):
+    """Of E-SpikeFormers too: each frame by itself, and the poses between them."""
+    whole = svf.load_published(golden_family / f"{name}.pth", heads=2)
+    theirs = read_published(golden_family / f"{name}.pth").state
+    width = whole.config.widths[-1]
+    state = {k: v for k, v in theirs.items() if not k.startswith("head")}
+    for part, rows in (("decpose", 144), ("dectrans", 3), ("decbeta", 10)):
+        state[f"regressor.{part}.weight"] = torch.randn(rows, width) / 9
+        state[f"regressor.{part}.bias"] = torch.randn(rows)
+    torch.save({"model_state_dict": state}, tmp_path / "pose.pth")
+    model = svf.load_published(tmp_path / "pose.pth", heads=2)
+    video = torch.rand(1, 3, 3, 32, 32)
+    with torch.no_grad():
+        output = model(video)
+        mean = whole.backbone(video.transpose(0, 1))[-1].mean((3, 4)).transpose(0, 1)  # [B, T, C]
+    ends = torch.cat([mean[:, :1], (mean[:, 1:] + mean[:, :-1]) / 2, mean[:, -1:]], 1)
+    weight, bias = state["regressor.dectrans.weight"], state["regressor.dectrans.bias"]
+    torch.testing.assert_close(output.translation, ends @ weight.T + bias)
+    with pytest.raises(ValueError, match="a head for 24 joints; leave num_classes out"):
+        svf.load_published(tmp_path / "pose.pth", heads=2, num_classes=7)
 
 
 def test_a_sew_resnet_is_named(tmp_path):

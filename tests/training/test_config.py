@@ -140,6 +140,9 @@ def test_what_may_change_on_resume():
     moved = TrainConfig(out=Path("elsewhere"), workers=2, keep=5, cache="off")
     assert moved.differences(base.to_dict()) == []
     assert moved.differences({**base.to_dict(), "cache": True}) == []  # as it used to be written
+    posed = TrainConfig(out=Path("run"), task="pose").to_dict()
+    before = {**posed, "pose": {n: v for n, v in posed["pose"].items() if n not in ("gap", "head")}}
+    assert TrainConfig.from_dict(posed).differences(before) == []  # settings that came later
     longer = TrainConfig(out=Path("run"), epochs=30)
     assert longer.differences(base.to_dict()) == ["epochs: 20 then, 30 now"]
 

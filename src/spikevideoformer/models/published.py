@@ -108,7 +108,8 @@ def load_published(
             config = replace(config, still_frames=usual if frames is None else frames)
         headless = not segments and not any(key.startswith("head") for key in state)
         place = "decode_head.conv_seg.weight" if segments else "head.weight"
-        num_classes = _classes(path, state, place, headless, num_classes)
+        if body is None:
+            num_classes = _classes(path, state, place, headless, num_classes)
     except KeyError as error:
         raise ValueError(
             f"{path} has no tensor {error}; it is not a published SpikeVideoFormer checkpoint"
@@ -119,7 +120,11 @@ def load_published(
         ) from None
     task = "segmentation" if segments else "classification"
     if body is not None:
-        task, num_classes = "pose", len(body.joint_names)
+        task, joints = "pose", len(body.joint_names)
+        if num_classes not in (None, joints):
+            raise ValueError(f"{path} has a head for {joints} joints; leave num_classes out")
+        num_classes = joints
+    assert num_classes is not None  # of a body they are its joints
     model = SpikeVideoFormer(config, task=task, num_classes=num_classes, body=body)
     tensors = renamed(state, model)
     if headless:

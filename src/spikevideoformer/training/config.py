@@ -12,7 +12,15 @@ from spikevideoformer.data.specs import Augmentation, Decode
 from spikevideoformer.events.spec import EventView
 from spikevideoformer.models.config import Readout, SpikeMemory, check_spike_memory, preset
 from spikevideoformer.models.folder import read_about
-from spikevideoformer.settings import Stored, check_types, plain, read_settings, require, yaml_text
+from spikevideoformer.settings import (
+    Stored,
+    check_types,
+    merged,
+    plain,
+    read_settings,
+    require,
+    yaml_text,
+)
 from spikevideoformer.shapes import AttentionKind, Design
 from spikevideoformer.task import TASKS, Task, get_task
 from spikevideoformer.video.spec import Input
@@ -300,7 +308,7 @@ class TrainConfig(Stored):
         """
         now = self.to_dict()
         # A run that was begun before there was a setting has its default.
-        earlier = {**type(self)(out=self.out, task=self.task).to_dict(), **earlier}
+        earlier = merged(type(self)(out=self.out, task=self.task).to_dict(), earlier)
         others = TASKS.keys() - {self.task}
         names = [n for n in {**now, **earlier} if n not in _FREE_ON_RESUME and n not in others]
         return [
