@@ -155,3 +155,11 @@ def test_links_to_folders_are_followed_once(tmp_path: Path, videos: list[Path]) 
     (tmp_path / "in" / "link").symlink_to(tmp_path / "sub", target_is_directory=True)
     (tmp_path / "sub" / "round").symlink_to(tmp_path / "in", target_is_directory=True)
     assert list(expand_inputs([tmp_path / "in"])) == [str(tmp_path / "in" / "link" / "z.avi")]
+
+
+def test_unknown_endings_are_told(tmp_path, videos, caplog) -> None:
+    for name in ("a.heic", "b.r3d", "notes.txt", "Makefile"):
+        (tmp_path / name).write_bytes(b"")
+    with caplog.at_level("INFO", logger="spikevideoformer"):
+        list(expand_inputs([tmp_path]))
+    assert "files whose ending is of no video (a.heic and 1 more)" in caplog.text

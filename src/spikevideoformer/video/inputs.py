@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -25,6 +26,12 @@ log = logging.getLogger(__name__)
 _OUTPUT = re.compile(r"\.svf\.((side\.|part\.)*mp4|masks)$")
 """Names of what predictions write beside videos."""
 
+_BESIDE = frozenset(
+    ".cff .csv .db .html .ini .json .jsonl .log .md .pdf .py .rst .sh .sha256 .srt .tsv .txt .vtt "
+    ".xml .yaml .yml".split()
+)
+"""Endings of what lies beside videos and is not meant to be one."""
+
 VideoPath = str | os.PathLike[str]
 VideoArray: TypeAlias = "UInt8[np.ndarray, 'T H W 3'] | UInt8[Tensor, 'T H W 3']"
 
@@ -37,9 +44,10 @@ def expand_inputs(
     A folder stands for the videos and image sequences in it, at any depth, sorted by name, and
     where a folder has neither for recordings of events (no tables); a folder of images is a video
     itself; a glob stands for what it matches, sorted; an array is one video. What is hidden (its
-    name begins with a dot) is passed over in folders, and so is what `svf predict` wrote there
-    and pictures beside videos, with a line in the log. Links to folders are followed. ``~`` is the
-    home folder where nothing has that name. Cameras and addresses are not read yet.
+    name begins with a dot) is passed over in folders, and with a line in the log so are what `svf
+    predict` wrote there, pictures beside videos and files of unknown endings. Links to folders are
+    followed. ``~`` is the home folder where nothing has that name. Cameras and addresses are not
+    read yet.
 
     Args:
         inputs: taken one at a time, as videos are asked for.
@@ -102,7 +110,7 @@ def videos_among(
 def _videos_at(path: str, each_still: bool) -> list[str]:
     if not os.path.isdir(path):
         return [path]
-    found, seen, own, stills = [], set[str](), list[str](), list[str]()
+    found, seen, own, stills, others = [], set[str](), list[str](), list[str](), list[str]()
     for folder, folders, files in os.walk(path, followlinks=True):
         whole = os.path.realpath(folder)
         if whole in seen:  # a link to a folder above it
@@ -117,6 +125,7 @@ def _videos_at(path: str, each_still: bool) -> list[str]:
         }
         kinds = VIDEO_SUFFIXES | IMAGE_SUFFIXES if each_still else VIDEO_SUFFIXES
         videos = [name for name, suffix in suffix_of_file.items() if suffix in kinds]
+        others += names_of_no_clip(suffix_of_file)
         if videos:
             found += [os.path.join(folder, name) for name in videos]
             pictures = [] if each_still else IMAGE_SUFFIXES
@@ -129,13 +138,22 @@ def _videos_at(path: str, each_still: bool) -> list[str]:
                 for name, suffix in suffix_of_file.items()
                 if suffix in EVENT_SUFFIXES - TABLE_SUFFIXES
             ]
-    _tell_passed_over(path, "what svf predict wrote there", own)
-    _tell_passed_over(path, "pictures beside videos", stills)
+    remedy = "name such a file itself to predict it"
+    tell_passed_over(path, "what svf predict wrote there", tuple(own), remedy)
+    tell_passed_over(path, "pictures beside videos", tuple(stills), remedy)
+    tell_passed_over(path, "files whose ending is of no video", tuple(others), remedy)
     return found
 
 
-def _tell_passed_over(path: str, what: str, names: list[str]) -> None:
+def names_of_no_clip(names: Iterable[str]) -> list[str]:
+    """Of names in a folder those that are no clip by their ending, without notes and lists."""
+    known = VIDEO_SUFFIXES | IMAGE_SUFFIXES | EVENT_SUFFIXES | _BESIDE
+    return [name for name in names if (ending := Path(name).suffix.lower()) and ending not in known]
+
+
+@cache  # a folder may be looked through more than once
+def tell_passed_over(folder: VideoPath, what: str, names: tuple[str, ...], remedy: str) -> None:
+    """Log how many files were passed over, one of them by name, and what takes them; or nothing."""
     if names:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        line = f"passed over {what} ({names[0]}{more}); name such a file itself to predict it"
-        log.info(one_line(f"{path}: {line}"))
+        log.info(one_line(f"{folder}: passed over {what} ({names[0]}{more}); {remedy}"))

@@ -508,3 +508,23 @@ class TestSomething:
         with pytest.raises(DatasetError, match=r"labels\.json is not a mapping") as error:
             read_index(root)
         assert "\n" not in str(error.value)
+
+
+def test_what_a_class_folder_does_not_give_is_told(tmp_path, caplog):
+    for name in (
+        "a/one.mp4",
+        "a/two.avif",
+        "a/three.png",
+        "a/README.md",
+        "a/.hidden.mkv",
+        "b/x.JPG",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    with caplog.at_level("INFO", logger="spikevideoformer"):
+        index = read_index(tmp_path)
+        read_index(tmp_path)
+    assert sorted(s.path.name for s in index.samples) == ["one.mp4", "x.JPG"]
+    (line,) = [r.getMessage() for r in caplog.records if "passed over" in r.getMessage()]
+    assert "passed over files that are no clips here (a/three.png and 1 more); a splits.csv" in line

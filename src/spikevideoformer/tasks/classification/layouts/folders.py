@@ -6,8 +6,9 @@
 A clip is a video file or a folder of numbered images; in a class folder without either, a recording
 of events, and without these a picture. So a folder of pictures inside a class folder is one clip,
 and pictures in the class folder itself are a clip each. With the layout ``stills`` every picture
-below a class folder is a clip, in whatever folder, and nothing else is. Hidden files and files that
-are no clips by their suffix (README, .json) are left out. The classes are the names of the class
+below a class folder is a clip, in whatever folder, and nothing else is. Hidden files are left out,
+and so are, with a line in the log, pictures beside videos and files that are no clips by their
+suffix; notes and lists (README, .json) without one. The classes are the names of the class
 folders of all splits, sorted.
 """
 
@@ -20,6 +21,7 @@ from spikevideoformer.data.lists import empty_split, is_image_sequence, split_fo
 from spikevideoformer.data.problems import DatasetError, Problem, relative
 from spikevideoformer.events.spec import EVENT_SUFFIXES
 from spikevideoformer.tasks.classification.sample import ClipIndex, ClipSample
+from spikevideoformer.video.inputs import names_of_no_clip, tell_passed_over
 from spikevideoformer.video.interface import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
@@ -42,6 +44,7 @@ def _read(
     label_of_class = {name: label for label, name in enumerate(classes)}
     samples: list[ClipSample] = []
     problems: list[Problem] = []
+    passed_over: list[str] = []
     for split, folder in parts:
         class_folders = subfolders(folder)
         if not class_folders:
@@ -49,6 +52,7 @@ def _read(
         for class_folder in class_folders:
             source = relative(class_folder, root)
             clips, strays = clips_of(class_folder)
+            passed_over += _passed_over(class_folder, clips)
             samples.extend(
                 ClipSample(
                     path=clip, label=label_of_class[class_folder.name], split=split, source=source
@@ -77,6 +81,8 @@ def _read(
                         split=split,
                     )
                 )
+    remedy = "a splits.csv can name any file as a clip, and --layout stills takes pictures"
+    tell_passed_over(root, "files that are no clips here", tuple(passed_over), remedy)
     return ClipIndex(
         root=root,
         layout=layout,
@@ -128,6 +134,18 @@ def _clips(class_folder: Path) -> tuple[list[Path], list[Path]]:
         elif path.suffix.lower() in EVENT_SUFFIXES - {".txt"}:  # which may be a note
             recordings.append(path)
     return clips or recordings or _pictures(class_folder, "*"), strays
+
+
+def _passed_over(class_folder: Path, clips: list[Path]) -> list[str]:
+    """Files of the folder itself that are not among its clips, without notes and lists."""
+    known = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    names = [
+        path.name
+        for path in set(class_folder.iterdir()) - set(clips)
+        if path.is_file() and not path.name.startswith(".")
+    ]
+    media = [name for name in names if Path(name).suffix.lower() in known]
+    return [f"{class_folder.name}/{name}" for name in sorted(media + names_of_no_clip(names))]
 
 
 def _pictures(folder: Path, pattern: str) -> list[Path]:

@@ -24,6 +24,7 @@ from spikevideoformer.tasks.segmentation.sequence import (
     SequenceIndex,
     number_by_position,
 )
+from spikevideoformer.video.inputs import names_of_no_clip, tell_passed_over
 from spikevideoformer.video.interface import IMAGE_SUFFIXES, natural_key
 
 
@@ -45,8 +46,10 @@ def pictures_in(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[Path]
     """
     if not folder.is_dir():
         return []
-    files = (f for f in folder.iterdir() if f.suffix.lower() in suffixes)
-    return sorted((f for f in files if not f.name.startswith(".")), key=natural_key)
+    shown = [f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")]
+    others = tuple(sorted(names_of_no_clip(f.name for f in shown)))
+    tell_passed_over(folder, "files that are no pictures", others, "save them as PNG")
+    return sorted((f for f in shown if f.suffix.lower() in suffixes), key=natural_key)
 
 
 def pair(
