@@ -14,7 +14,7 @@ help:
 	@echo "make test-slow  the tests left out of the default run"
 	@echo "make test-triton  the kernels for CUDA, in Triton's interpreter (installs Triton, 1 GB)"
 	@echo "make bench      speed and memory beside SpikingJelly (installs it); results in bench/"
-	@echo "make torture    damaged models, configurations and checkpoints, with a seed of its own"
+	@echo "make torture    damaged files, kills, NaN, hostile names: with a seed of its own, half an hour"
 	@echo "make lint       ruff, mypy, import-linter"
 	@echo "make clean      remove the environment, the caches, demo/ and bench/"
 

@@ -1,6 +1,6 @@
-"""Attack the library with damaged files, and print one table.
+"""Attack the library with damaged files, kills and hostile names, and print one table.
 
-    python benchmarks/torture                      # all parts, full counts: a minute
+    python benchmarks/torture                      # all parts, full counts: half an hour
     python benchmarks/torture configs --scale 0.1  # one part, a tenth of its cases
     python benchmarks/torture --seed 7             # other chance
 
