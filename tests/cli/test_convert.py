@@ -15,6 +15,9 @@ from spikevideoformer.cli import main
 from spikevideoformer.tasks.pose.predictor import PoseTracker
 from spikevideoformer.video.frames import write_video
 
+from ..models.test_published import _published_state
+from ..tasks.segmentation.frames import save
+
 V2, V3 = "Spike-Driven Transformer V2", "E-SpikeFormer (SDT-V3)"
 # file: task, family, assumed beside the heads that are told, frames of a clip
 KINDS: dict[str, tuple[str, str, dict[str, Any], int]] = {
@@ -119,6 +122,30 @@ def test_poses_of_a_video(golden_family: Path, tmp_path: Path) -> None:
     video = np.random.default_rng(0).integers(0, 256, (11, 40, 40, 3), np.uint8)
     result = tracker.predict(video, frame_rate_hz=25.0)
     assert result.joints.shape == (11, 24, 3) and np.isfinite(result.joints).all()
+
+
+def test_training_goes_on_from_it(tmp_path: Path) -> None:
+    """All of a published network but its classifier is taken by the preset of its sizes."""
+    torch.manual_seed(0)
+    sizes = {"design": "neuron_only", "attention": "dot", "readout": "spike"}
+    published = svf.create_model("svf_nano", num_classes=9, **sizes)
+    torch.save({"model": _published_state(published)}, tmp_path / "file.pth")
+    assert converted(tmp_path / "file.pth", "--out", tmp_path / "m", "--size", 32) == 0
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+        split = "val" if i >= 8 else "train"
+        save(tmp_path / "data" / split / "ab"[i % 2] / f"{i}.png", pixels)
+    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in sizes.items())
+    train = f"train --data {tmp_path}/data --model svf_nano {options} --init-from {tmp_path}/m \
+        --out {tmp_path}/run --size 32 --epochs 1 --workers 0 --device cpu"
+    assert main(train.split()) == 0
+    lines = (tmp_path / "run/init_from.csv").read_text().splitlines()
+    assert [line for line in lines if line.endswith(",new")] == [
+        "head.fc.weight,new",
+        "head.fc.bias,new",
+    ]
+    assert sum(line.endswith(",taken") for line in lines) == len(published.state_dict()) - 2
 
 
 @pytest.mark.parametrize(
