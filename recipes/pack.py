@@ -1,13 +1,14 @@
 r"""Put a trained network into the box of the package, and make its card.
 
     python recipes/pack.py svf/scene-motion --model runs/sm/run/model
-    python recipes/pack.py svf/scene-motion --facts facts.yaml --clips clips/val
+    python recipes/pack.py svf/scene-motion --facts facts.yaml --metrics held_out.json --clips val
     python recipes/pack.py svf/scene-motion
 
 The first line rounds kernels to half precision and writes the weights; measure those, not the ones
 of the run. The second writes card.json: the entries of `models.box.Card` as a YAML file has them,
-but for firing rate and energy, which are counted here on the videos of --clips. Every line makes
-docs/weights/NAME.md again, once there is a card.
+but for the metrics, which are the entry "metrics" of a JSON file, and for firing rate and energy,
+which are counted here on the videos of --clips. Every line makes docs/weights/NAME.md again, once
+there is a card.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def counted(model: SpikeVideoFormer, videos: Path, clips: int) -> dict[str, Any]
         model(video)
     report = energy_report(model, video, merge=False)
     energies = {way: report.by_convention(way).energy_mj for way in ("paper", "executed")}
-    return {"firing_rate": rates.mean, "energy_mj": energies}
+    layers = rates.mean.values()
+    return {"firing_rate": sum(layers) / len(layers), "energy_mj": energies}
 
 
 def page(name: str) -> str:
@@ -111,23 +113,25 @@ def main() -> None:
     parser.add_argument("name", help="svf/NAME")
     parser.add_argument("--model", type=Path, help="model folder of the run")
     parser.add_argument("--facts", type=Path, help="YAML of the card")
+    parser.add_argument("--metrics", type=Path, help="JSON of the metrics of the card")
     parser.add_argument("--clips", type=Path, help="videos on which spikes are counted")
     parser.add_argument("--count", type=int, default=64, help="clips of them")
     arguments = parser.parse_args()
     if not arguments.name.startswith(PREFIX):
         sys.exit(f"{arguments.name} does not begin with {PREFIX}")
-    if (arguments.facts is None) != (arguments.clips is None):
-        sys.exit("--facts and --clips go together")
+    given = [v is not None for v in (arguments.facts, arguments.metrics, arguments.clips)]
+    if len(set(given)) > 1:
+        sys.exit("--facts, --metrics and --clips go together")
     folder = BOX / arguments.name.removeprefix(PREFIX)
     if arguments.model is not None:
         rounded(arguments.model, folder)
         print(f"{folder}: {(folder / WEIGHTS_FILE).stat().st_size:,} bytes")
     if arguments.facts is not None:
         facts = read_yaml(arguments.facts)
-        measured = counted(
-            SpikeVideoFormer.from_pretrained(folder), arguments.clips, arguments.count
-        )
-        card = Card.from_dict({**facts, **measured})
+        metrics = json.loads(arguments.metrics.read_text("utf-8"))["metrics"]
+        model = SpikeVideoFormer.from_pretrained(folder)
+        measured = counted(model, arguments.clips, arguments.count)
+        card = Card.from_dict({**facts, "metrics": metrics, **measured})
         write_text(folder / CARD_FILE, json.dumps(card.to_dict(), indent=2) + "\n")
     if (folder / CARD_FILE).is_file():
         PAGES.mkdir(parents=True, exist_ok=True)

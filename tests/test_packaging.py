@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import venv
 from importlib import metadata
@@ -15,6 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import spikevideoformer
+from spikevideoformer.models.box import OF_TASK, boxed
 from spikevideoformer.task import get_task
 
 PACKAGE = Path(spikevideoformer.__file__).parent
@@ -132,6 +134,42 @@ def test_pip_leaves_an_installed_torch_alone(tmp_path: Path, version: str) -> No
     planned = {p["metadata"]["name"].lower() for p in json.loads(report.read_text())["install"]}
     assert {"spikevideoformer", "numpy", "av"} <= planned
     assert "torch" not in planned
+
+
+OFFLINE = """
+import socket, sys
+import spikevideoformer
+from spikevideoformer.cli import main
+def refuse(*_): raise AssertionError("the network was asked")
+socket.socket.connect = refuse
+print(spikevideoformer.__file__, file=sys.stderr)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_an_installed_wheel_predicts_with_its_own_weights_offline(
+    tmp_path: Path, video_folder: Path
+) -> None:
+    """In an environment that has what the package needs, and of the package the wheel alone."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 13_000_000  # 12 MB of weights, and the code
+    venv.create(tmp_path / "env")
+    python = tmp_path / "env" / "bin" / "python"
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    subprocess.run([*install, "--no-deps", "--no-index", wheel], check=True)
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    inside = {task for task, name in OF_TASK.items() if name in boxed()}
+    assert inside
+    for task in sorted(inside):
+        words = ["predict", video_folder / "one.mp4", "--task", task, "--json"]
+        run = [python, "-I", "-c", OFFLINE, *words]
+        done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert str(tmp_path / "env") in done.stderr.splitlines()[0]
+        assert json.loads(done.stdout)["path"].endswith("one.mp4")
 
 
 def test_the_path_from_the_command_to_the_equation_is_short() -> None:

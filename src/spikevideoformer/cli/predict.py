@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Options(Json, Limits, OnModel, OfEvents):
     """Recognise what happens in videos, what is where, or the pose of a body.
 
-    Example: svf predict --model demo/run/model demo/clips/val --json
+    Example: svf predict demo/clips/val --json
 
     Args:
         inputs: video files, pictures, folders of videos, folders of numbered images, recordings of

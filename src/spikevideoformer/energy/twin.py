@@ -18,9 +18,8 @@ from spikevideoformer.nn.attention import SpikeAttention
 def ann_of_same_shape(model: nn.Module, counts: Counts) -> list[OperationCount]:
     """What an ANN with the same layers would do: every MAC real, softmax attention.
 
-    Each spiking attention over N tokens of h heads of width d becomes 2 h N N d MACs (values of
-    another width have theirs) and a softmax of h N N elements. Norms, biases, activations,
-    residuals and memory are left out.
+    Each spiking attention over N tokens of h heads of width d becomes 2 h N N d MACs and a softmax
+    of h N N elements. Norms, biases, activations, residuals and memory are left out.
 
     Args:
         model: the spiking network.
@@ -52,13 +51,13 @@ def ann_of_same_shape(model: nn.Module, counts: Counts) -> list[OperationCount]:
             add(o, macs=o.macs, multiplications=o.macs, additions=o.macs)
         elif o.module not in replaced:
             replaced.add(o.module)
-            T, B, _, H, W = counts.outputs[o.module]
+            T, B, C, H, W = counts.outputs[o.module]
             sequences, N = {
                 "space_time": (B, T * H * W),
                 "space": (T * B, H * W),
                 "time": (B * H * W, T),
             }[module.axes]
-            macs = sequences * N * N * (module.channels + module.value_channels)
+            macs = 2 * sequences * N * N * C
             add(o, macs=macs, multiplications=macs, additions=macs)
             pairs = sequences * module.heads * N * N
             softmax = {"exponentials": pairs, "divisions": pairs, "comparisons": pairs}

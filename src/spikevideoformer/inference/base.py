@@ -134,7 +134,8 @@ class Predictor(Generic[Result]):
         """Load a model folder, or a model of the Hugging Face hub.
 
         Args:
-            folder: ``config.json`` and ``model.safetensors``, or a hub id (owner/name).
+            folder: ``config.json`` and ``model.safetensors``; svf/NAME, of the networks in the box
+                (`models.box`); or a hub id (owner/name).
             **settings: as of the class.
 
         Raises:

@@ -102,7 +102,7 @@ class Card(Stored):
 def boxed() -> Iterator[str]:
     """Names of the networks in the box, in their order."""
     if BOX.is_dir():
-        yield from sorted(PREFIX + path.parent.name for path in BOX.glob(f"*/{CARD_FILE}"))
+        yield from sorted(PREFIX + path.parent.name for path in BOX.glob("*/config.json"))
 
 
 def boxed_folder(name: str) -> Path:

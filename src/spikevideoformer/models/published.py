@@ -100,7 +100,7 @@ def load_published(
         config = _config(path, state, attention, heads, levels)
         segments = any(key.startswith(("neck.", "decode_head.")) for key in state)
         if segments:
-            config = replace(config, mask_head=_mask_head(state), readout="spike")
+            config = replace(config, mask_head=_mask_head(state))
         if body is not None:
             config = replace(config, pose_head="regressor", readout="membrane", poses=poses)
         elif config.neuron.remembers:
@@ -112,18 +112,12 @@ def load_published(
             num_classes = _classes(path, state, place, headless, num_classes)
     except KeyError as error:
         raise ValueError(
-            f"{path} has no tensor {error}, as published networks of "
-            f"{_FAMILIES[_generation(state)]} have; get the file from its authors again"
+            f"{path} has no tensor {error}; it is not a published SpikeVideoFormer checkpoint"
         ) from None
     except IndexError:
         raise ValueError(
-            f"{path} has weights without axes; it is not a published checkpoint of "
-            f"{_FAMILIES[_generation(state)]}"
+            f"{path} has weights without axes; it is not a published SpikeVideoFormer checkpoint"
         ) from None
-    except ValueError as error:
-        if str(path) in str(error):
-            raise
-        raise ValueError(f"{path}: {error}") from None
     task = "segmentation" if segments else "classification"
     if body is not None:
         task, joints = "pose", len(body.joint_names)
@@ -196,7 +190,7 @@ def _generation(state: Mapping[str, Tensor]) -> Literal["meta", "base", "large"]
 
 
 def _base_block(state: Mapping[str, Tensor]) -> BlockConfig:
-    queries = max(1, state["block3.0.attn.q_conv.0.weight"].shape[0])
+    queries = state["block3.0.attn.q_conv.0.weight"].shape[0]
     return replace(
         E_SPIKEFORMER,
         kernel_size=state["ConvBlock1_1.0.Conv.dwconv.0.weight"].shape[2],
@@ -207,8 +201,7 @@ def _base_block(state: Mapping[str, Tensor]) -> BlockConfig:
 
 
 def _large_block(state: Mapping[str, Tensor]) -> BlockConfig:
-    shape = state["block3.0.attn.q_conv.0.conv1.0.weight"].shape
-    between, channels = shape[0], max(1, shape[1])
+    between, channels = state["block3.0.attn.q_conv.0.conv1.0.weight"].shape[:2]
     return replace(
         E_SPIKEFORMER_LARGE,
         token_conv="pair" if any(".rep_conv." in key for key in state) else "none",

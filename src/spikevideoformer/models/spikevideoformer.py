@@ -214,7 +214,7 @@ class SpikeVideoFormer(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | os.PathLike[str]) -> "SpikeVideoFormer":
-        """Read a model folder, or fetch one from the Hugging Face hub, in evaluation mode.
+        """Read a model folder, in evaluation mode; or svf/NAME of the box, or one of the hub.
 
         Nothing in the files is executed.
 

@@ -68,12 +68,3 @@ def test_networks_without_spikes_are_observed() -> None:
 def test_one_clip_only() -> None:
     with pytest.raises(ValueError, match="expected one clip"):
         observe(lively_model("svf_nano"), VIDEO.repeat(2, 1, 1, 1, 1))
-
-
-def test_a_picture_that_stands_for_several_frames_is_one_frame():
-    model = create_model("svf_nano", num_classes=3, still_frames=4).eval()
-    seen = observe(model, torch.randn(1, 1, 3, 32, 32))
-    assert seen.spikes.shape == (1,)
-    assert all(rate.shape == (1,) for rate in seen.rates.values())
-    assert seen.evidence.shape == (1, 3)
-    assert all(maps.shape[0] == 1 for maps in seen.maps.values())

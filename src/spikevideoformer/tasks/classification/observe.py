@@ -55,11 +55,8 @@ def observe(model: SpikeVideoFormer, video: Tensor) -> Observation:
 
     def keep(name: str, fired: Tensor) -> None:  # [T, 1, C] or [T, 1, C, h, w]
         fired = fired.detach()[:, 0].double().cpu()
-        count = fired.flatten(1).sum(1)
-        if len(fired) != len(spikes):  # a picture that stands for several frames
-            fired, count = fired.mean(0, keepdim=True), count.sum(0, keepdim=True)
         rates[name] = fired.flatten(1).mean(1)
-        spikes.add_(count)
+        spikes.add_(fired.flatten(1).sum(1))
         if fired.ndim == 4:
             places.setdefault(name.split(".")[1], []).append(fired.mean(1))  # of backbone.STAGE...
 
@@ -82,13 +79,8 @@ def observe(model: SpikeVideoFormer, video: Tensor) -> Observation:
         rates=rates,
         maps={stage: _smallest(maps) for stage, maps in places.items()},
         spikes=spikes,
-        evidence=_of_frames(logits[:, 0], len(spikes)).double().cpu() if per_frame else None,
+        evidence=logits[:, 0].double().cpu() if per_frame else None,
     )
-
-
-def _of_frames(logits: Tensor, frames: int) -> Tensor:
-    """``[T, K]``; the mean where one picture stood for several frames."""
-    return logits if len(logits) == frames else logits.mean(0, keepdim=True)
 
 
 def _smallest(maps: list[Tensor]) -> Tensor:

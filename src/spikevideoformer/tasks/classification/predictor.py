@@ -68,7 +68,8 @@ class VideoPredictor(Predictor[PredictionResult]):
         :class:`~spikevideoformer.tasks.segmentation.predictor.VideoSegmenter`.
 
         Args:
-            folder: ``config.json`` and ``model.safetensors``, or a hub id (owner/name).
+            folder: ``config.json`` and ``model.safetensors``; svf/NAME, of the networks in the box
+                (`models.box`); or a hub id (owner/name).
             **settings: of the predictor.
 
         Raises:
