@@ -100,7 +100,8 @@ def page(name: str) -> str:
 def _sees(clip: dict[str, Any]) -> str:
     """How a video becomes input, in words."""
     side = clip.get("size") or clip.get("short_side")
-    what = f"{clip['frames']} frames of {side or 'all their'} pixels"
+    count = "a frame" if clip["frames"] == 1 else f"{clip['frames']} frames"
+    what = f"{count} of {side or 'all their'} pixels"
     if clip.get("frame_rate_hz"):
         return f"{what}, {clip['frame_rate_hz']:g} a second"
     return what if "step" in clip else f"{what}, spread over the video"

@@ -7,7 +7,7 @@
 set -eu
 shared=$1 work=$2
 here=$(cd "$(dirname "$0")" && pwd)
-: "${SVF:=svf}" "${CLIPS:=4000}" "${PASTED:=8000}"
+: "${SVF:=svf}"
 more=${MORE_HDRI:+--more-hdri $MORE_HDRI}
 export OMP_NUM_THREADS=1 LP_NUM_THREADS=1 ANNY_CACHE_DIR="$work/anny_cache" GLOG_minloglevel=3
 
@@ -23,20 +23,28 @@ train() { # folder of the run, then options
     fi
 }
 
-# 1. A quick one on what is there first (small pictures, two passes), to begin the long one with.
+# 1. A quick one on a few clips (small pictures, two passes), to begin the long ones with.
 if [ -d "$work/data1" ]; then
     train "$work/run/mask1" --data "$work/data1" --size 96 --segmentation.crop-height 96 \
         --segmentation.crop-width 128 --batch-size 8 --epochs 2 --check none
 fi
-# 2. All of the data.
-"$work/venv/bin/python" "$here/make.py" --data "$shared" $more --out "$work/data" --split val --clips 100
-"$work/venv/bin/python" "$here/make.py" --data "$shared" $more --out "$work/data" --clips "$CLIPS"
-if [ ! -d "$work/data/train/real_one-by-one-person-detection" ]; then
-    "$work/mpvenv/bin/python" "$here/teach.py" --data "$shared/real" --out "$work/data"
-fi
-"$work/mpvenv/bin/python" "$here/paste.py" --data "$shared/real" --out "$work/data" --count "$PASTED"
-"$work/venv/bin/python" "$here/make.py" --data "$shared" --out "$work/data" --clips 0 # the lists
-# 3. The long one.
-first=
-if [ -d "$work/run/mask1/model" ]; then first="--init-from $work/run/mask1/model"; fi
-train "$work/run/mask2" --data "$work/data" $first
+# 2. Data, and a run on it from the weights before: twice.
+before=$work/run/mask1/model
+longer() { # name of the run, rendered clips, cut-outs pasted, epochs
+    if [ ! -f "$work/run/$1/evaluation.json" ]; then
+        "$work/venv/bin/python" "$here/make.py" --data "$shared" $more --out "$work/data" \
+            --split val --clips 100
+        "$work/venv/bin/python" "$here/make.py" --data "$shared" $more --out "$work/data" --clips "$2"
+        if [ ! -d "$work/data/train/real_one-by-one-person-detection" ]; then
+            "$work/mpvenv/bin/python" "$here/teach.py" --data "$shared/real" --out "$work/data"
+        fi
+        "$work/mpvenv/bin/python" "$here/paste.py" --data "$shared/real" --out "$work/data" --count "$3"
+        "$work/venv/bin/python" "$here/make.py" --data "$shared" --out "$work/data" --clips 0 # lists
+    fi
+    first=
+    if [ -d "$before" ]; then first="--init-from $before"; fi
+    train "$work/run/$1" --data "$work/data" $first --epochs "$4"
+    before=$work/run/$1/model
+}
+longer mask2 1500 4000 8
+longer mask3 4000 8000 12
