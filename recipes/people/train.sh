@@ -1,7 +1,7 @@
 #!/bin/sh
 # All of the training of the person mask, one step after the other on one core, in the background:
 #   setsid nohup nice -n 10 sh recipes/people/train.sh SHARED WORK >> WORK/train.log 2>&1 &
-# SHARED is the folder with clothes, cmu, hdri and real, WORK what this may fill (3 GB). It needs
+# SHARED is the folder with clothes, cmu, hdri and real, WORK what this may fill (6 GB, environments included). It needs
 # WORK/venv and WORK/mpvenv (README.md); SVF is the command of the package, PYTHON=WORK/venv's.
 # Started again after a kill it goes on where it was.
 set -eu
