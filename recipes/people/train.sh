@@ -28,7 +28,7 @@ if [ -d "$work/data1" ]; then
     train "$work/run/mask1" --data "$work/data1" --size 96 --segmentation.crop-height 96 \
         --segmentation.crop-width 128 --batch-size 8 --epochs 2 --check none
 fi
-# 2. Data, and a run on it from the weights before: twice.
+# 2. Data, and a run on it from the weights before: three times.
 before=$work/run/mask1/model
 longer() { # name of the run, rendered clips, cut-outs pasted, epochs
     if [ ! -f "$work/run/$1/evaluation.json" ]; then
@@ -46,5 +46,6 @@ longer() { # name of the run, rendered clips, cut-outs pasted, epochs
     train "$work/run/$1" --data "$work/data" $first --epochs "$4"
     before=$work/run/$1/model
 }
-longer mask2 1500 4000 8
-longer mask3 4000 8000 12
+longer mask2 550 4000 8
+longer mask3 1500 4000 8
+longer mask4 4000 8000 12
