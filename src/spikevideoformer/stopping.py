@@ -13,9 +13,15 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM arrived."""
 
 
+_arrived = False
+"""Python drops what a signal raises inside a destructor; `Interrupt` looks here once more."""
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """SIGTERM raises `Terminated` in the main thread."""
+    global _arrived
+    _arrived = False
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -24,9 +30,12 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        _arrived = False
 
 
 def _raise(_number: int, _frame: FrameType | None) -> None:
+    global _arrived
+    _arrived = True
     raise Terminated
 
 
@@ -38,7 +47,7 @@ class Interrupt:
     """Lets Ctrl-C and SIGTERM wait until the state is whole; a second one does not wait."""
 
     def __init__(self) -> None:
-        self.requested, self.terminated = False, False
+        self.requested = self.terminated = _arrived
 
     def __enter__(self) -> Interrupt:
         self._before = {}

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,18 @@ def test_bad_data_are_told_once_and_all_leave(tiny, clips, tmp_path):
     assert len(lines) == 1
     assert "empty file" in lines[0]
     assert "Traceback" not in done.stderr
+
+
+def test_sigterm_to_the_first_of_two_processes_ends_both(tiny, tmp_path):
+    """Also where the other one has only just started, and would wait for it for hours."""
+    config = tiny(epochs=50, devices=2)
+    path = tmp_path / "run.yaml"
+    path.write_text(config.to_yaml())
+    command = [sys.executable, "-m", "spikevideoformer", "train", "--config", str(path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not config.out.exists():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]  # the other one holds it open while it lives
+    assert process.returncode == 143, said
+    assert "please report it" not in said

@@ -57,8 +57,22 @@ def launch(*, device: Device, devices: int, precision: str) -> Fabric:
         if devices * nodes > 1
         else "auto",
     )
-    fabric.launch()
+    try:
+        fabric.launch()
+    except KeyboardInterrupt:
+        end_others(fabric)
+        raise
     return fabric
+
+
+def end_others(fabric: Fabric) -> None:
+    """Kill the processes that this one started, which would wait for it for hours.
+
+    To be called where this one leaves for Ctrl-C or SIGTERM: only the first process writes files,
+    so the others have nothing to lose.
+    """
+    for process in getattr(fabric.strategy.launcher, "procs", ()):
+        process.kill()
 
 
 def from_first_process(fabric: Fabric, look: Callable[[], _T]) -> _T:

@@ -21,7 +21,7 @@ from spikevideoformer.training.advice import Evaluation, about_training
 from spikevideoformer.training.batches import StepPlan
 from spikevideoformer.training.checkpoint import load_checkpoint
 from spikevideoformer.training.config import TrainConfig, check_paths
-from spikevideoformer.training.devices import from_first_process, launch
+from spikevideoformer.training.devices import end_others, from_first_process, launch
 from spikevideoformer.training.logs import shortened
 from spikevideoformer.training.loop import Loop
 from spikevideoformer.training.plots import plot_learning_curves
@@ -89,7 +89,11 @@ def train(
         logging.getLogger("spikevideoformer").setLevel(logging.ERROR)
     config.out.mkdir(parents=True, exist_ok=True)
     with locked(config.out) if fabric.is_global_zero else nullcontext():
-        return _trained(config, index, fabric, resume=resume, about=about)
+        try:
+            return _trained(config, index, fabric, resume=resume, about=about)
+        except KeyboardInterrupt:
+            end_others(fabric)
+            raise
 
 
 def _trained(
