@@ -141,7 +141,8 @@ def _videos_at(path: str, each_still: bool) -> list[str]:
     remedy = "name such a file itself to predict it"
     tell_passed_over(path, "what svf predict wrote there", tuple(own), remedy)
     tell_passed_over(path, "pictures beside videos", tuple(stills), remedy)
-    tell_passed_over(path, "files whose ending is of no video", tuple(others), remedy)
+    if found:  # else the error tells
+        tell_passed_over(path, "files whose ending is of no video", tuple(others), remedy)
     return found
 
 
