@@ -1148,8 +1148,10 @@ def test_energy_of_ordinary_networks(svf, name: str) -> None:
     assert status == 0
     about = json.loads(out)
     assert about["neurons"] == []
-    (executed,) = about["totals"]  # no firing rates, so no formula of papers
+    executed, *fewer = about["totals"]  # no firing rates, so no formula of papers
     assert executed["convention"] == "executed"
+    assert [t["convention"] for t in fewer] == ["executed, int8", "executed, int4"]
+    assert about["crossovers"] == []
     assert executed["work"]["multiplications"] > 0.5 * executed["work"]["macs"]
     assert executed["work"]["exponentials"] > 0  # of its softmax, or of the gates of its GRU
 
