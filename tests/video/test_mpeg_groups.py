@@ -18,6 +18,11 @@ def group(pictures: int) -> bytes:
     return b"\0\0\1\xb8" + (seconds << 13 | rest << 7 | 1 << 19).to_bytes(4)
 
 
+def repeated(packet: bytes) -> bytes:
+    """A picture whose first field is shown twice."""
+    return packet + b"\0\0\1\xb5\x8f\xff\xf7\x82" + bytes(4)
+
+
 def take(*packets: tuple[bytes, float]) -> None:
     groups = MpegGroups(25.0)
     for data, due in packets:
@@ -43,6 +48,28 @@ def test_whole_cut_and_joined_recordings() -> None:
     take(
         (picture(7, PREDICTED), 0), (picture(9, PREDICTED), 1)
     )  # numbers mean nothing without groups
+
+
+def test_films_of_24_pictures_shown_as_30() -> None:
+    """Groups of five pictures last 12.5: time codes and clock are half a picture apart."""
+    pictures = [picture(0, INTRA), *(picture(n, PREDICTED) for n in range(1, 5))]
+    fields, packets = 0, []
+    for n in range(20):
+        head = group(fields // 2) if n % 5 == 0 else b""
+        shown = 3 - n % 2
+        data = pictures[n % 5]
+        # A clock of 90 kHz rounds.
+        packets.append((head + (repeated(data) if shown == 3 else data), fields / 2 + 2e-4))
+        fields += shown
+    take(*packets)
+
+
+def test_recording_joined_behind_one_that_ends_in_a_group() -> None:
+    groups = MpegGroups(25.0)
+    for _ in range(2):
+        for data, due in [*FIRST, (group(3) + picture(2, INTRA), 3), (picture(0, BETWEEN), 4)]:
+            groups.take(data, due / 25)
+        groups.end()
 
 
 def test_missing_pictures() -> None:

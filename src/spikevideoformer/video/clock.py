@@ -45,6 +45,7 @@ class Clock:
         self._picture_s = picture_s
         self._move_s = self._move_before_s = 0.0
         self._behind: set[int] = set()  # streams that have not yet come to the last move
+        self.moved_s: dict[int, float] = {}  # by how much the last packet of each stream was moved
         self._last_s: dict[int, float] = {}  # when the last packet of each stream is due, moved
         self._end_s: float | None = None  # where the last packets end: as they are due, ...
         self._shown_end_s = 0.0  # ... and as they are shown
@@ -63,6 +64,7 @@ class Clock:
         move_s = self._move_before_s if index in self._behind else self._move_s
         if due is not None and (packet.is_keyframe or not self._keys_only):
             move_s = self._move_of(packet, float(due * packet.time_base))
+        self.moved_s[index] = move_s
         if move_s:
             ticks = round(move_s / packet.time_base)
             packet.dts = None if packet.dts is None else packet.dts + ticks

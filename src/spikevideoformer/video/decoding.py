@@ -54,6 +54,7 @@ class DecodingPass:
         self.packet_s: float | None = None  # time of the packet before
         of_mpeg = file.stream.codec_context.name in ("mpeg1video", "mpeg2video")
         self.groups = MpegGroups(file.frame_rate_hz) if of_mpeg else None
+        self.moved_s = 0.0  # by how much the clock of a joined recording is moved
         self.streams_end_s = 0.0  # where the last packet of any stream ends, in the file's time
 
     def run(self) -> Iterator[Picture]:
@@ -128,6 +129,10 @@ class DecodingPass:
         if not ours:
             return
         if self.groups is not None:
+            moved_s = self.file.clock.moved_s.get(packet.stream_index, 0.0)
+            if moved_s != self.moved_s:  # a recording was joined, and this one may end in a group
+                self.groups.end()
+            self.moved_s = moved_s
             due_s = None if packet.dts is None else float(packet.dts * packet.time_base)
             self.groups.take(bytes(packet), due_s)
         since_s = 0.0 if time_s is None or self.packet_s is None else time_s - self.packet_s

@@ -1,6 +1,7 @@
 """MPEG-1 and MPEG-2 pictures are numbered within their group: numbers that lack are lost pictures.
 
-Source: ISO/IEC 13818-2, 6.3.8 (time code of a group) and 6.3.9 (temporal reference).
+Source: ISO/IEC 13818-2, 6.3.8 (time code of a group), 6.3.9 (temporal reference) and 6.3.10
+(repeated fields).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from itertools import pairwise
 
 from spikevideoformer.video.matroska import StructureError
 
-_PICTURE, _GROUP = 0x00, 0xB8
+_PICTURE, _EXTENSION, _GROUP = 0x00, 0xB5, 0xB8
+_CODING = 8  # the extension of a picture that says how its fields are shown
 _B = 3  # a picture that others do not refer to
 _NUMBERS = 1024
 _CUT_S = 1.0
@@ -29,6 +31,7 @@ class MpegGroups:
         self._first = True  # whether this is the file's first group
         self._begin = 0  # of the first picture of the group
         self._code: int | None = None  # time code of the group, in pictures
+        self._repeats = False  # whether a picture of the group is shown longer than others
         self._lost = 0  # pictures since the group before that lack by the time codes
         self._due_s: float | None = None  # when the last packet was due
 
@@ -47,18 +50,22 @@ class MpegGroups:
                 number = data[at + 4] << 2 | data[at + 5] >> 6
                 self._begin = self._begin if self._numbers else number
                 self._numbers[number] = data[at + 5] >> 3 & 7
+            elif code == _EXTENSION and data[at + 4] >> 4 == _CODING:
+                self._repeats |= bool(data[at + 7] & 2)
             at = data.find(b"\0\0\1", at + 3)
         if due_s is not None:
             pause = 0.0 if self._due_s is None else (due_s - self._due_s) * self._rate_hz - 1
-            if self._lost and abs(pause - self._lost) < 0.5:
+            if self._lost and abs(pause - self._lost) < 0.4:
                 raise StructureError(f"{self._lost} pictures at the end of a group are missing")
             self._due_s = due_s
 
     def end(self) -> None:
-        """At the end of the file, which may lie inside a group."""
+        """At the end of a recording, which may lie inside a group; what follows is another one."""
         if self._numbers:
             anchors = sorted(n for n, kind in self._numbers.items() if kind != _B)
             self._check(upto=anchors[-2] + 1 if len(anchors) > 1 else 0)
+        self._numbers, self._code, self._due_s = None, None, None
+        self._first, self._repeats, self._lost = True, False, 0
 
     def _end_group(self, head: bytes) -> None:
         bits = int.from_bytes(head)
@@ -67,11 +74,13 @@ class MpegGroups:
         code = round((hours * 3600 + minutes * 60 + seconds) * self._rate_hz) + pictures
         if self._numbers:
             self._check(upto=max(self._numbers) + 1)
-            if self._code is not None:
+            if self._code is not None and not self._repeats:  # films on DVD: 24 pictures as 30
                 lost = code - self._code - len(self._numbers)
                 self._lost = lost if 0 < lost <= _CUT_S * self._rate_hz else 0
+            else:
+                self._lost = 0
             self._first = False
-        self._numbers, self._code = {}, code
+        self._numbers, self._code, self._repeats = {}, code, False
 
     def _check(self, upto: int) -> None:
         """All numbers below one must have come."""

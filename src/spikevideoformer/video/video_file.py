@@ -201,7 +201,7 @@ class VideoFile:
 
     def packets(self) -> Iterator[av.Packet[Any]]:
         """Packets of all streams, as they come, with corrected times."""
-        clock = Clock(self.format, 1 / self.frame_rate_hz)
+        self.clock = Clock(self.format, 1 / self.frame_rate_hz)
         packets = self.container.demux()
         while True:
             try:
@@ -211,7 +211,7 @@ class VideoFile:
             if packet is None:
                 return
             try:
-                clock.set(packet)
+                self.clock.set(packet)
             except ClockError as error:
                 raise self.ffmpeg.error(str(error)) from None
             yield packet
