@@ -41,3 +41,10 @@ def test_some_variants_and_what_is_refused() -> None:
         question("initialisation")
     with pytest.raises(ValueError, match=r"--start is given, which question design"):
         question("design", starts=["a"])
+
+
+def test_only_spiking_presets_have_a_twin() -> None:
+    for model in ("ann_nano", "espike_5m"):
+        base = TrainConfig(out="runs", model=model)
+        with pytest.raises(ValueError, match=rf"'{model}' has no ordinary twin"):
+            question("twin").variants["ordinary"].of(base, 0, Path("x"))

@@ -28,9 +28,15 @@ class Variant:
     ordinary: bool = False
 
     def of(self, base: TrainConfig, seed: int, out: Path) -> TrainConfig:
-        """Its run."""
+        """Its run.
+
+        Raises:
+            ValueError: the twin of a network that has none.
+        """
         changes = dict(self.changes)
         if self.ordinary:
+            if not base.model.startswith("svf_"):
+                raise ValueError(f"model {base.model!r} has no ordinary twin; take a preset svf_*")
             changes["model"] = base.model.replace("svf_", ORDINARY, 1)
             changes = {"attention": None, "neuron": None} | changes
             if base.design == "neuron_only":  # without memory
