@@ -8,8 +8,9 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -171,10 +172,18 @@ def _entries(
             yield key, _run(config, videos)
         return
     threads = max(1, torch.get_num_threads() // jobs)
+    waiting = iter(runs.items())
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        started = {pool.submit(_run, config, videos): key for key, config in runs.items()}
-        for done in as_completed(started):
-            yield started[done], done.result()
+        started: dict[Future[dict[str, Any]], tuple[str, int]] = {}
+        # No more than run side by side: after Ctrl-C, or where one fails, no other begins.
+        while True:
+            for key, config in islice(waiting, jobs - len(started)):
+                started[pool.submit(_run, config, videos)] = key
+            if not started:
+                return
+            done, _ = wait(started, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield started.pop(future), future.result()
 
 
 def _run(config: TrainConfig, videos: list[str]) -> dict[str, Any]:
