@@ -73,7 +73,7 @@ def test_recording_joined_behind_one_that_ends_in_a_group() -> None:
 
 
 def test_missing_pictures() -> None:
-    with pytest.raises(StructureError, match="1 to 1 of a group"):
+    with pytest.raises(StructureError, match="1 of the pictures of a group"):
         take(*FIRST, *OPEN[:2], (group(6) + picture(0, INTRA), 6))
     with pytest.raises(StructureError, match="1 to 2 of a group"):
         take(
@@ -82,5 +82,26 @@ def test_missing_pictures() -> None:
             (picture(3, PREDICTED), 6),
             (picture(4, PREDICTED), 7),
         )
-    with pytest.raises(StructureError, match="4 pictures at the end"):
+    with pytest.raises(StructureError, match="4 of the pictures"):
         take(*FIRST, (group(7) + picture(0, INTRA), 3), (picture(1, PREDICTED), 8))
+
+
+def test_pieces_put_together_without_new_clocks() -> None:
+    """As `ffmpeg -f concat -c copy` leaves them, or an editor that says so (broken_link)."""
+    cut = (group(3) + picture(0, INTRA), 3), (picture(3, PREDICTED), 4), (picture(1, BETWEEN), 5)
+    take(*FIRST, *cut, (group(0) + picture(0, INTRA), 6))
+    broken = bytearray(group(3))
+    broken[7] |= 1 << 5
+    take(*FIRST, (bytes(broken) + picture(2, INTRA), 3), (picture(3, PREDICTED), 4))
+
+
+def test_time_codes_count_thirty_where_less_are_shown() -> None:
+    sequence = b"\0\0\1\xb3" + bytes([0, 0, 0, 4]) + bytes(4)
+    groups = MpegGroups(30_000 / 1001)
+    for second in range(5):
+        for i in range(30):
+            code = (second << 13 | 1 << 19).to_bytes(4)
+            head = sequence + b"\0\0\1\xb8" + code if i == 0 else b""
+            kind = INTRA if i == 0 else PREDICTED
+            groups.take(head + picture(i, kind), (second * 30 + i) * 1001 / 30_000)
+    groups.end()

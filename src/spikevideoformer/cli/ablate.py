@@ -61,8 +61,13 @@ def run(options: Options) -> None:
     from spikevideoformer.ablation.study import run_study
     from spikevideoformer.data.index import check_data_folder
     from spikevideoformer.training.recipe import with_recipe
+    from spikevideoformer.video.inputs import videos_among
 
     check_data_folder(Path(given["data"]), "data set")
+    if options.videos:
+        _, failed = videos_among(options.videos)
+        if failed:
+            raise failed[0]
     if options.config is None:
         given, chosen = with_recipe(given)
         if chosen:

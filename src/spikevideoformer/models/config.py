@@ -175,7 +175,9 @@ class ModelConfig:
             raise ValueError(f"the first width is {self.widths[0]}; it is halved, so must be even")
         for width in self.widths[2:]:
             if width % self.heads:
-                raise ValueError(f"width {width} does not divide into {self.heads} heads")
+                raise ValueError(
+                    f"width {width} does not divide into {self.heads} heads; give other heads"
+                )
         for name, choices in (
             ("design", get_args(Design)),
             ("attention", get_args(AttentionKind)),

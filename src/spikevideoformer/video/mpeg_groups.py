@@ -12,6 +12,9 @@ from spikevideoformer.video.matroska import StructureError
 
 _PICTURE, _EXTENSION, _GROUP = 0x00, 0xB5, 0xB8
 _CODING = 8  # the extension of a picture that says how its fields are shown
+_SEQUENCE = 0xB3
+_RATES_HZ = {1: 24, 2: 24, 3: 25, 4: 30, 5: 30, 6: 50, 7: 60, 8: 60}
+"""By which time codes count, of the codes in the head of a sequence (6.3.3)."""
 _B = 3  # a picture that others do not refer to
 _NUMBERS = 1024
 _CUT_S = 1.0
@@ -27,6 +30,8 @@ class MpegGroups:
 
     def __init__(self, rate_hz: float) -> None:
         self._rate_hz = rate_hz
+        self._nominal_hz = round(rate_hz)  # 30 where 29.97 pictures a second are shown
+        self._cut = False  # whether the group lost the pictures that its first ones refer to
         self._numbers: dict[int, int] | None = None  # kinds by number; None before the first group
         self._first = True  # whether this is the file's first group
         self._begin = 0  # of the first picture of the group
@@ -44,7 +49,9 @@ class MpegGroups:
         at = data.find(b"\0\0\1")
         while 0 <= at < len(data) - 7:
             code = data[at + 3]
-            if code == _GROUP:
+            if code == _SEQUENCE:
+                self._nominal_hz = _RATES_HZ.get(data[at + 7] & 15, self._nominal_hz)
+            elif code == _GROUP:
                 self._end_group(data[at + 4 : at + 8])
             elif code == _PICTURE and self._numbers is not None:
                 number = data[at + 4] << 2 | data[at + 5] >> 6
@@ -56,14 +63,13 @@ class MpegGroups:
         if due_s is not None:
             pause = 0.0 if self._due_s is None else (due_s - self._due_s) * self._rate_hz - 1
             if self._lost and abs(pause - self._lost) < 0.4:
-                raise StructureError(f"{self._lost} pictures at the end of a group are missing")
+                raise StructureError(f"{self._lost} of the pictures of a group are missing")
             self._due_s = due_s
 
     def end(self) -> None:
         """At the end of a recording, which may lie inside a group; what follows is another one."""
         if self._numbers:
-            anchors = sorted(n for n, kind in self._numbers.items() if kind != _B)
-            self._check(upto=anchors[-2] + 1 if len(anchors) > 1 else 0)
+            self._check()
         self._numbers, self._code, self._due_s = None, None, None
         self._first, self._repeats, self._lost = True, False, 0
 
@@ -71,9 +77,9 @@ class MpegGroups:
         bits = int.from_bytes(head)
         hours, minutes = bits >> 26 & 31, bits >> 20 & 63
         seconds, pictures = bits >> 13 & 63, bits >> 7 & 63
-        code = round((hours * 3600 + minutes * 60 + seconds) * self._rate_hz) + pictures
+        code = round((hours * 3600 + minutes * 60 + seconds) * self._nominal_hz) + pictures
         if self._numbers:
-            self._check(upto=max(self._numbers) + 1)
+            self._check()
             if self._code is not None and not self._repeats:  # films on DVD: 24 pictures as 30
                 lost = code - self._code - len(self._numbers)
                 self._lost = lost if 0 < lost <= _CUT_S * self._rate_hz else 0
@@ -81,12 +87,17 @@ class MpegGroups:
                 self._lost = 0
             self._first = False
         self._numbers, self._code, self._repeats = {}, code, False
+        self._cut = bool(bits >> 5 & 1)  # broken_link
 
-    def _check(self, upto: int) -> None:
-        """All numbers below one must have come."""
+    def _check(self) -> None:
+        """All numbers must have come."""
         assert self._numbers is not None
         # The first pictures of a recording may refer to those before it, and are not shown.
-        begin = self._begin if self._first else 0
+        begin = self._begin if self._first or self._cut else 0
+        upto = max(self._numbers) + 1
+        if _B in self._numbers.values():  # a cut may lie before those that the last anchor is for
+            anchors = sorted(n for n, kind in self._numbers.items() if kind != _B)
+            upto = anchors[-2] + 1 if len(anchors) > 1 else 0
         present = [begin - 1, *sorted(n for n in self._numbers if begin <= n < upto)]
         if len(present) >= _NUMBERS // 2:
             return  # so long a group counts round
