@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Literal, TypeVar, cast
@@ -57,12 +60,22 @@ def launch(*, device: Device, devices: int, precision: str) -> Fabric:
         if devices * nodes > 1
         else "auto",
     )
+    if "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
+        _end_with_parent()
     try:
         fabric.launch()
     except KeyboardInterrupt:
         end_others(fabric)
         raise
     return fabric
+
+
+def _end_with_parent() -> None:
+    """A process that the first one started ends when that one does, in whatever moment (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, linux/prctl.h
+        if os.getppid() == 1:  # it was gone before
+            raise SystemExit(1)
 
 
 def end_others(fabric: Fabric) -> None:
