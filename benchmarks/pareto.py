@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 from unittest.mock import patch
 
@@ -30,17 +31,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from spikevideoformer.ablation.study import finished, is_higher_better
-from spikevideoformer.energy.cost import HOROWITZ_45NM
-from spikevideoformer.energy.report import energy_report
+from spikevideoformer.ablation.study import counted, finished, is_higher_better
 from spikevideoformer.figures import legend_above
 from spikevideoformer.files import save_figure, write_text
-from spikevideoformer.inference.counted_clips import clips_of
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.task import get_task
 from spikevideoformer.training import TrainConfig
 from spikevideoformer.training.task_training import TaskTraining
-from spikevideoformer.video.interface import DecodeLimits
 
 FORMATS = {32: "float32", 8: "int8", 4: "int4"}
 
@@ -90,17 +86,6 @@ def trained_in(bits: int) -> Iterator[None]:
         yield
 
 
-def energies(model: Path, videos: list[str]) -> dict[str, float]:
-    """Of the mean clip, by convention."""
-    network = SpikeVideoFormer.from_pretrained(model)
-    task = get_task(network.task)
-    spec = task.counted_spec(network.clip, None, None)
-    clips, _ = clips_of(videos, task, spec, 1, limits=DecodeLimits(), tell=print)
-    batch = torch.stack([task.network_input(clip, spec) for clip in clips])
-    report = energy_report(network, batch, merge=network.config.neuron.spiking, cost=HOROWITZ_45NM)
-    return {t.convention: t.energy_mj for t in report.totals}
-
-
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(
@@ -120,7 +105,8 @@ def main() -> None:
     for folder in sorted(p.parent for p in options.study.glob("*/last.json")):
         variant, _, seed = folder.name.rpartition("-")
         entry = json.loads((folder / "last.json").read_text())
-        energy = energies(folder / "model", options.videos)
+        totals = counted(folder / "model", options.videos).totals
+        energy = {t.convention: t.energy_mj for t in totals}
         add(points, variant, entry, {k: v for k, v in energy.items() if k in SHOWN})
         if variant != "twin":
             continue
@@ -158,10 +144,6 @@ def add(
     point = points.setdefault(name, {"rows": [], "mj": []})
     point["rows"].append({k: v for k, v in entry["history"][-1].items() if k.startswith("val_")})
     point["mj"].append(mj)
-
-
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 def table(points: dict[str, dict[str, Any]], metric: str) -> str:

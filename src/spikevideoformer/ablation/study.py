@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from spikevideoformer.ablation.questions import Question
-from spikevideoformer.energy.report import energy_report
+from spikevideoformer.energy.report import EnergyReport, energy_report
 from spikevideoformer.files import write_text
 from spikevideoformer.inference.counted_clips import clips_of
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -197,11 +197,15 @@ def _run(config: TrainConfig, videos: list[str]) -> dict[str, Any]:
             "history": result.history,
         },
     )
-    return entry | _counted(config.out / "model", videos) if videos else entry
+    return entry | _costs(counted(config.out / "model", videos)) if videos else entry
 
 
-def _counted(model: Path, videos: list[str]) -> dict[str, float | None]:
-    """Firing rate and energy on the first clip of each video."""
+def counted(model: Path, videos: Sequence[str]) -> EnergyReport:
+    """Operations and energy of a released network on the first clip of each video.
+
+    Raises:
+        ValueError: a video that cannot be read.
+    """
     network = SpikeVideoFormer.from_pretrained(model)
     task = get_task(network.task)
     spec = task.counted_spec(network.clip, None, None)
@@ -209,11 +213,15 @@ def _counted(model: Path, videos: list[str]) -> dict[str, float | None]:
     if failed:
         raise ValueError(str(failed[0]))
     batch = torch.stack([task.network_input(clip, spec) for clip in clips])
-    spiking = network.config.neuron.spiking
-    report = energy_report(network, batch, merge=spiking)
+    return energy_report(network, batch, merge=network.config.neuron.spiking)
+
+
+def _costs(report: EnergyReport) -> dict[str, float | None]:
+    """What the table shows of it; an ordinary network has no rate, and nothing to merge."""
     energy = {t.convention: t.energy_mj for t in report.totals}
+    rates = [n.rate for n in report.neurons]
     return {
-        "rate": statistics.mean(n.rate for n in report.neurons) if spiking else None,
+        "rate": statistics.mean(rates) if rates else None,
         "executed_mj": energy["executed"],
         "merged_mj": energy.get("merged"),
     }
