@@ -1,4 +1,4 @@
-"""SIGTERM ends a process as Ctrl-C does: what is half done is put away first."""
+"""SIGTERM and Ctrl-C end a process alike: what is half done is put away first."""
 
 from __future__ import annotations
 
@@ -9,34 +9,43 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C. A class of its own: after a plain `KeyboardInterrupt` inside `exec` of a string, which
+    libraries do while they are imported, ``python -m`` ends by the signal even where it was caught.
+    """
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM arrived."""
 
 
-_arrived = False
+_arrived: type[KeyboardInterrupt] | None = None
 """Python drops what a signal raises inside a destructor; `Interrupt` looks here once more."""
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM raises `Terminated` in the main thread."""
+    """In the main thread SIGTERM raises `Terminated`, and Ctrl-C, unless ignored, `Interrupted`."""
     global _arrived
-    _arrived = False
+    _arrived = None
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _raise)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _raise)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, _raise)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        _arrived = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _arrived = None
 
 
-def _raise(_number: int, _frame: FrameType | None) -> None:
+def _raise(number: int, _frame: FrameType | None) -> None:
     global _arrived
-    _arrived = True
-    raise Terminated
+    _arrived = Interrupted if number == signal.SIGINT else Terminated
+    raise _arrived
 
 
 class InterruptedBetweenSteps(KeyboardInterrupt):
@@ -47,7 +56,8 @@ class Interrupt:
     """Lets Ctrl-C and SIGTERM wait until the state is whole; a second one does not wait."""
 
     def __init__(self) -> None:
-        self.requested = self.terminated = _arrived
+        self.requested = _arrived is not None
+        self.terminated = _arrived is Terminated
 
     def __enter__(self) -> Interrupt:
         self._before = {}
@@ -68,7 +78,7 @@ class Interrupt:
 
     def reason(self) -> KeyboardInterrupt:
         """What to end with."""
-        return Terminated() if self.terminated else KeyboardInterrupt()
+        return Terminated() if self.terminated else Interrupted()
 
     def check(self) -> None:
         """Raise if there was one. To be called only where the state is whole."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -67,7 +68,15 @@ def launch(*, device: Device, devices: int, precision: str) -> Fabric:
     except KeyboardInterrupt:
         end_others(fabric)
         raise
+    if fabric.world_size > 1:
+        atexit.register(_leave_group)
     return fabric
+
+
+def _leave_group() -> None:
+    """Without it gloo's threads, now and then, abort the interpreter at its end (SIGABRT)."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _end_with_parent() -> None:
