@@ -34,10 +34,9 @@ class Options(Json, Limits, OnModel, OfEvents):
         model: model folder, svf/NAME of the box (`svf models --weights`), or a hub id (owner/name).
             Default: from the box what --task says: scene motion, or person masks for segmentation,
             or poses of people for pose.
-        engine: float: weights of 24 bits, faster than the model, and the same spikes on every
-            machine; int16, int8: rounded to 16 and 8 bits, int8 is the fastest; exact: the spikes
-            that the model fires on this machine; model: the model as it is; auto: exact on a CPU,
-            model on CUDA.
+        engine: float: weights of 24 bits, and the same spikes on every machine; int16, int8:
+            rounded to 16 and 8 bits, int8 is the fastest; exact: the spikes that the model fires on
+            this machine; model: the model as it is; auto: float on a CPU, model on CUDA.
         out: also write annotated videos into this folder (for segmentation with a JSON file and a
             plot of areas for each; for pose with a side view, a BVH and a JSON file).
         sequence_rate_hz: pictures per second of folders of numbered images.

@@ -37,12 +37,17 @@ from spikevideoformer.ops.exact_conv import (
     scaled,
 )
 from spikevideoformer.ops.unroll import unrolled_conv
+from spikevideoformer.ops.upsample import upsample
 
 Unit = Literal["auto", "events", "int8", "float32", "sub_steps"]
 UNIT: Unit = "auto"
 """What adds up spikes; the bits are the same. ``auto``: one digit of 8 bits by int8 convolutions,
-more bits by events, on CUDA int8 convolutions always (docs/speed.md says why). ``sub_steps``: by D
+more bits by events (thin layers of integer spikes by float32 convolutions), on CUDA int8 convolutions always (docs/speed.md says why). ``sub_steps``: by D
 binary convolutions (``ops/unroll.py``), what hardware of one spike does, for comparisons."""
+
+THIN = 40
+"""Output channels up to which integer spikes are added up faster by float32 convolutions: a vector
+of events is half empty there, and a spike of 3 is three events."""
 
 Pair = tuple[int, int]
 Sums = Callable[[Tensor], Tensor]
@@ -72,6 +77,10 @@ def adder(
             unit = "int8"
         else:
             unit = "float32" if events_available() else "events"
+            if weights.levels > 1 and len(weights.integers) <= THIN:
+                by_digits = Float32Digits(weights, stride, padding)
+                if by_digits.count <= 2:
+                    return by_digits
     if unit == "int8":
         return Int8Digits(weights, stride, padding, device=device)
     if device.type != "cpu":
@@ -336,17 +345,7 @@ class _InOrder(RealValues):
         return torch.stack(means, -1).unflatten(-1, (grid, grid))
 
     def upsample(self, x: Tensor, factor: int) -> Tensor:
-        for axis in (3, 4):
-            last = x.shape[axis] - 1
-            before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, last)], axis)
-            after = torch.cat([x.narrow(axis, 1, last), x.narrow(axis, last, 1)], axis)
-            parts = []
-            for k in range(factor):
-                place = (k + 0.5) / factor - 0.5  # of the new pixel, seen from the old one
-                other = before if place < 0 else after
-                parts.append(x * (1 - abs(place)) + other * abs(place))
-            x = torch.stack(parts, axis + 1).flatten(axis, axis + 1)
-        return x
+        return upsample(x.flatten(0, 1), factor).unflatten(0, x.shape[:2])
 
     def resize(self, x: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
         if mode == "nearest" or tuple(x.shape[3:]) == size:  # nothing is added up

@@ -6,6 +6,7 @@ What a task does with it is in `predictor` (labels of windows), `segmenter` and 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -30,6 +31,8 @@ from spikevideoformer.video.event_pictures import seen
 from spikevideoformer.video.frames import Pictures, VideoError, VideoFrame, open_pictures
 from spikevideoformer.video.inputs import VideoArray, VideoPath, expand_inputs
 
+log = logging.getLogger("spikevideoformer")
+
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Engine = Literal["auto", "model", "exact", "float", "int16", "int8"]
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -46,10 +49,10 @@ class Predictor(Generic[Result]):
         classes: names of its outputs; None for ``model.classes``.
         device: auto (CUDA where there is one), cpu, cuda or cuda:1.
         precision: 32-true, bf16-mixed, or 16-mixed (CUDA only): as in training.
-        engine: what runs the network: ``exact``, with the spikes of the model in float32 on this
-            machine (on CUDA but for rounding); ``float``, ``int16`` and ``int8``, with integer
-            weights of 24, 16 and 8 bits, each with the same spikes on every machine; ``model``,
-            the model as it is; ``auto``, exact on a CPU where it is possible, else the model.
+        engine: what runs the network: ``float``, ``int16`` and ``int8``, with integer weights of
+            24, 16 and 8 bits, each with the same spikes on every machine; ``exact``, with the
+            spikes of the model in float32 on this machine (on CUDA but for rounding); ``model``,
+            the model as it is; ``auto``, float on a CPU where it is possible, else the model.
 
     Attributes:
         engine: the one in use, never ``auto``.
@@ -116,7 +119,13 @@ class Predictor(Generic[Result]):
         self.engine = _choose_engine(engine, self.model, self.device, precision)
         self._network = self._run_model
         if self.engine != "model":
-            self._network = InferenceEngine(self.model, precision=self.engine).run
+            try:
+                self._network = InferenceEngine(self.model, precision=self.engine).run
+            except ValueError as error:
+                if engine != "auto":
+                    raise
+                log.warning("%s; the model runs as it is", error)
+                self.engine = "model"
 
     def __repr__(self) -> str:
         what = "classes" if self.model.body is None else "joints"
@@ -316,9 +325,8 @@ def _choose_engine(
     if name not in get_args(Engine):
         raise ValueError(f"engine {name!r} is unknown; choose one of {', '.join(get_args(Engine))}")
     possible = precision == "32-true"
-    if name == "auto":  # only where it changes no number, which on CUDA is not promised
-        same = possible and device.type == "cpu" and cannot_run(model) is None
-        return "exact" if same else "model"
+    if name == "auto":  # on CUDA no engine has been timed
+        return "float" if possible and device.type == "cpu" and not cannot_run(model) else "model"
     if name != "model" and not possible:
         raise ValueError(
             f"engine {name} runs in precision 32-true, not in {precision}; choose engine model or "

@@ -328,7 +328,10 @@ class Float32Digits:
             found = digits(weights.integers, bits)
             largest = max(int(d.long().abs().flatten(1).sum(1).max()) for d in found)
             if largest * weights.levels <= FLOAT32_EXACT:
-                self.bits, self.digits = bits, [d.float() for d in found]
+                self.bits, self.count, self.groups = bits, len(found), groups
+                # side by side: one convolution, whose vectors are full also where outputs are few
+                of_groups = [d.unflatten(0, (groups, -1)) for d in found]
+                self.weight = torch.stack(of_groups, 1).flatten(0, 2).float()
                 return
         raise ValueError(f"float32 cannot add up {weights.integers[0].numel()} weights exactly")
 
@@ -337,15 +340,16 @@ class Float32Digits:
         # with TF32 or bfloat16 allowed a float32 convolution would round the digits
         lowered = torch.backends.mkldnn.conv.fp32_precision not in ("none", "ieee")  # type: ignore[attr-defined]
         dtype = torch.float64 if lowered else torch.float32
-        real = spikes.to(dtype)
-        parts = [F.conv2d(real, digit.to(dtype), None, *self.geometry) for digit in self.digits]
-        if len(parts) == 1:
-            return parts[0].float()
-        return put_together(parts, self.bits)
+        sums = F.conv2d(spikes.to(dtype), self.weight.to(dtype), None, *self.geometry)
+        parts = sums.unflatten(1, (self.groups, self.count, -1)).unbind(2)
+        return put_together([part.flatten(1, 2) for part in parts], self.bits)
 
 
 def put_together(parts: list[Tensor], bits: int) -> Tensor:
-    """``sum_i 2^(bits i) parts[i]`` of whole numbers: exact in float64, rounded once to float32."""
+    """``sum_i 2^(bits i) parts[i]`` of whole numbers that float32 holds, rounded once to float32."""
+    if len(parts) <= 2:  # a product with a power of two is exact: one rounding
+        low, *high = parts
+        return torch.add(low, high[0], alpha=2**bits).float() if high else low.float()
     total = parts[0].double()
     for i, part in enumerate(parts[1:], 1):
         total.add_(part.double(), alpha=2 ** (bits * i))

@@ -36,7 +36,7 @@ def at_rate(predictor: VideoPredictor, rate_hz: float) -> VideoPredictor:
 def test_repr_says_what_it_is(predictor: VideoPredictor) -> None:
     assert repr(predictor) == (
         "VideoPredictor(classification, 6 classes: wave, jump, run, ...; 4 frames of 32 pixels; "
-        f"{predictor.model.num_parameters():,} parameters; engine exact on cpu)"
+        f"{predictor.model.num_parameters():,} parameters; engine float on cpu)"
     )
 
 
@@ -327,22 +327,33 @@ def rate_of(text: str) -> float:
 def test_the_engine_gives_what_the_model_gives(
     predictor: VideoPredictor, video_folder: Path
 ) -> None:
-    assert predictor.engine == "exact"  # the default on a CPU
+    exact = VideoPredictor(predictor.model, device="cpu", engine="exact")
     by_model = VideoPredictor(predictor.model, device="cpu", engine="model")
     for name in ("one.mp4", "two.mkv"):
-        fast, plain = (p.predict(video_folder / name, top_k=6) for p in (predictor, by_model))
+        fast, plain = (p.predict(video_folder / name, top_k=6) for p in (exact, by_model))
         assert fast.firing_rate_per_frame == plain.firing_rate_per_frame
         assert [label.name for label in fast.labels] == [label.name for label in plain.labels]
         assert [label.probability for label in fast.labels] == pytest.approx(
             [label.probability for label in plain.labels], abs=1e-6
         )
         assert (fast.engine, plain.engine) == ("exact", "model")
-    # integers of 24 bits: as accurate, with rounding of their own
-    exact = VideoPredictor(predictor.model, device="cpu", engine="float")
-    found = exact.predict(video_folder / "one.mp4", top_k=6)
-    plain = by_model.predict(video_folder / "one.mp4", top_k=6)
-    assert found.engine == "float"
-    assert found.firing_rate == pytest.approx(plain.firing_rate, abs=1e-3)
+        # integers of 24 bits, the default on a CPU: as accurate, with rounding of their own
+        found = predictor.predict(video_folder / name, top_k=6)
+        assert found.engine == "float"
+        assert found.firing_rate == pytest.approx(plain.firing_rate, abs=1e-3)
+
+
+def test_weights_that_cannot_be_integers_run_in_the_model(
+    predictor: VideoPredictor, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = copy.deepcopy(predictor.model)
+    model.head.fc.weight.data[0] = 1e30  # no spikes come in there: it is added up as it is
+    assert VideoPredictor(model, device="cpu").engine == "float"
+    model.backbone.stages()[3].downsample.conv.weight.data[0] = 1e36
+    assert VideoPredictor(model, device="cpu").engine == "model"
+    assert "a unit lies outside" in caplog.text
+    with pytest.raises(ValueError, match="a unit lies outside"):
+        VideoPredictor(model, device="cpu", engine="float")
 
 
 def test_int8_is_by_option_and_says_so(predictor: VideoPredictor, video_folder: Path) -> None:

@@ -157,9 +157,11 @@ def test_the_engine_gives_what_the_model_gives(
     video = video_folder / "one.mp4"
     fast = VideoSegmenter(segmenter.model, device="cpu").predict(video)
     plain = segmenter.predict(video)
-    assert (fast.engine, plain.engine) == ("exact", "model")
-    assert fast.firing_rate_per_frame == plain.firing_rate_per_frame
-    assert np.mean(fast.masks == plain.masks) > 0.999  # probabilities round, spikes do not
+    assert (fast.engine, plain.engine) == ("float", "model")
+    assert np.mean(fast.masks == plain.masks) > 0.99  # integers of 24 bits round otherwise
+    exact = VideoSegmenter(segmenter.model, device="cpu", engine="exact").predict(video)
+    assert exact.firing_rate_per_frame == plain.firing_rate_per_frame
+    assert np.mean(exact.masks == plain.masks) > 0.999  # probabilities round, spikes do not
     for place in (base, engine):
         monkeypatch.setattr(place, "cannot_run", lambda _: "no way to run this")
     assert VideoSegmenter(segmenter.model, device="cpu").engine == "model"
