@@ -16,7 +16,6 @@ from spikevideoformer.stopping import (
     terminable,
 )
 
-
 ENDINGS = {signal.SIGTERM: Terminated, signal.SIGINT: Interrupted}
 
 

@@ -10,8 +10,10 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C. A class of its own: after a plain `KeyboardInterrupt` inside `exec` of a string, which
-    libraries do while they are imported, ``python -m`` ends by the signal even where it was caught.
+    """Ctrl-C.
+
+    A class of its own: after a plain `KeyboardInterrupt` inside `exec` of a string, which libraries
+    do while they are imported, ``python -m`` ends by the signal even where it was caught.
     """
 
 

@@ -42,8 +42,9 @@ from spikevideoformer.ops.upsample import upsample
 Unit = Literal["auto", "events", "int8", "float32", "sub_steps"]
 UNIT: Unit = "auto"
 """What adds up spikes; the bits are the same. ``auto``: one digit of 8 bits by int8 convolutions,
-more bits by events (thin layers of integer spikes by float32 convolutions), on CUDA int8 convolutions always (docs/speed.md says why). ``sub_steps``: by D
-binary convolutions (``ops/unroll.py``), what hardware of one spike does, for comparisons."""
+more bits by events (integer spikes into thin layers by float32 convolutions), on CUDA int8
+convolutions always (docs/speed.md says why). ``sub_steps``: by D binary convolutions
+(``ops/unroll.py``), what hardware of one spike does, for comparisons."""
 
 THIN = 40
 """Output channels up to which integer spikes are added up faster by float32 convolutions: a vector

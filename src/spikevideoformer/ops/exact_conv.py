@@ -346,7 +346,7 @@ class Float32Digits:
 
 
 def put_together(parts: list[Tensor], bits: int) -> Tensor:
-    """``sum_i 2^(bits i) parts[i]`` of whole numbers that float32 holds, rounded once to float32."""
+    """``sum_i 2^(bits i) parts[i]`` of whole float32 numbers, rounded once to float32."""
     if len(parts) <= 2:  # a product with a power of two is exact: one rounding
         low, *high = parts
         return torch.add(low, high[0], alpha=2**bits).float() if high else low.float()
