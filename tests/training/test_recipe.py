@@ -69,6 +69,22 @@ def test_a_classifier_goes_on_with_its_own_neurons_and_eyes(clips, tmp_path):
     assert chosen(clips, init_from=str(tmp_path / "a"), model="ann_nano")[0].neuron is None
 
 
+def test_a_classifier_goes_on_with_its_frames(clips, tmp_path):
+    """What moves looks different at twice the step. Longer clips are fewer: as much time."""
+    model = create_model("svf_nano", num_classes=6)
+    steps = {}
+    for frames in (1, 4, 16):
+        start = tmp_path / str(frames)
+        model.save_pretrained(start, clip=ClipSpec(frames=frames, size=32).to_dict())
+        config, line = chosen(clips, init_from=str(start))
+        assert config.frames == (8 if frames == 1 else frames)  # one is of pictures
+        assert f"{config.frames} frames a clip" in line
+        steps[frames] = 12 * config.passes // config.batch_size * config.epochs
+        assert chosen(clips, init_from=str(start), frames=2)[0].frames == 2
+    assert 600 <= steps[1] == steps[4] <= 680
+    assert 300 <= steps[16] <= 340
+
+
 def test_all_processes_and_forward_passes_count(clips):
     for options in ({"devices": 2}, {"accumulate": 2}):
         config, line = chosen(clips, **options)

@@ -68,6 +68,8 @@ def _chosen(config: TrainConfig, recipe: Recipe, given: Mapping[str, Any]) -> di
     task, clips, processes = config.of_task, recipe.clips, _forward_passes(config)
     batch_size = int(given.get("batch_size", max(1, min(_BATCH, clips // processes))))
     seen = recipe.seen or task.recipe_steps * batch_size * processes
+    longer = recipe.settings.get("frames", config.frames) / config.frames
+    seen = math.ceil(seen / max(1.0, longer))  # clips that cost more, of weights that know them
     epochs, passes = _time(seen, task.recipe_epochs, clips, given)
     return merged(
         {

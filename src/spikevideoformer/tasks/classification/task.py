@@ -90,9 +90,17 @@ class Classification(Task):
             clips=len(index.select(config.train_split)),
             settings={
                 "augmentation": {"flip": 0.0 if sided else 0.5, "crop_scale": [0.6, 1.0]},
-                **({"frames": 1} if still else {}),
+                **({"frames": 1} if still else self._frames(config, given)),
             },
         )
+
+    def _frames(self, config: TrainConfig, given: Mapping[str, Any]) -> dict[str, int]:
+        """Of the first weights, which know what moves at the speed at which they saw it."""
+        if config.init_from is None or "frames" in given:
+            return {}
+        about = read_about(config.init_from)
+        frames = (about["clip"] or {}).get("frames", 1) if about["task"] == self.name else 1
+        return {"frames": frames} if frames > 1 else {}
 
     def kept(self, config: TrainConfig) -> dict[str, Any]:
         about = read_about(config.init_from or "")
