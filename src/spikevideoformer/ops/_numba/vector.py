@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 """Sixteen numbers at once inside numba functions.
 
 Loops over numba arrays are vectorised only after run-time checks that no two arrays overlap,
@@ -11,6 +11,7 @@ Memory is addressed by the integer address of an array plus an element index.
 """
 
 import operator
+from functools import wraps
 from typing import Any
 
 import numba
@@ -24,13 +25,9 @@ FLOAT32, BFLOAT16, UINT8 = range(3)  # kinds of numbers in memory; `load` makes 
 INT32 = 3  # `load_int` and `store_int` take it
 ITEM_BYTES = (4, 2, 1)
 
-_f32, _i1, _i8, _i16, _i32 = (
-    ir.FloatType(),
-    ir.IntType(1),
-    ir.IntType(8),
-    ir.IntType(16),
-    ir.IntType(32),
-)
+_f32, _f64 = ir.FloatType(), ir.DoubleType()
+_i1, _i8, _i16, _i32, _i64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+_BYTES = {_i8: 1, _i16: 2, _i32: 4, _f32: 4, _f64: 8}
 
 
 class _Lanes(types.Type):
@@ -46,7 +43,7 @@ class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, fe_type: _Lanes) -> None:
         known: dict[Any, ir.Type] = {
             types.float32: _f32,
-            types.float64: ir.DoubleType(),
+            types.float64: _f64,
             types.int32: _i32,
             types.boolean: _i1,
         }
@@ -54,9 +51,9 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, ir.VectorType(item, LANES))
 
 
-_floats, _truths = _Lanes(types.float32), _Lanes(types.boolean)
-_ints = _Lanes(types.int32)
-_doubles = _Lanes(types.float64)
+_floats, _doubles = _Lanes(types.float32), _Lanes(types.float64)
+_ints, _truths = _Lanes(types.int32), _Lanes(types.boolean)
+_int, _double, _void = types.int64, types.float64, types.void
 
 
 def _wide(item: ir.Type, width: int) -> ir.Type:
@@ -78,17 +75,58 @@ def _width(numba_type: types.Type) -> int:
     return LANES if isinstance(numba_type, _Lanes) else 1
 
 
+def _lanes(value: Any) -> int:
+    return LANES if isinstance(value.type, ir.VectorType) else 1
+
+
 def _pointer(builder: Any, address: Any, index: Any, item: ir.Type) -> Any:
     base = builder.inttoptr(address, ir.PointerType())
     return builder.gep(base, [index], source_etype=item)
 
 
-def _llvm(builder: Any, name: str, value_type: ir.Type, arguments: list[Any]) -> Any:
-    """Call the LLVM intrinsic ``name`` of ``value_type``, whose arguments are of that type."""
-    short = "v16f32" if isinstance(value_type, ir.VectorType) else "f32"
-    kind = ir.FunctionType(value_type, [value_type] * len(arguments))
-    function = numba.core.cgutils.get_or_insert_function(builder.module, kind, f"{name}.{short}")
+def _load(builder: Any, address: Any, index: Any, item: ir.Type, width: int = 1) -> Any:
+    place = _pointer(builder, address, index, item)
+    return builder.load(place, typ=_wide(item, width), align=_BYTES[item])
+
+
+def _store(builder: Any, value: Any, address: Any, index: Any, item: ir.Type) -> None:
+    builder.store(value, _pointer(builder, address, index, item), align=_BYTES[item])
+
+
+def _call(builder: Any, name: str, returned: ir.Type, arguments: list[Any]) -> Any:
+    """Call an LLVM intrinsic, whose name ends with the type it is for."""
+    kind = ir.FunctionType(returned, [argument.type for argument in arguments])
+    function = numba.core.cgutils.get_or_insert_function(builder.module, kind, name)
     return builder.call(function, arguments)
+
+
+def _llvm(builder: Any, name: str, *arguments: Any) -> Any:
+    """Call the LLVM intrinsic ``name`` of the type that all its arguments have."""
+    kind = arguments[0].type
+    item = "f64" if _f64 in (kind, getattr(kind, "element", None)) else "f32"
+    short = f"v{LANES}{item}" if _lanes(arguments[0]) > 1 else item
+    return _call(builder, f"{name}.{short}", kind, list(arguments))
+
+
+def _operation(signature: Any) -> Any:
+    """An intrinsic from a function of the builder and its values that has LLVM compute it.
+
+    Args:
+        signature: in numba's types, or a function from the types that are given to one.
+    """
+
+    def make(emit: Any) -> Any:
+        @wraps(emit)  # numba reads the names of its arguments
+        def typed(typing: Any, *given: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+                value = emit(builder, *args)
+                return context.get_dummy_value() if value is None else value
+
+            return signature(*given) if callable(signature) else signature, generate
+
+        return intrinsic(typed)
+
+    return make
 
 
 @intrinsic(prefer_literal=True)
@@ -96,13 +134,11 @@ def load(typing: Any, address: Any, index: Any, kind: Any, width: Any) -> Any:
     """``width`` numbers of ``kind`` at ``address[index]`` as float32."""
     returned = types.float32 if width.literal_value == 1 else _floats
     # literals stay in the signature: the same types with another width are another function
-    signature = returned(types.int64, types.int64, kind, width)
+    signature = returned(_int, _int, kind, width)
     kind, width = kind.literal_value, width.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        item = (_f32, _i16, _i8)[kind]
-        place = _pointer(builder, args[0], args[1], item)
-        value = builder.load(place, typ=_wide(item, width), align=ITEM_BYTES[kind])
+        value = _load(builder, args[0], args[1], (_f32, _i16, _i8)[kind], width)
         if kind == BFLOAT16:
             value = builder.zext(value, _wide(_i32, width))
             value = builder.shl(value, _splat(_i32, 16, width))
@@ -117,11 +153,10 @@ def load(typing: Any, address: Any, index: Any, kind: Any, width: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def store(typing: Any, address: Any, index: Any, value: Any, kind: Any) -> Any:
     """Write ``value`` to ``address[index]``, rounded to ``kind`` (to nearest, ties to even)."""
-    signature = types.void(types.int64, types.int64, value, kind)
+    signature = _void(_int, _int, value, kind)
     kind, width = kind.literal_value, _width(value)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        item = (_f32, _i16, _i8)[kind]
         number = args[2]
         if kind == UINT8:
             number = builder.fptoui(number, _wide(_i8, width))
@@ -134,7 +169,7 @@ def store(typing: Any, address: Any, index: Any, value: Any, kind: Any) -> Any:
             bits = builder.lshr(bits, _splat(_i32, 16, width))
             bits = builder.select(nan, _splat(_i32, 0x7FC0, width), bits)
             number = builder.trunc(bits, _wide(_i16, width))
-        builder.store(number, _pointer(builder, args[0], args[1], item), align=ITEM_BYTES[kind])
+        _store(builder, number, args[0], args[1], (_f32, _i16, _i8)[kind])
         return context.get_dummy_value()
 
     return signature, generate
@@ -143,106 +178,71 @@ def store(typing: Any, address: Any, index: Any, value: Any, kind: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def store_truth(typing: Any, address: Any, index: Any, truth: Any, kind: Any) -> Any:
     """Write 1 where ``truth`` and 0 elsewhere as ``kind``."""
-    signature = types.void(types.int64, types.int64, truth, kind)
+    signature = _void(_int, _int, truth, kind)
     kind, width = kind.literal_value, _width(truth)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         item, one = ((_f32, 1.0), (_i16, 0x3F80), (_i8, 1))[kind]
         number = builder.select(args[2], _splat(item, one, width), _splat(item, 0, width))
-        builder.store(number, _pointer(builder, args[0], args[1], item), align=ITEM_BYTES[kind])
+        _store(builder, number, args[0], args[1], item)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-@intrinsic
-def load_bits(typing: Any, address: Any, index: Any) -> Any:
+@_operation(_truths(_int, _int))
+def load_bits(builder, address, index):
     """LANES truth values from bits, the lowest first, at uint16 ``address[index]``."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bits = builder.load(_pointer(builder, args[0], args[1], _i16), typ=_i16, align=1)
-        return _turned(builder, bits)
-
-    def _turned(builder: Any, bits: Any) -> Any:
-        # one lane for each bit by comparison: a bitcast would order them by endianness
-        everywhere = _everywhere(builder, bits, _i16, LANES)
-        mask = ir.Constant(everywhere.type, [1 << i for i in range(LANES)])
-        none = ir.Constant(everywhere.type, [0] * LANES)
-        return builder.icmp_unsigned("!=", builder.and_(everywhere, mask), none)
-
-    return _truths(types.int64, types.int64), generate
+    bits = builder.load(_pointer(builder, address, index, _i16), typ=_i16, align=1)
+    # one lane for each bit by comparison: a bitcast would order them by endianness
+    everywhere = _everywhere(builder, bits, _i16, LANES)
+    mask = ir.Constant(everywhere.type, [1 << i for i in range(LANES)])
+    return builder.icmp_unsigned("!=", builder.and_(everywhere, mask), _splat(_i16, 0, LANES))
 
 
-@intrinsic
-def store_bits(typing: Any, address: Any, index: Any, truth: Any) -> Any:
+@_operation(_void(_int, _int, _truths))
+def store_bits(builder, address, index, truth):
     """Write LANES truth values as bits, the lowest first (on little-endian machines)."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bits = builder.bitcast(args[2], _i16)
-        builder.store(bits, _pointer(builder, args[0], args[1], _i16), align=1)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, _truths), generate
+    bits = builder.bitcast(truth, _i16)
+    builder.store(bits, _pointer(builder, address, index, _i16), align=1)
 
 
-def _prefetch(write: int) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], ir.PointerType())
-        kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), _i32, _i32, _i32])
-        function = numba.core.cgutils.get_or_insert_function(
-            builder.module, kind, "llvm.prefetch.p0"
-        )
-        builder.call(function, [pointer, _i32(write), _i32(3), _i32(1)])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
+def _prefetch(builder: Any, address: Any, write: int) -> None:
+    pointer = builder.inttoptr(address, ir.PointerType())
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, _i32(write), _i32(3), _i32(1)])
 
 
-@intrinsic
-def prefetch_to_read(typing: Any, address: Any) -> Any:
+@_operation(_void(_int))
+def prefetch_to_read(builder, address):
     """Fetch the cache line at ``address`` for reading; no effect on what is computed."""
-    return _prefetch(0)
+    _prefetch(builder, address, 0)
 
 
-@intrinsic
-def prefetch_to_write(typing: Any, address: Any) -> Any:
+@_operation(_void(_int))
+def prefetch_to_write(builder, address):
     """Fetch the cache line at ``address`` for writing; no effect on what is computed."""
-    return _prefetch(1)
+    _prefetch(builder, address, 1)
 
 
-@intrinsic
-def add_and_get_old(typing: Any, address: Any, value: Any) -> Any:
+@_operation(_int(_int, _int))
+def add_and_get_old(builder, address, value):
     """Atomic ``old = address[0]; address[0] += value`` on an int64."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", pointer, args[1], "monotonic")
-
-    return types.int64(types.int64, types.int64), generate
+    return builder.atomic_rmw(
+        "add", builder.inttoptr(address, _i64.as_pointer()), value, "monotonic"
+    )
 
 
-@intrinsic
-def float64_at(typing: Any, address: Any, index: Any) -> Any:
+@_operation(_double(_int, _int))
+def float64_at(builder, address, index):
     """The float64 at ``address[index]``."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        item = ir.DoubleType()
-        return builder.load(_pointer(builder, args[0], args[1], item), typ=item)
-
-    return types.float64(types.int64, types.int64), generate
+    return _load(builder, address, index, _f64)
 
 
-@intrinsic
-def add_to_float64(typing: Any, address: Any, index: Any, value: Any) -> Any:
+@_operation(_void(_int, _int, _double))
+def add_to_float64(builder, address, index, value):
     """``address[index] += value`` in float64."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        item = ir.DoubleType()
-        place = _pointer(builder, args[0], args[1], item)
-        builder.store(builder.fadd(builder.load(place, typ=item), args[2]), place)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.float64), generate
+    total = builder.fadd(_load(builder, address, index, _f64), value)
+    _store(builder, total, address, index, _f64)
 
 
 # Whole numbers: int32 in lanes, which wrap around, and numba's own int64 where width is 1.
@@ -251,14 +251,13 @@ def add_to_float64(typing: Any, address: Any, index: Any, value: Any) -> Any:
 @intrinsic(prefer_literal=True)
 def load_int(typing: Any, address: Any, index: Any, kind: Any, width: Any) -> Any:
     """``width`` whole numbers at ``address[index]``, which holds bytes (UINT8) or int32 (INT32)."""
-    returned = types.int64 if width.literal_value == 1 else _ints
-    signature = returned(types.int64, types.int64, kind, width)
+    returned = _int if width.literal_value == 1 else _ints
+    signature = returned(_int, _int, kind, width)
     item, width = _i8 if kind.literal_value == UINT8 else _i32, width.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _pointer(builder, args[0], args[1], item)
-        value = builder.load(place, typ=_wide(item, width), align=item.width // 8)
-        wanted = ir.IntType(64) if width == 1 else _wide(_i32, width)
+        value = _load(builder, args[0], args[1], item, width)
+        wanted = _i64 if width == 1 else _wide(_i32, width)
         if item is _i8:
             return builder.zext(value, wanted)
         return builder.sext(value, wanted) if width == 1 else value
@@ -266,22 +265,17 @@ def load_int(typing: Any, address: Any, index: Any, kind: Any, width: Any) -> An
     return signature, generate
 
 
-@intrinsic
-def store_int(typing: Any, address: Any, index: Any, value: Any) -> Any:
+@_operation(lambda address, index, value: _void(_int, _int, value))
+def store_int(builder, address, index, value):
     """Write whole numbers to ``address[index]`` as int32."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number = args[2] if value == _ints else builder.trunc(args[2], _i32)
-        builder.store(number, _pointer(builder, args[0], args[1], _i32), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, value), generate
+    number = builder.trunc(value, _i32) if _lanes(value) == 1 else value
+    _store(builder, number, address, index, _i32)
 
 
 @intrinsic(prefer_literal=True)
 def splat_int(typing: Any, value: Any, width: Any) -> Any:
     """A whole number in every lane."""
-    signature = (types.int64 if width.literal_value == 1 else _ints)(types.int64, width)
+    signature = (_int if width.literal_value == 1 else _ints)(_int, width)
     width = width.literal_value
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -292,39 +286,25 @@ def splat_int(typing: Any, value: Any, width: Any) -> Any:
     return signature, generate
 
 
-@intrinsic
-def to_float(typing: Any, value: Any) -> Any:
+@_operation(lambda value: (_floats if value == _ints else types.float32)(value))
+def to_float(builder, value):
     """Whole numbers as float32, rounded to nearest."""
-    width = _width(value)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.sitofp(args[0], _wide(_f32, width))
-
-    return (types.float32 if width == 1 else _floats)(value), generate
+    return builder.sitofp(value, _wide(_f32, _lanes(value)))
 
 
-@intrinsic
-def nonzero_bits(typing: Any, address: Any, index: Any) -> Any:
+@_operation(_int(_int, _int))
+def nonzero_bits(builder, address, index):
     """An int64 whose bit i says whether byte i of the LANES at ``address[index]`` is not 0."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _pointer(builder, args[0], args[1], _i8)
-        value = builder.load(place, typ=_wide(_i8, LANES), align=1)
-        fired = builder.icmp_unsigned("!=", value, _splat(_i8, 0, LANES))
-        # as in store_bits, the lowest first on little-endian machines
-        return builder.zext(builder.bitcast(fired, _i16), ir.IntType(64))
-
-    return types.int64(types.int64, types.int64), generate
+    value = _load(builder, address, index, _i8, LANES)
+    fired = builder.icmp_unsigned("!=", value, _splat(_i8, 0, LANES))
+    # as in store_bits, the lowest first on little-endian machines
+    return builder.zext(builder.bitcast(fired, _i16), _i64)
 
 
-@intrinsic
-def lowest_bit(typing: Any, bits: Any) -> Any:
+@_operation(_int(_int))
+def lowest_bit(builder, bits):
     """Place of the lowest bit that is set in an int64 other than 0."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], _i1(1))
-
-    return types.int64(types.int64), generate
+    return builder.cttz(bits, _i1(1))
 
 
 @intrinsic(prefer_literal=True)
@@ -339,67 +319,43 @@ def splat(typing: Any, value: Any, width: Any) -> Any:
     return signature, generate
 
 
-@intrinsic
-def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+@_operation(lambda a, b, c: a(a, a, a))
+def fma(builder, a, b, c):
     """``a * b + c``, rounded once."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _llvm(builder, "llvm.fma", args[0].type, list(args))
-
-    return a(a, a, a), generate
+    return _llvm(builder, "llvm.fma", a, b, c)
 
 
-@intrinsic
-def round_to_even(typing: Any, a: Any) -> Any:
+@_operation(lambda a: a(a))
+def round_to_even(builder, a):
     """To the nearest integer, ties to even, as torch.round."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _llvm(builder, "llvm.nearbyint", args[0].type, list(args))
-
-    return a(a), generate
+    return _llvm(builder, "llvm.nearbyint", a)
 
 
-@intrinsic
-def where(typing: Any, truth: Any, a: Any, b: Any) -> Any:
+@_operation(lambda truth, a, b: a(truth, a, a))
+def where(builder, truth, a, b):
     """``a`` where ``truth``, else ``b``."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.select(*args)
-
-    return a(truth, a, a), generate
+    return builder.select(truth, a, b)
 
 
-@intrinsic
-def both(typing: Any, a: Any, b: Any) -> Any:
+@_operation(lambda a, b: a(a, a))
+def both(builder, a, b):
     """Truth of ``a`` and ``b``."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.and_(*args)
-
-    return a(a, a), generate
+    return builder.and_(a, b)
 
 
-@intrinsic
-def magnitude(typing: Any, a: Any) -> Any:
+@_operation(lambda a: a(a))
+def magnitude(builder, a):
     """Absolute value."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _llvm(builder, "llvm.fabs", args[0].type, list(args))
-
-    return a(a), generate
+    return _llvm(builder, "llvm.fabs", a)
 
 
-@intrinsic
-def two_to_the(typing: Any, a: Any) -> Any:
+@_operation(lambda a: a(a))
+def two_to_the(builder, a):
     """2**a for whole numbers -126 <= a <= 127, by the bits of the exponent."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        width = _width(signature.args[0])
-        whole = builder.fptosi(args[0], _wide(_i32, width))
-        bits = builder.shl(builder.add(whole, _splat(_i32, 127, width)), _splat(_i32, 23, width))
-        return builder.bitcast(bits, args[0].type)
-
-    return a(a), generate
+    width = _lanes(a)
+    whole = builder.fptosi(a, _wide(_i32, width))
+    bits = builder.shl(builder.add(whole, _splat(_i32, 127, width)), _splat(_i32, 23, width))
+    return builder.bitcast(bits, a.type)
 
 
 def _overload_operator(
@@ -407,17 +363,14 @@ def _overload_operator(
 ) -> None:
     """Give vectors an operator; scalars keep numba's own."""
 
-    @intrinsic
-    def lanes(typing: Any, a: Any, b: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            if comparison:
-                return builder.fcmp_ordered(comparison, *args)
-            return getattr(builder, instruction)(*args)
-
-        return (_truths if comparison else lanes_of)(lanes_of, lanes_of), generate
+    @_operation((_truths if comparison else lanes_of)(lanes_of, lanes_of))
+    def lanes(builder, a, b):
+        if comparison:
+            return builder.fcmp_ordered(comparison, a, b)
+        return getattr(builder, instruction)(a, b)
 
     @overload(symbol, jit_options={"forceinline": True})
-    def choose(a, b):  # type: ignore[no-untyped-def] # numba compares the two signatures
+    def choose(a, b):  # numba compares the two signatures
         if a == lanes_of and b == lanes_of:
             return lambda a, b: lanes(a, b)
         return None
@@ -434,211 +387,119 @@ _overload_operator(operator.sub, "sub", lanes_of=_ints)
 _overload_operator(operator.mul, "mul", lanes_of=_ints)
 
 
-@intrinsic
-def divide(typing: Any, a: Any, b: Any) -> Any:
+@_operation(lambda a, b: a(a, a))
+def divide(builder, a, b):
     """``a / b``, of scalars too without Python's check for zero."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fdiv(*args)
-
-    return a(a, a), generate
+    return builder.fdiv(a, b)
 
 
-@intrinsic
-def differ(typing: Any, a: Any, b: Any) -> Any:
+@_operation(lambda a, b: _truths(a, b))
+def differ(builder, a, b):
     """Truth of ``a != b``, lane by lane."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fcmp_unordered("!=", *args)
-
-    return _truths(a, b), generate
+    return builder.fcmp_unordered("!=", a, b)
 
 
 # What adding up rows of weights takes: lists of rows, and int16 numbers two to a lane.
 
 
-@intrinsic
-def load_index(typing: Any, address: Any, index: Any) -> Any:
+@_operation(_int(_int, _int))
+def load_index(builder, address, index):
     """The uint16 at ``address[index]``."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.load(_pointer(builder, args[0], args[1], _i16), typ=_i16, align=2)
-        return builder.zext(value, ir.IntType(64))
-
-    return types.int64(types.int64, types.int64), generate
+    return builder.zext(_load(builder, address, index, _i16), _i64)
 
 
-@intrinsic
-def list_bytes(
-    typing: Any, target: Any, place: Any, source: Any, index: Any, least: Any, first: Any
-) -> Any:
+@_operation(_int(*[_int] * 6))
+def list_bytes(builder, target, place, source, index, least, first):
     """Write ``first + i`` for each of LANES bytes ``source[index + i] >= least``; how many.
 
     They go one after the other to the bytes from ``target[place]`` on.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        eight = _wide(_i8, LANES)
-        value = builder.load(_pointer(builder, args[2], args[3], _i8), typ=eight, align=1)
-        least, first = (_everywhere(builder, builder.trunc(z, _i8), _i8, LANES) for z in args[4:])
-        fired = builder.icmp_unsigned(">=", value, least)
-        names = builder.add(first, ir.Constant(eight, list(range(LANES))))
-        kind = ir.FunctionType(ir.VoidType(), [eight, ir.PointerType(), fired.type])
-        function = numba.core.cgutils.get_or_insert_function(
-            builder.module, kind, f"llvm.masked.compressstore.v{LANES}i8"
-        )
-        builder.call(function, [names, _pointer(builder, args[0], args[1], _i8), fired])
-        bits = builder.zext(builder.bitcast(fired, _i16), ir.IntType(64))
-        return builder.ctpop(bits)
-
-    return types.int64(*[types.int64] * 6), generate
+    value = _load(builder, source, index, _i8, LANES)
+    least, first = (_everywhere(builder, builder.trunc(z, _i8), _i8, LANES) for z in (least, first))
+    fired = builder.icmp_unsigned(">=", value, least)
+    names = builder.add(first, ir.Constant(value.type, list(range(LANES))))
+    arguments = [names, _pointer(builder, target, place, _i8), fired]
+    _call(builder, f"llvm.masked.compressstore.v{LANES}i8", ir.VoidType(), arguments)
+    return builder.ctpop(builder.zext(builder.bitcast(fired, _i16), _i64))
 
 
-@intrinsic
-def store_byte(typing: Any, address: Any, index: Any, value: Any) -> Any:
+@_operation(_void(_int, _int, _int))
+def store_byte(builder, address, index, value):
     """Write a whole number to byte ``address[index]``."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number = builder.trunc(args[2], _i8)
-        builder.store(number, _pointer(builder, args[0], args[1], _i8), align=1)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), generate
+    _store(builder, builder.trunc(value, _i8), address, index, _i8)
 
 
-@intrinsic
-def copy_indices(typing: Any, target: Any, place: Any, source: Any, first: Any, offset: Any) -> Any:
+@_operation(_void(*[_int] * 5))
+def copy_indices(builder, target, place, source, first, offset):
     """``target[place + i] = source[first + i] + offset`` of LANES bytes, to uint16."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _pointer(builder, args[2], args[3], _i8)
-        value = builder.load(place, typ=_wide(_i8, LANES), align=1)
-        offset = _everywhere(builder, builder.trunc(args[4], _i16), _i16, LANES)
-        value = builder.add(builder.zext(value, _wide(_i16, LANES)), offset)
-        builder.store(value, _pointer(builder, args[0], args[1], _i16), align=2)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 5), generate
+    value = builder.zext(_load(builder, source, first, _i8, LANES), _wide(_i16, LANES))
+    offset = _everywhere(builder, builder.trunc(offset, _i16), _i16, LANES)
+    _store(builder, builder.add(value, offset), target, place, _i16)
 
 
-@intrinsic
-def add_shorts(typing: Any, a: Any, b: Any) -> Any:
+@_operation(_ints(_ints, _ints))
+def add_shorts(builder, a, b):
     """Sums of int16 numbers, two in each lane."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        a, b = (builder.bitcast(z, _wide(_i16, 2 * LANES)) for z in args)
-        return builder.bitcast(builder.add(a, b), _wide(_i32, LANES))
-
-    return _ints(_ints, _ints), generate
+    a, b = (builder.bitcast(z, _wide(_i16, 2 * LANES)) for z in (a, b))
+    return builder.bitcast(builder.add(a, b), _wide(_i32, LANES))
 
 
-@intrinsic
-def lower_shorts(typing: Any, a: Any) -> Any:
+@_operation(_ints(_ints))
+def lower_shorts(builder, a):
     """The int16 numbers in the lower half of each lane."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        by = _splat(_i32, 16, LANES)
-        return builder.ashr(builder.shl(args[0], by), by)
-
-    return _ints(_ints), generate
+    by = _splat(_i32, 16, LANES)
+    return builder.ashr(builder.shl(a, by), by)
 
 
-@intrinsic
-def upper_shorts(typing: Any, a: Any) -> Any:
+@_operation(_ints(_ints))
+def upper_shorts(builder, a):
     """The int16 numbers in the upper half of each lane."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ashr(args[0], _splat(_i32, 16, LANES))
-
-    return _ints(_ints), generate
+    return builder.ashr(a, _splat(_i32, 16, LANES))
 
 
-@intrinsic
-def times_bytes(typing: Any, a: Any, address: Any, index: Any) -> Any:
+@_operation(_ints(_ints, _int, _int))
+def times_bytes(builder, a, address, index):
     """Whole numbers times LANES bytes at ``address[index]``."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _pointer(builder, args[1], args[2], _i8)
-        value = builder.load(place, typ=_wide(_i8, LANES), align=1)
-        return builder.mul(args[0], builder.zext(value, _wide(_i32, LANES)))
-
-    return _ints(_ints, types.int64, types.int64), generate
+    value = _load(builder, address, index, _i8, LANES)
+    return builder.mul(a, builder.zext(value, _wide(_i32, LANES)))
 
 
-@intrinsic
-def where_bytes(typing: Any, a: Any, address: Any, index: Any) -> Any:
+@_operation(_ints(_ints, _int, _int))
+def where_bytes(builder, a, address, index):
     """Whole numbers where one of LANES bytes at ``address[index]`` is not 0, else 0."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _pointer(builder, args[1], args[2], _i8)
-        value = builder.load(place, typ=_wide(_i8, LANES), align=1)
-        fired = builder.icmp_unsigned("!=", value, _splat(_i8, 0, LANES))
-        return builder.select(fired, args[0], _splat(_i32, 0, LANES))
-
-    return _ints(_ints, types.int64, types.int64), generate
+    value = _load(builder, address, index, _i8, LANES)
+    fired = builder.icmp_unsigned("!=", value, _splat(_i8, 0, LANES))
+    return builder.select(fired, a, _splat(_i32, 0, LANES))
 
 
 # Sums in float64.
 
 
-@intrinsic
-def store_int_as_double(typing: Any, address: Any, index: Any, value: Any) -> Any:
+@_operation(lambda address, index, value: _void(_int, _int, value))
+def store_int_as_double(builder, address, index, value):
     """Write whole numbers to ``address[index]`` as float64."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        width = _width(value)
-        number = builder.sitofp(args[2], _wide(ir.DoubleType(), width))
-        builder.store(number, _pointer(builder, args[0], args[1], ir.DoubleType()), align=8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, value), generate
+    _store(builder, builder.sitofp(value, _wide(_f64, _lanes(value))), address, index, _f64)
 
 
-@intrinsic
-def load_doubles(typing: Any, address: Any, index: Any) -> Any:
+@_operation(_doubles(_int, _int))
+def load_doubles(builder, address, index):
     """LANES float64 numbers at ``address[index]``."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _pointer(builder, args[0], args[1], ir.DoubleType())
-        return builder.load(place, typ=_wide(ir.DoubleType(), LANES), align=8)
-
-    return _doubles(types.int64, types.int64), generate
+    return _load(builder, address, index, _f64, LANES)
 
 
-@intrinsic
-def splat_double(typing: Any, address: Any, index: Any) -> Any:
+@_operation(_doubles(_int, _int))
+def splat_double(builder, address, index):
     """The float64 at ``address[index]`` in every lane."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        item = ir.DoubleType()
-        value = builder.load(_pointer(builder, args[0], args[1], item), typ=item, align=8)
-        return _everywhere(builder, value, item, LANES)
-
-    return _doubles(types.int64, types.int64), generate
+    return _everywhere(builder, _load(builder, address, index, _f64), _f64, LANES)
 
 
-@intrinsic
-def fma_doubles(typing: Any, a: Any, b: Any, c: Any) -> Any:
+@_operation(_doubles(_doubles, _doubles, _doubles))
+def fma_doubles(builder, a, b, c):
     """``a * b + c``, rounded once."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = args[0].type
-        name = f"llvm.fma.v{LANES}f64"
-        function = numba.core.cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [kind] * 3), name
-        )
-        return builder.call(function, args)
-
-    return _doubles(_doubles, _doubles, _doubles), generate
+    return _llvm(builder, "llvm.fma", a, b, c)
 
 
-@intrinsic
-def store_rounded(typing: Any, address: Any, index: Any, value: Any) -> Any:
+@_operation(_void(_int, _int, _doubles))
+def store_rounded(builder, address, index, value):
     """Write float64 numbers to ``address[index]`` as float32."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number = builder.fptrunc(args[2], _wide(_f32, LANES))
-        builder.store(number, _pointer(builder, args[0], args[1], _f32), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, _doubles), generate
+    _store(builder, builder.fptrunc(value, _wide(_f32, LANES)), address, index, _f32)
