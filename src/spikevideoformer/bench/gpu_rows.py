@@ -26,7 +26,7 @@ from spikevideoformer.bench.network_rows import (
     step_call,
 )
 from spikevideoformer.bench.options import DifferentError, Options
-from spikevideoformer.bench.results import Measurement, Target
+from spikevideoformer.bench.results import Measurement, at_least, at_most
 from spikevideoformer.bench.timing import Call, Spread, peak_memory_cuda, ratios, time_in_turn
 from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.deploy.graphs import GraphedModel
@@ -104,12 +104,10 @@ def training_step_of(options: Options, name: str) -> Iterator[Measurement]:
         row="gpu_training_step",
         work=f"training step, {name}, T={frames}, {size}x{size}, batch 1, bfloat16",
         against="",
-        target=Target(bound="at least", value=2),
+        target=at_least(2),
         why_not="",
     )
-    memory = replace(
-        base, ratio_of="of its peak memory", target=Target(bound="at most", value=1 / 3)
-    )
+    memory = replace(base, ratio_of="of its peak memory", target=at_most(1 / 3))
     # in float64 on the CPU, where both are exact
     same = check_same_gradients(*double("svf_nano", stepwise_model))
     on_gpu = options.device == "cuda"
@@ -131,24 +129,13 @@ def training_step_of(options: Options, name: str) -> Iterator[Measurement]:
             continue
         theirs = step_call(baseline, video, half=True)
         seconds = _seconds(options, {"ours": ours, "theirs": theirs})
-        yield replace(
-            time,
-            why_not=None,
-            ratio=ratios(seconds["theirs"], seconds["ours"]),
-            equivalence=same,
-            details={"seconds": seconds},
-        )
+        yield time.found(ratios(seconds["theirs"], seconds["ours"]), same, seconds=seconds)
         if not on_gpu:
             yield replace(peak, why_not="not measured: cpu_training_step measures it on a CPU")
             continue
         peaks = {"ours": peak_memory_cuda(ours), "theirs": peak_memory_cuda(theirs)}
-        yield replace(
-            peak,
-            why_not=None,
-            ratio=Spread.of([peaks["ours"] / peaks["theirs"]]),
-            equivalence=same,
-            details={"peak_mib": {side: bytes_ / MIB for side, bytes_ in peaks.items()}},
-        )
+        mib = {side: bytes_ / MIB for side, bytes_ in peaks.items()}
+        yield peak.found(Spread.of([peaks["ours"] / peaks["theirs"]]), same, peak_mib=mib)
 
 
 def gpu_inference(options: Options) -> Iterator[Measurement]:
@@ -169,7 +156,7 @@ def inference_of(options: Options, clips: int, precisions: Sequence[str]) -> Ite
             work=f"inference, {name}, T={frames}, {size}x{size}, batch {clips}, "
             f"{precision.replace('bf16', 'bfloat16')}",
             against="published structure",
-            target=Target(bound="at least", value=3),
+            target=at_least(3),
             why_not="",
         )
         for precision in precisions
@@ -205,14 +192,10 @@ def inference_of(options: Options, clips: int, precisions: Sequence[str]) -> Ite
         theirs = forward_call(baseline, video, half=True)
         seconds = _seconds(options, {**ours, "theirs": theirs})
         for precision in ours:
-            yield replace(
-                bases[precision],
-                against=f"{against}, bfloat16" if precision == "int8" else against,
-                why_not=None,
-                ratio=ratios(seconds["theirs"], seconds[precision]),
-                equivalence=same[precision],
-                details={"seconds": seconds},
-            )
+            told = f"{against}, bfloat16" if precision == "int8" else against
+            ratio = ratios(seconds["theirs"], seconds[precision])
+            base = replace(bases[precision], against=told)
+            yield base.found(ratio, same[precision], seconds=seconds)
 
 
 def gpu_clip_scaling(options: Options) -> list[Measurement]:
@@ -231,7 +214,7 @@ def gpu_clip_scaling(options: Options) -> list[Measurement]:
             work=f"whole clip, {name}, T={long}, {size}x{size}, bfloat16",
             against=f"itself at T={short}",
             ratio_of="times the time",
-            target=Target(bound="at most", value=4.0),
+            target=at_most(4.0),
             ratio=ratios(seconds[str(long)], seconds[str(short)]),
             equivalence="the same network",
             details={"seconds": seconds},

@@ -16,7 +16,7 @@ from spikevideoformer.bench.baselines import (
     spikingjelly_neuron,
 )
 from spikevideoformer.bench.options import Options
-from spikevideoformer.bench.results import Measurement, Target
+from spikevideoformer.bench.results import Measurement, at_least, at_most
 from spikevideoformer.bench.timing import Call, ratios, time_in_turn
 from spikevideoformer.nn.attention import from_tokens, to_tokens
 from spikevideoformer.ops.affine_lif import affine_lif, affine_lif_reference
@@ -77,13 +77,8 @@ def _against_copy(
         least_s=0.02,
         device=options.device,
     )
-    return replace(
-        base,
-        why_not=None,
-        ratio=ratios(seconds["ours"], seconds["copy"]),
-        equivalence=same,
-        details={"seconds": seconds, "bytes": moved},
-    )
+    ratio = ratios(seconds["ours"], seconds["copy"])
+    return base.found(ratio, same, seconds=seconds, bytes=moved)
 
 
 def neuron_forward(options: Options) -> Iterator[Measurement]:
@@ -98,13 +93,13 @@ def neuron_forward(options: Options) -> Iterator[Measurement]:
             ) -> Tensor:
                 return affine_lif(x, config, scale=a, shift=b, spike_dtype=to).spikes
 
-            label = f"{_short(dtype)} in, {_short(spike_dtype)} spikes, {list(shape)}"
+            label = f"{dtype} in, {spike_dtype} spikes, {list(shape)}".replace("torch.", "")
             base = Measurement(
                 row="neuron_forward",
                 work=f"BN + LIF forward ({device}), {label}",
                 against="copying its input and output bytes",
                 ratio_of="times the time",
-                target=Target(bound="at most", value=1.3),
+                target=at_most(1.3),
                 why_not="",
             )
             # Clips do not see each other: the first stands for all. The reference is a CPU's, whose
@@ -136,10 +131,10 @@ def neuron_backward(options: Options) -> Iterator[Measurement]:
 
             base = Measurement(
                 row="neuron_backward",
-                work=f"BN + LIF backward with its sums ({device}), {_short(dtype)}, {list(shape)}",
+                work=f"BN + LIF backward with its sums ({device}), {str(dtype)[6:]}, {list(shape)}",
                 against="copying three times the bytes of its input",
                 ratio_of="times the time",
-                target=Target(bound="at most", value=1.3),
+                target=at_most(1.3),
                 why_not="",
             )
             first = [leaves[0][:, :1].detach().requires_grad_(), *leaves[1:]]
@@ -212,13 +207,8 @@ def neuron_stepwise(options: Options) -> Iterator[Measurement]:
                 least_s=0.02,
                 device=device,
             )
-        yield replace(
-            base,
-            why_not=None,
-            ratio=ratios(seconds["theirs"], seconds["ours"]),
-            equivalence="no spike differs",
-            details={"seconds": seconds},
-        )
+        ratio = ratios(seconds["theirs"], seconds["ours"])
+        yield base.found(ratio, "no spike differs", seconds=seconds)
 
 
 def _their_neuron(config: NeuronConfig, x: Tensor) -> Callable[[], Tensor]:
@@ -238,10 +228,6 @@ def _compiled(config: NeuronConfig, x: Tensor) -> Callable[[], Tensor]:
         raise BaselineMissingError("torch.compile needs a C++ compiler on a CPU; there is none")
     run = torch.compile(lambda z: lif_reference(z, config)[0])
     return lambda: run(x)
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 ATTENTION_FRAMES = (8, 16, 32, 64, 128)
@@ -281,7 +267,7 @@ def _attention(
         work=f"attention ({device}) from {named}, T={longest}, {side}x{side} tokens, "
         f"{heads} heads of {width}",
         against="softmax attention (SDPA)",
-        target=Target(bound="at least", value=10),
+        target=at_least(10),
         why_not="",
     )
     same, why_not = _compared(ours(*few), exact)
@@ -307,29 +293,22 @@ def _attention(
             least_s=0.05,
             device=device,
         )
-    yield replace(
-        base,
-        why_not=None,
-        ratio=ratios(seconds["sdpa"], seconds["ours"]),
-        equivalence=same,
-        details={"seconds": seconds},
-    )
+    yield base.found(ratios(seconds["sdpa"], seconds["ours"]), same, seconds=seconds)
     if device == "cuda":
         yield _attention_in_place(options, base, scale, few, exact, clips[longest])
     # on a GPU short clips take as long as their kernels take to start: T = 32 fills the device
     short = 32 if device == "cuda" and 32 in clips else min(clips)
-    yield replace(
+    growth = replace(
         base,
         against=f"itself at T={short}",
         ratio_of="times the time per frame",
-        target=Target(bound="at most", value=1.05),
-        why_not=None,
-        ratio=ratios(
-            [s * short for s in over_t[str(longest)]], [s * longest for s in over_t[str(short)]]
-        ),
-        equivalence=same,
-        details={"seconds_per_frame": {t: [s / int(t) for s in v] for t, v in over_t.items()}},
+        target=at_most(1.05),
     )
+    per_frame = {t: [s / int(t) for s in v] for t, v in over_t.items()}
+    ratio = ratios(
+        [s * short for s in over_t[str(longest)]], [s * longest for s in over_t[str(short)]]
+    )
+    yield growth.found(ratio, same, seconds_per_frame=per_frame)
 
 
 def _compared(got: Tensor, exact: Tensor) -> tuple[str, str]:
@@ -369,13 +348,7 @@ def _attention_in_place(
     with torch.inference_mode():
         rounds = options.rounds_of(2, 9)
         seconds = time_in_turn(calls, rounds=rounds, warm_up=3, least_s=0.02, device=options.device)
-    return replace(
-        base,
-        why_not=None,
-        ratio=ratios(seconds["sdpa"], seconds["ours"]),
-        equivalence=same,
-        details={"seconds": seconds},
-    )
+    return base.found(ratios(seconds["sdpa"], seconds["ours"]), same, seconds=seconds)
 
 
 # head width and largest spike: stages 3 and 4 of the 15 M network, and Integer-LIF
@@ -427,12 +400,7 @@ def attention_bytes(options: Options) -> list[Measurement]:
                 why_not=f"{' and '.join(differ)}: not the same numbers, no ratio",
             )
             if seconds:
-                base = replace(
-                    base,
-                    why_not=None,
-                    ratio=ratios(seconds["float32"], seconds[name]),
-                    equivalence="no number differs",
-                    details={"seconds": seconds},
-                )
+                ratio = ratios(seconds["float32"], seconds[name])
+                base = base.found(ratio, "no number differs", seconds=seconds)
             found.append(base)
     return found

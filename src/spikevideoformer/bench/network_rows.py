@@ -21,7 +21,7 @@ from spikevideoformer.bench.baselines import (
 )
 from spikevideoformer.bench.inputs import lively_model, random_video
 from spikevideoformer.bench.options import DifferentError, Options
-from spikevideoformer.bench.results import Measurement, Target
+from spikevideoformer.bench.results import Measurement, Target, at_least, at_most
 from spikevideoformer.bench.timing import Call, Spread, peak_memory, ratios, time_in_turn
 from spikevideoformer.deploy.engine import InferenceEngine, Precision
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -220,7 +220,7 @@ def _cpu_inference(options: Options, precision: str, target: float) -> list[Meas
         row=f"cpu_inference_{precision}",
         work=work,
         against=baseline,
-        target=Target(bound="at least", value=target),
+        target=at_least(target),
         ratio=ratios(seconds["theirs"], seconds["ours"]),
         equivalence=f"{same}; {engine}",
         details=details,
@@ -382,13 +382,13 @@ def cpu_training_step(options: Options) -> list[Measurement]:
             row="cpu_training_step",
             work=f"CPU training step, tiny, T={frames}, {size}x{size}, batch 1, {memory}",
             against=baseline,
-            target=Target(bound="at least", value=3),
+            target=at_least(3),
             ratio=ratios(seconds["spikingjelly"], seconds[side]),
             equivalence=same,
             details={"seconds": {"ours": seconds[side], "theirs": seconds["spikingjelly"]}},
         )
         both = {"ours": peaks[side], "theirs": peaks["spikingjelly"]}
-        found += [time, _memory_row(time, both, Target(bound="at most", value=0.5))]
+        found += [time, _memory_row(time, both, at_most(0.5))]
     return found
 
 
@@ -433,7 +433,7 @@ def clip_scaling(options: Options) -> list[Measurement]:
             work=f"whole clip, 15 M, T=32, {size}x{size}, exact",
             against="itself at T=8",
             ratio_of="times the time",
-            target=Target(bound="at most", value=4.0),
+            target=at_most(4.0),
             ratio=ratios(seconds["32"], seconds["8"]),
             equivalence="the same network",
             details={"seconds": seconds},

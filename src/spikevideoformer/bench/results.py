@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self
 
 from spikevideoformer.bench.timing import Spread
 
@@ -28,6 +28,16 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.bound} {self.value:g}x"
+
+
+def at_least(value: float) -> Target:
+    """More is better."""
+    return Target(bound="at least", value=value)
+
+
+def at_most(value: float) -> Target:
+    """Less is better."""
+    return Target(bound="at most", value=value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +69,10 @@ class Measurement:
     def __post_init__(self) -> None:
         if (self.ratio is None) == (self.why_not is None):
             raise ValueError(f"row {self.row}: either a ratio or the reason why there is none")
+
+    def found(self, ratio: Spread, equivalence: str, **details: Any) -> Self:
+        """The same, measured."""
+        return replace(self, ratio=ratio, why_not=None, equivalence=equivalence, details=details)
 
     @property
     def met(self) -> bool | None:
