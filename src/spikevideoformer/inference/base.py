@@ -30,6 +30,7 @@ from spikevideoformer.task import get_task
 from spikevideoformer.video.event_pictures import seen
 from spikevideoformer.video.frames import Pictures, VideoError, VideoFrame, open_pictures
 from spikevideoformer.video.inputs import VideoArray, VideoPath, expand_inputs
+from spikevideoformer.video.interface import Reading
 
 log = logging.getLogger("spikevideoformer")
 
@@ -193,9 +194,9 @@ class Predictor(Generic[Result]):
         return Path(out)
 
     def _open(
-        self, video: VideoPath | VideoArray, frame_rate_hz: float | None, reading: Mapping[str, Any]
+        self, video: VideoPath | VideoArray, frame_rate_hz: float | None, reading: Reading
     ) -> Pictures:
-        """A video of any kind, opened; `reading` is ``limits`` and ``sequence_rate_hz``."""
+        """A video of any kind, opened."""
         if isinstance(video, (np.ndarray, Tensor)):
             return _array_pictures(*checked_array(video, frame_rate_hz, self.clip))
         return open_pictures(seen(path_of(video, frame_rate_hz), self.clip), **reading)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from spikevideoformer.data.transforms import eval_transform
 from spikevideoformer.inference.answer import Tally, Tell
 from spikevideoformer.inference.base import Predictor, Result, layers_added
 from spikevideoformer.video.drawing import constant_rate, playable_rate, write_playable
-from spikevideoformer.video.frames import SEQUENCE_RATE_HZ, DecodeLimits, Pictures
+from spikevideoformer.video.frames import Pictures
 from spikevideoformer.video.inputs import VideoArray, VideoPath
+from spikevideoformer.video.interface import Reading
 
 
 class StreamPredictor(Predictor[Result]):
@@ -39,16 +40,14 @@ class StreamPredictor(Predictor[Result]):
         video: VideoPath | VideoArray,
         *,
         frame_rate_hz: float | None = None,
-        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+        **reading: Unpack[Reading],
     ) -> Iterator[Any]:
         """The frames of a video with what there is in them, as they are computed.
 
         Args:
             video: a video file, a folder of numbered images, or frames as uint8 RGB.
             frame_rate_hz: of frames given as an array; files know their own.
-            limits: against files that unpack to far more than they seem.
-            sequence_rate_hz: pictures per second of a folder of numbered images.
+            **reading: ``limits`` and ``sequence_rate_hz``, see `Reading`.
 
         Yields:
             Every ``step``-th picture of the video, in order.
@@ -58,7 +57,6 @@ class StreamPredictor(Predictor[Result]):
             ValueError: wrong arguments, an array that is no video, or outputs of the model that
                 are NaN or infinite.
         """
-        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
         return self._answers(self._open(video, frame_rate_hz, reading))
 
     def predict(
@@ -67,23 +65,12 @@ class StreamPredictor(Predictor[Result]):
         *,
         frame_rate_hz: float | None = None,
         progress: Tell | None = None,
-        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+        **reading: Unpack[Reading],
     ) -> Result:
-        """What there is in one video.
+        """What there is in one video; ``progress`` is told about each frame.
 
-        Args:
-            video: as in :meth:`stream`.
-            frame_rate_hz: as in :meth:`stream`.
-            progress: told about each frame.
-            limits: as in :meth:`stream`.
-            sequence_rate_hz: as in :meth:`stream`.
-
-        Raises:
-            VideoError: as in :meth:`stream`.
-            ValueError: as in :meth:`stream`.
+        Other arguments and errors as of :meth:`stream`.
         """
-        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
         pictures = self._open(video, frame_rate_hz, reading)
         tally = self._tally(pictures, progress)
         for _ in tally.watch(self._answers(pictures)):
@@ -96,8 +83,7 @@ class StreamPredictor(Predictor[Result]):
         out: str | Path,
         *,
         progress: Tell | None = None,
-        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+        **reading: Unpack[Reading],
     ) -> tuple[Result, dict[str, str]]:
         """Predict a video and draw what there is in it, in one pass.
 
@@ -108,8 +94,7 @@ class StreamPredictor(Predictor[Result]):
             video: a video file or a folder of numbered images.
             out: file to write (``.mp4``), with a constant frame rate.
             progress: told about each frame.
-            limits: as in :meth:`stream`.
-            sequence_rate_hz: as in :meth:`stream`.
+            **reading: as of :meth:`stream`.
 
         Returns:
             The prediction, and the files that were written by what they are.
@@ -118,7 +103,6 @@ class StreamPredictor(Predictor[Result]):
             VideoError: the video cannot be decoded or written.
             ValueError: as in :meth:`stream`.
         """
-        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
         return self._write(video, self._target(video, out), progress, reading)
 
     def _write(
@@ -126,7 +110,7 @@ class StreamPredictor(Predictor[Result]):
         video: VideoPath,
         out: Path,
         progress: Tell | None,
-        reading: Mapping[str, Any],
+        reading: Reading,
         each: Callable[[int, Any], None] = lambda _number, _frame: None,
     ) -> tuple[Result, dict[str, str]]:
         """As `write`; `each` is called with every frame and its number."""

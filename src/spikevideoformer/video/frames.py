@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -23,12 +23,14 @@ from torch import Tensor
 
 from spikevideoformer.events.stream import EventStream
 from spikevideoformer.video.clip import Clip
+from spikevideoformer.video.clock import is_broadcast
 from spikevideoformer.video.interface import (
     IMAGE_SUFFIXES,
     LIFT,
     SEQUENCE_RATE_HZ,
     VIDEO_SUFFIXES,
     DecodeLimits,
+    Reading,
     SeekMissedError,
     Shown,
     Source,
@@ -39,6 +41,7 @@ from spikevideoformer.video.interface import (
 from spikevideoformer.video.sampling import check_stretch, multi_clip_times, window_times
 from spikevideoformer.video.sources import open_source
 from spikevideoformer.video.spec import ClipSpec
+from spikevideoformer.video.video_file import VideoFile
 from spikevideoformer.video.writing import write_video
 
 __all__ = [
@@ -88,38 +91,21 @@ class VideoFrame:
 # --- Reading ------------------------------------------------------------------------------------
 
 
-def probe(
-    path: VideoName,
-    *,
-    limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-    sequence_rate_hz: float = SEQUENCE_RATE_HZ,
-) -> VideoInfo:
+def probe(path: VideoName, **reading: Unpack[Reading]) -> VideoInfo:
     """What a video announces, with its first picture decoded (that is where rotation is known).
-
-    Args:
-        path: video file or folder of images.
-        limits: see `DecodeLimits`.
-        sequence_rate_hz: frame rate of a folder of images.
 
     Raises:
         VideoError: the video cannot be opened or its first picture cannot be decoded.
     """
-    with open_source(path, limits, sequence_rate_hz) as source:
-        return source.info(next(source.pictures()))
+    with open_source(path, **reading) as source:
+        info = source.info(next(source.pictures()))
+        # A broadcast announces no length, but its packets tell it without decoding.
+        broadcast = isinstance(source, VideoFile) and is_broadcast(source.format)
+        return replace(info, duration_s=source.length_s()) if broadcast else info
 
 
-def check_decodes(
-    path: VideoName,
-    *,
-    limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-    sequence_rate_hz: float = SEQUENCE_RATE_HZ,
-) -> VideoInfo:
+def check_decodes(path: VideoName, **reading: Unpack[Reading]) -> VideoInfo:
     """Decode a whole video and count its pictures.
-
-    Args:
-        path: video file or folder of images.
-        limits: see `DecodeLimits`.
-        sequence_rate_hz: frame rate of a folder of images.
 
     Returns:
         The announcement, with the true ``decoded_frames`` and ``duration_s``.
@@ -127,7 +113,7 @@ def check_decodes(
     Raises:
         VideoError: the video is damaged, or holds less than it announces.
     """
-    with open_source(path, limits, sequence_rate_hz) as source:
+    with open_source(path, **reading) as source:
         pictures = source.pictures()
         info = source.info(first := next(pictures))
         count, end_s = 1, first.end_s
@@ -158,19 +144,14 @@ class Pictures:
 
 
 def open_pictures(
-    path: VideoName,
-    *,
-    resize_short: int | None = None,
-    limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-    sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+    path: VideoName, *, resize_short: int | None = None, **reading: Unpack[Reading]
 ) -> Pictures:
     """Open a video once, for what it announces and for all its pictures.
 
     Args:
         path: video file or folder of images.
         resize_short: shrink pictures to this short side, in pixels; smaller ones stay.
-        limits: see `DecodeLimits`.
-        sequence_rate_hz: frame rate of a folder of images.
+        **reading: see `Reading`.
 
     Raises:
         VideoError: the video cannot be opened; from ``frames`` as soon as damage shows, and after
@@ -178,7 +159,7 @@ def open_pictures(
     """
 
     def opened() -> Iterator[Any]:
-        with open_source(path, limits, sequence_rate_hz) as source:
+        with open_source(path, **reading) as source:
             pictures = source.pictures()
             picture: Shown | None = next(pictures)
             assert picture is not None
@@ -207,17 +188,12 @@ def open_pictures(
 
 
 def iter_frames(
-    path: VideoName,
-    *,
-    resize_short: int | None = None,
-    limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-    sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+    path: VideoName, *, resize_short: int | None = None, **reading: Unpack[Reading]
 ) -> Iterator[VideoFrame]:
     """All pictures of a video in order; opened when the first is asked for.
 
     Arguments and errors as of `open_pictures`.
     """
-    reading: dict[str, Any] = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
     yield from open_pictures(path, resize_short=resize_short, **reading).frames
 
 
@@ -228,11 +204,8 @@ def read_clip(
     start_s: float | None = None,
     end_s: float | None = None,
     times_s: Sequence[float] | None = None,
-    jitter: float = 0.0,
-    generator: torch.Generator | None = None,
     resize_short: int | None = None,
-    limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-    sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+    **reading: Unpack[Reading],
 ) -> Clip:
     """T frames of a video: at each sampled moment, the picture that a viewer would see.
 
@@ -245,11 +218,8 @@ def read_clip(
         start_s: start of the stretch; None is the video's start.
         end_s: end of the stretch; None is the video's end.
         times_s: sample at these T times (not falling) instead of those of `window_times`.
-        jitter: see `window_times`.
-        generator: see `window_times`.
         resize_short: shrink pictures to this short side, in pixels; smaller ones stay.
-        limits: see `DecodeLimits`.
-        sequence_rate_hz: frame rate of a folder of images.
+        **reading: see `Reading`.
 
     Returns:
         The clip; moments past the end repeat the last picture.
@@ -265,7 +235,7 @@ def read_clip(
         if len(given) != spec.frames or not rising or not all(map(math.isfinite, given)):
             raise ValueError(f"times_s must be {spec.frames} times that do not fall, got {given}")
 
-    with open_source(path, limits, sequence_rate_hz) as source:
+    with open_source(path, **reading) as source:
         length_s = source.length_s()
         if start_s is not None and start_s >= length_s:
             raise VideoError(
@@ -273,13 +243,11 @@ def read_clip(
             )
         begin_s, finish_s = start_s or 0.0, length_s if end_s is None else end_s
         check_stretch(begin_s, finish_s)
-        moments_s = given or window_times(
-            spec, begin_s, finish_s, jitter=jitter, generator=generator
-        )
+        moments_s = given or window_times(spec, begin_s, finish_s)
 
         def walk(source: Source, from_s: float) -> tuple[list[_Shown], float | None]:
             pictures = source.pictures(from_s=from_s)
-            chooser = _Chooser(path, pictures, len(moments_s), resize_short, limits)
+            chooser = _Chooser(path, pictures, len(moments_s), resize_short, reading)
             shown = [chooser.at(time_s) for time_s in moments_s]
             if finish_s >= length_s:
                 chooser.finish()
@@ -292,7 +260,7 @@ def read_clip(
             if from_s == 0.0:
                 raise
             # Pictures around a seek may lack their references: read from the start instead.
-            with open_source(path, limits, sequence_rate_hz) as again:
+            with open_source(path, **reading) as again:
                 shown, video_end_s = walk(again, 0.0)
     return _clip(path, shown, moments_s, start_s=begin_s, end_s=finish_s, video_end_s=video_end_s)
 
@@ -303,9 +271,8 @@ def iter_windows(
     *,
     window_s: float | None = None,
     resize_short: int | None = None,
-    limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-    sequence_rate_hz: float = SEQUENCE_RATE_HZ,
     watch: Callable[[Shown], None] | None = None,
+    **reading: Unpack[Reading],
 ) -> Iterator[Clip]:
     """Windows of T frames side by side along a whole video, in one streaming pass.
 
@@ -317,9 +284,8 @@ def iter_windows(
         spec: T and the frame rate.
         window_s: length of a window for a spec without a frame rate, in seconds.
         resize_short: shrink pictures to this short side, in pixels; smaller ones stay.
-        limits: see `DecodeLimits`.
-        sequence_rate_hz: frame rate of a folder of images.
         watch: called with every picture of the video, in order.
+        **reading: see `Reading`.
 
     Yields:
         Clips in order; the last one repeats its last picture where the video ends before the
@@ -338,10 +304,10 @@ def iter_windows(
         window_s = spec.frames / spec.frame_rate_hz
     elif window_s is not None and not (math.isfinite(window_s) and window_s > 0):
         raise ValueError(f"window_s must be above 0, got {window_s}")
-    with open_source(path, limits, sequence_rate_hz) as source:
+    with open_source(path, **reading) as source:
         length_s = source.length_s() if window_s is None else window_s
         pictures = source.pictures() if watch is None else _watched(source.pictures(), watch)
-        chooser = _Chooser(path, pictures, spec.frames, resize_short, limits)
+        chooser = _Chooser(path, pictures, spec.frames, resize_short, reading)
         for index in itertools.count():
             start_s, end_s = index * length_s, (index + 1) * length_s
             if index and not chooser.reaches(start_s):
@@ -399,7 +365,7 @@ class _Chooser:
         pictures: Iterator[Shown],
         frames: int,
         resize_short: int | None,
-        limits: DecodeLimits,
+        reading: Reading,
     ) -> None:
         if resize_short is not None and resize_short < 1:
             raise ValueError(f"resize_short must be at least 1 pixel, got {resize_short}")
@@ -410,6 +376,7 @@ class _Chooser:
         self.width, self.height = self.current.size(resize_short)
         self.chosen: tuple[Shown, Tensor] | None = None
         clip_bytes = frames * self.width * self.height * 3
+        limits = reading.get("limits", DecodeLimits())
         if limits.max_clip_bytes is not None and clip_bytes > limits.max_clip_bytes:
             raise VideoError(
                 Path(path),

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 
@@ -69,6 +69,18 @@ class DecodeLimits:
         return cls(
             max_frame_pixels=None, max_frames=None, max_total_pixels=None, max_clip_bytes=None
         )
+
+
+class Reading(TypedDict, total=False):
+    """How a video is read, for all that reads one.
+
+    Attributes:
+        limits: against files that unpack to far more than they seem.
+        sequence_rate_hz: frame rate of a folder of images, `SEQUENCE_RATE_HZ` where nobody says.
+    """
+
+    limits: DecodeLimits
+    sequence_rate_hz: float
 
 
 @dataclass(frozen=True, kw_only=True)

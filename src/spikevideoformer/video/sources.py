@@ -12,6 +12,7 @@ from spikevideoformer.events.spec import is_recording
 from spikevideoformer.video.ffmpeg import os_reason
 from spikevideoformer.video.image_folder import ImageFolder
 from spikevideoformer.video.interface import (
+    SEQUENCE_RATE_HZ,
     DecodeLimits,
     SeenPath,
     Source,
@@ -45,13 +46,17 @@ def live_source(path: str) -> str | None:
     return None
 
 
-def open_source(path: VideoName, limits: DecodeLimits, sequence_rate_hz: float) -> Source:
+def open_source(
+    path: VideoName,
+    limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
+    sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+) -> Source:
     """Open what stands at a path, to be used in a ``with``.
 
     Args:
         path: video file or folder of images, or a path that says how it is opened.
-        limits: see `DecodeLimits`.
-        sequence_rate_hz: frame rate of a folder of images.
+        limits: see `Reading`.
+        sequence_rate_hz: see there.
 
     Raises:
         VideoError: nothing there that can be opened.

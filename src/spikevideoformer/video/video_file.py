@@ -292,8 +292,7 @@ class VideoFile:
             height=height,
             rotation_deg=first.turn.quarters * 90,
             frame_rate_hz=self.frame_rate_hz,
-            # A broadcast announces nothing, but its packets tell without decoding.
-            duration_s=self.length_s() if is_broadcast(self.format) else self.announced_s(),
+            duration_s=self.announced_s(),
             declared_frames=self.stream.frames or None,
         )
 

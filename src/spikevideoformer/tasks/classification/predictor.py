@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -36,8 +36,6 @@ from spikevideoformer.video.clip import Clip
 from spikevideoformer.video.drawing import constant_rate, playable_rate
 from spikevideoformer.video.event_pictures import seen
 from spikevideoformer.video.frames import (
-    SEQUENCE_RATE_HZ,
-    DecodeLimits,
     VideoError,
     iter_windows,
     probe,
@@ -45,7 +43,7 @@ from spikevideoformer.video.frames import (
     write_video,
 )
 from spikevideoformer.video.inputs import VideoArray, VideoPath
-from spikevideoformer.video.interface import VideoName
+from spikevideoformer.video.interface import Reading, VideoName
 from spikevideoformer.video.spec import ClipSpec
 from spikevideoformer.video.spool import Spool
 
@@ -65,15 +63,8 @@ class VideoPredictor(Predictor[PredictionResult]):
         """Load a model folder, or a model of the Hugging Face hub.
 
         For a model of another task this is the predictor of that task, such as
-        :class:`~spikevideoformer.tasks.segmentation.predictor.VideoSegmenter`.
-
-        Args:
-            folder: ``config.json`` and ``model.safetensors``; svf/NAME, of the networks in the box
-                (`models.box`); or a hub id (owner/name).
-            **settings: of the predictor.
-
-        Raises:
-            ValueError: no usable model folder, or settings as in :class:`VideoPredictor`.
+        :class:`~spikevideoformer.tasks.segmentation.predictor.VideoSegmenter`. Arguments and errors
+        as of the base class.
         """
         model = SpikeVideoFormer.from_pretrained(folder)
         return get_task(model.task).predictor()(model, **settings)
@@ -86,8 +77,7 @@ class VideoPredictor(Predictor[PredictionResult]):
         top_k: int = 5,
         window_s: float | None = None,
         batch_size: int | None = None,
-        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+        **reading: Unpack[Reading],
     ) -> PredictionResult:
         """What is to be seen in one video.
 
@@ -100,14 +90,12 @@ class VideoPredictor(Predictor[PredictionResult]):
                 each picture. Models with a frame rate of their own have a fixed window.
             batch_size: windows that go through the network together, at least 1; None for 1 on a
                 CPU, where more are hardly faster, and 8 on CUDA.
-            limits: against files that unpack to far more than they seem.
-            sequence_rate_hz: pictures per second of a folder of numbered images.
+            **reading: ``limits`` and ``sequence_rate_hz``, see `Reading`.
 
         Raises:
             VideoError: the video cannot be read.
             ValueError: wrong arguments, or an array that is no video.
         """
-        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
         path, windows = self._windows(video, frame_rate_hz, window_s, reading)
         return self._result(path, windows, top_k, batch_size)
 
@@ -119,8 +107,7 @@ class VideoPredictor(Predictor[PredictionResult]):
         top_k: int = 5,
         window_s: float | None = None,
         batch_size: int | None = None,
-        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+        **reading: Unpack[Reading],
     ) -> Iterator[PredictionResult | FailedPrediction]:
         """Predict many videos, with windows of different videos in one batch.
 
@@ -128,25 +115,8 @@ class VideoPredictor(Predictor[PredictionResult]):
         other videos: every batch has the same shape (the last one is filled up), because sums of
         another shape round differently and a spike more or less follows from that.
 
-        Args:
-            inputs: one or several of: video files, folders of videos or of numbered images, globs,
-                arrays of frames. `inputs.expand_inputs` says what each stands for; a file that is
-                meant twice is predicted once.
-            frame_rate_hz: of the arrays among them.
-            top_k: as in :meth:`predict`.
-            window_s: as in :meth:`predict`.
-            batch_size: as in :meth:`predict`.
-            limits: as in :meth:`predict`.
-            sequence_rate_hz: as in :meth:`predict`.
-
-        Yields:
-            One result for each video, in order: a prediction, or why there is none; the latter,
-            too, for an input in which there is no video.
-
-        Raises:
-            ValueError: wrong arguments, or an array that is no video.
+        Inputs, results and errors as of the base class, the others as of :meth:`predict`.
         """
-        reading: dict[str, Any] = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
 
         def read() -> Iterator[tuple[str | None, Iterator[Clip]]]:
             for video in expanded(inputs):
@@ -169,8 +139,7 @@ class VideoPredictor(Predictor[PredictionResult]):
         batch_size: int | None = None,
         html: bool = False,
         tell: Callable[[str], None] = lambda _line: None,
-        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+        **reading: Unpack[Reading],
     ) -> tuple[PredictionResult, dict[str, str]]:
         """Predict a video and write it with its labels drawn underneath, from one decoding.
 
@@ -178,17 +147,10 @@ class VideoPredictor(Predictor[PredictionResult]):
         held or dropped so that every picture stands at its own time. Labels are known at the end
         of the video only, so its pictures wait in a file beside `out`.
 
-        Args:
-            video: a video file or a folder of numbered images.
-            out: file to write (``.mp4``); it appears complete or not at all.
-            progress: not used; the network sees few frames of a video.
-            top_k: as in :meth:`predict`.
-            window_s: as in :meth:`predict`.
-            batch_size: as in :meth:`predict`.
-            html: also write a page about the surest window.
-            tell: called with a line on what is being counted for that page.
-            limits: as in :meth:`predict`.
-            sequence_rate_hz: as in :meth:`predict`.
+        ``out`` (``.mp4``) appears complete or not at all. With ``html`` there is a page about the
+        surest window, too, and ``tell`` is called with a line on what is being counted for it.
+        ``progress`` is not used: the network sees few frames of a video. Other arguments as of
+        :meth:`predict`.
 
         Returns:
             The prediction, and the files that were written by what they are.
@@ -204,8 +166,8 @@ class VideoPredictor(Predictor[PredictionResult]):
                 surest[:] = [(probability, clip)]
 
         with Spool(out.parent) as spool:
-            reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz, "watch": spool.add}
-            path, windows = self._windows(video, None, window_s, reading)
+            watched = {**reading, "watch": spool.add}
+            path, windows = self._windows(video, None, window_s, watched)
             result = self._result(path, windows, top_k, batch_size, kept)
             rate_hz = playable_rate(spool.frame_rate_hz)
             write_video(out, annotate_frames(constant_rate(spool, rate_hz), result), rate_hz)
@@ -382,7 +344,7 @@ def _unreadable(error: VideoError) -> Iterator[Clip]:
 
 def _each_picture(path: VideoName, spec: ClipSpec, reading: Mapping[str, Any]) -> Iterator[Clip]:
     """A window for each picture of a video, as long as one is shown at its mean rate."""
-    opened = {name: reading[name] for name in ("limits", "sequence_rate_hz")}
+    opened = {n: reading[n] for n in ("limits", "sequence_rate_hz") if n in reading}
     window_s = 1 / probe(path, **opened).frame_rate_hz
     yield from iter_windows(path, spec, window_s=window_s, **reading)
 

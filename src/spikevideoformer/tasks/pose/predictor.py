@@ -54,10 +54,8 @@ class PoseTracker(StreamPredictor[PosePrediction]):
 
     Args:
         model: a network for pose.
-        clip: how pictures become its input, a ``PoseSpec``; None for ``model.clip``.
-        device: as for a :class:`~spikevideoformer.inference.base.Predictor`.
-        precision: as for a :class:`~spikevideoformer.inference.base.Predictor`.
-        engine: as for a :class:`~spikevideoformer.inference.base.Predictor`.
+        clip, device, precision, engine: as of
+            :class:`~spikevideoformer.inference.base.Predictor`; ``clip`` is a `PoseSpec`.
         body: whose joints are found; None for ``model.body``. A model of SMPL needs SMPL's own
             file, see ``body.smpl.load_body``.
         field_of_view_deg: angle that the longer side of the picture spans, above 0 and below 180;

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 import torch
@@ -28,27 +28,18 @@ from spikevideoformer.tasks.segmentation.masks import distinct_palette, write_ma
 from spikevideoformer.tasks.segmentation.sequence import IGNORED
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 from spikevideoformer.tasks.segmentation.tiling import class_scores, upsampled_classes
-from spikevideoformer.video.frames import SEQUENCE_RATE_HZ, DecodeLimits, Pictures
+from spikevideoformer.video.frames import Pictures
 from spikevideoformer.video.inputs import VideoArray, VideoPath
+from spikevideoformer.video.interface import Reading
 
 
 class VideoSegmenter(StreamPredictor[SegmentationPrediction]):
     """A network that segments, and all that it takes to use it on videos.
 
-    Args:
-        model: a network for segmentation.
-        clip: how pictures become its input, a ``SegmentationSpec``; None for ``model.clip``.
-        classes: their names, all different; None for ``model.classes``.
-        palette: a colour for each class; None for ``model.palette``, or colours that differ.
-        device: as for a :class:`~spikevideoformer.inference.base.Predictor`.
-        precision: as for a :class:`~spikevideoformer.inference.base.Predictor`.
-        engine: as for a :class:`~spikevideoformer.inference.base.Predictor`.
-        window: see `tiling.class_scores`; ``clip.crop`` is what the network was trained on.
-        scales: see `tiling.class_scores`.
-        flip: see `tiling.class_scores`.
-
-    Raises:
-        ValueError: settings that are unknown, absent from the model, or not possible here.
+    ``clip`` is a `SegmentationSpec`, names of ``classes`` are all different, and ``palette`` has a
+    colour for each (None: those of the model, or colours that differ). ``window``, ``scales`` and
+    ``flip`` are those of `tiling.class_scores`; the network learned from windows of ``clip.crop``.
+    Other arguments and errors as of :class:`~spikevideoformer.inference.base.Predictor`.
     """
 
     task: ClassVar[str] = "segmentation"
@@ -148,22 +139,13 @@ class VideoSegmenter(StreamPredictor[SegmentationPrediction]):
         frame_rate_hz: float | None = None,
         keep_masks: bool = True,
         progress: Tell | None = None,
-        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+        **reading: Unpack[Reading],
     ) -> SegmentationPrediction:
         """What is to be seen where in one video; arguments and errors as of the base class.
 
-        Args:
-            video: as in :meth:`segment`.
-            frame_rate_hz: as in :meth:`segment`.
-            keep_masks: whether the masks are returned. They take a byte for each pixel of the
-                video, and as much again while they are put together; :meth:`segment` gives them
-                one at a time.
-            progress: told about each frame.
-            limits: as in :meth:`segment`.
-            sequence_rate_hz: as in :meth:`segment`.
+        With ``keep_masks`` the masks are returned: a byte for each pixel of the video, and as much
+        again while they are put together; :meth:`segment` gives them one at a time.
         """
-        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
         pictures = self._open(video, frame_rate_hz, reading)
         tally = self._tally(pictures, progress)
         frames = tally.watch(self._answers(pictures))
@@ -178,8 +160,7 @@ class VideoSegmenter(StreamPredictor[SegmentationPrediction]):
         *,
         masks: bool = False,
         progress: Tell | None = None,
-        limits: DecodeLimits = DecodeLimits(),  # noqa: B008 - frozen
-        sequence_rate_hz: float = SEQUENCE_RATE_HZ,
+        **reading: Unpack[Reading],
     ) -> tuple[SegmentationPrediction, dict[str, str]]:
         """Segment a video and draw its masks over it, in one pass; otherwise as the base class.
 
@@ -190,8 +171,7 @@ class VideoSegmenter(StreamPredictor[SegmentationPrediction]):
                 ``000000.png`` and so on, whose pixel values are class indices. Those of a longer
                 video that was written there before are removed.
             progress: told about each frame.
-            limits: as in :meth:`segment`.
-            sequence_rate_hz: as in :meth:`segment`.
+            **reading: as of :meth:`segment`.
         """
         target = self._target(video, out)
         folder = target.with_suffix(".masks")
@@ -202,7 +182,6 @@ class VideoSegmenter(StreamPredictor[SegmentationPrediction]):
             if masks:
                 write_mask(folder / f"{number:06d}.png", frame.mask, self.palette)
 
-        reading = {"limits": limits, "sequence_rate_hz": sequence_rate_hz}
         result, files = self._write(video, target, progress, reading, keep)
         if masks:
             for old in folder.glob("*.png"):
