@@ -39,12 +39,12 @@ class DatasetIndex(Generic[S]):
 
     Args:
         root: the folder that was read.
-        layout: how it was read ("folders", "splits", "ucf101", ...).
+        layout: how it was read ("folders", "splits", "ucf101", ...), as `read_dataset` notes it.
         problems: what was wrong in the lists themselves; the check adds what is wrong with files.
     """
 
     root: Path
-    layout: str
+    layout: str = ""
     problems: tuple[Problem, ...] = field(default=(), repr=False)
 
     _holds: ClassVar[str] = "sequences"
@@ -153,7 +153,7 @@ def read_dataset(
                 " leave it out"
             )
         how = (fold,) if layouts[layout].folds > 1 else ()
-        index = layouts[layout].read(root, *how)
+        index = replace(layouts[layout].read(root, *how), layout=layout)
     except OSError as error:
         raise DatasetError(
             f"{error.filename or root} cannot be read ({error.strerror or error});"

@@ -27,17 +27,15 @@ from spikevideoformer.video.interface import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 def read_folders(root: Path) -> ClipIndex:
     """Read class folders, with or without split folders above them."""
-    return _read(root, "folders", _clips)
+    return _read(root, _clips)
 
 
 def read_stills(root: Path) -> ClipIndex:
     """The same of pictures, each of which is a clip."""
-    return _read(root, "stills", lambda folder: (_pictures(folder, "**/*"), []))
+    return _read(root, lambda folder: (_pictures(folder, "**/*"), []))
 
 
-def _read(
-    root: Path, layout: str, clips_of: Callable[[Path], tuple[list[Path], list[Path]]]
-) -> ClipIndex:
+def _read(root: Path, clips_of: Callable[[Path], tuple[list[Path], list[Path]]]) -> ClipIndex:
     parts = split_folders(root) or [("train", root)]
     _refuse_class_named_like_a_split(root, parts)
     classes = tuple(sorted({c.name for _, folder in parts for c in subfolders(folder)}))
@@ -83,13 +81,7 @@ def _read(
                 )
     remedy = "a splits.csv can name any file as a clip, and --layout stills takes pictures"
     tell_passed_over(root, "files that are no clips here", tuple(passed_over), remedy)
-    return ClipIndex(
-        root=root,
-        layout=layout,
-        classes=classes,
-        samples=tuple(samples),
-        problems=tuple(problems),
-    )
+    return ClipIndex(root=root, classes=classes, samples=tuple(samples), problems=tuple(problems))
 
 
 def _refuse_class_named_like_a_split(root: Path, parts: list[tuple[str, Path]]) -> None:

@@ -77,10 +77,4 @@ def read_hmdb51(root: Path, fold: int = 1) -> ClipIndex:
                         source=source,
                     )
                 )
-    return ClipIndex(
-        root=root,
-        layout="hmdb51",
-        classes=classes,
-        samples=tuple(samples),
-        problems=tuple(problems),
-    )
+    return ClipIndex(root=root, classes=classes, samples=tuple(samples), problems=tuple(problems))

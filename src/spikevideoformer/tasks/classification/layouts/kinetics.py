@@ -72,27 +72,14 @@ def read_kinetics(root: Path) -> ClipIndex:
             listed = True
             source = f"{relative(path, root)}:{number}"
             fields = csv_fields(line)
-            if fields is None or len(fields) != len(header):
-                problems.append(
-                    malformed(
-                        source,
-                        f"not the {len(header)} fields {','.join(header)}",
-                        "restore the official line",
-                        split,
-                    )
-                )
-                continue
-            record = dict(zip(header, fields, strict=True))
-            name = _clip_name(record)
+            wrong = f"not the {len(header)} fields {','.join(header)}"
+            name = None
+            if fields is not None and len(fields) == len(header):
+                wrong = "no label, no video id, or times that are not 0 <= start < end"
+                record = dict(zip(header, fields, strict=True))
+                name = _clip_name(record)
             if name is None:
-                problems.append(
-                    malformed(
-                        source,
-                        "no label, no video id, or times that are not 0 <= start < end",
-                        "restore the official line",
-                        split,
-                    )
-                )
+                problems.append(malformed(source, wrong, "restore the official line", split))
                 continue
             rows.append(
                 Row(
@@ -107,13 +94,8 @@ def read_kinetics(root: Path) -> ClipIndex:
             problems.append(empty_split(relative(path, root), split))
     names = tuple(sorted({row.label for row in rows}))
     classes, samples, label_problems = label_rows(rows, names)
-    return ClipIndex(
-        root=root,
-        layout="kinetics",
-        classes=classes,
-        samples=tuple(samples),
-        problems=(*problems, *label_problems),
-    )
+    problems += label_problems
+    return ClipIndex(root=root, classes=classes, samples=tuple(samples), problems=tuple(problems))
 
 
 def _clip_name(record: dict[str, str]) -> str | None:

@@ -51,13 +51,8 @@ def read_class_list(path: Path) -> tuple[tuple[str, ...], list[Problem]]:
     for number, line in numbered_lines(path):
         name = line.strip()
         if name in classes:
-            problems.append(
-                malformed(
-                    f"{path.name}:{number}",
-                    f"class {name!r} is listed twice",
-                    "keep one of the two lines",
-                )
-            )
+            source, reason = f"{path.name}:{number}", f"class {name!r} is listed twice"
+            problems.append(malformed(source, reason, "keep one of the two lines"))
         else:
             classes.append(name)
     return tuple(classes), problems
@@ -116,23 +111,12 @@ def label_problem(
     source: str, label: str, split: str, path: Path, num_classes: int, numeric: bool
 ) -> Problem:
     """The problem of a label that is none of the classes, given as a number or as a name."""
+    kind, reason = "unknown label", f"{label!r} is none of the {num_classes} classes"
+    remedy = "correct the label, or add it to the class list"
     if numeric:
-        return Problem(
-            kind="label out of range",
-            source=source,
-            reason=f"label {label} is not one of 0 to {num_classes - 1}",
-            remedy="correct the label or the class list",
-            path=path,
-            split=split,
-        )
-    return Problem(
-        kind="unknown label",
-        source=source,
-        reason=f"{label!r} is none of the {num_classes} classes",
-        remedy="correct the label, or add it to the class list",
-        path=path,
-        split=split,
-    )
+        kind, reason = "label out of range", f"label {label} is not one of 0 to {num_classes - 1}"
+        remedy = "correct the label or the class list"
+    return Problem(kind=kind, source=source, reason=reason, remedy=remedy, path=path, split=split)
 
 
 _WINDOW_COLUMNS = ("start_s", "end_s")
@@ -152,7 +136,7 @@ def read_splits(root: Path) -> ClipIndex:
             problems.append(row)
         else:
             rows.append(row)
-    return _index(root, "splits", rows, classes, problems)
+    return _index(root, rows, classes, problems)
 
 
 def _row_of_record(root: Path, source: str, record: dict[str, str]) -> Row | Problem:
@@ -174,12 +158,8 @@ def _row_of_record(root: Path, source: str, record: dict[str, str]) -> Row | Pro
     start_s, end_s = (window[name] for name in _WINDOW_COLUMNS)
     first_s, last_s = start_s or 0.0, math.inf if end_s is None else end_s
     if not 0.0 <= first_s < last_s:
-        return malformed(
-            source,
-            f"the part from {start_s} s to {end_s} s is empty or begins before the file",
-            "give 0 <= start_s < end_s",
-            split,
-        )
+        reason = f"the part from {start_s} s to {end_s} s is empty or begins before the file"
+        return malformed(source, reason, "give 0 <= start_s < end_s", split)
     return Row(
         path=listed_path(root, record["path"]),
         label=record["label"],
@@ -218,7 +198,7 @@ def read_lists(root: Path) -> ClipIndex:
                 )
         if (len(rows), len(problems)) == (rows_before, problems_before):
             problems.append(empty_split(path.name, split))
-    return _index(root, "lists", rows, classes, problems)
+    return _index(root, rows, classes, problems)
 
 
 def _path_and_label(line: str) -> tuple[str, str] | None:
@@ -241,17 +221,8 @@ def _optional_class_list(root: Path) -> tuple[tuple[str, ...] | None, list[Probl
 
 
 def _index(
-    root: Path,
-    layout: str,
-    rows: list[Row],
-    classes: tuple[str, ...] | None,
-    problems: list[Problem],
+    root: Path, rows: list[Row], classes: tuple[str, ...] | None, problems: list[Problem]
 ) -> ClipIndex:
     names, samples, label_problems = label_rows(rows, classes)
-    return ClipIndex(
-        root=root,
-        layout=layout,
-        classes=names,
-        samples=tuple(samples),
-        problems=(*problems, *label_problems),
-    )
+    problems += label_problems
+    return ClipIndex(root=root, classes=names, samples=tuple(samples), problems=tuple(problems))

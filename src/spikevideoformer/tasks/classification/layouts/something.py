@@ -88,13 +88,7 @@ def read_something(root: Path) -> ClipIndex:
         for number, line in numbered_lines(answers):
             clip, _, template = line.strip().partition(";")
             add(f"{relative(answers, root)}:{number}", "test", clip, template)
-    return ClipIndex(
-        root=root,
-        layout="something",
-        classes=classes,
-        samples=tuple(samples),
-        problems=tuple(problems),
-    )
+    return ClipIndex(root=root, classes=classes, samples=tuple(samples), problems=tuple(problems))
 
 
 def _without_brackets(template: str) -> str:

@@ -62,13 +62,7 @@ def read_ucf101(root: Path, fold: int = 1) -> ClipIndex:
                 samples.append(read)
         if not listed:
             problems.append(empty_split(relative(path, root), split))
-    return ClipIndex(
-        root=root,
-        layout="ucf101",
-        classes=classes,
-        samples=tuple(samples),
-        problems=tuple(problems),
-    )
+    return ClipIndex(root=root, classes=classes, samples=tuple(samples), problems=tuple(problems))
 
 
 def _read_classes(path: Path, root: Path) -> tuple[tuple[str, ...], list[Problem]]:
@@ -77,13 +71,9 @@ def _read_classes(path: Path, root: Path) -> tuple[tuple[str, ...], list[Problem
     for number, line in numbered_lines(path):
         fields = line.split()
         if len(fields) != 2 or fields[0] != str(len(classes) + 1) or fields[1] in classes:
-            problems.append(
-                malformed(
-                    f"{relative(path, root)}:{number}",
-                    f"not the number {len(classes) + 1} and a new class name",
-                    "restore the official file",
-                )
-            )
+            source = f"{relative(path, root)}:{number}"
+            reason = f"not the number {len(classes) + 1} and a new class name"
+            problems.append(malformed(source, reason, "restore the official file"))
         else:
             classes.append(fields[1])
     return tuple(classes), problems
@@ -100,31 +90,23 @@ def _read_line(
         )
     file, number = match.groups()
     path, class_name = videos / file, PurePosixPath(file).parent.name
+    wrong: tuple[str, str] | None = None
     if number is not None and not 1 <= int(number) <= len(classes):
-        return Problem(
-            kind="label out of range",
-            source=source,
-            reason=f"label {number} is not one of 1 to {len(classes)}",
-            remedy="restore the official list",
-            path=path,
-            split=split,
-        )
-    if class_name not in classes:
+        wrong = "label out of range", f"label {number} is not one of 1 to {len(classes)}"
+    elif class_name not in classes:
         return label_problem(source, class_name, split, path, len(classes), numeric=False)
-    label = classes.index(class_name)
-    if number is not None and int(number) != label + 1:
+    elif number is not None and int(number) != (own := classes.index(class_name) + 1):
+        wrong = "unknown label", f"label {number} is not the {own} of its folder {class_name!r}"
+    if wrong is not None:
+        kind, reason = wrong
+        remedy = "restore the official list"
         return Problem(
-            kind="unknown label",
-            source=source,
-            reason=f"label {number} is not the {label + 1} of its folder {class_name!r}",
-            remedy="restore the official list",
-            path=path,
-            split=split,
+            kind=kind, source=source, reason=reason, remedy=remedy, path=path, split=split
         )
     group = re.fullmatch(r"v_(.+_g\d+)_c\d+", path.stem)
     return ClipSample(
         path=path,
-        label=label,
+        label=classes.index(class_name),
         split=split,
         group=group[1] if group else None,
         source=source,

@@ -84,7 +84,6 @@ def read_human36m(root: Path) -> PoseIndex:
                 problems.append(bad_file(path, root, error, split))
     return PoseIndex(
         root=root,
-        layout="human36m",
         joint_names=HUMAN36M_JOINTS,
         parents=HUMAN36M_PARENTS,
         sequences=tuple(sequences),

@@ -124,7 +124,7 @@ def read_mmhpsd(root: Path) -> PoseIndex:
             channels,
         )
 
-    return _read(root, "mmhpsd", "mmhpsd_events", files)
+    return _read(root, "mmhpsd_events", files)
 
 
 # --- EventHPE -------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def read_eventhpe(root: Path) -> PoseIndex:
             _by_number(root / "events_256" / folder.name, (".png",)),
         )
 
-    return _read(root, "eventhpe", "pose_events", files)
+    return _read(root, "pose_events", files)
 
 
 def _pickled(path: Path) -> dict[str, np.ndarray]:
@@ -178,7 +178,7 @@ def _pickled(path: Path) -> dict[str, np.ndarray]:
 # --- Both -----------------------------------------------------------------------------------------
 
 
-def _read(root: Path, layout: str, poses: str, files: Callable[[Path], _Files]) -> PoseIndex:
+def _read(root: Path, poses: str, files: Callable[[Path], _Files]) -> PoseIndex:
     folders = subfolders(root / poses)
     split_of, problems = _splits(root, poses, [folder.name for folder in folders])
     sequences: list[PoseSequence] = []
@@ -191,7 +191,6 @@ def _read(root: Path, layout: str, poses: str, files: Callable[[Path], _Files]) 
             problems.append(bad_file(folder, root, error, split))
     return PoseIndex(
         root=root,
-        layout=layout,
         joint_names=SMPL_JOINTS,
         parents=SMPL_PARENTS,
         sequences=tuple(sequences),

@@ -77,7 +77,6 @@ def read_rendered(root: Path) -> PoseIndex:
     names, parents = tree or ((), ())
     return PoseIndex(
         root=root,
-        layout="rendered",
         joint_names=names,
         parents=parents,
         sequences=tuple(sequences.values()),

@@ -56,7 +56,6 @@ def read_3dpw(root: Path) -> PoseIndex:
                 problems.append(bad_file(path, root, error, split))
     return PoseIndex(
         root=root,
-        layout="3dpw",
         joint_names=SMPL_JOINTS,
         parents=SMPL_PARENTS,
         sequences=tuple(sequences),

@@ -155,7 +155,6 @@ def read_camvid(root: Path, *, layout: str = "camvid") -> SequenceIndex:
         ]
     return SequenceIndex(
         root=root,
-        layout=layout,
         classes=tuple(joined),
         palette=tuple(colours[names[0]] for names in joined.values()),
         code=MaskCode(values=class_of_colour),

@@ -94,7 +94,6 @@ def read_cityscapes(root: Path) -> SequenceIndex:
             sequences += _sequences(label_of_image, relative(city, root), split, problems)
     return SequenceIndex(
         root=root,
-        layout="cityscapes",
         classes=tuple(name for _, name, _ in _CLASSES),
         palette=tuple(colour for _, _, colour in _CLASSES),
         code=MaskCode(

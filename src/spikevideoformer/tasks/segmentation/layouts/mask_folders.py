@@ -139,7 +139,6 @@ def read_mask_folders(root: Path) -> SequenceIndex:
             sequences.append(FrameSequence(name=source, split=split, frames=tuple(frames)))
     return SequenceIndex(
         root=root,
-        layout="folders",
         classes=table.names,
         palette=table.palette,
         code=table.code,

@@ -156,7 +156,6 @@ def read_mask_table(root: Path) -> SequenceIndex:
         sequences.append(FrameSequence(name=name, split=split, frames=tuple(frames)))
     return SequenceIndex(
         root=root,
-        layout="table",
         classes=table.names,
         palette=table.palette,
         code=table.code,

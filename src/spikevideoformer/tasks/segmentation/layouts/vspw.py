@@ -69,7 +69,6 @@ def read_vspw(root: Path) -> SequenceIndex:
     ignored = {0: IGNORED, 255: IGNORED}
     return SequenceIndex(
         root=root,
-        layout="vspw",
         classes=_class_names(root),
         palette=distinct_palette(_CLASSES),
         code=MaskCode(values=ignored | {i + 1: i for i in range(_CLASSES)}),
