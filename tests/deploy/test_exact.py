@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spikevideoformer as svf
-from spikevideoformer.bench.inputs import lively_model, random_video
+from spikevideoformer.bench.inputs import lively_model, made_clip, random_video
 from spikevideoformer.deploy import engine as engine_module
 from spikevideoformer.deploy import exact
 from spikevideoformer.deploy.engine import InferenceEngine
@@ -24,6 +24,8 @@ from spikevideoformer.nn.conv import RepConv, SepConv
 from spikevideoformer.ops.exact_conv import events_available, exact_sums_reference
 from spikevideoformer.ops.lif import NeuronConfig
 from spikevideoformer.synth.motions import standing_skeleton
+from spikevideoformer.task import get_task
+from spikevideoformer.video.spec import ClipSpec
 
 PRECISIONS = ("float", "int16", "int8")
 T, SIZE = 6, 48
@@ -101,6 +103,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def test_spikes_are_the_same_bits(variant: str, precision: Any, monkeypatch: Any) -> None:
     model = lively_model("svf_nano", num_classes=5, frames=T, size=SIZE, **VARIANTS[variant])
     check_promise(InferenceEngine(model, precision=precision), clip(), monkeypatch)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_spikes_of_a_trained_network_are_the_same_bits(precision: Any, monkeypatch: Any) -> None:
+    """On what it was trained for: events of moving pictures."""
+    model = svf.SpikeVideoFormer.from_pretrained("svf/scene-motion").eval()
+    task, spec = get_task(model.task), ClipSpec.from_dict(model.clip)
+    video = torch.stack([task.network_input(made_clip(task, spec, i), spec) for i in range(16)])
+    check_promise(InferenceEngine(model, precision=precision), video, monkeypatch)
 
 
 @pytest.mark.slow
