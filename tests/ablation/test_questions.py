@@ -37,6 +37,8 @@ def test_some_variants_and_what_is_refused() -> None:
     ]
     with pytest.raises(ValueError, match=r"variant 'x' is unknown; choose of hamming, dot"):
         question("attention", variants=["x"])
+    with pytest.raises(ValueError, match=r"--variants names dot twice"):
+        question("attention", variants=["dot", "hamming", "dot"])
     with pytest.raises(ValueError, match=r"initialisation needs --start"):
         question("initialisation")
     with pytest.raises(ValueError, match=r"--start is given, which question design"):

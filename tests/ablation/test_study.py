@@ -62,6 +62,22 @@ def test_the_command(tmp_path: Path, clips: Path, capsys: pytest.CaptureFixture[
     assert "is of other settings (learning_rate" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"init_from": "no/folder/here"}, "variant other: no/folder/here does not exist"),
+        ({"model": "svf_nano", "attention": "softmax"}, "variant other: .*softmax"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_first_run(
+    tmp_path: Path, settings: dict[str, str], says: str
+) -> None:
+    asked = Question("", {"usual": Variant("", {}), "other": Variant("", settings)})
+    with pytest.raises(ValueError, match=says):
+        run_study("q", asked, TrainConfig(out=tmp_path / "q", data=tmp_path), [0])
+    assert not (tmp_path / "q").exists()
+
+
 def test_energy_is_counted(tmp_path: Path, clips: Path) -> None:
     video = next(clips.rglob("*.mp4"))
     base = TrainConfig(

@@ -15,7 +15,7 @@ import spikevideoformer as svf
 from spikevideoformer.cli import main
 from spikevideoformer.models import box
 from spikevideoformer.models.box import BOX, OF_TASK, Card, boxed, boxed_folder
-from spikevideoformer.models.folder import read_about
+from spikevideoformer.models.folder import local_folder, read_about
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MOST_BYTES = 12_000_000
@@ -91,6 +91,15 @@ def test_what_is_not_there_is_told_in_a_line(own_box, name) -> None:
     with pytest.raises(ValueError, match="it holds svf/hands, svf/scene-motion") as told:
         svf.SpikeVideoFormer.from_pretrained(name)
     assert ("not in the box of this version yet" in str(told.value)) == (name in OF_TASK.values())
+
+
+def test_the_box_is_before_a_folder_of_that_name(own_box, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "svf" / "hands").mkdir(parents=True)
+    assert local_folder("svf/hands") == own_box / "hands"
+    assert local_folder("./svf/hands") == Path("svf/hands")
+    with pytest.raises(ValueError, match="the network in the box is svf/hands"):
+        local_folder("hands")
 
 
 @pytest.mark.parametrize(

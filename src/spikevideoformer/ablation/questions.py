@@ -72,13 +72,15 @@ class Question:
         """The same with some of its variants.
 
         Raises:
-            ValueError: a name that is none of them.
+            ValueError: a name that is none of them, or given twice.
         """
-        for name in names:
+        for i, name in enumerate(names):
             if name not in self.variants:
                 raise ValueError(
                     f"variant {name!r} is unknown; choose of {', '.join(self.variants)}"
                 )
+            if name in names[:i]:
+                raise ValueError(f"--variants names {name} twice; leave one out")
         return replace(self, variants={name: self.variants[name] for name in names})
 
 

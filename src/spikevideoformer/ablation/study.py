@@ -21,7 +21,8 @@ from spikevideoformer.ablation.questions import Question
 from spikevideoformer.energy.report import EnergyReport, energy_report
 from spikevideoformer.files import write_text
 from spikevideoformer.inference.counted_clips import clips_of
-from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.models.folder import read_about
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.task import get_task
 from spikevideoformer.training import TrainConfig, train
 from spikevideoformer.training.train import TrainResult
@@ -154,6 +155,8 @@ def run_study(
         for seed in seeds
         for variant, about in question.variants.items()
     }
+    for variant, config in ((v, runs[v, seeds[0]]) for v in question.variants):
+        _check(variant, config)
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for key, entry in _entries(runs, jobs, list(videos)):
         found[key] = entry
@@ -162,6 +165,16 @@ def run_study(
         tell(f"{key[0]}, seed {key[1]}: {figures} ({len(found)} of {len(runs)} runs)")
     entries = {v: [found[v, seed] for seed in seeds] for v in question.variants}
     return Study(name, question, tuple(seeds), entries)
+
+
+def _check(variant: str, config: TrainConfig) -> None:
+    """Raise ValueError for a network or first weights that there cannot be, before any training."""
+    try:
+        create_model(config.model, config.task, num_classes=2, **config.model_options)
+        if config.init_from is not None:
+            read_about(config.init_from)
+    except ValueError as error:
+        raise ValueError(f"variant {variant}: {error}") from error
 
 
 def _entries(

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from spikevideoformer.models.box import PREFIX, boxed_folder
+from spikevideoformer.models.box import PREFIX, boxed, boxed_folder
 
 FORMAT_VERSION = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -20,13 +20,16 @@ _DEMOS = {"demo": "", "demo_masks": " --task segmentation", "demo_pose": " --tas
 def local_folder(folder_or_hub_id: str | os.PathLike[str]) -> Path:
     """The folder of a model; one of the Hugging Face hub is fetched where it is not here yet.
 
-    Names that begin with svf/ are of the box (`models.box`). The hub is asked only for another
-    name like owner/name whose first part is no folder here.
+    Names that begin with svf/ are of the box (`models.box`); a folder of such a name is found as
+    ./svf/NAME. The hub is asked only for another name like owner/name whose first part is no
+    folder here.
 
     Raises:
         ValueError: no such folder, not in the box, and no such model of the hub.
     """
     name = os.fspath(folder_or_hub_id)
+    if name in boxed():
+        return boxed_folder(name)
     folder = Path(os.path.expanduser(name))
     if folder.is_dir():
         return folder
@@ -38,6 +41,8 @@ def local_folder(folder_or_hub_id: str | os.PathLike[str]) -> Path:
         raise ValueError(
             f"{name} does not exist; `svf demo{task}` makes it, or give another folder"
         )
+    if PREFIX + name in boxed():
+        raise ValueError(f"{name} does not exist; the network in the box is {PREFIX}{name}")
     if not _HUB_ID.fullmatch(name) or folder.parent.is_dir():
         raise ValueError(f"{name} does not exist; give a model folder or a hub id (owner/name)")
     return _from_hub(name)
