@@ -19,7 +19,6 @@ import spikevideoformer as svf
 from spikevideoformer.files import write_text
 
 
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="svf/two-people")
