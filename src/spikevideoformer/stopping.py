@@ -7,10 +7,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C.
+    """Ctrl-C under `terminable`.
 
     A class of its own: after a plain `KeyboardInterrupt` inside `exec` of a string, which libraries
     do while they are imported, ``python -m`` ends by the signal even where it was caught.
@@ -60,9 +61,9 @@ class Interrupt:
     def __init__(self) -> None:
         self.requested = _arrived is not None
         self.terminated = _arrived is Terminated
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        self._before = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._handle)
@@ -79,8 +80,10 @@ class Interrupt:
         self.requested = True
 
     def reason(self) -> KeyboardInterrupt:
-        """What to end with."""
-        return Terminated() if self.terminated else Interrupted()
+        """What to end with; outside of `terminable` Ctrl-C stays Python's own."""
+        if self.terminated:
+            return Terminated()
+        return Interrupted() if self._before.get(signal.SIGINT) is _raise else KeyboardInterrupt()
 
     def check(self) -> None:
         """Raise if there was one. To be called only where the state is whole."""
