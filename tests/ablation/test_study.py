@@ -23,7 +23,7 @@ def test_the_command(tmp_path: Path, clips: Path, capsys: pytest.CaptureFixture[
         "--frames",
         "2",
         "--size",
-        "32",
+        "16",
         "--epochs",
         "1",
         "--workers",

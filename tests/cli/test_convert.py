@@ -52,8 +52,9 @@ def test_each_kind(
     assert model.clip == about["clip"] and model.config == expected.config
     assert about["tensors"] == len(expected.state_dict())
     assert about["parameters"] == expected.num_parameters()
+    found = model.state_dict()
     for key, value in expected.state_dict().items():
-        assert torch.equal(model.state_dict()[key], value)
+        assert torch.equal(found[key], value)
     assert converted(path, "--out", out, "--heads", 2) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(

@@ -16,7 +16,7 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("streams", ["<&- 2>&-", ">&- 2>/dev/full"])
 def test_the_work_is_done_all_the_same(model_folder, video_folder, tmp_path, streams):
     """Nor does what a library prints land in the files."""
     clip = video_folder / "one.mp4"
@@ -25,17 +25,17 @@ def test_the_work_is_done_all_the_same(model_folder, video_folder, tmp_path, str
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "one.svf.mp4").read_bytes()[4:8] == b"ftyp"
     assert done.stderr == ""
-    if ">&-" not in streams.replace("2>&-", ""):
+    if streams.startswith("<"):
         assert json.loads(done.stdout)["path"] == str(clip)
 
 
 def test_a_full_stdout_is_told_and_a_reader_may_leave(model_folder, video_folder):
-    words = f"predict --model {model_folder} {video_folder}/one.mp4 {video_folder}/two.mkv"
-    full = shell(f"{SVF} {words} >/dev/full")
+    full = shell(f"{SVF} models >/dev/full")
     assert full.returncode == 2
     told = "svf: stdout: No space left on device; check the path, permissions and free space"
     assert full.stderr.splitlines() == [told]
-    left = shell(f"{SVF} {words} | true")
+    words = f"--model {model_folder} {video_folder}/one.mp4 {video_folder}/two.mkv"
+    left = shell(f"{SVF} predict {words} | true")
     assert (left.returncode, left.stderr) == (0, "")
 
 

@@ -64,23 +64,23 @@ def test_what_is_done_is_not_done_again(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """But a network of clips of another recipe is not taken for one of this one."""
-    demo = shutil.copytree(demo_of("pose") / "demo", tmp_path / "demo")
-    module = import_module("spikevideoformer.tasks.pose.demo")
-    truth = sorted((demo / "clips").rglob("*.npz"))
-    before, written = [path.read_bytes() for path in truth], truth[0].stat().st_mtime_ns
+    demo = shutil.copytree(demo_of("classification") / "demo", tmp_path / "demo")
+    module = import_module("spikevideoformer.tasks.classification.demo")
+    clips = sorted((demo / "clips").rglob("*.mp4"))
+    before, written = [path.read_bytes() for path in clips], clips[0].stat().st_mtime_ns
     for seed, status, says in (
         (0, 0, "resuming"),
         (1, 2, "is of clips of another recipe; give another --out"),
     ):
-        small = replace(small_demo("pose"), seed=seed)
+        small = replace(small_demo("classification"), seed=seed)
         monkeypatch.setattr(module, "Demo", lambda small=small: small)
-        assert main(["demo", "--task", "pose", "--out", str(demo)]) == status
+        assert main(["demo", "--out", str(demo)]) == status
         assert says in capfd.readouterr().err
-        assert [path.read_bytes() for path in truth] == before
-        assert truth[0].stat().st_mtime_ns == written
+        assert [path.read_bytes() for path in clips] == before
+        assert clips[0].stat().st_mtime_ns == written
     shutil.rmtree(demo / "run")
-    assert main(["demo", "--task", "pose", "--out", str(demo)]) == 0
-    assert [path.read_bytes() for path in truth] != before
+    assert main(["demo", "--out", str(demo)]) == 0
+    assert [path.read_bytes() for path in clips] != before
     assert json.loads((demo / "clips.done").read_text())["seed"] == 1
 
 

@@ -35,7 +35,6 @@ from spikevideoformer.shapes import Design
 from spikevideoformer.synth.motions import standing_skeleton
 
 DESIGNS, ATTENTIONS = get_args(Design), ("hamming", "dot")
-SWEEP = list(itertools.product(DESIGNS, ATTENTIONS))
 FORMS = [("dense", "factorised"), ("factorised", "dense")]  # repconv, sepconv
 GOLDEN = {
     "tiny_3d_hamming": "joint_hamming",
@@ -152,14 +151,18 @@ def test_golden(name, repconv, sepconv, golden):
     _assert_same(model, folded, video)
 
 
-@pytest.mark.parametrize(("design", "attention"), SWEEP)
 @pytest.mark.parametrize(
-    ("neuron", "repconv", "sepconv"),
-    [("lif", "dense", "factorised"), ("integer_lif", "factorised", "dense")],
+    ("design", "attention", "neuron", "form"),
+    [
+        *((design, "hamming", "lif", FORMS[0]) for design in DESIGNS),
+        *((design, "dot", "integer_lif", FORMS[1]) for design in DESIGNS),
+        ("joint", "hamming", "integer_lif", FORMS[1]),
+        ("joint", "dot", "lif", FORMS[0]),
+    ],
 )
-def test_every_design(design, attention, neuron, repconv, sepconv):
+def test_every_design(design, attention, neuron, form):
     model = _nano(design=design, attention=attention, neuron=neuron)
-    folded = fold_for_inference(model, repconv=repconv, sepconv=sepconv)
+    folded = fold_for_inference(model, repconv=form[0], sepconv=form[1])
     assert _assert_same(model, folded, _video()) > 0.9
 
 
@@ -171,9 +174,8 @@ def test_constant_term(design, neuron):
 
 
 @pytest.mark.parametrize("neuron", list(NEURONS))
-@pytest.mark.parametrize("attention", ATTENTIONS)
-def test_every_neuron(neuron, attention):
-    model = _nano(neuron=NEURONS[neuron], attention=attention)
+def test_every_neuron(neuron):
+    model = _nano(neuron=NEURONS[neuron])
     assert _assert_same(model, fold_for_inference(model), _video()) > 0.8
 
 
@@ -688,8 +690,9 @@ def test_attention_path_needs_additions_and_shifts_only(neuron, attention):
     assert _faults(fold_for_inference(model), Attention) == []
 
 
-@pytest.mark.parametrize("design", DESIGNS)
-@pytest.mark.parametrize("constant_term", [False, True])
+@pytest.mark.parametrize(
+    ("design", "constant_term"), [*((design, False) for design in DESIGNS), ("joint", True)]
+)
 def test_attention_path_of_every_design(design, constant_term):
     model = _nano(design=design, constant_term=constant_term)
     assert _faults(fold_for_inference(model), Attention) == []

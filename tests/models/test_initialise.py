@@ -13,13 +13,12 @@ from spikevideoformer.video.spec import ClipSpec
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        *((name, {}) for name in list_models() if name not in ("svf_55m", "svf_124m")),
+        *((name, {}) for name in ("svf_nano", "svf_tiny", "svf_15m")),
         *(("svf_nano", {"design": d}) for d in ("hierarchical", "factorized", "spatial_only")),
         ("svf_nano", {"neuron": "integer_lif"}),
         ("svf_nano", {"task": "segmentation", "num_classes": 5}),
         ("svf_nano", {"task": "pose"}),
-        pytest.param("svf_55m", {}, marks=pytest.mark.slow),
-        pytest.param("svf_124m", {}, marks=pytest.mark.slow),
+        *(pytest.param(name, {}, marks=pytest.mark.slow) for name in list_models()[3:]),
     ],
 )
 def test_every_layer_of_a_fresh_network_fires_on_natural_pictures(name, options, shared_data):
