@@ -200,7 +200,8 @@ def _relative(got: Tensor, expected: Tensor) -> float:
     return ((got - expected).norm() / expected.norm()).item()
 
 
-def _cpu_inference(options: Options, precision: str, target: float) -> list[Measurement]:
+def cpu_inference(options: Options, precision: str, target: float) -> list[Measurement]:
+    """The engine in a precision of its own, against SpikingJelly; `target` times faster."""
     name, frames, size = "svf_15m", options.frames or 16, options.size or 224
     baseline = _baseline_name()
     options.say("checking that both networks fire the same spikes")
@@ -269,21 +270,6 @@ def _memory_row(time: Measurement, peaks: dict[str, int], target: Target | None)
         ratio=Spread.of([peaks["ours"] / peaks["theirs"]]),
         details={"peak_mib": {side: peak / MIB for side, peak in peaks.items()}},
     )
-
-
-def cpu_inference_exact(options: Options) -> list[Measurement]:
-    """The engine that fires the model's own spikes, against SpikingJelly."""
-    return _cpu_inference(options, "exact", target=3)
-
-
-def cpu_inference_float(options: Options) -> list[Measurement]:
-    """The engine with integer weights of 24 bits, against SpikingJelly."""
-    return _cpu_inference(options, "float", target=2.5)
-
-
-def cpu_inference_int8(options: Options) -> list[Measurement]:
-    """The engine with int8 weights, against SpikingJelly."""
-    return _cpu_inference(options, "int8", target=6)
 
 
 def cpu_inference_ann(options: Options) -> list[Measurement]:

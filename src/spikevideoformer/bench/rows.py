@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from spikevideoformer.bench.gpu_rows import gpu_clip_scaling, gpu_inference, gpu_training_step
 from spikevideoformer.bench.kernel_rows import (
@@ -13,10 +14,8 @@ from spikevideoformer.bench.kernel_rows import (
 )
 from spikevideoformer.bench.network_rows import (
     clip_scaling,
+    cpu_inference,
     cpu_inference_ann,
-    cpu_inference_exact,
-    cpu_inference_float,
-    cpu_inference_int8,
     cpu_training_ann,
     cpu_training_step,
 )
@@ -48,17 +47,25 @@ _ANN = "ANN of the same shape"
 
 ROWS: dict[str, RowSpec] = {
     "cpu_inference_exact": RowSpec(
-        cpu_inference_exact, "cpu", "CPU inference, 15 M, exact", _PUBLISHED, at_least(3)
+        partial(cpu_inference, precision="exact", target=3),
+        "cpu",
+        "CPU inference, 15 M, exact",
+        _PUBLISHED,
+        at_least(3),
     ),
     "cpu_inference_float": RowSpec(
-        cpu_inference_float,
+        partial(cpu_inference, precision="float", target=2.5),
         "cpu",
         "CPU inference, 15 M, exact sums of 24-bit weights",
         _PUBLISHED,
         at_least(2.5),
     ),
     "cpu_inference_int8": RowSpec(
-        cpu_inference_int8, "cpu", "CPU inference, 15 M, int8 weights", _PUBLISHED, at_least(6)
+        partial(cpu_inference, precision="int8", target=6),
+        "cpu",
+        "CPU inference, 15 M, int8 weights",
+        _PUBLISHED,
+        at_least(6),
     ),
     "cpu_inference_ann": RowSpec(cpu_inference_ann, "cpu", "CPU inference, 15 M", _ANN),
     "cpu_training_step": RowSpec(

@@ -2,9 +2,9 @@
 
 An event says that the light at one pixel rose (positive) or fell (negative) by a fixed factor, and
 when. A network that takes one frame per time step gets them as sums over the stretches between
-given times (`event_frames`), in as many channels as `EventChannels` says; a model for them has that
-number as its `in_channels`. Recordings on disk are in `recording`, events made from ordinary video
-in `camera`.
+given times (`EventAccumulator`), in as many channels as `EventChannels` says; a model for them has
+that number as its `in_channels`. Recordings on disk are in `recording`, events made from ordinary
+video in `camera`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -229,27 +229,17 @@ def damage_named(path: Path) -> Iterator[None]:
 
 
 def _array(path: Path) -> NDArray[Any]:
+    """The one array of a file, or of an archive."""
     with damage_named(path), path.open("rb") as file:
-        # Not np.load, which would also take an archive of that name.
-        return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def _arrays(path: Path, names: Sequence[str] | None) -> dict[str, NDArray[Any]]:
-    """Arrays of an archive by name; None: its only one."""
-    with damage_named(path), path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        there = [name.removesuffix(".npy") for name in archive.namelist()]
-        held = f"it holds {', '.join(there) or 'nothing'}"
-        if names is None:
+        if path.suffix.lower() != ".npz":  # not np.load, which would also take an archive
+            return np.lib.format.read_array(file, allow_pickle=False)
+        with zipfile.ZipFile(file) as archive:
+            there = archive.namelist()
             if len(there) != 1:
-                raise EventError(path, f"lacks a key to choose an array by; {held}")
-            names = there
-        if missing := [name for name in names if name not in there]:
-            raise EventError(path, f"lacks {', '.join(missing)}; {held}")
-        arrays = {}
-        for name in names:
-            with archive.open(f"{name}.npy") as member:
-                arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
-        return arrays
+                held = ", ".join(name.removesuffix(".npy") for name in there) or "nothing"
+                raise EventError(path, f"should hold one array; it holds {held}")
+            with archive.open(there[0]) as member:
+                return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def read_packed_frames(
@@ -258,8 +248,6 @@ def read_packed_frames(
     height: int,
     width: int,
     channels: int,
-    bit_order: Literal["big", "little"] = "big",
-    key: str | None = None,
 ) -> Float[Tensor, "T C H W"]:
     """Read event frames of yes and no whose bits were packed by `numpy.packbits`.
 
@@ -271,30 +259,22 @@ def read_packed_frames(
     written: compare a picture of what is read with the grey image of the same moment.
 
     Args:
-        path: ``.npy``, or ``.npz``, of uint8.
+        path: ``.npy``, or ``.npz`` of one array, of uint8.
         height: H, rows of a frame.
         width: W, columns.
         channels: C.
-        bit_order: whether the first of eight values is the highest bit of its byte ("big", as
-            `numpy.packbits` does by default) or the lowest.
-        key: which array of an ``.npz`` file; None where it holds one alone.
 
     Returns:
         Frames of 0 and 1.
 
     Raises:
         EventError: no such file, damage, another type or shape, or bits set beyond the frame.
-        ValueError: an unknown bit order, or sizes below 1.
+        ValueError: sizes below 1.
     """
     path = Path(path)
     if min(height, width, channels) < 1:
         raise ValueError(f"a frame is {height}x{width}x{channels}; each must be at least 1")
-    if bit_order not in ("big", "little"):
-        raise ValueError(f"bit_order must be big or little, got {bit_order!r}")
-    if path.suffix.lower() == ".npz":
-        (packed,) = _arrays(path, None if key is None else (key,)).values()
-    else:
-        packed = _array(path)
+    packed = _array(path)
     whole = packed.ndim in (1, 2)
     bits = height * width * channels if whole else channels
     inner = (-(-bits // 8),) if whole else (height, width, -(-bits // 8))
@@ -306,9 +286,9 @@ def read_packed_frames(
             f"[T, {-(-height * width * channels // 8)}] or "
             f"[T, {height}, {width}, {-(-channels // 8)}]",
         )
-    values = np.unpackbits(packed.reshape(-1, *inner), axis=-1, bitorder=bit_order)
+    values = np.unpackbits(packed.reshape(-1, *inner), axis=-1)
     if values[..., bits:].any():
-        raise EventError(path, "has bits set beyond the frame; is it another size or bit order?")
+        raise EventError(path, "has bits set beyond the frame; is it another size?")
     frames = values[..., :bits].reshape(-1, height, width, channels)
     # [T, H, W, C] -> [T, C, H, W]
     return torch.from_numpy(frames).permute(0, 3, 1, 2).to(torch.float32).contiguous()
@@ -389,37 +369,3 @@ class EventAccumulator:
         """The frames of all events until now."""
         sums = torch.from_numpy(self._sums).flatten(1, 2)  # [T, P, B, H, W] -> [T, C, H, W]
         return sums.sign() if self.channels.mode == "binary" else sums.clone()
-
-
-def event_frames(
-    stream: EventStream,
-    borders_s: Sequence[float],
-    channels: EventChannels = EventChannels(),  # noqa: B008 - frozen
-    *,
-    height: int | None = None,
-    width: int | None = None,
-) -> Float[Tensor, "T C H W"]:
-    """Events summed between times: one frame per stretch, in the channels that are asked for.
-
-    Every event inside the borders is in exactly one frame and pixel, so that all counts together
-    are the number of events.
-
-    Args:
-        stream: the events.
-        borders_s: T + 1 rising times, on the stream's clock; see `EventAccumulator`.
-        channels: what the frames hold.
-        height: H of the frames, at most the sensor's; None is the sensor's. Where it does not
-            divide the sensor's, some pixels of a frame cover one row more than others.
-        width: W of the frames, likewise.
-
-    Raises:
-        EventError: frames larger than the sensor.
-        ValueError: borders that do not rise.
-    """
-    accumulator = EventAccumulator(
-        borders_s, channels,
-        height=stream.height if height is None else height,
-        width=stream.width if width is None else width,
-    )  # fmt: skip
-    accumulator.add(stream)
-    return accumulator.frames()

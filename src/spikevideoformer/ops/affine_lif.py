@@ -66,15 +66,7 @@ def affine_lif_reference(
         (S, V) = lif_reference(Y)
 
     The affine part is torch's own batch norm with mean 0 and variance 1, whose rounding (one, of
-    the fused multiply-add) the fast kernels reproduce.
-
-    Args:
-        x: input ``[T, B, C, ...]``.
-        config: the neuron.
-        scale: factor of each channel ``[C]``; with ``shift`` or not at all.
-        shift: what is added to each channel ``[C]``.
-        residual: what is added to the result, shaped as ``x``.
-        v_init: membrane ``[B, C, ...]`` before the first frame; at rest where None.
+    the fused multiply-add) the fast kernels reproduce. Arguments as of :func:`affine_lif`.
     """
     y = x
     if scale is not None and shift is not None:

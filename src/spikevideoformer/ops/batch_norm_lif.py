@@ -33,23 +33,11 @@ def batch_norm_lif_reference(
     eps: float = 1e-5,
     v_init: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Batch norm over frames and clips, then the neuron.
+    """Batch norm over frames and clips, then the neuron; ``x`` is ``[T, B, C, ...]``.
 
-    Args:
-        x: input ``[T, B, C, ...]``.
-        config: the neuron.
-        running_mean: as for ``torch.nn.functional.batch_norm``, as all that follow; the running
-            statistics are updated in place when ``training``.
-        running_var: see there.
-        weight: see there.
-        bias: see there.
-        training: see there.
-        momentum: see there.
-        eps: see there.
-        v_init: membrane ``[B, C, ...]`` before the first frame; at rest where None.
-
-    Returns:
-        Spikes ``[T, B, C, ...]`` and the membrane ``[B, C, ...]`` after the last frame.
+    Arguments as of ``torch.nn.functional.batch_norm``, and ``v_init``, the membrane ``[B, C, ...]``
+    before the first frame (at rest where None). Running statistics are updated in place when
+    ``training``. Gives spikes ``[T, B, C, ...]`` and the membrane after the last frame.
     """
     y = F.batch_norm(
         x.flatten(0, 1), running_mean, running_var, weight, bias, training, momentum, eps
@@ -74,23 +62,8 @@ def batch_norm_lif(
 ) -> tuple[Tensor, Tensor]:
     """Same contract as :func:`batch_norm_lif_reference`, without the normalised tensor.
 
-    Half-precision input is normalised and integrated in float32.
-
-    Args:
-        x: input ``[T, B, C, ...]`` in any memory layout; the spikes have the same.
-        config: the neuron.
-        running_mean: as for ``torch.nn.functional.batch_norm``, as all that follow; the running
-            statistics are updated in place when ``training``.
-        running_var: see there.
-        weight: see there.
-        bias: see there.
-        training: see there.
-        momentum: see there.
-        eps: see there.
-        v_init: membrane ``[B, C, ...]`` before the first frame; at rest where None.
-        spike_dtype: as in ``affine_lif``.
-        backend: ``auto`` takes the fastest way there is, ``fused`` a compiled kernel or none,
-            ``reference`` is :func:`batch_norm_lif_reference`.
+    Half-precision input is normalised and integrated in float32; spikes have the memory layout of
+    ``x``. ``spike_dtype`` and ``backend`` as of ``affine_lif``.
 
     Raises:
         ValueError: shapes that do not fit, no statistics to normalise by, or ``fused`` where no

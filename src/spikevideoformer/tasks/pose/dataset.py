@@ -129,6 +129,13 @@ def recorded_event_input(
     return F.interpolate(accumulator.frames(), (spec.size, spec.size), mode="nearest")
 
 
+def filled(video: Tensor | None, spec: PoseSpec) -> Float[Tensor, "T C size size"]:
+    """Frames of events, and those in which nothing happens because poses are repeated."""
+    if video is None:
+        return torch.zeros(spec.frames, spec.in_channels, spec.size, spec.size)
+    return F.pad(video, (0, 0, 0, 0, 0, 0, 0, spec.frames - len(video)))
+
+
 # --- Items and batches ----------------------------------------------------------------------------
 
 
@@ -379,20 +386,13 @@ class PoseDataset(Dataset[PoseClip]):
         if spec.input != "events":
             return picture_input(pictures, square, spec, colours), square
         if len(edges) < 2:
-            return self._filled(None), square
+            return filled(None, spec), square
         if stored:
             stretches = [sequence.events[max(0, a + 1) : b + 1] for a, b in pairwise(edges)]
-            return self._filled(stored_event_input(stretches, H, W, square, spec)), square
+            return filled(stored_event_input(stretches, H, W, square, spec), spec), square
         rate = sequence.frame_rate_hz
         times, borders = [p / rate for p in wanted], [p / rate for p in edges]
-        return self._filled(event_input(pictures, times, borders, square, spec)), square
-
-    def _filled(self, video: Tensor | None) -> Float[Tensor, "T C size size"]:
-        """Frames of events, and those in which nothing happens because poses are repeated."""
-        spec = self.spec
-        if video is None:
-            return torch.zeros(spec.frames, spec.in_channels, spec.size, spec.size)
-        return F.pad(video, (0, 0, 0, 0, 0, 0, 0, spec.frames - len(video)))
+        return filled(event_input(pictures, times, borders, square, spec), spec), square
 
     def _square(
         self,
@@ -419,15 +419,16 @@ class PoseDataset(Dataset[PoseClip]):
         move: tuple[float, float, float],
     ) -> tuple[Float[Tensor, "T C size size"], Square]:
         """As `_input`, of a recording that begins with the first pose."""
-        recording, rate = open_recording(path, self.spec.events), sequence.frame_rate_hz
+        spec, rate = self.spec, sequence.frame_rate_hz
+        recording = open_recording(path, spec.events)
         square = self._square(recording.height, recording.width, sequence, positions, move)
-        edges = _edges(positions, step, self.spec)
+        edges = _edges(positions, step, spec)
         if len(edges) < 2:
-            return self._filled(None), square
+            return filled(None, spec), square
         first = max(0, edges[0])
         slices = islice(recording.slices(rate, first=first), edges[-1] + 1 - first)
         borders = [p / rate for p in edges]
-        return self._filled(recorded_event_input(slices, borders, square, self.spec)), square
+        return filled(recorded_event_input(slices, borders, square, spec), spec), square
 
     def _read(self, sequence: PoseSequence, positions: list[int]) -> UInt8[Tensor, "n H W 3"]:
         """Pictures of a sequence."""

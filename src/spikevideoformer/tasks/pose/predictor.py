@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spikevideoformer.body.bvh import write_bvh
@@ -34,7 +33,12 @@ from spikevideoformer.inference.stream import StreamPredictor, mean_rates
 from spikevideoformer.messages import require_finite
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.pose.answer import POSE_NAMES, PosePrediction, TrackedFrame
-from spikevideoformer.tasks.pose.dataset import event_input, picture_input, recorded_event_input
+from spikevideoformer.tasks.pose.dataset import (
+    event_input,
+    filled,
+    picture_input,
+    recorded_event_input,
+)
 from spikevideoformer.tasks.pose.draw import overlaid, write_side_view
 from spikevideoformer.tasks.pose.head import focal_of_view, pose_from_output
 from spikevideoformer.tasks.pose.metrics import project_perspective
@@ -211,7 +215,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
             return torch.cat((video, video[-1:].expand(T - real, -1, -1, -1)))
         edges = self._edges(count, step)
         if len(edges) < 2:
-            return self._filled(None)
+            return filled(None, self.clip)
         shown = range(max(0, edges[0]), edges[-1] + 1)
         video = event_input(
             torch.cat(list(seen[-len(edges) :]))[: len(shown)],
@@ -220,20 +224,13 @@ class PoseTracker(StreamPredictor[PosePrediction]):
             square,
             self.clip,
         )
-        return self._filled(video)
+        return filled(video, self.clip)
 
     def _edges(self, count: int, step: int) -> list[int]:
         """The pictures between which the last T frames of events lie, of `count` poses."""
         real = min(count, self.clip.num_poses)
         moments = range((count - real) * step, count * step, step)
         return [*moments] if self.clip.poses == "between" else [moments[0] - step, *moments]
-
-    def _filled(self, video: Tensor | None) -> Tensor:
-        """Frames of events, and those of a video that is too short, in which nothing happens."""
-        clip = self.clip
-        if video is None:
-            return torch.zeros(clip.frames, clip.in_channels, clip.size, clip.size)
-        return F.pad(video, (0, 0, 0, 0, 0, 0, 0, clip.frames - len(video)))
 
     def _recorded_input(
         self,
@@ -246,11 +243,11 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         """The last T frames of `count` poses as model input, of events that were recorded."""
         edges = self._edges(count, step)
         if len(edges) < 2:
-            return self._filled(None)
+            return filled(None, self.clip)
         # Slices include their begin, and frames of the network their end.
         borders = [(edge + 1) / rate_hz - 1e-9 for edge in edges]
         streams = chain.from_iterable(seen[-len(edges) :])
-        return self._filled(recorded_event_input(streams, borders, square, self.clip))
+        return filled(recorded_event_input(streams, borders, square, self.clip), self.clip)
 
     @torch.inference_mode()
     def _poses(
