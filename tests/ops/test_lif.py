@@ -12,6 +12,7 @@ from spikevideoformer.ops.lif import (
     NeuronConfig,
     lif,
     lif_reference,
+    unroll_integer_lif,
     unroll_integer_spikes,
 )
 from spikevideoformer.ops.surrogate import SURROGATES
@@ -298,6 +299,32 @@ def test_convolution_of_unrolled_spikes():
     assert torch.equal(on_sub_steps, F.conv2d(s, weight, padding=1))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_unrolled_neuron_equals_the_integer_neuron(dtype):
+    for config in INTEGER:
+        x = (3 * torch.randn(9, 2000)).to(dtype)
+        integers, v = lif(x, config)
+        binary, v_binary = unroll_integer_lif(x, config)
+        assert binary.shape == (9, config.levels, 2000)
+        assert binary.dtype == dtype
+        assert set(binary.unique().tolist()) == {0, 1}
+        assert torch.equal(binary.sum(1), integers), config
+        assert torch.equal(v_binary, v), config
+        # and it is the same train of spikes as unrolling after the fact
+        unrolled = unroll_integer_spikes(integers, config.levels)
+        assert torch.equal(binary.transpose(0, 1), unrolled)
+
+
+def test_unrolled_neuron_takes_a_state():
+    config = NeuronConfig.integer(3)
+    x = 3 * torch.randn(6, 50)
+    whole, v_whole = unroll_integer_lif(x, config)
+    first, v = unroll_integer_lif(x[:2], config)
+    second, v = unroll_integer_lif(x[2:], config, v)
+    assert torch.equal(torch.cat([first, second]), whole)
+    assert torch.equal(v, v_whole)
+
+
 # --- Refusals -------------------------------------------------------------------------------------
 
 
@@ -365,6 +392,8 @@ def test_wrong_input_is_refused(x, v_init, says):
 def test_wrong_unrolling_is_refused():
     with pytest.raises(ValueError, match=r"expected 0\.\.2"):
         unroll_integer_spikes(torch.tensor([0.0, 3.0]), 2)
+    with pytest.raises(ValueError, match="only integer_lif and ni_lif unroll"):
+        unroll_integer_lif(torch.zeros(2, 3), NeuronConfig())
 
 
 def test_second_derivatives_are_refused_rather_than_wrong():

@@ -5,6 +5,7 @@ import torch
 
 from spikevideoformer.ops.exact_conv import as_integers
 from spikevideoformer.ops.hamming import dot_attention
+from spikevideoformer.ops.lif import NeuronConfig, lif_reference, unroll_integer_lif
 from spikevideoformer.ops.unroll import (
     bias_of_sub_steps,
     integer_conv,
@@ -52,6 +53,19 @@ def test_attention(levels):
     assert torch.equal(unrolled_products(q, k, v, levels), expected)
     fast = dot_attention(*(z.float() for z in (q, k, v)), scale=levels**2, levels=levels)
     assert torch.equal(fast, expected.float())
+
+
+@pytest.mark.parametrize("rounding", ["half_even", "half_up"])
+def test_neurons(rounding):
+    """The spikes of the sub-steps, from a neuron, ties and all."""
+    config = NeuronConfig.of_kind("ni_lif", levels=4, rounding=rounding)
+    x = torch.randint(-4, 24, (3, 2, 50)) / 4
+    steps, _ = unroll_integer_lif(x, config)
+    spikes, _ = lif_reference(x, config)
+    assert steps.shape == (3, 4, 2, 50)
+    assert set(steps.unique().tolist()) == {0, 1}
+    assert torch.equal(steps.sum(1), spikes)
+    assert {0.0, 1.0, 2.0, 3.0, 4.0} == set(spikes.unique().tolist())
 
 
 def test_sums_beyond_whole_numbers_of_float64_are_refused():

@@ -196,3 +196,42 @@ def unroll_integer_spikes(s: Tensor, levels: int) -> Tensor:
         raise ValueError(f"spikes lie in [{s.min()}, {s.max()}]; expected 0..{levels}")
     steps = torch.arange(levels, device=s.device).reshape(levels, *[1] * s.ndim)
     return (s.unsqueeze(0) > steps).to(s.dtype)
+
+
+def unroll_integer_lif(
+    x: Tensor, config: NeuronConfig, v_init: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Integer-LIF run as a binary neuron with D sub-steps per frame: the deployment form.
+
+    Within a frame the membrane takes no further input; each sub-step fires a binary spike, and
+    subtracts its threshold, until as many have fired as the rounded membrane holds, at most D.
+
+    Args:
+        x: input current ``[T, ...]``.
+        config: an ``integer_lif`` or ``ni_lif`` neuron.
+        v_init: membrane before the first frame.
+
+    Returns:
+        Binary spikes ``[T, D, ...]``, whose sum over D is what :func:`lif` fires, and the last
+        membrane.
+
+    Raises:
+        ValueError: ``config`` fires no integers.
+    """
+    if not config.fires_integers:
+        raise ValueError(f"neuron kind is {config.kind!r}; only integer_lif and ni_lif unroll")
+    theta = config.v_threshold
+    work = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x  # as in lif
+    v = torch.full_like(work[0], config.v_start) if v_init is None else v_init.to(work.dtype)
+    frames = []
+    for x_t in work:
+        h = _charge(v, x_t, config)
+        units = rounded(h / theta, config.rounding == "half_up")  # thresholds still to be fired
+        sub_steps = []
+        for _ in range(config.levels):
+            s = (units >= 1).to(work.dtype)
+            units = units - s
+            sub_steps.append(s)
+        frames.append(torch.stack(sub_steps))
+        v = h - theta * frames[-1].sum(0)
+    return torch.stack(frames).to(x.dtype), v
