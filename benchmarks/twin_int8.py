@@ -17,9 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import onnxruntime
 import torch
-from onnxruntime.quantization import CalibrationDataReader, quant_pre_process, quantize_static
 
 import spikevideoformer as svf
 from spikevideoformer.bench.inputs import random_video
@@ -31,8 +29,8 @@ QUANTISED = {
 }
 
 
-class Clips(CalibrationDataReader):
-    """Two clips for the ranges of activations."""
+class Clips:
+    """Two clips for the ranges of activations, as ONNX Runtime asks for them."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.clips: Iterator[Any] = (
@@ -43,7 +41,9 @@ class Clips(CalibrationDataReader):
         return next(self.clips, None)
 
 
-def session(path: Path) -> onnxruntime.InferenceSession:
+def session(path: Path) -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -51,6 +51,8 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 def twin_calls(model: str, shape: tuple[int, ...], work: Path) -> dict[str, Any]:
     """Of the twin, by torch and by ONNX Runtime, float32 and quantised."""
+    from onnxruntime.quantization import quant_pre_process, quantize_static
+
     twin = svf.create_model(model.replace("svf_", "ann_"), num_classes=10).eval()
     video = random_video(*shape)
     exported, shaped = work / "twin.onnx", work / "shaped.onnx"
