@@ -1,5 +1,6 @@
 """Rotations against closed forms, against each other, and their gradients."""
 
+import itertools
 import math
 
 import pytest
@@ -68,11 +69,11 @@ def test_any_two_vectors_make_a_rotation() -> None:
 
 
 @pytest.mark.parametrize("axis", "XYZ")
-@pytest.mark.parametrize("degrees", [0.0, 30.0, 90.0, -135.0, 180.0, 270.0, 400.0])
-def test_axis_angle_written_out(axis: str, degrees: float) -> None:
-    vector = torch.zeros(3, dtype=F64)
-    vector["XYZ".index(axis)] = math.radians(degrees)
-    torch.testing.assert_close(matrix_from_axis_angle(vector), about(axis, degrees))
+def test_axis_angle_written_out(axis: str) -> None:
+    for degrees in (0.0, 30.0, 90.0, -135.0, 180.0, 270.0, 400.0):
+        vector = torch.zeros(3, dtype=F64)
+        vector["XYZ".index(axis)] = math.radians(degrees)
+        torch.testing.assert_close(matrix_from_axis_angle(vector), about(axis, degrees))
 
 
 def test_axis_angle_is_the_exponential() -> None:
@@ -122,17 +123,17 @@ def test_every_rotation_has_euler_angles(order: EulerOrder) -> None:
 
 
 @pytest.mark.parametrize("order", EULER_ORDERS)
-@pytest.mark.parametrize("short_of", [0.0, 1e-9, 1e-7, 2e-6, 1e-4])
-@pytest.mark.parametrize("end", [90.0, -90.0])
-def test_gimbal_lock(order: EulerOrder, short_of: float, end: float) -> None:
-    degrees = torch.tensor([35.0, end * (1 - short_of), -20.0], dtype=F64)
-    matrix = matrix_from_euler(degrees.deg2rad(), order)
-    angles = euler_from_matrix(matrix, order)
-    if short_of < 1e-8:
-        assert angles[2] == 0
-    back = matrix_from_euler(angles, order)
-    assert geodesic_distance(back, matrix).rad2deg() < 1e-4
-    assert geodesic_distance(matrix_from_euler(euler_from_matrix(back, order), order), back) < 1e-6
+def test_gimbal_lock(order: EulerOrder) -> None:
+    for end, short_of in itertools.product((90.0, -90.0), (0.0, 1e-9, 1e-7, 2e-6, 1e-4)):
+        degrees = torch.tensor([35.0, end * (1 - short_of), -20.0], dtype=F64)
+        matrix = matrix_from_euler(degrees.deg2rad(), order)
+        angles = euler_from_matrix(matrix, order)
+        if short_of < 1e-8:
+            assert angles[2] == 0
+        back = matrix_from_euler(angles, order)
+        assert geodesic_distance(back, matrix).rad2deg() < 1e-4
+        again = matrix_from_euler(euler_from_matrix(back, order), order)
+        assert geodesic_distance(again, back) < 1e-6
 
 
 def test_unknown_order() -> None:

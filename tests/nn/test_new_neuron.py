@@ -24,9 +24,9 @@ KIND = "parametric_lif"
 LIVELY = {"kind": KIND, "v_threshold": 0.1}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _page() -> Iterator[None]:
-    """What the page says is done, and undone after the test."""
+    """What the page says is done, and undone after the tests."""
     tables = KINDS, NEURONS
     names: dict[str, object] = {"__name__": "page"}
     try:

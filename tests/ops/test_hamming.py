@@ -39,7 +39,7 @@ def attention_cases(draw, max_levels=4):
     return spikes(n), spikes(m), spikes(m), levels
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(case=attention_cases(), constant_term=st.booleans())
 def test_both_orders_are_equal_and_exact(case, constant_term):
     q, k, v, levels = case
@@ -59,7 +59,7 @@ def test_both_orders_are_equal_and_exact(case, constant_term):
     assert torch.equal(linear, integers.float() * (scale / levels**2))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(case=attention_cases(), scale=st.sampled_from([0.125, 1.0]))
 def test_dot_product_orders_are_equal(case, scale):
     q, k, v, levels = case
@@ -70,7 +70,7 @@ def test_dot_product_orders_are_equal(case, scale):
     assert torch.equal(linear, expected.float() * (scale / levels**2))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(case=attention_cases(max_levels=1))
 def test_counting_bits(case):
     """With scale 1/(2d) and the constant term: values weighted by the share of equal bits."""
@@ -143,7 +143,7 @@ def _gradients(op, q, k, v, **options):
     return out.detach(), torch.autograd.grad(out, inputs, upstream)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     case=attention_cases(),
     constant_term=st.sampled_from([None, False, True]),  # None: the dot product
@@ -234,7 +234,7 @@ def kernel_calls(monkeypatch):
 KINDS = st.sampled_from([None, False, True])
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=attention_cases(), constant_term=KINDS, bits=st.booleans())
 def test_bytes_and_bits_equal_the_reference(kernel_calls, case, constant_term, bits):
     *z, levels = case

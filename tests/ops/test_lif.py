@@ -280,15 +280,15 @@ def test_half_precision_integrates_in_float32(dtype, config):
 # --- Integer spikes as binary ones ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("levels", [1, 2, 4, 7])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.uint8])
-def test_unrolled_spikes_are_binary_and_sum_to_the_integers(levels, dtype):
-    s = torch.randint(0, levels + 1, (3, 2, 5)).to(dtype)
-    unrolled = unroll_integer_spikes(s, levels)
-    assert unrolled.shape == (levels, 3, 2, 5)
-    assert unrolled.dtype == dtype
-    assert set(unrolled.unique().tolist()) <= {0, 1}
-    assert torch.equal(unrolled.sum(0).to(dtype), s)
+def test_unrolled_spikes_are_binary_and_sum_to_the_integers(dtype):
+    for levels in (1, 2, 4, 7):
+        s = torch.randint(0, levels + 1, (3, 2, 5)).to(dtype)
+        unrolled = unroll_integer_spikes(s, levels)
+        assert unrolled.shape == (levels, 3, 2, 5)
+        assert unrolled.dtype == dtype
+        assert set(unrolled.unique().tolist()) <= {0, 1}
+        assert torch.equal(unrolled.sum(0).to(dtype), s)
 
 
 def test_convolution_of_unrolled_spikes():

@@ -16,12 +16,12 @@ from spikevideoformer.ops.surrogate import (
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0])
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_integrates_to_one_and_is_symmetric(surrogate, alpha):
-    x = torch.linspace(-2000, 2000, 4_000_001, dtype=torch.float64)
+    x = torch.linspace(-2000, 2000, 800_001, dtype=torch.float64)
     y = surrogate_gradient(x, surrogate, alpha)
     beyond = 0.0  # what the tails hold outside [-2000, 2000]; nothing but for arctan
     if surrogate == "arctan":
         beyond = 1 - 2 / math.pi * math.atan(math.pi * alpha * 2000 / 2)
-    assert torch.trapezoid(y, x).item() + beyond == pytest.approx(1, abs=1e-6)
+    assert torch.trapezoid(y, x).item() + beyond == pytest.approx(1, abs=1e-5)
     torch.testing.assert_close(y, y.flip(0), rtol=1e-9, atol=1e-15)
     assert y.min() >= 0
     assert y.argmax() == x.abs().argmin()

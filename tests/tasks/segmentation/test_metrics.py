@@ -255,7 +255,7 @@ def test_metrics_by_hand():
     assert plain["class_pixels"] == {"road": 3, "car": 2, "sky": 0, "dog": 0}
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_metrics_agree_with_torchmetrics(seed):
     """Six classes; of these the last is absent, and the one before is predicted only."""
     labels = maps(3, 4, 5, classes=4, ignored=0.3, seed=seed)
@@ -388,26 +388,28 @@ def test_consistency_by_hand():
     assert ends == [[[0, 0], [0, 0]], [[0.5, 1], [0, 0]], [[1, 1], [1, 1]]]
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_consistency_is_the_mean_over_the_windows_of_all_videos(seed):
-    generator = torch.Generator().manual_seed(seed)
-    metrics, shares = SegmentationMetrics("ab"), {8: [], 16: []}
-    for video, length in enumerate((7, 20, 33)):
-        noise = torch.rand(2, length, 3, 4, generator=generator)
-        frames = list((noise[0] < 0.04).long())
-        labels = list((noise[1] < 0.04).long() + 254 * (noise[1] > 0.98))
-        for label in labels:
-            label[label == 254] = IGNORED
-        if video == 2:
-            labels[int(torch.randint(length, (), generator=generator))] = None
-        metrics.start_video()
-        for frame, label in zip(frames, labels, strict=True):
-            metrics.add_frame(frame, label)
-        for n, values in shares.items():
-            values += window_shares(frames, labels, n)
-    result = metrics.compute()
-    for n, measured in ((8, result.mvc8), (16, result.mvc16)):
-        assert measured == (pytest.approx(sum(shares[n]) / len(shares[n])) if shares[n] else None)
+def test_consistency_is_the_mean_over_the_windows_of_all_videos():
+    for seed in range(30):
+        generator = torch.Generator().manual_seed(seed)
+        metrics, shares = SegmentationMetrics("ab"), {8: [], 16: []}
+        for video, length in enumerate((7, 20, 33)):
+            noise = torch.rand(2, length, 3, 4, generator=generator)
+            frames = list((noise[0] < 0.04).long())
+            labels = list((noise[1] < 0.04).long() + 254 * (noise[1] > 0.98))
+            for label in labels:
+                label[label == 254] = IGNORED
+            if video == 2:
+                labels[int(torch.randint(length, (), generator=generator))] = None
+            metrics.start_video()
+            for frame, label in zip(frames, labels, strict=True):
+                metrics.add_frame(frame, label)
+            for n, values in shares.items():
+                values += window_shares(frames, labels, n)
+        result = metrics.compute()
+        for n, measured in ((8, result.mvc8), (16, result.mvc16)):
+            assert measured == (
+                pytest.approx(sum(shares[n]) / len(shares[n])) if shares[n] else None
+            )
 
 
 def test_windows_do_not_reach_across_videos_or_unlabelled_frames():
