@@ -296,28 +296,10 @@ def _write(path: Path, step: int, x: int, y: int, colour: np.ndarray) -> None:
 
 @pytest.fixture
 def tiny(clips: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
-    """``tiny(**changes)``: nano on 16 x 16 pixels, 2 frames, 3 steps an epoch, 2 epochs."""
+    """``tiny(**changes)``: a `tiny_config` on ``clips``."""
+    from .training.tiny import tiny_config
 
-    from spikevideoformer.data.specs import Augmentation
-    from spikevideoformer.training import TrainConfig
-
-    def make(**changes: object) -> TrainConfig:
-        values = {
-            "data": clips,
-            "out": tmp_path / "run",
-            "frames": 2,
-            "size": 16,
-            "epochs": 2,
-            "batch_size": 4,
-            "drop_path": 0.2,
-            "augmentation": Augmentation(flip=0.0),
-            "device": "cpu",
-            "workers": 0,
-            "check": "none",
-        }
-        return TrainConfig(**{**values, **changes})
-
-    return make
+    return lambda **changes: tiny_config(**{"data": clips, "out": tmp_path / "run", **changes})
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,8 @@ from spikevideoformer.training import TrainConfig, evaluate_folder, train
 from spikevideoformer.training.checkpoint import load_checkpoint
 from spikevideoformer.training.loop import Loop
 
+from .tiny import tiny_config
+
 
 def weights(out) -> dict[str, torch.Tensor]:
     state = load_checkpoint(sorted((out / "checkpoints").glob("step-*.pt"))[-1])
@@ -74,34 +76,45 @@ def test_a_run_leaves_what_it_promises(tiny, caplog, clips):
     assert len(repr(result)) < 400
 
 
-def test_the_seed_decides_everything(tiny, tmp_path):
-    base = tiny(epochs=1)
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        train(replace(base, out=tmp_path / name, seed=seed))
-    assert_same_bits(weights(tmp_path / "a"), weights(tmp_path / "b"))
-    assert not torch.equal(
-        weights(tmp_path / "a")["head.fc.weight"], weights(tmp_path / "c")["head.fc.weight"]
-    )
+@pytest.fixture(scope="module")
+def done(clips, tmp_path_factory):
+    """A run of one epoch, ``tiny(epochs=1)``."""
+    return train(tiny_config(clips, tmp_path_factory.mktemp("done") / "run", epochs=1))
 
 
-def test_threads_of_the_loader_and_cache_change_no_bit(tiny, tmp_path):
-    base = tiny(epochs=1, augmentation=tiny().augmentation)
-    train(replace(base, out=tmp_path / "a", cache="off"))
-    for name, workers, cache in (("b", 2, "auto"), ("c", 0, "auto"), ("d", 2, "memory")):
-        train(replace(base, out=tmp_path / name, workers=workers, cache=cache))
-        assert_same_bits(weights(tmp_path / "a"), weights(tmp_path / name))
-
-
-def test_gradient_checkpointing_changes_no_bit(tiny, tmp_path):
-    base = tiny(epochs=1, accumulate=2, batch_size=2)
-    train(replace(base, out=tmp_path / "a"))
-    train(replace(base, out=tmp_path / "b", gradient_checkpointing=True))
-    assert_same_bits(weights(tmp_path / "a"), weights(tmp_path / "b"))
-
-
-def test_a_folder_with_a_run_is_not_overwritten(tiny):
+@pytest.fixture
+def begun(done, tiny):
+    """The configuration of a copy of it."""
     config = tiny(epochs=1)
+    shutil.copytree(done.out, config.out)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({}, True),
+        ({"seed": 2}, False),
+        ({"cache": "off"}, True),
+        ({"workers": 2}, True),
+        ({"workers": 2, "cache": "memory"}, True),
+        ({"gradient_checkpointing": True}, True),
+    ],
+    ids=str,
+)
+def test_the_seed_decides_everything(tiny, done, change, same):
+    """Workers, the cache and ways to save memory nothing."""
+    config = tiny(epochs=1, **change)
     train(config)
+    if same:
+        assert_same_bits(weights(done.out), weights(config.out))
+    else:
+        ours, theirs = (weights(out)["head.fc.weight"] for out in (done.out, config.out))
+        assert not torch.equal(ours, theirs)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(begun):
+    config = begun
     with pytest.raises(ValueError, match="already holds a training run; continue it with --resume"):
         train(config)
     before = weights(config.out)
@@ -113,9 +126,8 @@ def test_resume_without_a_checkpoint_begins(tiny):
     assert len(train(tiny(epochs=1), resume=True).history) == 1
 
 
-def test_resume_refuses_another_run(tiny, clips, tmp_path):
-    config = tiny(epochs=1)
-    train(config)
+def test_resume_refuses_another_run(begun, clips, tmp_path):
+    config = begun
     with pytest.raises(ValueError, match=r"learning_rate: 0\.004 then, 0\.1 now.*resume with"):
         train(replace(config, learning_rate=0.1), resume=True)
     fewer = tmp_path / "fewer"
@@ -215,8 +227,8 @@ def test_statistics_are_measured_for_evaluation_and_do_not_touch_training(tiny, 
 
 
 def test_without_validation_the_last_epoch_is_released(tiny, clips):
-    result = train(tiny(val_split="none", epochs=3))
-    assert result.best_epoch == 3
+    result = train(tiny(val_split="none"))
+    assert result.best_epoch == 2
     assert result.evaluation.clips == 12
     assert any("no clips were set aside" in note for note in result.notes)
     model = SpikeVideoFormer.from_pretrained(result.model)
@@ -224,9 +236,9 @@ def test_without_validation_the_last_epoch_is_released(tiny, clips):
     assert model.familiarity.false_alarms is None
 
 
-def test_probabilities_are_calibrated_and_kept_with_the_model(tiny, clips, tmp_path):
-    few = train(tiny(epochs=1))  # four validation clips
-    assert SpikeVideoFormer.from_pretrained(few.model).temperature is None
+def test_probabilities_are_calibrated_and_kept_with_the_model(tiny, done, clips, tmp_path):
+    # four validation clips are too few
+    assert SpikeVideoFormer.from_pretrained(done.model).temperature is None
     config = tiny(data=None, epochs=1, out=tmp_path / "more")
     result = train(config, index=read_index(clips).folds(2)[0])
     model = SpikeVideoFormer.from_pretrained(result.model)
@@ -234,14 +246,13 @@ def test_probabilities_are_calibrated_and_kept_with_the_model(tiny, clips, tmp_p
     assert len(model.familiarity.mean) > 30  # layers, and facts of the pictures
 
 
-def test_starting_from_a_released_model(tiny, clips, tmp_path, caplog):
+def test_starting_from_a_released_model(tiny, done, clips, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    first = train(tiny(epochs=1))
     head = "new: head.fc.weight, head.fc.bias"
-    config = tiny(out=tmp_path / "second", init_from=first.model, learning_rate=1e-12, epochs=1)
+    config = tiny(out=tmp_path / "second", init_from=done.model, learning_rate=1e-12, epochs=1)
     second = train(config)
     assert "new: none" in caplog.text
-    a, b = (load_file(r.model / "model.safetensors") for r in (first, second))
+    a, b = (load_file(r.model / "model.safetensors") for r in (done, second))
     assert torch.allclose(a["head.fc.weight"], b["head.fc.weight"], atol=1e-9)
 
     renamed = read_index(clips)
@@ -288,9 +299,9 @@ def test_training_in_a_thread(tiny):
 
 
 def test_bfloat16_keeps_its_weights_in_full_precision(tiny):
-    config = tiny(precision="bf16-mixed")
+    config = tiny(precision="bf16-mixed", epochs=1)
     train(config)
-    saved = load_checkpoint(config.out / "checkpoints" / "step-00000006.pt")
+    saved = load_checkpoint(config.out / "checkpoints" / "step-00000003.pt")
     assert all(v.dtype == torch.float32 for v in saved["model"].values() if v.is_floating_point())
 
 
