@@ -24,14 +24,9 @@ from torch import Tensor, nn
 from spikevideoformer.deploy.steps import Build, Fire, Stream, for_each, join
 from spikevideoformer.models.config import STRIDE
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.nn.attention import (
-    TransformerBlock,
-)
-from spikevideoformer.nn.conv import (
-    ConvBlock,
-    Projection,
-)
-from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
+from spikevideoformer.nn.attention import TransformerBlock
+from spikevideoformer.nn.conv import ConvBlock, Projection
+from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates, watch_neurons
 from spikevideoformer.ops.neuron_config import kinds_of_kernels
 
 Precision = Literal["float", "int16", "int8", "exact"]
@@ -126,7 +121,6 @@ class InferenceEngine:
             ValueError: as the model does.
         """
         found: dict[str, list[Tensor]] = {}
-        hooks = []
 
         def keep(name: str, spikes: Tensor) -> None:
             found.setdefault(name, []).append(spikes.to(torch.uint8).contiguous())
@@ -135,17 +129,12 @@ class InferenceEngine:
             try:
                 for name, fire in self._fires.items():
                     fire.seen = partial(keep, name)
-                for name, module in self._head.named_modules(prefix="head"):
-                    if isinstance(module, Neuron):
-                        hook = lambda _m, _a, out, name=name: keep(name, out)  # noqa: E731
-                        hooks.append(module.register_forward_hook(hook))
-                self._run_clips(self.model.checked(video).transpose(0, 1), record=False)
+                with watch_neurons(self._head, lambda name, s: keep(f"head.{name}", s)):
+                    self._run_clips(self.model.checked(video).transpose(0, 1), record=False)
             finally:
                 for fire in self._fires.values():
                     fire.seen = None
                     fire.start(record=False)
-                for handle in hooks:
-                    handle.remove()
         return {name: torch.cat(pieces) for name, pieces in found.items()}
 
     @torch.inference_mode()

@@ -208,8 +208,10 @@ class Int8SpikeConv2d(nn.Module):
             raise ValueError(
                 f"the spikes are on {spikes.device}, the weights on {self.weight.device}; move one"
             )
+        options = self.stride, self.padding, self.groups, self.out_dtype
         if _on_triton(spikes.device):
-            return self._by_triton(spikes)
+            held = self.weight, self.step, self.bias
+            return _triton().int8_conv(spikes, *held, *options, self.levels)
         spikes = spikes.contiguous(memory_format=torch.channels_last)
         size = (spikes.shape[2], spikes.shape[3])
         packed = self._packed  # read once: another thread may replace it
@@ -218,29 +220,7 @@ class Int8SpikeConv2d(nn.Module):
             # call, which took ten times as long as the convolution.
             weights = _pack(self.weight, self.step, self.stride, self.padding, self.groups, spikes)
             self._packed = packed = size, weights
-        return _convolve(
-            spikes,
-            packed[1],
-            self.step,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.groups,
-            self.out_dtype,
-        )
-
-    def _by_triton(self, spikes: Tensor) -> Tensor:
-        return _triton().int8_conv(
-            spikes,
-            self.weight,
-            self.step,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.groups,
-            self.out_dtype,
-            self.levels,
-        )
+        return _convolve(spikes, packed[1], self.step, self.bias, *options)
 
     def _check(self, device: torch.device, shape: tuple[int, ...]) -> None:
         reason = int8_available(self.levels, str(device))
@@ -352,21 +332,6 @@ def _convolve(
 ) -> Tensor:
     no_zero_points = torch.zeros(step.shape, dtype=torch.int32)
     return torch.ops.onednn.qconv2d_pointwise(
-        spikes,
-        1.0,
-        0,
-        packed,
-        step,
-        no_zero_points,
-        bias,
-        stride,
-        padding,
-        (1, 1),
-        groups,
-        1.0,
-        0,
-        out_dtype,
-        "none",
-        [],
-        "",
+        *(spikes, 1.0, 0, packed, step, no_zero_points, bias),
+        *(stride, padding, (1, 1), groups, 1.0, 0, out_dtype, "none", [], ""),
     )

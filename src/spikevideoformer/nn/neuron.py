@@ -1,7 +1,7 @@
 """The spiking neuron as a module, SN(.) in the paper, and the rectifier that can stand for it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
@@ -269,19 +269,29 @@ def record_firing_rates(model: nn.Module) -> Iterator[FiringRates]:
     that fire, and leaves the record empty.
     """
     rates = FiringRates()
+
+    def record(name: str, spikes: Tensor) -> None:
+        dims = tuple(range(2, spikes.ndim))
+        # sums of spikes are integers: exact in float64 whatever the layer's size
+        rates.per_frame[name] = spikes.double().mean(dims) if dims else spikes.double()
+
+    with watch_neurons(model, record):
+        yield rates
+
+
+@contextmanager
+def watch_neurons(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Show what every neuron fires, by its name, while the context is open; no output changes."""
     handles = []
     for name, module in model.named_modules():
         if isinstance(module, Neuron):
 
-            def record(_module: nn.Module, _args: object, out: Tensor, name: str = name) -> None:
-                dims = tuple(range(2, out.ndim))
-                spikes = out.detach()
-                # sums of spikes are integers: exact in float64 whatever the layer's size
-                rates.per_frame[name] = spikes.double().mean(dims) if dims else spikes.double()
+            def show(_module: nn.Module, _args: object, out: Tensor, name: str = name) -> None:
+                see(name, out.detach())
 
-            handles.append(module.register_forward_hook(record))
+            handles.append(module.register_forward_hook(show))
     try:
-        yield rates
+        yield
     finally:
         for handle in handles:
             handle.remove()

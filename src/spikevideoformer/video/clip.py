@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float, Float64, Int64, UInt8
@@ -44,8 +45,35 @@ class Clip:
         )
 
 
+_B = TypeVar("_B", bound=Any)  # the batch itself: beartype knows no Self in methods
+
+
+class Batch:
+    """Clips of one forward pass: a dataclass of tensors whose first axis they are."""
+
+    video: Tensor
+    _stays: ClassVar[tuple[str, ...]]
+    """Fields that go nowhere."""
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    def _each(self: _B, change: Callable[[Tensor], Tensor]) -> _B:
+        """With all fields changed that may go somewhere."""
+        moved = {n: change(v) for n, v in vars(self).items() if n not in self._stays}
+        return replace(self, **moved)
+
+    def pin_memory(self: _B) -> _B:
+        """The batch in page-locked memory; the loader calls this where it is asked to pin."""
+        return self._each(Tensor.pin_memory)
+
+    def to(self: _B, device: torch.device | str) -> _B:
+        """The batch on `device`."""
+        return self._each(lambda values: values.to(device, non_blocking=True))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class ClipBatch:
+class ClipBatch(Batch):
     """What training and evaluation read from a loader.
 
     Args:
@@ -60,31 +88,12 @@ class ClipBatch:
     indices: Int64[Tensor, " B"]
     paths: tuple[Path, ...]
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    _stays = ("indices", "paths")
 
     def __repr__(self) -> str:
         B, T, C, H, W = self.video.shape
         return (
             f"ClipBatch(video [B={B}, T={T}, C={C}, H={H}, W={W}], labels {self.labels.tolist()})"
-        )
-
-    def pin_memory(self) -> ClipBatch:
-        """The batch in page-locked memory; the loader calls this where it is asked to pin."""
-        return ClipBatch(
-            video=self.video.pin_memory(),
-            labels=self.labels.pin_memory(),
-            indices=self.indices,
-            paths=self.paths,
-        )
-
-    def to(self, device: torch.device | str) -> ClipBatch:
-        """The batch with its video and labels on `device`."""
-        return ClipBatch(
-            video=self.video.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            indices=self.indices,
-            paths=self.paths,
         )
 
 

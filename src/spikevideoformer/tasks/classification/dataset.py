@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from spikevideoformer.data.frame_cache import FrameCache, pictures_at
+from spikevideoformer.data.items import Items
 from spikevideoformer.data.problems import DatasetError
 from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.data.transforms import eval_transform, train_transform
@@ -35,12 +34,8 @@ _MOST_MAGNIFIED = 2
 crop is then magnified, which costs less than the memory of its full resolution."""
 
 
-class ClipDataset(Dataset[LabelledClip]):
+class ClipDataset(Items[LabelledClip]):
     """Labelled clips of an index as model input.
-
-    The key of an item is `(epoch, i)`: the sampler names the epoch, so no state has to reach the
-    loader's workers, and neither their number nor a restart changes what is drawn. A plain `i`
-    is `(0, i)`, which is all that evaluation needs.
 
     Several clips of one video are items of their own: item i is clip `i % clips_per_video` of
     sample `i // clips_per_video`, and the `index` that it carries is the position of the sample.
@@ -61,6 +56,8 @@ class ClipDataset(Dataset[LabelledClip]):
         DatasetError: the index has problems or no samples.
         ValueError: `clips_per_video` is not at least 1, or goes with augmentation.
     """
+
+    drawn = "clip"
 
     def __init__(
         self,
@@ -102,24 +99,13 @@ class ClipDataset(Dataset[LabelledClip]):
     def __len__(self) -> int:
         return len(self.index.samples) * self.clips_per_video
 
-    def __getitem__(self, key: int | tuple[int, int]) -> LabelledClip:
-        """One clip, decoded and transformed.
-
-        Args:
-            key: `(epoch, i)`, or i for epoch 0.
-
-        Raises:
-            VideoError: the file cannot be used (any more); names it.
-        """
-        epoch, i = (0, key) if isinstance(key, int) else key
-        if not 0 <= i < len(self):
-            raise IndexError(f"item {i} of {len(self)}")
+    def item(self, i: int, generator: torch.Generator | None) -> LabelledClip:
+        """As `Items`."""
         position, clip = divmod(i, self.clips_per_video)
         sample = self.index.samples[position]
-        if self.augmentation is None:
+        if self.augmentation is None or generator is None:
             video = eval_transform(self._evaluation_clips(position)[clip], self.spec)
         else:
-            generator = _generator(self.seed, epoch, i)
             begin_s, end_s = self._stretch(sample)
             jitter = self.augmentation.temporal_jitter
             times_s = window_times(self.spec, begin_s, end_s, jitter=jitter, generator=generator)
@@ -180,9 +166,3 @@ def _kept_short_side(spec: ClipSpec, augmentation: Augmentation | None) -> int:
         return spec.size
     magnified = 1 / math.sqrt(augmentation.crop_scale[0])
     return math.ceil(spec.size * min(magnified, _MOST_MAGNIFIED))
-
-
-def _generator(seed: int, epoch: int, item: int) -> torch.Generator:
-    """A generator for one item; neighbouring numbers give unrelated streams."""
-    digest = hashlib.blake2b(f"clip {seed} {epoch} {item}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.nn.neuron import watch_neurons
 from spikevideoformer.tasks.classification.head import ClassificationHead
 
 
@@ -54,25 +54,18 @@ def observe(model: SpikeVideoFormer, video: Tensor) -> Observation:
     evidence: list[Tensor] = []
 
     def keep(name: str, fired: Tensor) -> None:  # [T, 1, C] or [T, 1, C, h, w]
-        fired = fired.detach()[:, 0].double().cpu()
+        fired = fired[:, 0].double().cpu()
         rates[name] = fired.flatten(1).mean(1)
         spikes.add_(fired.flatten(1).sum(1))
         if fired.ndim == 4:
             places.setdefault(name.split(".")[1], []).append(fired.mean(1))  # of backbone.STAGE...
 
-    handles = [
-        module.register_forward_hook(lambda _module, _args, out, name=name: keep(name, out))
-        for name, module in model.named_modules()
-        if isinstance(module, Neuron)
-    ]
-    handles.append(
-        model.head.fc.register_forward_hook(lambda _module, _args, out: evidence.append(out))
-    )
+    reads = model.head.fc.register_forward_hook(lambda _m, _args, out: evidence.append(out))
     try:
-        model(video)
+        with watch_neurons(model, keep):
+            model(video)
     finally:
-        for handle in handles:
-            handle.remove()
+        reads.remove()
     (logits,) = evidence  # [T, 1, K]; of a GRU [1, 1, K]
     per_frame = model.head.gru is None
     return Observation(

@@ -6,7 +6,6 @@ one when its picture is cut and scaled, so poses in space stay exact.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -17,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.data.frame_cache import FrameCache, pictures_at
+from spikevideoformer.data.items import Items
 from spikevideoformer.data.pictures import read_picture
 from spikevideoformer.data.problems import DatasetError
 from spikevideoformer.data.specs import Augmentation
@@ -37,6 +36,7 @@ from spikevideoformer.tasks.pose.sequence import (
 )
 from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.tasks.pose.square import MOST_SIDE, Square
+from spikevideoformer.video.clip import Batch
 from spikevideoformer.video.event_pictures import is_event_file
 from spikevideoformer.video.frames import DecodeLimits, iter_frames, read_clip
 from spikevideoformer.video.spec import ClipSpec
@@ -172,7 +172,7 @@ _FIELDS = ("video", "joints", "points", "rotations", "shape", "focal_px", "centr
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class PoseBatch:
+class PoseBatch(Batch):
     """Windows of one forward pass; the fields are those of `PoseClip`, stacked."""
 
     video: Float[Tensor, "B T C size size"]
@@ -185,22 +185,11 @@ class PoseBatch:
     fresh: Bool[Tensor, "B P"]
     sequences: Int64[Tensor, " B"]
 
-    def __len__(self) -> int:
-        return len(self.video)
+    _stays = ("sequences",)
 
     def window(self, i: int) -> PoseBatch:
         """A batch of one of its windows."""
         return PoseBatch(**{name: values[i : i + 1] for name, values in vars(self).items()})
-
-    def pin_memory(self) -> PoseBatch:
-        """The batch in page-locked memory; the loader calls this where it is asked to pin."""
-        values = {name: getattr(self, name).pin_memory() for name in _FIELDS}
-        return PoseBatch(**values, sequences=self.sequences)
-
-    def to(self, device: torch.device | str) -> PoseBatch:
-        """The batch on `device`."""
-        values = {name: getattr(self, name).to(device, non_blocking=True) for name in _FIELDS}
-        return PoseBatch(**values, sequences=self.sequences)
 
 
 def collate_poses(items: Sequence[PoseClip]) -> PoseBatch:
@@ -212,13 +201,12 @@ def collate_poses(items: Sequence[PoseClip]) -> PoseBatch:
 # --- The data set ---------------------------------------------------------------------------------
 
 
-class PoseDataset(Dataset[PoseClip]):
+class PoseDataset(Items[PoseClip]):
     """Windows of T frames of the sequences of an index.
 
-    The key of an item is `(epoch, i)` as in `ClipDataset`, or i for epoch 0. Without augmentation
-    the windows cover every frame (at the spec's frame rate), in order. The last one of a sequence
-    may show frames of the one before again; `PoseClip.fresh` leaves these out, so that each frame
-    counts once. With augmentation each window begins at random.
+    Without augmentation they cover every frame (at the spec's frame rate), in order. The last one
+    of a sequence may show frames of the one before again; `PoseClip.fresh` leaves these out, so
+    that each frame counts once. With augmentation each window begins at random.
 
     Event frames that a sequence has are used as they are, else they are simulated. An input frame
     is the sum of all since the input frame before it (or whether there was an event, where they are
@@ -245,6 +233,8 @@ class PoseDataset(Dataset[PoseClip]):
         DatasetError: the index has problems or no sequence, or its event frames cannot have the
             channels of the spec.
     """
+
+    drawn = "pose"
 
     def __init__(
         self,
@@ -285,24 +275,13 @@ class PoseDataset(Dataset[PoseClip]):
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> PoseClip:
-        """One window, decoded and transformed.
-
-        Args:
-            key: `(epoch, i)`, or i for epoch 0.
-
-        Raises:
-            ValueError: a file cannot be used (any more); names it.
-        """
-        epoch, i = (0, key) if isinstance(key, int) else key
-        if not 0 <= i < len(self):
-            raise IndexError(f"item {i} of {len(self)}")
+    def item(self, i: int, generator: torch.Generator | None) -> PoseClip:
+        """As `Items`."""
         number, positions, fresh = self.windows[i]
         sequence, truth = self.index.sequences[number], self.index.sequences[number].truth
         step = self.spec.step(sequence.frame_rate_hz)
         colours, move = (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)
-        if self.augmentation is not None:
-            generator = _generator(self.seed, epoch, i)
+        if self.augmentation is not None and generator is not None:
             # Always the same draws, so that switching one part off leaves the others as they are.
             start, zoom, right, down, *draws = torch.rand(
                 7, generator=generator, dtype=torch.float64
@@ -481,9 +460,3 @@ def _check_length(path: Path, pictures: int, sequence: PoseSequence) -> None:
             f"{path} has {pictures} pictures and {len(sequence)} poses; give a video"
             " with a picture for each pose"
         )
-
-
-def _generator(seed: int, epoch: int, item: int) -> torch.Generator:
-    """A generator for one item; neighbouring numbers give unrelated streams."""
-    digest = hashlib.blake2b(f"pose {seed} {epoch} {item}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)

@@ -8,7 +8,6 @@ context there is. Pictures and masks go through the same scale, crop and flip, a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from spikevideoformer.data.frame_cache import FrameCache
+from spikevideoformer.data.items import Items
 from spikevideoformer.data.pictures import read_picture
 from spikevideoformer.data.problems import DatasetError
 from spikevideoformer.data.specs import Augmentation
@@ -39,6 +38,7 @@ from spikevideoformer.tasks.segmentation.sequence import (
 )
 from spikevideoformer.tasks.segmentation.spec import MaskAugmentation as MaskAugmentation
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
+from spikevideoformer.video.clip import Batch
 
 _CROP_ATTEMPTS = 10
 """Draws before a crop that shows little but one class is taken all the same. Source: mmseg."""
@@ -116,7 +116,7 @@ class SegmentationClip:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SegmentationBatch:
+class SegmentationBatch(Batch):
     """What training reads from a loader.
 
     Args:
@@ -129,26 +129,11 @@ class SegmentationBatch:
     labels: UInt8[Tensor, "B T H W"]
     indices: Int64[Tensor, " B"]
 
-    def __len__(self) -> int:
-        return len(self.indices)
+    _stays = ("indices",)
 
     def __repr__(self) -> str:
         B, T, _, H, W = self.video.shape
         return f"SegmentationBatch([B={B}, T={T}, 3, H={H}, W={W}])"
-
-    def pin_memory(self) -> SegmentationBatch:
-        """The batch in page-locked memory; the loader calls this where it is asked to pin."""
-        return SegmentationBatch(
-            video=self.video.pin_memory(), labels=self.labels.pin_memory(), indices=self.indices
-        )
-
-    def to(self, device: torch.device | str) -> SegmentationBatch:
-        """The batch with its video and labels on `device`."""
-        return SegmentationBatch(
-            video=self.video.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            indices=self.indices,
-        )
 
 
 def collate_segmentation(items: Sequence[SegmentationClip]) -> SegmentationBatch:
@@ -160,10 +145,8 @@ def collate_segmentation(items: Sequence[SegmentationClip]) -> SegmentationBatch
     )
 
 
-class SegmentationDataset(Dataset[SegmentationClip]):
+class SegmentationDataset(Items[SegmentationClip]):
     """Clips with masks of an index.
-
-    The key of an item is `(epoch, i)` as in `ClipDataset`, or i for epoch 0.
 
     Args:
         index: one split, checked (without problems).
@@ -179,6 +162,8 @@ class SegmentationDataset(Dataset[SegmentationClip]):
     Raises:
         DatasetError: the index has problems or no labelled frame.
     """
+
+    drawn = "masks"
 
     def __init__(
         self,
@@ -212,27 +197,16 @@ class SegmentationDataset(Dataset[SegmentationClip]):
     def __len__(self) -> int:
         return len(self.cuts) * self._passes
 
-    def __getitem__(self, key: int | tuple[int, int]) -> SegmentationClip:
-        """One clip, decoded and transformed.
-
-        Args:
-            key: `(epoch, i)`, or i for epoch 0.
-
-        Raises:
-            ValueError: a file cannot be used (any more); names it.
-        """
-        epoch, i = (0, key) if isinstance(key, int) else key
-        if not 0 <= i < len(self):
-            raise IndexError(f"item {i} of {len(self)}")
+    def item(self, i: int, generator: torch.Generator | None) -> SegmentationClip:
+        """As `Items`."""
         cut = self.cuts[i % len(self.cuts)]
         sequence = self.index.sequences[cut.sequence]
-        if self.augmentation is None:
+        if self.augmentation is None or generator is None:
             frames = [self._frame(sequence.frames[p]) for p in cut.positions]
             pictures = self._stacked(frames, cut, sequence)
             video = picture_input(pictures, self.spec)
             labels = _stacked_masks(frames)
         else:
-            generator = _generator(self.seed, epoch, i)
             cut = self._moved(cut, sequence, generator)
             frames = [self._frame(sequence.frames[p], self._largest) for p in cut.positions]
             pictures = self._stacked(frames, cut, sequence)
@@ -397,9 +371,3 @@ def _largest_share(labels: UInt8[Tensor, "T h w"]) -> float:
 def _stacked_masks(frames: Sequence[tuple[Tensor, Tensor | None]]) -> UInt8[Tensor, "T H W"]:
     empty = torch.full(frames[0][0].shape[:2], IGNORED, dtype=torch.uint8)
     return torch.stack([empty if mask is None else mask for _, mask in frames])
-
-
-def _generator(seed: int, epoch: int, item: int) -> torch.Generator:
-    """A generator for one item; neighbouring numbers give unrelated streams."""
-    digest = hashlib.blake2b(f"masks {seed} {epoch} {item}".encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
