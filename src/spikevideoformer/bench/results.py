@@ -1,11 +1,11 @@
 """What a benchmark found: ratios with spread, targets, and how both are written down."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from spikevideoformer.bench.timing import Spread
+from spikevideoformer.messages import table, three_digits
 
 Bound = Literal["at least", "at most"]
 
@@ -120,14 +120,7 @@ def format_ratio(spread: Spread | None) -> str:
     """Median and quartiles, such as ``3.1 (2.9-3.3)``."""
     if spread is None:
         return "-"
-    return f"{_three(spread.median)} ({_three(spread.low)}-{_three(spread.high)})"
-
-
-def _three(value: float) -> str:
-    """Three digits, without exponent."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+    return f"{three_digits(spread.median)} ({three_digits(spread.low)}-{three_digits(spread.high)})"
 
 
 def format_table(measurements: Sequence[Measurement]) -> str:
@@ -144,13 +137,7 @@ def format_table(measurements: Sequence[Measurement]) -> str:
         )
         for m in measurements
     ]
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    rule = tuple("-" * width for width in widths)
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [head, rule, *rows]
-    )
-    return "\n".join(lines)
+    return table(head, rows)
 
 
 def format_markdown(measurements: Sequence[Measurement]) -> str:

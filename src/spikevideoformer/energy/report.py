@@ -39,6 +39,7 @@ from spikevideoformer.energy.record import (
     total,
 )
 from spikevideoformer.energy.twin import ann_of_same_shape, mean
+from spikevideoformer.messages import table, three_digits, with_prefix
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import record_firing_rates, silence
 
@@ -211,7 +212,9 @@ class EnergyReport:
 
     def __repr__(self) -> str:
         T, C, H, W = self.clip
-        energies = ", ".join(f"{t.convention} {_sig(t.energy_mj)} mJ" for t in self.totals[:2])
+        energies = ", ".join(
+            f"{t.convention} {three_digits(t.energy_mj)} mJ" for t in self.totals[:2]
+        )
         return (
             f"EnergyReport({self.model}, {self.clips} clips of T={T} frames of {C}x{H}x{W}; "
             f"{energies}; print it for the tables)"
@@ -221,7 +224,9 @@ class EnergyReport:
         from spikevideoformer import notebook
 
         rows = [(total.convention, total.energy_mj) for total in self.totals]
-        drawing = notebook.bars(rows, show=lambda mj: f"{_sig(mj)} mJ", caption="energy of a clip")
+        drawing = notebook.bars(
+            rows, show=lambda mj: f"{three_digits(mj)} mJ", caption="energy of a clip"
+        )
         return notebook.card(repr(self), drawing, notebook.text(str(self)))
 
     def __str__(self) -> str:
@@ -237,46 +242,29 @@ class EnergyReport:
         )
         yield (
             _table(
-                [
-                    "layer",
-                    "input",
-                    "rate",
-                    "MACs",
-                    "multiplied",
-                    "added",
-                    "paper mJ",
-                    "executed mJ",
-                ],
-                [
+                f"layer,input,rate,{_WORK},paper mJ,executed mJ",
+                (
                     [
                         f"{o.module} ({o.kind})" if o.kind == "attention" else o.module,
-                        o.operand
-                        if o.paper_rate is None or o.rate is not None
-                        else f"{o.operand} *",
+                        o.operand + (" *" if o.rate is None and o.paper_rate is not None else ""),
                         "-" if o.paper_rate is None else f"{o.paper_rate:.4f}",
-                        *(with_prefix(value) for value in (o.macs, o.multiplications, o.additions)),
-                        _sig(self.cost.paper_pj(o) * 1e-9),
-                        _sig(self.cost.arithmetic_pj(o) * 1e-9),
+                        *_work(o),
+                        three_digits(self.cost.paper_pj(o) * 1e-9),
+                        three_digits(self.cost.arithmetic_pj(o) * 1e-9),
                     ]
                     for o in self.layers
-                ],
+                ),
             )
             + "\n* real values; the rate is that of the last spikes in front of them"
         )
         for title, shares in (("stage", self.stages), ("kind", self.kinds)):
             yield _table(
-                [title, "MACs", "multiplied", "added", "paper mJ", "executed mJ", "memory mJ"],
-                [
-                    [
-                        s.name,
-                        *(
-                            with_prefix(v)
-                            for v in (s.work.macs, s.work.multiplications, s.work.additions)
-                        ),
-                        *(_sig(v) for v in (s.paper_mj, s.executed_mj, s.memory_mj)),
-                    ]
+                f"{title},{_WORK},paper mJ,executed mJ,memory mJ",
+                (
+                    [s.name, *_work(s.work)]
+                    + [three_digits(v) for v in (s.paper_mj, s.executed_mj, s.memory_mj)]
                     for s in shares
-                ],
+                ),
             )
         yield self.neuron_table()
         if self.crossovers:
@@ -286,8 +274,8 @@ class EnergyReport:
     def crossover_table(self) -> str:
         """Layers of spikes against ordinary ones, in several formats."""
         return _table(
-            ["ordinary layer in", "E_MAC pJ", "E_AC pJ", "cheaper from rate", "below", "ratio"],
-            [
+            "ordinary layer in,E_MAC pJ,E_AC pJ,cheaper from rate,below,ratio",
+            (
                 [
                     c.rival,
                     *(f"{v:.3g}" for v in (c.mac_pj, c.ac_pj, c.rate)),
@@ -295,7 +283,7 @@ class EnergyReport:
                     f"{c.ratio:.3g}",
                 ]
                 for c in self.crossovers
-            ],
+            ),
         ) + (
             "\nbelow: share of the work of layers of spikes at a lower rate; ratio: energy of "
             "these\nlayers, ordinary over spiking, arithmetic alone, sums in the same format"
@@ -304,37 +292,47 @@ class EnergyReport:
     def neuron_table(self) -> str:
         """Firing rate of each layer of neurons, over time, with channels that tell nothing."""
         return _table(
-            ["neurons", "rate", "first..last frame", "channels", "silent", "saturated"],
-            [
+            "neurons,rate,first..last frame,channels,silent,saturated",
+            (
                 [
                     n.module,
                     f"{n.rate:.4f}",
                     f"{n.rate_per_frame[0]:.3f}..{n.rate_per_frame[-1]:.3f}",
-                    str(n.channels),
-                    str(len(n.silent)),
-                    str(len(n.saturated)),
+                    *map(str, (n.channels, len(n.silent), len(n.saturated))),
                 ]
                 for n in self.neurons
-            ],
+            ),
         )
 
     def totals_table(self) -> str:
         """The conventions side by side."""
         names = "multiplications additions shifts comparisons exponentials neuron_updates".split()
         head = ["convention", "energy mJ", "memory mJ", "MACs", *names]
-        return _table(
+        return table(
             [name.replace("_", " ") for name in head] + [f"ms on {self.throughput.name}"],
             [
                 [
                     t.convention,
-                    _sig(t.energy_mj),
-                    "-" if t.memory_mj is None else _sig(t.memory_mj),
+                    three_digits(t.energy_mj),
+                    "-" if t.memory_mj is None else three_digits(t.memory_mj),
                     *(with_prefix(getattr(t.work, name)) for name in ("macs", *names)),
-                    _sig(1e3 * t.latency_s),
+                    three_digits(1e3 * t.latency_s),
                 ]
                 for t in self.totals
             ],
+            numbers=True,
         )
+
+
+_WORK = "MACs,multiplied,added"
+
+
+def _work(done: OperationCount | Work) -> list[str]:
+    return [with_prefix(v) for v in (done.macs, done.multiplications, done.additions)]
+
+
+def _table(head: str, rows: Iterable[Sequence[str]]) -> str:
+    return table(head.split(","), list(rows), numbers=True)
 
 
 def energy_report(
@@ -487,34 +485,3 @@ def _all(
         latency_s=throughput.latency_s(real, work.acs),
         work=work,
     )
-
-
-# --- Text -----------------------------------------------------------------------------------------
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns, the first to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    rule = ["-" * width for width in widths]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [head, rule, *rows]
-    )
-
-
-def with_prefix(value: float) -> str:
-    """Three digits and a letter: 12.3 G."""
-    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 0.9995 * unit:
-            return f"{_sig(value / unit)} {letter}"
-    return _sig(value) if value else "0"
-
-
-def _sig(value: float) -> str:
-    """Three digits, without exponent."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"

@@ -18,10 +18,11 @@ from torch import Tensor
 from spikevideoformer.data.transforms import eval_transform, to_pictures
 from spikevideoformer.energy.crossover import draw_crossover
 from spikevideoformer.energy.growth import GrowthPoint, attention_growth, draw_growth
-from spikevideoformer.energy.report import EnergyReport, energy_report, with_prefix
+from spikevideoformer.energy.report import EnergyReport, energy_report
 from spikevideoformer.figures import legend_above
 from spikevideoformer.inference.answer import doubt
 from spikevideoformer.inference.document import document, drawing, inline
+from spikevideoformer.messages import with_prefix
 from spikevideoformer.models.config import STRIDE
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import layer_name
