@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spikevideoformer.events import recording as module
+from spikevideoformer.events import formats, recording
 from spikevideoformer.events.recording import Recording, open_recording
 from spikevideoformer.events.spec import EventFiles, is_recording
 from spikevideoformer.events.stream import EventError, EventStream, joined
@@ -46,8 +46,8 @@ def assert_same(got: EventStream, want: EventStream) -> None:
 @pytest.fixture(autouse=True)
 def several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files are gone through three events at a time, and what is guessed is told each time."""
-    monkeypatch.setattr(module, "_PIECE", 3)
-    monkeypatch.setattr(module, "_SAID", set())
+    monkeypatch.setattr(formats, "_PIECE", 3)
+    monkeypatch.setattr(recording, "_SAID", set())
 
 
 class TestReaders:
@@ -289,7 +289,7 @@ class TestCameras:
             open_recording(path)
 
     def test_what_to_install(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "find_spec", lambda _: None)
+        monkeypatch.setattr(formats, "find_spec", lambda _: None)
         path = tmp_path / "e.aedat4"
         path.write_bytes(b"#!AER-DAT4.0\r\n")
         with pytest.raises(EventError, match=r"read by faery; pip install 'spikevideoformer\[ev"):
