@@ -228,6 +228,19 @@ def video_fault(
         return ("unreadable video", str(error), "replace the file or remove the entry"), None
 
 
+def problem_of(item: Any, kind: str, reason: str, remedy: str) -> Problem:
+    """The problem of an item or use that has `path`, `split` and `source`."""
+    return Problem(
+        kind=kind,
+        source=item.source,
+        reason=reason,
+        remedy=remedy,
+        path=item.path,
+        split=item.split,
+        sample=item.sample if isinstance(item, Use) else item,
+    )
+
+
 def check_videos(
     index: Index,
     *,
@@ -251,19 +264,8 @@ def check_videos(
     for item in index.items:
         if (fault := faults[item.path]) is None:
             sound.append(item.path)
-            continue
-        kind, reason, remedy = fault
-        problems.append(
-            Problem(
-                kind=kind,
-                source=item.source,
-                reason=reason,
-                remedy=remedy,
-                path=item.path,
-                split=item.split,
-                sample=item,
-            )
-        )
+        else:
+            problems.append(problem_of(item, *fault))
     uses = [Use(path=i.path, split=i.split, source=i.source, sample=i) for i in index.items]
     problems += in_several_splits(uses, sound, index.root)
     problems += absent_splits(index, required, "no clip of {split} is listed", index.splits)
@@ -338,15 +340,7 @@ def in_several_splits(
             reason = f"{name}, here in {use.split}, is also in {kept.split} ({kept.source})"
             if name != twin:
                 reason += f" with the same content as {twin}"
-            yield Problem(
-                kind="duplicate across splits",
-                source=use.source,
-                reason=reason,
-                remedy="keep it in one split",
-                path=use.path,
-                split=use.split,
-                sample=use.sample,
-            )
+            yield problem_of(use, "duplicate across splits", reason, "keep it in one split")
 
 
 def _rank(use: Use) -> tuple[int, str]:

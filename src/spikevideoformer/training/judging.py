@@ -13,8 +13,10 @@ import torch
 from lightning.fabric import Fabric
 from torch import nn
 
+from spikevideoformer.data.check import Report
 from spikevideoformer.data.specs import Decode
 from spikevideoformer.nn.neuron import record_firing_rates, silence
+from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.training.batches import clip_loader
 
 log = logging.getLogger(__name__)
@@ -125,3 +127,11 @@ class Judging:
     check: Decode
     skip_bad: bool
     out: Path | None
+
+    def checked(
+        self, index: Any, check: Callable[..., Report[Any]], noun: str, **settings: Any
+    ) -> Any:
+        """The index, looked over by ``check`` and without what is to be left out."""
+        with progress_on_stderr(noun) as progress:
+            report = check(index, decode=self.check, progress=progress, **settings)
+        return report.settle(skip_bad=self.skip_bad, folder=self.out)

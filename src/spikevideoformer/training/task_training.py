@@ -235,10 +235,8 @@ class TaskTraining(ABC, Generic[Index]):
             judging: how.
             **settings: of the task.
         """
-        with progress_on_stderr(cls.checked) as progress:
-            report = check_videos(index, decode=judging.check, progress=progress)
         dataset = cls.plain_dataset(
-            report.settle(skip_bad=judging.skip_bad, folder=judging.out),
+            judging.checked(index, check_videos, cls.checked),
             get_task(cls.name).spec_type.from_dict(model.clip or {}),  # type: ignore[attr-defined]
         )
         fabric, size = judging.fabric, judging.batch_size

@@ -17,6 +17,7 @@ from spikevideoformer.data.check import (
     absent_splits,
     in_several_splits,
     in_threads,
+    problem_of,
     split_names,
     video_fault,
 )
@@ -77,7 +78,7 @@ def check_index(
     for sample in index.samples:
         fault = _fault_of(sample, *finding_of_path[sample.path])
         if fault is not None:
-            problems.append(_problem(sample, *fault))
+            problems.append(problem_of(sample, *fault))
     problems += _repeated_lines(index)
     problems += in_several_splits(
         [Use(path=s.path, split=s.split, source=s.source, sample=s) for s in index.samples],
@@ -117,11 +118,11 @@ def _repeated_lines(index: ClipIndex) -> Iterator[Problem]:
             reason = f"{name} is listed as {names}"
             for sample in (first, *others):
                 remedy = "keep the line that is right"
-                yield _problem(sample, "contradictory labels", reason, remedy)
+                yield problem_of(sample, "contradictory labels", reason, remedy)
         else:
             for sample in others:
                 reason = f"{relative(sample.path, index.root)} is already listed in {first.source}"
-                yield _problem(sample, "repeated clip", reason, "remove one of the two entries")
+                yield problem_of(sample, "repeated clip", reason, "remove one of the two entries")
 
 
 def _overlap(a: Use, b: Use) -> bool:
@@ -145,16 +146,4 @@ def _class_without_clips(index: ClipIndex, label: int, reason: str) -> Problem:
         reason=f"class {index.classes[label]!r}: {reason}",
         remedy="add clips of it, or remove the class",
         split="train",
-    )
-
-
-def _problem(sample: ClipSample, kind: str, reason: str, remedy: str) -> Problem:
-    return Problem(
-        kind=kind,
-        source=sample.source,
-        reason=reason,
-        remedy=remedy,
-        path=sample.path,
-        split=sample.split,
-        sample=sample,
     )

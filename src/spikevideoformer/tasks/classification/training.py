@@ -9,7 +9,6 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.tasks.classification.calibrate import calibrate
 from spikevideoformer.tasks.classification.check import CheckReport, check_index
 from spikevideoformer.tasks.classification.dataset import ClipDataset
@@ -157,16 +156,8 @@ class ClassificationTraining(TaskTraining[ClipIndex]):
     ) -> ClassificationResult:
         index = index.with_classes(model.classes or ())
         spec = ClipSpec.from_dict(model.clip or {})
-        with progress_on_stderr("checked file") as progress:
-            report = check_index(
-                index, decode=judging.check, limits=limits, spec=spec, progress=progress
-            )
-        dataset = ClipDataset(
-            report.settle(skip_bad=judging.skip_bad, folder=judging.out),
-            spec,
-            clips_per_video=clips_per_video,
-            limits=limits,
-        )
+        index = judging.checked(index, check_index, "checked file", limits=limits, spec=spec)
+        dataset = ClipDataset(index, spec, clips_per_video=clips_per_video, limits=limits)
         result = evaluate(
             model,
             dataset,

@@ -246,11 +246,9 @@ class PoseTraining(TaskTraining[PoseIndex]):
                 f"the joints of {index.root} are {', '.join(index.joint_names)}, those of {folder}"
                 f" {', '.join(model.body.joint_names)}; evaluate on data with the same joints"
             )
-        with progress_on_stderr("checked sequence") as progress:
-            spec = PoseSpec.from_dict(model.clip or {})
-            report = check_poses(index, decode=judging.check, spec=spec, progress=progress)
-        index = report.settle(skip_bad=judging.skip_bad, folder=judging.out)
-        dataset = PoseDataset(index, PoseSpec.from_dict(model.clip or {}), model.body)
+        spec = PoseSpec.from_dict(model.clip or {})
+        index = judging.checked(index, check_poses, "checked sequence", spec=spec)
+        dataset = PoseDataset(index, spec, model.body)
         with progress_on_stderr("window") as progress:
             evaluation = evaluate_pose(
                 model,

@@ -170,12 +170,7 @@ class SegmentationTraining(TaskTraining[SequenceIndex]):
                 "same order"
             )
         spec = SegmentationSpec.from_dict(model.clip or {})
-        with progress_on_stderr("checked file") as progress:
-            report = check_sequences(index, decode=judging.check, spec=spec, progress=progress)
-        dataset = SegmentationDataset(
-            report.settle(skip_bad=judging.skip_bad, folder=judging.out),
-            spec,
-        )
+        index = judging.checked(index, check_sequences, "checked file", spec=spec)
         sheet = ContactSheet(index.palette, index.classes, spec)
         with progress_on_stderr("frame") as progress:
 
@@ -185,7 +180,7 @@ class SegmentationTraining(TaskTraining[SequenceIndex]):
 
             result = evaluate_segmentation(
                 model,
-                dataset,
+                SegmentationDataset(index, spec),
                 sliding_window=sliding_window,
                 scales=scales,
                 flip=flip,
