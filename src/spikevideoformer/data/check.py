@@ -153,13 +153,9 @@ def absent_splits(
     reported = {p.split for p in index.problems if p.kind == "split without samples"}
     for split in required:
         if split not in present and split not in reported:
-            yield Problem(
-                kind="split without samples",
-                source=str(index.root),
-                reason=what.format(split=split),
-                remedy=f"add a {split} split",
-                split=split,
-            )
+            reason = what.format(split=split)
+            remedy = f"add a {split} split"
+            yield Problem("split without samples", str(index.root), reason, remedy, split=split)
 
 
 def _write_problems(file: Path, problems: Iterable[Problem], root: Path) -> None:
@@ -230,15 +226,8 @@ def video_fault(
 
 def problem_of(item: Any, kind: str, reason: str, remedy: str) -> Problem:
     """The problem of an item or use that has `path`, `split` and `source`."""
-    return Problem(
-        kind=kind,
-        source=item.source,
-        reason=reason,
-        remedy=remedy,
-        path=item.path,
-        split=item.split,
-        sample=item.sample if isinstance(item, Use) else item,
-    )
+    sample = item.sample if isinstance(item, Use) else item
+    return Problem(kind, item.source, reason, remedy, item.path, item.split, sample)
 
 
 def check_videos(

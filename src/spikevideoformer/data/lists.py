@@ -66,7 +66,7 @@ def csv_records(
 
 def malformed(source: str, reason: str, remedy: str, split: str | None = None) -> Problem:
     """The problem of a line that cannot be read."""
-    return Problem(kind="malformed line", source=source, reason=reason, remedy=remedy, split=split)
+    return Problem("malformed line", source, reason, remedy, split=split)
 
 
 def listed_path(root: Path, text: str) -> Path:
@@ -101,13 +101,9 @@ def find_lists(root: Path) -> dict[str, Path]:
 
 def empty_split(source: str, split: str) -> Problem:
     """The problem of a list or folder of a split that names no clip."""
-    return Problem(
-        kind="split without samples",
-        source=source,
-        reason=f"no clip of {split} is in it",
-        remedy="add clips, or remove it",
-        split=split,
-    )
+    reason = f"no clip of {split} is in it"
+    remedy = "add clips, or remove it"
+    return Problem("split without samples", source, reason, remedy, split=split)
 
 
 def subfolders(folder: Path) -> list[Path]:

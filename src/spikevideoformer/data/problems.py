@@ -48,7 +48,7 @@ def ordered_splits(splits: Iterable[str]) -> tuple[str, ...]:
     return (*(s for s in SPLITS if s in present), *sorted(present.difference(SPLITS)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with a data set.
 

@@ -140,10 +140,6 @@ def _train_labels(index: ClipIndex) -> set[int]:
 
 
 def _class_without_clips(index: ClipIndex, label: int, reason: str) -> Problem:
-    return Problem(
-        kind="empty class",
-        source=str(index.root),
-        reason=f"class {index.classes[label]!r}: {reason}",
-        remedy="add clips of it, or remove the class",
-        split="train",
-    )
+    reason = f"class {index.classes[label]!r}: {reason}"
+    remedy = "add clips of it, or remove the class"
+    return Problem("empty class", str(index.root), reason, remedy, split="train")

@@ -57,17 +57,8 @@ def check_poses(
     for sequence, found in zip(index.sequences, findings, strict=True):
         if found is not None:
             path, (kind, reason, remedy) = found
-            problems.append(
-                Problem(
-                    kind=kind,
-                    source=sequence.name,
-                    reason=reason,
-                    remedy=remedy,
-                    path=path,
-                    split=sequence.split,
-                    sample=sequence,
-                )
-            )
+            split = sequence.split
+            problems.append(Problem(kind, sequence.name, reason, remedy, path, split, sequence))
     problems += absent_splits(index, required, "no sequence of {split} is there", index.splits)
     return Report(index=index, problems=tuple(problems), required=required)
 

@@ -265,9 +265,7 @@ def _labelled_splits(index: SequenceIndex) -> set[str]:
 def _problem(
     frame: SequenceFrame, split: str, path: Path | None, kind: str, reason: str, remedy: str
 ) -> Problem:
-    return Problem(
-        kind=kind, source=frame.source, reason=reason, remedy=remedy, path=path, split=split
-    )
+    return Problem(kind, frame.source, reason, remedy, path=path, split=split)
 
 
 def _without(

@@ -74,15 +74,14 @@ def in_order(
     problems: list[Problem] = []
     for frame in sorted(frames, key=lambda frame: frame.number):
         if kept and kept[-1].number == frame.number:
+            reason = (
+                f"{frame.image.name} has number {frame.number}, as {kept[-1].image.name}"
+                f" ({kept[-1].source}) has"
+            )
+            remedy = "keep one of the two"
             problems.append(
                 Problem(
-                    kind="repeated frame",
-                    source=frame.source,
-                    reason=f"{frame.image.name} has number {frame.number}, as {kept[-1].image.name}"
-                    f" ({kept[-1].source}) has",
-                    remedy="keep one of the two",
-                    path=frame.image,
-                    split=split,
+                    "repeated frame", frame.source, reason, remedy, path=frame.image, split=split
                 )
             )
         else:

@@ -69,16 +69,9 @@ def _read(root: Path, clips_of: Callable[[Path], tuple[list[Path], list[Path]]])
                 for stray in strays
             )
             if not clips and not strays:
-                problems.append(
-                    Problem(
-                        kind="empty class",
-                        source=source,
-                        reason=f"no clip in the folder of class {class_folder.name!r}",
-                        remedy="add clips, or remove the folder",
-                        path=class_folder,
-                        split=split,
-                    )
-                )
+                reason = f"no clip in the folder of class {class_folder.name!r}"
+                remedy = "add clips, or remove the folder"
+                problems.append(Problem("empty class", source, reason, remedy, class_folder, split))
     remedy = "a splits.csv can name any file as a clip, and --layout stills takes pictures"
     tell_passed_over(root, "files that are no clips here", tuple(passed_over), remedy)
     return ClipIndex(root=root, classes=classes, samples=tuple(samples), problems=tuple(problems))

@@ -116,7 +116,7 @@ def label_problem(
     if numeric:
         kind, reason = "label out of range", f"label {label} is not one of 0 to {num_classes - 1}"
         remedy = "correct the label or the class list"
-    return Problem(kind=kind, source=source, reason=reason, remedy=remedy, path=path, split=split)
+    return Problem(kind, source, reason, remedy, path=path, split=split)
 
 
 _WINDOW_COLUMNS = ("start_s", "end_s")

@@ -100,9 +100,7 @@ def _read_line(
     if wrong is not None:
         kind, reason = wrong
         remedy = "restore the official list"
-        return Problem(
-            kind=kind, source=source, reason=reason, remedy=remedy, path=path, split=split
-        )
+        return Problem(kind, source, reason, remedy, path=path, split=split)
     group = re.fullmatch(r"v_(.+_g\d+)_c\d+", path.stem)
     return ClipSample(
         path=path,

@@ -84,11 +84,6 @@ def rotations_from_axis_angles(
 
 def bad_file(path: Path, root: Path, error: ValueError, split: str | None) -> Problem:
     """The problem of a file whose poses cannot be used."""
-    return Problem(
-        kind="unusable poses",
-        source=relative(path, root),
-        reason=str(error),
-        remedy="restore it, or leave it out",
-        path=path,
-        split=split,
-    )
+    reason = str(error)
+    remedy = "restore it, or leave it out"
+    return Problem("unusable poses", relative(path, root), reason, remedy, path=path, split=split)

@@ -125,16 +125,9 @@ def read_camvid(root: Path, *, layout: str = "camvid") -> SequenceIndex:
     for split, image, source in _images_with_split(root, list(label_of_image), problems):
         match = _NAME.fullmatch(image.stem)
         if match is None:
-            problems.append(
-                Problem(
-                    kind="unknown name",
-                    source=source,
-                    reason=f"{image.name} is not <recording>_<frame>",
-                    remedy="restore the official name, or remove the file",
-                    path=image,
-                    split=split,
-                )
-            )
+            reason = f"{image.name} is not <recording>_<frame>"
+            remedy = "restore the official name, or remove the file"
+            problems.append(Problem("unknown name", source, reason, remedy, image, split))
             continue
         recording = match[1]
         split = split or _HELD_OUT.get(recording, "train")
@@ -192,16 +185,8 @@ def _images_with_split(
             image = image_of_name.get(name)
             if image is None:
                 reason, remedy = f"{name} is not in {_IMAGES}", "restore it, or remove the line"
-                problems.append(
-                    Problem(
-                        kind="missing file",
-                        source=source,
-                        reason=reason,
-                        remedy=remedy,
-                        path=root / _IMAGES / name,
-                        split=split,
-                    )
-                )
+                missing = root / _IMAGES / name
+                problems.append(Problem("missing file", source, reason, remedy, missing, split))
             elif (split, image) in listed:
                 reason = f"{name} is already listed in {listed[split, image]}"
                 problems.append(malformed(source, reason, "remove one of the two lines", split))

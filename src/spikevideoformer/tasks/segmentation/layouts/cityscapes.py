@@ -113,16 +113,9 @@ def _sequences(
     for image, label in label_of_image.items():
         match = _NAME.fullmatch(image.stem)
         if match is None:
-            problems.append(
-                Problem(
-                    kind="unknown name",
-                    source=source,
-                    reason=f"{image.name} is not <city>_<seq>_<frame>{_IMAGE_SUFFIX}",
-                    remedy="restore the official name, or remove the file",
-                    path=image,
-                    split=split,
-                )
-            )
+            reason = f"{image.name} is not <city>_<seq>_<frame>{_IMAGE_SUFFIX}"
+            remedy = "restore the official name, or remove the file"
+            problems.append(Problem("unknown name", source, reason, remedy, image, split))
         else:
             frames_of_drive[match[1]].append(
                 SequenceFrame(image=image, label=label, number=int(match[2]), source=source)

@@ -121,16 +121,9 @@ def read_mask_folders(root: Path) -> SequenceIndex:
                 if first.stem == second.stem
             ]
             if not images:
-                problems.append(
-                    Problem(
-                        kind="empty sequence",
-                        source=source,
-                        reason="no picture in its folder images",
-                        remedy="add pictures, or remove the folder",
-                        path=folder,
-                        split=split,
-                    )
-                )
+                reason = "no picture in its folder images"
+                remedy = "add pictures, or remove the folder"
+                problems.append(Problem("empty sequence", source, reason, remedy, folder, split))
                 continue
             frames = number_by_position(
                 SequenceFrame(image=image, label=label, number=0, source=source)

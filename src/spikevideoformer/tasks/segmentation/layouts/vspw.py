@@ -85,16 +85,9 @@ def _frames(
     label_of_image, unpaired = pair(images, pictures_in(folder / "mask"), root=root, split=split)
     problems += unpaired
     if not images:
-        problems.append(
-            Problem(
-                kind="missing file",
-                source=source,
-                reason=f"no picture in {relative(folder / 'origin', root)}",
-                remedy="unpack the video there, or remove the line",
-                path=folder,
-                split=split,
-            )
-        )
+        reason = f"no picture in {relative(folder / 'origin', root)}"
+        remedy = "unpack the video there, or remove the line"
+        problems.append(Problem("missing file", source, reason, remedy, folder, split))
     frames: list[SequenceFrame] = []
     for image, label in label_of_image.items():
         if image.stem.isascii() and image.stem.isdecimal() and len(image.stem) < 16:
@@ -102,16 +95,9 @@ def _frames(
                 SequenceFrame(image=image, label=label, number=int(image.stem), source=source)
             )
         else:
-            problems.append(
-                Problem(
-                    kind="unknown name",
-                    source=source,
-                    reason=f"{relative(image, root)} is not a frame number",
-                    remedy="restore the official name, or remove the file",
-                    path=image,
-                    split=split,
-                )
-            )
+            reason = f"{relative(image, root)} is not a frame number"
+            remedy = "restore the official name, or remove the file"
+            problems.append(Problem("unknown name", source, reason, remedy, image, split))
     ordered, repeated = in_order(frames, split)
     problems += repeated
     return ordered
