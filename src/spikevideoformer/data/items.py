@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from typing import ClassVar, TypeVar
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch.utils.data import Dataset
 
+from spikevideoformer.data.index import DatasetIndex
+from spikevideoformer.data.problems import DatasetError
 from spikevideoformer.data.specs import Augmentation
 
 Item = TypeVar("Item")
@@ -24,8 +27,21 @@ class Items(Dataset[Item]):
 
     drawn: ClassVar[str]
     """What is drawn for an item: the same seed gives other tasks other draws."""
-    augmentation: Augmentation | None
-    seed: int
+    checked_by: ClassVar[str]
+    """The function that reports what is wrong with an index."""
+
+    def __init__(
+        self, index: DatasetIndex[Any], spec: Any, augmentation: Augmentation | None, seed: int
+    ) -> None:
+        if index.problems:
+            raise DatasetError(
+                f"{index.root} has {len(index.problems)} problems that {self.checked_by} reports"
+                f" (first: {index.problems[0]}); settle them first",
+                index.problems,
+            )
+        if augmentation is not None and spec.input == "events":  # which have no colours
+            augmentation = replace(augmentation, brightness=0.0, contrast=0.0, saturation=0.0)
+        self.spec, self.augmentation, self.seed = spec, augmentation, seed
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -48,12 +48,14 @@ class Head(nn.Module):
         fc: its last layer, with weights.
         reads_all_stages: whether it looks at all features of the backbone, or at the last only.
         reads_half: whether these are to begin at half the size of the input (``from_half``).
+        may_be_distilled: whether it can have a second layer, trained on a teacher.
         any_size: whether maps may have any size.
         one_answer: whether it answers for a clip, not for each frame.
     """
 
     reads_all_stages: ClassVar[bool] = False
     reads_half: ClassVar[bool] = False
+    may_be_distilled: ClassVar[bool] = False
     any_size: ClassVar[bool] = False
     one_answer: bool = False
     real = RealValues()
@@ -106,3 +108,12 @@ def check_classes(num_classes: int) -> None:
     """Refuse a number of classes that is none; ValueError."""
     if not (isinstance(num_classes, int) and num_classes >= 1):
         raise ValueError(f"num_classes is {num_classes!r}; expected an integer of at least 1")
+
+
+def check_readout(config: ModelConfig) -> None:
+    """Refuse another readout than spikes in a head for segmentation; ValueError."""
+    if config.readout != "spike":
+        raise ValueError(
+            f"readout {config.readout!r} is for classification; a segmentation head reads "
+            "spikes: leave readout out"
+        )

@@ -91,7 +91,7 @@ class SpikeVideoFormer(nn.Module):
         self.source: Path | None = None
         self.backbone = Backbone(config)
         self.head = cast(Head, of_task.head(config, num_classes, body))
-        if config.distilled and getattr(self.head, "fc_kd", None) is None:
+        if config.distilled and not self.head.may_be_distilled:
             raise ValueError(
                 f"distilled is for classification, and the task is {task}; set distilled=False"
             )

@@ -265,6 +265,24 @@ def read_clip(
     return _clip(path, shown, moments_s, start_s=begin_s, end_s=finish_s, video_end_s=video_end_s)
 
 
+def checked_window_s(spec: ClipSpec, window_s: float | None) -> float | None:
+    """Length of the windows of a video in seconds; None: as long as the video.
+
+    Raises:
+        ValueError: a `window_s` that is not above 0 or contradicts the frame rate.
+    """
+    if spec.frame_rate_hz is not None:
+        if window_s is not None:
+            raise ValueError(
+                f"a window of {spec.frames} frames at {spec.frame_rate_hz:g} Hz lasts "
+                f"{spec.frames / spec.frame_rate_hz:g} s; leave out window_s"
+            )
+        return spec.frames / spec.frame_rate_hz
+    if window_s is not None and not (math.isfinite(window_s) and window_s > 0):
+        raise ValueError(f"window_s must be above 0, got {window_s}")
+    return window_s
+
+
 def iter_windows(
     path: VideoName,
     spec: ClipSpec,
@@ -295,15 +313,7 @@ def iter_windows(
         VideoError: as soon as damage shows; after the last window where the video is too short.
         ValueError: a `window_s` that is not above 0 or contradicts the frame rate.
     """
-    if spec.frame_rate_hz is not None:
-        if window_s is not None:
-            raise ValueError(
-                f"a window of {spec.frames} frames at {spec.frame_rate_hz:g} Hz lasts "
-                f"{spec.frames / spec.frame_rate_hz:g} s; leave out window_s"
-            )
-        window_s = spec.frames / spec.frame_rate_hz
-    elif window_s is not None and not (math.isfinite(window_s) and window_s > 0):
-        raise ValueError(f"window_s must be above 0, got {window_s}")
+    window_s = checked_window_s(spec, window_s)
     with open_source(path, **reading) as source:
         length_s = source.length_s() if window_s is None else window_s
         pictures = source.pictures() if watch is None else _watched(source.pictures(), watch)

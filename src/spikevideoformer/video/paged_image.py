@@ -86,6 +86,8 @@ class PagedImage:
 
     def length_s(self) -> float:
         """Length of the video, by what each picture says."""
+        if self.image.format == "TIFF" or self.count == 1:  # they say nothing
+            return sum([1 / self.rate_hz] * self.count)
         return sum(duration_s for _, duration_s in self._decoded())
 
     def info(self, first: Picture) -> VideoInfo:

@@ -58,6 +58,8 @@ class ClipDataset(Items[LabelledClip]):
     """
 
     drawn = "clip"
+    checked_by = "check_index"
+    spec: ClipSpec
 
     def __init__(
         self,
@@ -70,12 +72,7 @@ class ClipDataset(Items[LabelledClip]):
         cache: FrameCache | None = None,
         limits: DecodeLimits | None = None,
     ) -> None:
-        if index.problems:
-            raise DatasetError(
-                f"{index.root} has {len(index.problems)} problems that check_index reports"
-                f" (first: {index.problems[0]}); settle them first",
-                index.problems,
-            )
+        super().__init__(index, spec, augmentation, seed)
         if not index.samples:
             raise DatasetError(f"no clip of {index.root} is left; choose a split that has some")
         if clips_per_video < 1 or (clips_per_video > 1 and augmentation is not None):
@@ -83,15 +80,10 @@ class ClipDataset(Items[LabelledClip]):
                 f"clips_per_video is {clips_per_video}; give at least 1, and exactly 1 with"
                 " augmentation"
             )
-        if augmentation is not None and spec.input == "events":  # which have no colours
-            augmentation = replace(augmentation, brightness=0.0, contrast=0.0, saturation=0.0)
         self.index = index
-        self.spec = spec
-        self.augmentation = augmentation
-        self.seed = seed
         self.clips_per_video = clips_per_video
         self._limits = limits or DecodeLimits()
-        self._resize_short = _kept_short_side(spec, augmentation)
+        self._resize_short = _kept_short_side(spec, self.augmentation)
         self._length_s: dict[Path, float] = {}
         self._cache = cache or FrameCache()
         self._decoded: tuple[int, list[UInt8[Tensor, "T H W 3"]]] = (-1, [])

@@ -19,7 +19,7 @@ class ClassificationHead(Head):
         num_classes: K, at least 1.
     """
 
-    any_size = True
+    any_size = may_be_distilled = True
     one_answer = True
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:

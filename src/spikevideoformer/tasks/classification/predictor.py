@@ -37,6 +37,7 @@ from spikevideoformer.video.drawing import constant_rate, playable_rate
 from spikevideoformer.video.event_pictures import seen
 from spikevideoformer.video.frames import (
     VideoError,
+    checked_window_s,
     iter_windows,
     probe,
     window_times,
@@ -356,17 +357,7 @@ def _array_windows(
     frames, frame_rate_hz = checked_array(video, frame_rate_hz, spec)
     T = len(frames)
     duration_s = T / frame_rate_hz
-    if spec.frame_rate_hz is not None:
-        if window_s is not None:
-            raise ValueError(
-                f"the windows of this model last {spec.frames / spec.frame_rate_hz:g} s; "
-                "leave out window_s"
-            )
-        window_s = spec.frames / spec.frame_rate_hz
-    elif window_s is None:
-        window_s = duration_s
-    elif not (math.isfinite(window_s) and window_s > 0):
-        raise ValueError(f"window_s must be above 0, got {window_s}")
+    window_s = checked_window_s(spec, window_s) or duration_s
     # A sliver left over by rounding does not make a window.
     for i in range(max(1, math.ceil((duration_s - 1e-3) / window_s))):
         start_s, end_s = i * window_s, (i + 1) * window_s

@@ -235,6 +235,8 @@ class PoseDataset(Items[PoseClip]):
     """
 
     drawn = "pose"
+    checked_by = "check_poses"
+    spec: PoseSpec
 
     def __init__(
         self,
@@ -250,17 +252,11 @@ class PoseDataset(Items[PoseClip]):
         cache: FrameCache | None = None,
         limits: DecodeLimits | None = None,
     ) -> None:
-        if index.problems or not index.sequences:
-            first = f"; first: {index.problems[0]}" if index.problems else ""
-            raise DatasetError(
-                f"{index.root} has {len(index.sequences)} sequences and {len(index.problems)}"
-                f" problems{first}; `check_poses(index).settle()` settles them",
-                index.problems,
-            )
+        super().__init__(index, spec, augmentation, seed)
+        if not index.sequences:
+            raise DatasetError(f"no sequence of {index.root} is left; choose a split that has some")
         refuse_other_channels(index, spec)
-        self.index, self.spec = index, spec
-        self.augmentation, self.zoom, self.shift, self.seed = augmentation, zoom, shift, seed
-        self.gap = gap
+        self.index, self.zoom, self.shift, self.gap = index, zoom, shift, gap
         self._limits = limits or DecodeLimits()
         self._shapes = [shape_values(sequence, body) for sequence in index.sequences]
         self.windows = [

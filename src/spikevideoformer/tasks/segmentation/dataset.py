@@ -9,7 +9,7 @@ context there is. Pictures and masks go through the same scale, crop and flip, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -164,6 +164,8 @@ class SegmentationDataset(Items[SegmentationClip]):
     """
 
     drawn = "masks"
+    checked_by = "check_sequences"
+    spec: SegmentationSpec
 
     def __init__(
         self,
@@ -176,21 +178,13 @@ class SegmentationDataset(Items[SegmentationClip]):
         seed: int = 0,
         cache: FrameCache | None = None,
     ) -> None:
-        if index.problems:
-            raise DatasetError(
-                f"{index.root} has {len(index.problems)} problems that check_sequences reports"
-                f" (first: {index.problems[0]}); settle them first",
-                index.problems,
-            )
+        super().__init__(index, spec, augmentation, seed)
         self.cuts = evaluation_cuts(index, spec)
         if not self.cuts:
             raise DatasetError(
                 f"no labelled frame of {index.root} is left; choose a split that has some"
             )
-        self.index, self.spec = index, spec
-        if augmentation is not None and spec.input == "events":  # which have no colours
-            augmentation = replace(augmentation, brightness=0.0, contrast=0.0, saturation=0.0)
-        self.augmentation, self.masks, self.seed = augmentation, masks, seed
+        self.index, self.masks = index, masks
         self._passes = passes
         self._cache = cache or FrameCache()
 

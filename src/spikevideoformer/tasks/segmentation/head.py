@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from spikevideoformer.models.config import ModelConfig
-from spikevideoformer.models.heads import Head, SpikeProjection, check_classes
+from spikevideoformer.models.heads import Head, SpikeProjection, check_classes, check_readout
 from spikevideoformer.nn.conv import SpikeConv2d, per_frame
 from spikevideoformer.nn.neuron import make_neuron
 
@@ -33,11 +33,7 @@ class SegmentationHead(Head):
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
         check_classes(num_classes)
-        if config.readout != "spike":
-            raise ValueError(
-                f"readout {config.readout!r} is for classification; a segmentation head reads "
-                "spikes: leave readout out"
-            )
+        check_readout(config)
         (e1, e2, e3), e4 = config.widths[:3], config.widths[-1]
         wide, narrow = e4, e4 // 2
         self.lateral4 = SpikeProjection(e4, wide, 1, config) if len(config.widths) > 3 else None

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from spikevideoformer.models.config import STRIDE, ModelConfig
-from spikevideoformer.models.heads import Head, SpikeProjection, check_classes
+from spikevideoformer.models.heads import Head, SpikeProjection, check_classes, check_readout
 from spikevideoformer.nn.conv import SpikeConv2d, per_frame
 from spikevideoformer.nn.neuron import make_neuron
 
@@ -20,11 +20,7 @@ class _MaskHead(Head):
     def __init__(self, config: ModelConfig, num_classes: int, channels: int) -> None:
         super().__init__()
         check_classes(num_classes)
-        if config.readout != "spike":
-            raise ValueError(
-                f"readout {config.readout!r} is for classification; a segmentation head reads "
-                "spikes: leave readout out"
-            )
+        check_readout(config)
         self.multiple = 1 if config.any_size else STRIDE  # to which pictures are padded
         self.neuron = make_neuron(config.neuron, config.design == "spatial_only")
         self.fc = SpikeConv2d(channels, num_classes, 1, neuron=config.neuron)
