@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from spikevideoformer.body.rotations import geodesic_distance
@@ -15,24 +15,20 @@ from spikevideoformer.tasks.pose.spec import PoseLossWeights
 
 @dataclass(frozen=True, kw_only=True)
 class PoseTensors:
-    """Poses of clips, predicted or true. What is None, NaN or masked out is not compared.
+    """Poses of clips, predicted or true. What is None or NaN is not compared.
 
     Args:
         rotations: of each joint against its parent, as matrices; R joints.
         joints: in metres; camera coordinates, or any others that prediction and truth share.
-        joints_mask: joints that count; None: all.
-        points: joints in the picture (x, y), in pixels.
-        points_mask: points that count, for visibility in the truth and `in_front` in the
-            prediction; None: all.
+        points: joints in the picture (x, y), in pixels; in the truth NaN where they are not
+            `in_front` in the prediction.
         shape: shape values of the body in each frame.
         translation: of the body, in metres.
     """
 
     rotations: Float[Tensor, "B T R 3 3"] | None = None
     joints: Float[Tensor, "B T J 3"] | None = None
-    joints_mask: Bool[Tensor, "B T J"] | None = None
     points: Float[Tensor, "B T J 2"] | None = None
-    points_mask: Bool[Tensor, "B T J"] | None = None
     shape: Float[Tensor, "B T S"] | None = None
     translation: Float[Tensor, "B T 3"] | None = None
 
@@ -118,9 +114,6 @@ def _compare(
             "the same size"
         )
     known = t.isfinite().flatten(-axes).all(-1)
-    for masks in (predicted, truth):
-        if (mask := getattr(masks, f"{field}_mask", None)) is not None:
-            known = known & mask
     filled = known[(..., *[None] * axes)]
     return p.where(filled, 0), t.where(filled, 0), known
 

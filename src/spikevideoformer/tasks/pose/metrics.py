@@ -27,6 +27,9 @@ PCK_MM = 150.0
 PEL_PCK_MM = 100.0
 """The same after the midpoints of the hips are aligned. Source: EventHPE (ICCV 2021)."""
 
+PCK_SHARE = 0.2
+"""Share of the size of a person in the picture within which a point counts as found."""
+
 PCKH_SHARE = 0.5
 """Share of the head segment within which PCKh counts a point as found."""
 
@@ -225,7 +228,7 @@ class PoseMetrics:
     """Running sums over frames; `sums` is one tensor, so processes agree by adding theirs.
 
     Sequences are walked whole and in order, each by one process: `start_sequence`, then the frames
-    with `add_frame` or `add_frames`, those without labels too, as acceleration needs to know which
+    with `add_frames`, those without labels too, as acceleration needs to know which
     frames follow each other. `add_points` compares joints in the picture.
 
     Conventions are those of mmpose, from memory: errors in space are averaged over all labelled
@@ -246,9 +249,6 @@ class PoseMetrics:
         actions: Sequence[str],
         frame_rate_hz: float,
         head: tuple[str, str] | None = None,
-        torso: tuple[str, str] | None = None,
-        pck_mm: float = PCK_MM,
-        pck_share: float = 0.2,
     ) -> None:
         """Start at zero, in no sequence.
 
@@ -259,10 +259,6 @@ class PoseMetrics:
             actions: names of all actions, each once; the same in all processes.
             frame_rate_hz: of the sequences.
             head: ends of the head segment, for PCKh; None: no PCKh.
-            torso: joints whose distance is the size of a person in the picture, for PCK there;
-                None: the longer side of the box around the labelled points.
-            pck_mm: threshold of PCK in space.
-            pck_share: threshold of PCK in the picture, as a share of the size of the person.
 
         Raises:
             ValueError: a name that is not there or there twice, or a number that is not above 0.
@@ -271,18 +267,12 @@ class PoseMetrics:
         for what, names in (("joints", self.joint_names), ("actions", self.actions)):
             if not names or len(set(names)) < len(names):
                 raise ValueError(f"{what} must be one or more different names, got {list(names)}")
-        for what, number in (
-            ("frame_rate_hz", frame_rate_hz),
-            ("pck_mm", pck_mm),
-            ("pck_share", pck_share),
-        ):
-            if not 0 < number < math.inf:
-                raise ValueError(f"{what} must be a number above 0, got {number}")
-        self.frame_rate_hz, self.pck_mm, self.pck_share = frame_rate_hz, pck_mm, pck_share
+        if not 0 < frame_rate_hz < math.inf:
+            raise ValueError(f"frame_rate_hz must be a number above 0, got {frame_rate_hz}")
+        self.frame_rate_hz = frame_rate_hz
         self._root = self._index(root)
         self._hips = [self._index(name) for name in hips]
         self._head = None if head is None else [self._index(name) for name in head]
-        self._torso = None if torso is None else [self._index(name) for name in torso]
         # Of each action: frames, then for each row the sum and number of each joint. float64 holds
         # counts up to 2^53 exactly.
         self.sums = torch.zeros(
@@ -311,21 +301,7 @@ class PoseMetrics:
         joints = len(self.joint_names)
         self._last = torch.zeros(0, joints, 3).double(), torch.zeros(0, joints).bool()
 
-    def add_frame(
-        self,
-        predicted: Float[Tensor, "J 3"],
-        truth: Float[Tensor, "J 3"],
-        mask: Bool[Tensor, " J"] | None = None,
-    ) -> None:
-        """Count the next frame of the sequence: `add_frames` with one frame."""
-        self.add_frames(predicted[None], truth[None], None if mask is None else mask[None])
-
-    def add_frames(
-        self,
-        predicted: Float[Tensor, "T J 3"],
-        truth: Float[Tensor, "T J 3"],
-        mask: Bool[Tensor, "T J"] | None = None,
-    ) -> None:
+    def add_frames(self, predicted: Float[Tensor, "T J 3"], truth: Float[Tensor, "T J 3"]) -> None:
         """Count the next frames of the sequence, in space.
 
         MPJPE, PCK and acceleration need the root, PEL-MPJPE both hips, PA-MPJPE three joints (two
@@ -335,17 +311,16 @@ class PoseMetrics:
             predicted: in metres; anything at joints that are not labelled. NaN elsewhere spoils the
                 sums: `finite`.
             truth: in metres, NaN at joints that are not labelled.
-            mask: joints that are labelled; None: those that are not NaN.
 
         Raises:
             ValueError: other sizes, or no sequence was started.
         """
-        row, p, t, known = self._take(predicted, truth, mask, axes=3)
+        row, p, t, known = self._take(predicted, truth, axes=3)
         row[0] += known.any(-1).sum()
         errors, rooted = _errors_from(p, t, known, [self._root])
         distance_mm = 1000 * errors.norm(dim=-1)
         self._count(_MPJPE, distance_mm, rooted)
-        self._count(_PCK_3D, distance_mm < self.pck_mm, rooted)
+        self._count(_PCK_3D, distance_mm < PCK_MM, rooted)
         from_hips, on_hips = _errors_from(p, t, known, self._hips)
         distance_mm = 1000 * from_hips.norm(dim=-1)
         self._count(_PEL, distance_mm, on_hips)
@@ -359,35 +334,26 @@ class PoseMetrics:
         self._count(_ACCELERATION, 1000 * acceleration.norm(dim=-1), steady)
         self._last = errors[-2:], rooted[-2:]
 
-    def add_points(
-        self,
-        predicted: Float[Tensor, "T J 2"],
-        truth: Float[Tensor, "T J 2"],
-        mask: Bool[Tensor, "T J"] | None = None,
-    ) -> None:
+    def add_points(self, predicted: Float[Tensor, "T J 2"], truth: Float[Tensor, "T J 2"]) -> None:
         """Count joints in pictures of the sequence, in any order.
 
-        Pictures where the size of the person is 0, or a joint that measures it is not labelled, do
-        not count.
+        The longer side of the box around the labelled joints is the size of a person. Pictures
+        where it is 0, or a joint that measures the head is not labelled, do not count.
 
         Args:
             predicted: in pixels; anything at joints that are not labelled. NaN elsewhere spoils the
                 sums: `finite`.
             truth: in pixels, NaN at joints that are not labelled.
-            mask: joints that are labelled; None: those that are not NaN.
 
         Raises:
             ValueError: other sizes, or no sequence was started.
         """
-        _, p, t, known = self._take(predicted, truth, mask, axes=2)
+        _, p, t, known = self._take(predicted, truth, axes=2)
         distance = (p - t).norm(dim=-1)
-        if self._torso is None:
-            corners = t.where(known[..., None], -math.inf), t.where(known[..., None], math.inf)
-            size = (corners[0].amax(-2) - corners[1].amin(-2)).amax(-1)
-        else:
-            size = _segment_length(t, known, self._torso)
+        corners = t.where(known[..., None], -math.inf), t.where(known[..., None], math.inf)
+        size = (corners[0].amax(-2) - corners[1].amin(-2)).amax(-1)
         sized = known & (size > 0)[:, None]
-        self._count(_PCK_2D, distance < self.pck_share * size[:, None], sized)
+        self._count(_PCK_2D, distance < PCK_SHARE * size[:, None], sized)
         if self._head is not None:
             size = _segment_length(t, known, self._head)
             sized = known & (size > 0)[:, None]
@@ -441,23 +407,20 @@ class PoseMetrics:
         return self.joint_names.index(name)
 
     def _take(
-        self, predicted: Tensor, truth: Tensor, mask: Tensor | None, *, axes: int
+        self, predicted: Tensor, truth: Tensor, *, axes: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Row of the sums for this action, both poses and what is known; zero where unknown."""
         if self._action is None:
             raise ValueError("frames belong to a sequence; call start_sequence(action) first")
         expected = [len(truth), len(self.joint_names), axes]
         sizes = [list(predicted.shape), list(truth.shape)]
-        if sizes != [expected, expected] or (mask is not None and list(mask.shape) != expected[:2]):
+        if sizes != [expected, expected]:
             raise ValueError(
-                f"poses must be [frames, {len(self.joint_names)}, {axes}] and masks [frames, "
-                f"{len(self.joint_names)}], got predicted {sizes[0]}, truth {sizes[1]} and mask "
-                f"{None if mask is None else list(mask.shape)}"
+                f"poses must be [frames, {len(self.joint_names)}, {axes}], got predicted "
+                f"{sizes[0]}, truth {sizes[1]}"
             )
         predicted, truth = predicted.detach().cpu().double(), truth.detach().cpu().double()
         known = truth.isfinite().all(-1)
-        if mask is not None:
-            known &= mask.cpu()
         predicted, truth = predicted.where(known[..., None], 0), truth.where(known[..., None], 0)
         row = self.sums[self._action]
         if not (numbers := predicted.isfinite()).all():

@@ -290,14 +290,13 @@ def _loss(pose: Pose, batch: PoseBatch, weights: PoseLossWeights) -> Tensor:
         rotations=pose.rotations,
         joints=pose.joints,
         points=points,
-        points_mask=in_front(pose.joints),
         shape=pose.shape,
         translation=pose.joints[..., 0, :],
     )
     truth = PoseTensors(
         rotations=batch.rotations,
         joints=batch.joints,
-        points=batch.points,
+        points=batch.points.where(in_front(pose.joints)[..., None], math.nan),
         shape=batch.shape[:, None].expand(-1, T, -1),
         translation=batch.joints[..., 0, :],
     )
