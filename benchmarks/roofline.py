@@ -21,9 +21,10 @@ from torch import Tensor
 from spikevideoformer.bench.inputs import lively_model, random_video
 from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.deploy.exact import ExactConv
-from spikevideoformer.deploy.int8 import Int8SpikeConv2d
+from spikevideoformer.deploy.int8 import Int8Digits
 from spikevideoformer.figures import legend_above
 from spikevideoformer.files import save_figure
+from spikevideoformer.ops.exact_conv import as_integers
 
 
 def seconds(call: Callable[[], Any], rounds: int) -> float:
@@ -44,7 +45,7 @@ def ceilings(rounds: int) -> dict[str, float]:
     weight = torch.randn(1024, 1024, 1, 1)
     conv = torch.nn.Conv2d(1024, 1024, 1, bias=False)
     conv.weight = torch.nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
-    real, int8 = spikes.float(), Int8SpikeConv2d(weight)
+    real, int8 = spikes.float(), Int8Digits(as_integers(weight, 8))
     macs = spikes.numel() * 1024
     return {
         "float32": macs / seconds(lambda: conv(real), rounds),
