@@ -151,13 +151,6 @@ def test_small_file_by_hand(small: Path) -> None:
     torch.testing.assert_close(motion.joints()[1], joints.double())
 
 
-def test_positions_may_be_added_to_offsets(small: Path) -> None:
-    motion = read_bvh(small, position_channels="add")
-    torch.testing.assert_close(motion.translation[1], torch.tensor([0.04, 0.95, 0.06]).double())
-    torch.testing.assert_close(motion.positions[2][0], torch.tensor([1.1, 2, 3]).double())
-    assert list(motion.positions) == [2]
-
-
 def test_a_root_without_positions_stays_at_its_offset(tmp_path: Path) -> None:
     text = "HIERARCHY ROOT a { OFFSET 1 2 3 CHANNELS 3 Xrotation Yrotation Zrotation }"
     path = written(tmp_path, f"{text}\nMOTION\nFrames: 1\nFrame Time: 1\n0 0 0\n")
@@ -187,8 +180,6 @@ def test_unknown_options(small: Path) -> None:
     read: Callable[..., Motion] = read_bvh.__wrapped__  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="unit must be one of m, cm, mm, inch, got 'ft'"):
         read(small, unit="ft")
-    with pytest.raises(ValueError, match="position_channels must be replace or add, got 'both'"):
-        read(small, position_channels="both")
 
 
 def test_real_files_against_the_independent_reader(

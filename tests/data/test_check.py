@@ -35,7 +35,7 @@ def add_lines(root: Path, *lines: str) -> None:
 
 
 def check(root: Path, **options: object) -> CheckReport:
-    report = check_index(read_index(root), workers=1, **options)  # type: ignore[arg-type]
+    report = check_index(read_index(root), **options)  # type: ignore[arg-type]
     for problem in report.problems:
         assert "\n" not in str(problem)
         assert problem.source
@@ -127,13 +127,12 @@ class TestFiles:
         )
         assert found(check(root)) == [("part outside the file", "splits.csv:3")]
 
-    def test_workers_do_not_change_the_result(self, root: Path) -> None:
+    def test_progress_is_told(self, root: Path) -> None:
         for name in ("bow/train0", "bow/train1", "wave/val0"):
             (root / f"{name}.mp4").write_text(name)
         index = read_index(root)
         steps: list[tuple[int, int]] = []
-        alone = check_index(index, workers=1, progress=lambda *step: steps.append(step))
-        assert alone == check_index(index, workers=4)
+        check_index(index, progress=lambda *step: steps.append(step))
         assert steps == [(i, 8) for i in range(1, 9)]
 
 
@@ -250,7 +249,7 @@ class TestSettle:
         (root / "bow/train0.mp4").unlink()
         add_lines(root, "half a line", "odd\x07.mp4,bow,val")
         before = read_index(root)
-        report = check_index(before, workers=1)
+        report = check_index(before)
         index = report.settle(skip_bad=True, folder=tmp_path / "run")
         assert index.problems == ()
         assert index.classes == before.classes
@@ -261,7 +260,7 @@ class TestSettle:
             ("odd\x07.mp4", "splits.csv:11", "missing file"),
         ]
         assert [p.name for p in (tmp_path / "run").iterdir()] == ["skipped.csv"]
-        assert check_index(index, workers=1).problems == ()
+        assert check_index(index).problems == ()
 
     def test_tells_what_it_left_out_where_there_is_no_folder(
         self, root: Path, caplog: pytest.LogCaptureFixture
@@ -294,4 +293,4 @@ class TestSettle:
 
 def test_real_clips(shared_data: Path) -> None:
     index = read_index(shared_data / "action", split="val")
-    assert check_index(index, workers=1, decode="open").problems == ()
+    assert check_index(index, decode="open").problems == ()

@@ -33,7 +33,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NoReturn, cast
+from typing import NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -66,25 +66,19 @@ class BvhError(ValueError):
 # --- Reading -------------------------------------------------------------------------------------
 
 
-def read_bvh(
-    path: Path, *, unit: Unit = "cm", position_channels: Literal["replace", "add"] = "replace"
-) -> Motion:
-    """Read a motion.
+def read_bvh(path: Path, *, unit: Unit = "cm") -> Motion:
+    """Read a motion. The position of a joint replaces its OFFSET, as Blender reads files.
 
     Args:
         path: a BVH file, as text or compressed with gzip.
         unit: what its lengths are in.
-        position_channels: whether the position of a joint replaces its OFFSET (Blender reads files
-            that way) or is added to it.
 
     Raises:
         BvhError: the file cannot be read or is no motion; names the line.
-        ValueError: an unknown unit or way of reading positions.
+        ValueError: an unknown unit.
     """
     if unit not in METRES:
         raise ValueError(f"unit must be one of {', '.join(METRES)}, got {unit!r}")
-    if position_channels not in ("replace", "add"):
-        raise ValueError(f"position_channels must be replace or add, got {position_channels!r}")
     words = _Words(path, _read_text(path))
     joints = _read_hierarchy(words)
     frame_time_s, values = _read_frames(words, sum(len(joint.channels) for joint in joints))
@@ -98,8 +92,7 @@ def read_bvh(
         orders.append(order)
         offset = torch.tensor(joint.offset, dtype=torch.float64)
         if ("X", "position") in channels:
-            position = torch.stack([channels[axis, "position"] for axis in "XYZ"], 1)
-            positions[number] = position + offset if position_channels == "add" else position
+            positions[number] = torch.stack([channels[axis, "position"] for axis in "XYZ"], 1)
         elif number == 0:
             positions[0] = offset.expand(len(values), 3)
     degrees = torch.stack(angles, 1)  # [T, J, 3]

@@ -176,20 +176,19 @@ def _write_problems(file: Path, problems: Iterable[Problem], root: Path) -> None
 def in_threads(
     look: Callable[[_Item], _Result],
     items: Sequence[_Item],
-    workers: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[_Result]:
     """The results in order.
 
-    Threads suffice: FFmpeg and Pillow decode without the interpreter's lock.
+    Threads, one for each CPU core and at most 8, suffice: FFmpeg and Pillow decode without the
+    interpreter's lock.
 
     Args:
         look: what to do with each item.
         items: all of them.
-        workers: threads; None: one for each CPU core, at most 8.
         progress: told after each item.
     """
-    pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         for done, result in enumerate(pool.map(look, items), start=1):
             yield result
@@ -248,7 +247,7 @@ def check_videos(
     required = split_names(required)
     problems, sound = list(index.problems), []
     paths = list(dict.fromkeys(item.path for item in index.items))
-    looked = in_threads(lambda p: video_fault(p, decode, DecodeLimits())[0], paths, None, progress)
+    looked = in_threads(lambda p: video_fault(p, decode, DecodeLimits())[0], paths, progress)
     faults = dict(zip(paths, looked, strict=True))
     for item in index.items:
         if (fault := faults[item.path]) is None:

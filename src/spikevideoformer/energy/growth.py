@@ -99,15 +99,11 @@ def attention_widths(config: ModelConfig) -> list[int]:
 
 
 class HammingProducts(nn.Module):
-    """Hamming attention alone, on values that fire where they exceed a threshold."""
-
-    def __init__(self, threshold: float) -> None:
-        super().__init__()
-        self.threshold = threshold
+    """Hamming attention alone, on values that fire from 1/2 on."""
 
     def forward(self, qkv: Tensor) -> Tensor:
         """``[3, h, N, d]`` in [0, 1] -> sums ``[h, N, d]``."""
-        q, k, v = (qkv >= self.threshold).to(qkv.dtype).unbind()
+        q, k, v = (qkv >= 0.5).to(qkv.dtype).unbind()
         return hamming_attention(q, k, v, scale=1.0, backend="reference")
 
 
@@ -142,7 +138,7 @@ def counted_growth(
         for C in sorted(set(widths)):
             blocks, shape = widths.count(C), (3, config.heads, N, C // config.heads)
             values = _with_rate(value_rate, shape, generator)
-            spiking = count_operations(HammingProducts(0.5).eval(), values)
+            spiking = count_operations(HammingProducts().eval(), values)
             softmax = count_operations(SoftmaxProducts().eval(), torch.empty(shape, device="meta"))
             additions += blocks * _products(spiking, "additions")
             macs += blocks * _products(softmax, "macs")

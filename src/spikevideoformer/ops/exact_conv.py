@@ -313,7 +313,6 @@ class Float32Digits:
         weights: integers, cut into digits so that float32 holds all that their sums come to on
             the way.
         stride, padding: of rows and columns.
-        groups: of channels that do not mix.
     """
 
     def __init__(
@@ -321,17 +320,15 @@ class Float32Digits:
         weights: IntegerWeights,
         stride: tuple[int, int] = (1, 1),
         padding: tuple[int, int] = (0, 0),
-        groups: int = 1,
     ) -> None:
-        self.geometry: Any = (stride, padding, (1, 1), groups)
+        self.geometry = stride, padding
         for bits in range(24, 1, -1):
             found = digits(weights.integers, bits)
             largest = max(int(d.long().abs().flatten(1).sum(1).max()) for d in found)
             if largest * weights.levels <= FLOAT32_EXACT:
-                self.bits, self.count, self.groups = bits, len(found), groups
+                self.bits, self.count = bits, len(found)
                 # side by side: one convolution, whose vectors are full also where outputs are few
-                of_groups = [d.unflatten(0, (groups, -1)) for d in found]
-                self.weight = torch.stack(of_groups, 1).flatten(0, 2).float()
+                self.weight = torch.cat(found).float()
                 return
         raise ValueError(f"float32 cannot add up {weights.integers[0].numel()} weights exactly")
 
@@ -341,8 +338,7 @@ class Float32Digits:
         lowered = torch.backends.mkldnn.conv.fp32_precision not in ("none", "ieee")  # type: ignore[attr-defined]
         dtype = torch.float64 if lowered else torch.float32
         sums = F.conv2d(spikes.to(dtype), self.weight.to(dtype), None, *self.geometry)
-        parts = sums.unflatten(1, (self.groups, self.count, -1)).unbind(2)
-        return put_together([part.flatten(1, 2) for part in parts], self.bits)
+        return put_together(list(sums.chunk(self.count, 1)), self.bits)
 
 
 def put_together(parts: list[Tensor], bits: int) -> Tensor:

@@ -36,7 +36,7 @@ def problems(index: ClipIndex) -> list[tuple[str, str]]:
 
 
 def assert_sound(index: ClipIndex) -> None:
-    assert [str(p) for p in check_index(index, workers=1).problems] == []
+    assert [str(p) for p in check_index(index).problems] == []
 
 
 class TestStills:
@@ -419,7 +419,7 @@ class TestKinetics:
 
     def test_a_file_that_is_not_there(self, root: Path) -> None:
         (root / "val/xyz_000005_000015.mp4").unlink()
-        report = check_index(read_index(root), workers=1)
+        report = check_index(read_index(root))
         assert [(p.kind, p.source) for p in report.problems] == [
             ("missing file", "annotations/val.csv:2")
         ]

@@ -88,7 +88,7 @@ def test_each_train_id_has_its_class(root: Path) -> None:
 def test_dummies_of_the_test_split(root: Path) -> None:
     image(root, "test", "berlin_000000_000019")
     label(root, "test", "berlin_000000_000019", value=0)
-    report = check_sequences(read_sequences(root), workers=1)
+    report = check_sequences(read_sequences(root))
     assert report.problems == ()
     assert report.class_pixels is not None
     assert np.sum(report.class_pixels["test"]) == 0

@@ -47,7 +47,6 @@ def check_index(
     decode: Decode = "full",
     limits: DecodeLimits | None = None,
     spec: ClipSpec | None = None,
-    workers: int | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
     """Look for everything that is wrong with a data set.
@@ -64,16 +63,13 @@ def check_index(
             further in; "none" does not open the videos.
         limits: against files that unpack to far more than they seem; None: the usual ones.
         spec: how the network sees videos; None: as pictures.
-        workers: threads that decode; None: one for each CPU core, at most 8.
         progress: called with the number of files that are done and their total.
     """
     required = split_names(required_splits)
     problems = list(index.problems)
     paths = list(dict.fromkeys(sample.path for sample in index.samples))
     bounds = limits or DecodeLimits()
-    found = in_threads(
-        lambda path: video_fault(path, decode, bounds, spec), paths, workers, progress
-    )
+    found = in_threads(lambda path: video_fault(path, decode, bounds, spec), paths, progress)
     finding_of_path = dict(zip(paths, found, strict=True))
     for sample in index.samples:
         fault = _fault_of(sample, *finding_of_path[sample.path])

@@ -33,7 +33,6 @@ def check_poses(
     required_splits: Sequence[str] = (),
     decode: Decode = "full",
     spec: PoseSpec | None = None,
-    workers: int | None = None,
     progress: Progress | None = None,
 ) -> Report[PoseIndex]:
     """Look for everything that is wrong with a data set.
@@ -48,12 +47,11 @@ def check_poses(
         decode: "full" decodes videos to their ends and opens pictures; "open" opens videos; "none"
             only looks whether the files are there.
         spec: how the network sees videos; None: as pictures.
-        workers: threads that decode; None: one for each CPU core, at most 8.
         progress: called with the number of sequences that are done and their total.
     """
     required = split_names(required_splits)
     problems = list(index.problems)
-    findings = in_threads(lambda s: _look_at(s, decode, spec), index.sequences, workers, progress)
+    findings = in_threads(lambda s: _look_at(s, decode, spec), index.sequences, progress)
     for sequence, found in zip(index.sequences, findings, strict=True):
         if found is not None:
             path, (kind, reason, remedy) = found

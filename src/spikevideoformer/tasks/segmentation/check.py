@@ -92,7 +92,6 @@ def check_sequences(
     required_splits: Sequence[str] = (),
     decode: Decode = "full",
     spec: SegmentationSpec | None = None,
-    workers: int | None = None,
     progress: Progress | None = None,
 ) -> SequenceReport:
     """Look for everything that is wrong with a data set of frames with masks.
@@ -109,7 +108,6 @@ def check_sequences(
         decode: "full" decodes the labelled frames and their masks, and reads the headers of the
             other frames; "open" reads headers only; "none" only looks whether the files are there.
         spec: how the network sees frames; None: as pictures.
-        workers: threads that decode; None: one for each CPU core, at most 8.
         progress: called with the number of frames that are done and their total.
     """
     required = split_names(required_splits)
@@ -121,7 +119,6 @@ def check_sequences(
     findings = in_threads(
         lambda item: _look_at(item[1], index.code, len(index.classes), decode, spec),
         frames,
-        workers,
         progress,
     )
     for (sequence, frame), finding in zip(frames, findings, strict=True):
@@ -158,14 +155,12 @@ def check_sequences(
 def count_pixels(
     index: SequenceIndex,
     *,
-    workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Int64[np.ndarray, " K"]:
     """How many pixels each class has in the masks of an index.
 
     Args:
         index: all of its labelled frames count; select a split for those of one.
-        workers: threads that decode; None: one for each CPU core, at most 8.
         progress: called with the number of masks that are done and their total.
 
     Raises:
@@ -175,7 +170,7 @@ def count_pixels(
     classes = len(index.classes)
     total = np.zeros(classes, np.int64)
     for pixels in in_threads(
-        lambda label: _pixels(read_mask(label, index.code), classes), labels, workers, progress
+        lambda label: _pixels(read_mask(label, index.code), classes), labels, progress
     ):
         total += pixels
     return total
