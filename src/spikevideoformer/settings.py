@@ -165,14 +165,19 @@ def require(
     at_least: float = -math.inf,
     above: float = -math.inf,
     below: float = math.inf,
+    at_most: float = math.inf,
 ) -> None:
-    """Raise ValueError for a field that is no finite number within these bounds."""
+    """Raise ValueError for a field that is neither None nor a finite number within these bounds."""
     for name in names:
         value = getattr(settings, name)
-        if not (math.isfinite(value) and at_least <= value and above < value < below):
+        if value is None:
+            continue
+        if not (at_least <= value <= at_most and above < value < below and abs(value) < math.inf):
             bounds = [f"at least {at_least:g}"] if at_least > -math.inf else [f"above {above:g}"]
             if below < math.inf:
                 bounds.append(f"below {below:g}")
+            if at_most < math.inf:
+                bounds.append(f"at most {at_most:g}")
             raise ValueError(f"{name} is {value!r}; give a number {' and '.join(bounds)}")
 
 
