@@ -27,8 +27,9 @@ def spoil(loop: Loop, place: str, value: float) -> None:
         loop.model.head.fc.weight.data.view(-1)[0] = value
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("place", "value"), [*((p, math.nan) for p in PLACES), *((p, math.inf) for p in PLACES[:2])]
+)
 def test_a_run_stops_before_the_update(tiny, monkeypatch, place, value):
     """In the fifth of six steps, two after the checkpoint of the first epoch."""
     config, step, seen = tiny(checkpoint_every_steps=1), Loop._step, []

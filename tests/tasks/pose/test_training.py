@@ -199,8 +199,8 @@ class TestTraining:
                 assert getattr(scores, name) == pytest.approx(best[f"val_{name}"], rel=tolerance)
 
     def test_killed_and_resumed_gives_the_same_bits(self, tiny, monkeypatch):
-        config = tiny(epochs=2, checkpoint_every_steps=1)
-        killed_and_resumed(config, 5, monkeypatch)
+        config = tiny(epochs=2, batch_size=12, checkpoint_every_steps=1)
+        killed_and_resumed(config, 3, monkeypatch)  # of four steps
         for changes in (
             {"joints": lambda s: s.truth.joints + 1},
             {"points": lambda s: s.truth.points + 1},
@@ -213,7 +213,7 @@ class TestTraining:
 
     def test_events_train(self, tiny):
         events = PoseOptions(input="events", polarity="signed", event_mode="binary")
-        config = tiny(options=events, batch_size=12, epochs=3, learning_rate=3e-4)
+        config = tiny(options=events, batch_size=12, epochs=2, learning_rate=3e-4)
         result = train(config)
         model = SpikeVideoFormer.from_pretrained(result.model)
         assert model.config.in_channels == 1
