@@ -325,13 +325,13 @@ def test_damaged_event_frames_are_named(tmp_path: Path) -> None:
 # --- The whole way --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("head", ["regressor", "grid"])
 @LAYOUTS
 def test_it_trains_evaluates_and_predicts(
-    write: Write, layout: str, head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    write: Write, layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """T event frames for T + 1 poses, training gaps of 1 to 3, test gap 2, the official split."""
     data, out = write(tmp_path / "data", frames=9, absent=(6,)), tmp_path / "run"
+    head = {"mmhpsd": "regressor", "eventhpe": "grid"}[layout]
     events = {
         "mmhpsd": "--pose.event-mode binary --pose.bins 2 --pose.gap [1,3]",
         "eventhpe": "--pose.polarity merged --pose.bins 8 --pose.gap [2,3]",
