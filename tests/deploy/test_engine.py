@@ -13,7 +13,7 @@ import spikevideoformer as svf
 from spikevideoformer.deploy import engine as engine_module
 from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.nn.block_config import E_SPIKEFORMER, E_SPIKEFORMER_LARGE
+from spikevideoformer.nn.block_config import E_SPIKEFORMER, E_SPIKEFORMER_LARGE, BlockConfig
 from spikevideoformer.synth.motions import standing_skeleton
 
 WHOLE, SMALL_PIECES = 8 * 2**20, 2**17
@@ -66,6 +66,7 @@ VARIANTS = {
     "neuron_only": {"design": "neuron_only"},
     "spatial_only": {"design": "spatial_only"},
     "dot": {"attention": "dot"},
+    "threshold": {"block": BlockConfig(attention_norm=False, threshold_scale="head")},
     "integer": {"neuron": "integer_lif"},
     "soft_reset": {"neuron": {"v_reset": None, "decay_input": False}},
     "padded": {"pad_input": True},

@@ -173,6 +173,12 @@ def test_constant_term(design, neuron):
     assert _assert_same(model, fold_for_inference(model), _video()) > 0.9
 
 
+@pytest.mark.parametrize("scale", ["head", 0.125])
+def test_scale_in_the_threshold(scale):
+    model = _nano(block={"attention_norm": False, "threshold_scale": scale})
+    assert _assert_same(model, fold_for_inference(model), _video()) > 0.9
+
+
 @pytest.mark.parametrize("neuron", list(NEURONS))
 def test_every_neuron(neuron):
     model = _nano(neuron=NEURONS[neuron])

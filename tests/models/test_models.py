@@ -290,6 +290,8 @@ BLOCK_ARGUMENTS = {  # of the base block below
     "projection": ("pair", "shapes"),
     "pair_width": (1.25, "shapes"),
     "value_ratio": (2, "shapes"),
+    "threshold_scale": (0.5, "output"),
+    "attention_norm": (False, "shapes"),
     "dot_scale": (0.5, "output"),
     "dot_threshold": (2.0, "output"),
     "layer_scale": (True, "shapes"),
@@ -381,7 +383,8 @@ def test_every_block_argument_changes_what_it_should(name, effects_of):
     base = dataclasses.asdict(E_SPIKEFORMER)
     if name == "pair_width":
         base["projection"] = "pair"
-    common = {"attention": "dot", "neuron": "ni_lif"}
+    of_hamming = name in ("threshold_scale", "attention_norm")
+    common = {"attention": "hamming" if of_hamming else "dot", "neuron": "ni_lif"}
     before = effects_of(block=base, **common)
     after = effects_of(block={**base, name: value}, **common)
     assert not _same(before[effect], after[effect])

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,9 +18,10 @@ from spikevideoformer.nn.attention import (
     time_code,
     to_tokens,
 )
+from spikevideoformer.nn.block_config import BlockConfig
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops.hamming import hamming_similarity_reference
-from spikevideoformer.ops.lif import NeuronConfig
+from spikevideoformer.ops.lif import NeuronConfig, lif_reference
 
 AXES = ["space_time", "space", "time"]
 
@@ -136,7 +138,25 @@ def test_dot_product_has_its_own_threshold_and_no_norm():
     assert dot.q_neuron.config.v_threshold == hamming.out_neuron.config.v_threshold == 1
     assert dot.scale == 1 / 8
     assert hamming.scale == 1 / (2 * 16)
-    assert not hasattr(dot, "bn")
+    assert dot.bn is None
+
+
+@pytest.mark.parametrize(("scale", "s"), [("width", 1 / 32), ("head", 1 / 8), (0.3, 0.3)])
+def test_threshold_scale_and_no_norm_as_the_paper_writes_it(scale, s):
+    """SN(s (2Q-1) [(2K-1)^T V]): the scale belongs to the threshold."""
+    parts = BlockConfig(threshold_scale=scale, attention_norm=False)
+    attention = _lively(_attention(channels=16, heads=4, parts=parts)).double().eval()
+    assert attention.scale == s
+    assert not any(name.startswith("bn") for name in attention.state_dict())
+    x = torch.randint(0, 2, (2, 3, 16, 3, 2)).double()
+    q, k, v = (to_tokens(z, 4, "space_time") for z in attention.fired(x))
+    sums = from_tokens((2 * q - 1) @ ((2 * k - 1).mT @ v), x.shape, "space_time")
+    config = attention.out_neuron.config
+    expected, _ = lif_reference(sums, replace(config, v_threshold=config.v_threshold / s))
+    assert torch.equal(attention(x), expected)
+    assert 0 < expected.mean() < 1
+    assert BlockConfig().threshold_scale == "width"
+    assert _attention(channels=16).bn is not None
 
 
 @pytest.mark.parametrize("kind", ["hamming", "dot"])

@@ -88,6 +88,10 @@ def _integer(levels: int, **others: Any) -> dict[str, Any]:
     return {"neuron": {"kind": "integer_lif", "levels": levels, **others}}
 
 
+def _threshold(scale: str | float) -> dict[str, Any]:
+    return {"block": {"attention_norm": False, "threshold_scale": scale}}
+
+
 _FRAME: dict[str, Any] = {"design": "spatial_only"}
 _FIGURES = "pose at T = 8, PA-MPJPE in mm, and Cityscapes, mIoU in %"
 
@@ -157,6 +161,19 @@ QUESTIONS: dict[str, Question] = {
             "binary": Variant("0 or 1, all frames, memory tau = 2: as published", {}),
         },
         published=("design", "attention", "neuron"),
+    ),
+    "scale": Question(
+        "Which threshold scale s of Hamming attention, and with or without a batch norm?",
+        {
+            "published": Variant("1/(2C), then a batch norm: the published code", {}),
+            "width": Variant("1/(2C) in the threshold, no batch norm", _threshold("width")),
+            "head": Variant("1/(2 C/h) in the threshold: D of a head", _threshold("head")),
+            "eighth": Variant("1/8 in the threshold", _threshold(0.125)),
+        },
+        published=("attention",),
+        better="width",
+        worse="eighth",
+        paper="a fixed 1/8 is worse than 1/(2D)",
     ),
     "initialisation": Question(
         "From random weights, or from those of another network?",

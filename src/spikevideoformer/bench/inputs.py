@@ -86,7 +86,7 @@ def lively_model(
     # As the sums over all tokens of a longer or larger clip are, without the time it takes.
     growth = frames * size**2 / (4 * 64**2)
     for module in model.modules():
-        if isinstance(module, SpikeAttention):
+        if isinstance(module, SpikeAttention) and module.bn is not None:
             statistics = module.bn.running_mean, module.bn.running_var
             assert statistics[0] is not None and statistics[1] is not None
             statistics[0].mul_(growth)

@@ -238,9 +238,11 @@ class _Fold:
     def spike_attention(self, part: SpikeAttention, name: str) -> FoldedSpikeAttention:
         gain = torch.full((part.value_channels,), part.scale / part.levels**2, dtype=torch.float64)
         shift = torch.zeros_like(gain)
-        if part.kind == "hamming":
+        if part.constant_term:
+            gain = gain * 2  # its sums are halved
+        if part.bn is not None:
             scale, shift = bn_affine(part.bn)
-            gain = gain * scale * (2 if part.constant_term else 1)  # its sums are halved
+            gain = gain * scale
         out = part.out_neuron
         neuron = ThresholdNeuron(
             out.config, out.reset_each_frame, gain=gain, shift=shift, dtype=self.dtype
@@ -303,7 +305,7 @@ class _Fold:
             for width in (part.channels, part.channels, wide)
         )
         expected = part.product(q, k, v)
-        if part.kind == "hamming":
+        if part.bn is not None:
             expected = per_frame(_float64(part.bn), expected)
         scale, shift = (z.reshape(-1, 1, 1) for z in neuron.as_affine())
         _compare(expected, scale * folded.sums(q, k, v) + shift, name)

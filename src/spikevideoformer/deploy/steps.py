@@ -272,9 +272,9 @@ class Build:
             for neuron in (part.q_neuron, part.k_neuron, part.v_neuron)
         ]
         fire_out = self.fire(part.out_neuron)
-        norm, attend = None, dot_attention
+        norm = None if part.bn is None else _affine(part.bn)
+        attend = dot_attention
         if part.kind == "hamming":
-            norm = _affine(part.bn)
             attend = partial(hamming_attention, constant_term=part.constant_term)
 
         def step(spikes: list[Tensor]) -> list[Tensor]:

@@ -239,7 +239,8 @@ class ModelConfig:
     def with_overrides(self, overrides: Mapping[str, Any]) -> "ModelConfig":
         """A copy with some fields replaced.
 
-        ``neuron`` and ``mask_head`` may be kinds, dicts or configs, ``block`` a dict or a config.
+        ``neuron`` and ``mask_head`` may be kinds, dicts or configs, ``block`` a config, or a
+        dict of what is different from this one's.
 
         Raises:
             ValueError: an unknown field, with the nearest known one.
@@ -250,7 +251,7 @@ class ModelConfig:
             values["neuron"] = _neuron(values["neuron"])
         if isinstance(block := values.get("block"), Mapping):
             refuse_unknown(block, BlockConfig, "block option")
-            values["block"] = BlockConfig(**block)
+            values["block"] = replace(self.block, **block)
         if isinstance(head := values.get("mask_head"), (str, Mapping)):
             head = {"kind": head} if isinstance(head, str) else head
             refuse_unknown(head, MaskHeadConfig, "mask_head option")

@@ -74,8 +74,8 @@ class SpikeAttention(nn.Module):
         channels: C, a multiple of ``heads``.
         heads: h.
         axes: which tokens attend to each other.
-        kind: hamming (scale 1/(2C), then BN, threshold as the other neurons) or dot (scale and
-            threshold as ``parts`` has them, 1/8 and 0.5; no BN).
+        kind: hamming (scale as ``parts`` has it, 1/(2C), then BN, threshold as the other neurons)
+            or dot (scale and threshold as ``parts`` has them, 1/8 and 0.5; no BN).
         constant_term: keep the 1/2 of the Hamming similarity.
         neuron: what fires.
         reset_each_frame: see :class:`Neuron`.
@@ -119,20 +119,26 @@ class SpikeAttention(nn.Module):
         )
         self.q_neuron, self.k_neuron, self.v_neuron = (fires(neuron) for _ in range(3))
         # the ops take the mean over sub-steps of q and k, and add up those of v
+        self.bn: nn.BatchNorm2d | None = None
         if kind == "hamming":
-            self.scale = neuron.unit / (2 * channels)
-            self.bn = nn.BatchNorm2d(wide)
+            scale = parts.threshold_scale
+            if isinstance(scale, str):
+                width = channels if scale == "width" else channels // heads
+                self.scale = neuron.unit / (2 * width)
+            else:
+                self.scale = neuron.unit * scale
+            if parts.attention_norm:
+                self.bn = nn.BatchNorm2d(wide)
             out_neuron = neuron
         else:
             assert kind == "dot"
-            scale = 2 / math.sqrt(channels // heads) if parts.dot_scale is None else parts.dot_scale
-            self.scale = neuron.unit * scale
+            usual = 2 / math.sqrt(channels // heads)
+            self.scale = neuron.unit * (usual if parts.dot_scale is None else parts.dot_scale)
             out_neuron = replace(neuron, v_threshold=parts.dot_threshold * neuron.v_threshold)
         self.out_neuron = fires(out_neuron)
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = self.bn if self.kind == "hamming" else None
-        spikes: Tensor = self.out_neuron(self.product(*self.fired(x)), norm=norm)
+        spikes: Tensor = self.out_neuron(self.product(*self.fired(x)), norm=self.bn)
         return spikes.to(x.dtype)  # the sums of a network in half precision are float32
 
     def fired(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 Separable = Literal["real", "spiking", "none"]
 TokenConv = Literal["none", "spiking", "pair"]
 Projection = Literal["rep", "plain", "pair"]
+ThresholdScale = Literal["width", "head"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,10 @@ class BlockConfig:
             1x1; ``plain``, one 1x1; or ``pair``, two 1x1 in a row.
         pair_width: channels between those two, as a multiple of C.
         value_ratio: channels of v, as a multiple of those of q and k.
+        threshold_scale: s of Hamming attention, which multiplies its sums: 1/(2D) with D the
+            ``width`` C, as published, or that of a ``head``; or a number, such as 1/8.
+        attention_norm: whether a BN follows it, as in the published code, which takes s in. Without
+            one, as the paper writes it, s belongs to the threshold of the neuron.
         dot_scale: of attention by the dot product; None: 2 / sqrt(width of a head).
         dot_threshold: of the neuron behind it, as a multiple of the threshold of others.
         layer_scale: whether a factor of each channel, learnt, stands before each part of a
@@ -45,6 +50,8 @@ class BlockConfig:
     projection: Projection = "rep"
     pair_width: float = 1.5
     value_ratio: int = 1
+    threshold_scale: ThresholdScale | float = "width"
+    attention_norm: bool = True
     dot_scale: float | None = 0.125
     dot_threshold: float = 0.5
     layer_scale: bool = False
@@ -68,13 +75,19 @@ class BlockConfig:
             raise ValueError("value_ratio belongs to projections 'plain' and 'pair'; set it to 1")
         if not (_is_whole(self.value_ratio) and 0 < self.value_ratio <= 64):
             raise ValueError(f"value_ratio is {self.value_ratio!r}; expected an integer, 1 to 64")
-        for name in ("pair_width", "dot_scale", "dot_threshold"):
+        for name, words in (
+            ("pair_width", ()),
+            ("threshold_scale", get_args(ThresholdScale)),
+            ("dot_scale", (None,)),
+            ("dot_threshold", ()),
+        ):
             value = getattr(self, name)
-            if value is None and name == "dot_scale":
+            if value in words:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 64:
-                raise ValueError(f"{name} is {value!r}; expected a number above 0, below 64")
-        for name in ("conv_bias", "layer_scale"):
+                known = "".join(f", or {word}" for word in words if word is not None)
+                raise ValueError(f"{name} is {value!r}; expected a number above 0, below 64{known}")
+        for name in ("conv_bias", "attention_norm", "layer_scale"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
 

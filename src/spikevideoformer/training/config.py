@@ -29,7 +29,10 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Cache = Literal["auto", "memory", "off"]
 
 # Fields of ModelConfig that a run may set; None leaves the preset's value.
-_MODEL_OPTIONS = ("design", "attention", "neuron", "drop_path", "readout", "residual_gain")
+_MODEL_OPTIONS = (
+    *("design", "attention", "neuron", "block"),
+    *("drop_path", "readout", "residual_gain"),
+)
 
 # What these settings of an augmentation are in `Augmentation.off`, which any task may use.
 _OFF = vars(Augmentation.off())
@@ -63,6 +66,7 @@ class TrainConfig(Stored):
         design: how attention spans space and time; None for the preset's.
         attention: hamming or dot, or softmax or none of an ordinary network; None for the preset's.
         neuron: lif, integer_lif, relu, or fields of NeuronConfig; None for the preset's.
+        block: fields of BlockConfig that differ from the preset's, in a file.
         drop_path: stochastic depth of the last block, in [0, 1); None for the preset's.
         readout: what the classifier reads: membrane; spike as published, which starts silent and
             does not train from scratch (docs/initialisation.md); or gru, of an ordinary network.
@@ -135,6 +139,7 @@ class TrainConfig(Stored):
     design: Design | None = None
     attention: AttentionKind | None = None
     neuron: str | dict[str, Any] | None = None
+    block: dict[str, Any] | None = None
     drop_path: float | None = None
     readout: Readout | None = None
     residual_gain: float | None = None
