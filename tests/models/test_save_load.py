@@ -208,7 +208,7 @@ def test_missing_key(folder):
 
 MODEL_CHANGES = {
     "unknown_key": ({"desing": "joint"}, "did you mean 'design'"),
-    "unknown_design": ({"design": "diagonal"}, "choose one of"),
+    "unknown_design": ({"design": "diagonal"}, "expected joint or"),
     "unknown_neuron_key": ({"neuron": {"taau": 2}}, "did you mean 'tau'"),
     "neuron_number": ({"neuron": 3}, "NeuronConfig"),
     "widths_number": ({"widths": 3}, "4 positive integers"),

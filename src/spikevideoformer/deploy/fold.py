@@ -27,8 +27,6 @@ All merges are computed in float64 and cast back.
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast, get_args
 
 import torch
@@ -68,7 +66,7 @@ from spikevideoformer.nn.conv import (
     SpikingSepConv,
     per_frame,
 )
-from spikevideoformer.nn.neuron import AnyNeuron, Neuron
+from spikevideoformer.nn.neuron import AnyNeuron, watch_neurons
 from spikevideoformer.ops.lif import lif_reference
 from spikevideoformer.ops.neuron_config import kinds_of_kernels
 
@@ -387,10 +385,7 @@ def flipped_spikes(
         For each neuron in order of execution, positions that differ over all positions (neurons x
         frames x clips), in [0, 1]; and the share over all neurons together under ``"all"``.
     """
-    with _spikes(model) as expected:
-        model(video)
-    with _spikes(other) as got:
-        other(video)
+    expected, got = _spikes(model, video), _spikes(other, video)
     if expected.keys() != got.keys():
         odd = sorted(expected.keys() ^ got.keys())
         raise ValueError(f"the networks have different neurons, such as {odd[0]}")
@@ -400,20 +395,9 @@ def flipped_spikes(
     return shares
 
 
-@contextmanager
-def _spikes(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Spikes of every neuron as bytes, while the context is open."""
-    spikes: dict[str, Tensor] = {}
-    handles = []
-    for name, module in model.named_modules():
-        if isinstance(module, Neuron):
-
-            def keep(_module: nn.Module, _args: object, out: Tensor, name: str = name) -> None:
-                spikes[name] = out.to(torch.uint8)
-
-            handles.append(module.register_forward_hook(keep))
-    try:
-        yield spikes
-    finally:
-        for handle in handles:
-            handle.remove()
+def _spikes(model: nn.Module, video: Tensor) -> dict[str, Tensor]:
+    """Spikes of every neuron as bytes."""
+    found: dict[str, Tensor] = {}
+    with watch_neurons(model, lambda name, s: found.update({name: s.to(torch.uint8)})):
+        model(video)
+    return found

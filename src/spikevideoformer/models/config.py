@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from spikevideoformer.nn.block_config import E_SPIKEFORMER, E_SPIKEFORMER_LARGE, BlockConfig
 from spikevideoformer.ops.neuron_config import NeuronConfig
+from spikevideoformer.settings import check_types, require
 from spikevideoformer.shapes import AttentionKind, Design
 
 STRIDE = 16  # height and width of the last stage are those of the input over this
@@ -55,20 +56,8 @@ class MaskHeadConfig:
     mean_over_time: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(MaskHeadKind):
-            raise ValueError(
-                f"mask head {self.kind!r} is unknown; choose one of "
-                f"{', '.join(get_args(MaskHeadKind))}"
-            )
-        for name in ("width", "head_width"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and 0 < value <= MOST["widths"]):
-                raise ValueError(
-                    f"{name} is {value!r}; expected a positive integer up to {MOST['widths']}"
-                )
-        for name in ("neck_norm", "mean_over_time"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
+        check_types(self)
+        require(self, "width", "head_width", at_least=1, at_most=MOST["widths"])
 
     @classmethod
     def of_kind(cls, kind: str, **overrides: Any) -> "MaskHeadConfig":
@@ -165,12 +154,9 @@ class ModelConfig:
             object.__setattr__(self, name, tuple(values))  # lists come from JSON
             if max(values) > MOST[name]:
                 raise ValueError(f"{name} is {values!r}; expected at most {MOST[name]} each")
+        check_types(self)
         for name in ("heads", "mlp_ratio", "in_channels", "still_frames"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and 0 < value <= MOST[name]):
-                raise ValueError(
-                    f"{name} is {value!r}; expected a positive integer up to {MOST[name]}"
-                )
+            require(self, name, at_least=1, at_most=MOST[name])
         if self.widths[0] % 2:
             raise ValueError(f"the first width is {self.widths[0]}; it is halved, so must be even")
         for width in self.widths[2:]:
@@ -178,31 +164,8 @@ class ModelConfig:
                 raise ValueError(
                     f"width {width} does not divide into {self.heads} heads; give other heads"
                 )
-        for name, choices in (
-            ("design", get_args(Design)),
-            ("attention", get_args(AttentionKind)),
-            ("readout", get_args(Readout)),
-            ("pose_head", get_args(PoseHeadKind)),
-            ("poses", get_args(Poses)),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"{name} {getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}"
-                )
-        for name, kind in (
-            ("neuron", NeuronConfig),
-            ("block", BlockConfig),
-            ("mask_head", MaskHeadConfig),
-        ):
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a {kind.__name__}")
-        if not (isinstance(self.drop_path, (int, float)) and 0 <= self.drop_path < 1):
-            raise ValueError(f"drop_path is {self.drop_path!r}; expected a probability in [0, 1)")
-        if not (isinstance(self.residual_gain, (int, float)) and 0 <= self.residual_gain <= 1):
-            raise ValueError(f"residual_gain is {self.residual_gain!r}; expected a value in [0, 1]")
-        for name in ("constant_term", "distilled", "pad_input", "any_size"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
+        require(self, "drop_path", at_least=0, below=1)
+        require(self, "residual_gain", at_least=0, at_most=1)
         if self.constant_term and self.attention != "hamming":
             raise ValueError("constant_term belongs to Hamming attention; set attention='hamming'")
         if self.readout == "both" and not self.neuron.spiking:

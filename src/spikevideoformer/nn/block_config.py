@@ -1,7 +1,9 @@
 """What the blocks of a network are made of, in numbers that check themselves, without torch."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
+
+from spikevideoformer.settings import check_types, require
 
 Separable = Literal["real", "spiking", "none"]
 TokenConv = Literal["none", "spiking", "pair"]
@@ -57,47 +59,22 @@ class BlockConfig:
     layer_scale: bool = False
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("separable", Separable),
-            ("token_conv", TokenConv),
-            ("projection", Projection),
-        ):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} {getattr(self, name)!r} is unknown; choose one of "
-                    f"{', '.join(get_args(kind))}"
-                )
+        check_types(self)
         for name in ("kernel_size", "token_kernel_size"):
             value = getattr(self, name)
-            if not (_is_whole(value) and value % 2 and 0 < value < 64):
+            if not (value % 2 and 0 < value < 64):
                 raise ValueError(f"{name} is {value!r}; expected an odd integer below 64")
         if self.projection == "rep" and self.value_ratio != 1:
             raise ValueError("value_ratio belongs to projections 'plain' and 'pair'; set it to 1")
-        if not (_is_whole(self.value_ratio) and 0 < self.value_ratio <= 64):
-            raise ValueError(f"value_ratio is {self.value_ratio!r}; expected an integer, 1 to 64")
-        for name, words in (
-            ("pair_width", ()),
-            ("threshold_scale", get_args(ThresholdScale)),
-            ("dot_scale", (None,)),
-            ("dot_threshold", ()),
-        ):
-            value = getattr(self, name)
-            if value in words:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 64:
-                known = "".join(f", or {word}" for word in words if word is not None)
-                raise ValueError(f"{name} is {value!r}; expected a number above 0, below 64{known}")
-        for name in ("conv_bias", "attention_norm", "layer_scale"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
+        require(self, "value_ratio", at_least=1, at_most=64)
+        numbers = ["pair_width", "dot_scale", "dot_threshold"]
+        if not isinstance(self.threshold_scale, str):
+            numbers.append("threshold_scale")
+        require(self, *numbers, above=0, below=64)
 
     def between_pair(self, channels: int) -> int:
         """Channels between the two convolutions of a ``pair``, at least 1."""
         return max(1, int(self.pair_width * channels + 1e-6))  # 1e-6: of a ratio that was rounded
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 E_SPIKEFORMER = BlockConfig(

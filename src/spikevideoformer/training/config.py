@@ -196,17 +196,14 @@ class TrainConfig(Stored):
             at_least=1,
         )
         require(self, "workers", "seed", "weight_decay", "warmup_epochs", "norm_clips", at_least=0)
-        require(self, "learning_rate", above=0)
+        require(self, "learning_rate", "clip_grad_norm", above=0)
         if self.learning_rate > 1:
             raise ValueError(
                 f"learning_rate is {self.learning_rate:g}; AdamW moves every weight by about as "
                 "much in a step: give at most 1, usually less than 0.01"
             )
         require(self, "label_smoothing", at_least=0, below=1)
-        if self.clip_grad_norm is not None:
-            require(self, "clip_grad_norm", above=0)
-        if self.checkpoint_every_steps is not None:
-            require(self, "checkpoint_every_steps", at_least=1)
+        require(self, "checkpoint_every_steps", at_least=1)
         if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0:
             raise ValueError(
                 f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs} epochs; "

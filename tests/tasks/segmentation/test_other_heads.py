@@ -129,7 +129,7 @@ def test_folding_engines_and_energy(head, name, overrides, lively):
 
 def test_heads_of_one_kind_only():
     assert MaskHeadConfig.of_kind("mlp").width == 768
-    with pytest.raises(ValueError, match="width is 0; expected a positive integer"):
+    with pytest.raises(ValueError, match="width is 0; give a number at least 1"):
         MaskHeadConfig(width=0)
     with pytest.raises(ValueError, match="neck_norm is 1; expected true or false"):
         MaskHeadConfig(neck_norm=1)
