@@ -12,7 +12,7 @@ import numpy as np
 from cameras import CLASSES
 from PIL import Image, ImageDraw
 
-from spikevideoformer.data.transforms import middle_square
+from spikevideoformer.data.transforms import cut_square
 from spikevideoformer.video.frames import iter_frames
 
 SIDE, MOMENTS = 56, 6
@@ -24,7 +24,7 @@ def strip(path: Path) -> np.ndarray:
 
     frames = torch.from_numpy(np.stack([frame.image for frame in iter_frames(path)]))
     chosen = frames[np.linspace(0, len(frames) - 1, MOMENTS).astype(int)]
-    return np.concatenate(list(middle_square(chosen, SIDE).permute(0, 2, 3, 1).numpy()), axis=1)
+    return np.concatenate(list(cut_square(chosen, SIDE).permute(0, 2, 3, 1).numpy()), axis=1)
 
 
 def main() -> None:

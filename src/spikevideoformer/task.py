@@ -107,11 +107,15 @@ class Task(ABC):
     """How pictures become input, as a model folder stores it."""
     unused: ClassVar[Mapping[str, Any]] = {
         "eval_clips": 1,
+        "eval_crops": 1,
         "fold": 1,
         "unlimited_decoding": False,
     }
     """General settings of a run that mean nothing here, and the only value they may have."""
-    unvaried: ClassVar[tuple[str, ...]] = ("crop_scale", "crop_ratio", "temporal_jitter")
+    unvaried: ClassVar[tuple[str, ...]] = (
+        *("crop_scale", "crop_ratio", "temporal_jitter"),
+        *("rand_augment", "erasing"),
+    )
     """The same of augmentation, which may also be off."""
     instead: ClassVar[str] = ""
     """What to set in their place."""

@@ -176,3 +176,54 @@ def test_pictures_come_back_from_what_the_network_sees() -> None:
     spec = ClipSpec(frames=2, size=16)
     pictures = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)
     assert torch.equal(to_pictures(eval_transform(pictures, spec), spec), pictures)
+
+
+def test_what_is_erased_is_the_same_noise_in_all_frames() -> None:
+    frames = noise()
+    augmentation = Augmentation(**OFF, erasing=1.0)
+    plain = eval_transform(frames, SPEC)
+    changed = 0
+    for seed in range(5):
+        video = train_transform(frames, SPEC, augmentation, seeded(seed))
+        assert all(torch.equal(frame, video[0]) for frame in video)
+        other = (video[0] != plain[0]).any(0)  # [H, W]
+        rows, columns = other.any(1).nonzero(), other.any(0).nonzero()
+        top, bottom = int(rows.min()), int(rows.max()) + 1
+        left, right = int(columns.min()), int(columns.max()) + 1
+        assert other[top:bottom, left:right].all()
+        area = (bottom - top) * (right - left) / other.numel()
+        assert 0.01 < area < 0.35
+        changed += area
+    assert 0.1 < changed / 5 < 0.25
+    never = train_transform(frames, SPEC, Augmentation(**OFF), seeded(0))
+    assert torch.equal(never, plain)
+
+
+def test_places_along_the_longer_side() -> None:
+    """Three squares of a wide picture show its left, middle and right; of a tall one likewise."""
+    ramp = torch.arange(64, dtype=torch.uint8).repeat(32, 1)  # [H, W]
+    wide = ramp[None, :, :, None].expand(2, 32, 64, 3).contiguous()
+    for frames, along in ((wide, -1), (wide.transpose(1, 2).contiguous(), -2)):
+        begins = [
+            round(255 * float(eval_transform(frames, PLAIN, place=place)[0, 0].select(along, 0)[0]))
+            for place in (0.0, 0.5, 1.0)
+        ]
+        assert begins == [0, 16, 32]
+    middle = eval_transform(wide, PLAIN)
+    assert torch.equal(middle, eval_transform(wide, PLAIN, place=0.5))
+
+
+def test_rand_augment_is_drawn_after_all_else() -> None:
+    """Switching it on leaves crop and flip as they were; next to no magnitude shows it."""
+    frames = noise()
+    usual = Augmentation(flip=0.5)
+    faint = Augmentation(flip=0.5, rand_augment=1e-6)
+    seeds = [
+        s for s in range(30)
+        if torch.allclose(
+            train_transform(frames, PLAIN, usual, seeded(s)),
+            train_transform(frames, PLAIN, faint, seeded(s)),
+            atol=1.5 / 255,
+        )
+    ]  # fmt: skip
+    assert 15 < len(seeds) < 30  # the others have their histogram changed, which knows no magnitude

@@ -105,6 +105,9 @@ def test_a_key_that_is_given_twice_is_an_error(tmp_path):
         ({"neuron": "relu"}, "relu"),
         ({"neuron": {"tau": 2, "theta": 1}}, "theta"),
         ({"clip_grad_norm": 0}, "clip_grad_norm is 0.0; give a number above 0"),
+        ({"optimizer": "lion"}, "optimizer is 'lion'; expected adamw or lamb"),
+        ({"layer_decay": 0}, "layer_decay is 0.0; give a number above 0 and at most 1"),
+        ({"ema": 1.0}, "ema is 1.0; give a number above 0 and below 1"),
         ({"keep": 0}, "keep is 0; give a number at least 1"),
     ],
 )
@@ -152,15 +155,3 @@ def test_only_what_is_set_overrides_the_preset():
     assert TrainConfig(out=Path("run"), model="ann_nano").model_options == {}
     assert TrainConfig(out=Path("run"), model="gru_nano").model_options == {}
     assert FULL.model_options["design"] == "factorized"
-
-
-RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
-
-
-def test_there_are_recipes():
-    assert RECIPES
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_are_accepted(path):
-    assert TrainConfig.from_yaml(path).model.startswith("svf_")

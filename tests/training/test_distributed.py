@@ -46,11 +46,11 @@ def assert_equal_runs(a: Path, b: Path, steps: int) -> None:
         assert one == pytest.approx(other, abs=1e-6)
 
 
-def compare(tiny, tmp_path, arguments: list[str], **changes: object) -> None:
+def compare(tiny, tmp_path, arguments: list[str], *, devices: int = 1, **settings: object) -> None:
     # 12 clips make 2 steps of 3 clips x 2: 5 epochs are 10 steps.
-    base = {"epochs": 5, "batch_size": 3, "residual_gain": 0.2}
+    base = {"epochs": 5, "batch_size": 3, "residual_gain": 0.2, **settings}
     train(tiny(**base, accumulate=2, out=tmp_path / "one"))
-    report = run(arguments, tiny(**base, out=tmp_path / "two", **changes))
+    report = run(arguments, tiny(**base, devices=devices, out=tmp_path / "two"))
     assert (
         report["top1"] == load_checkpoint(tmp_path / "two/checkpoints/best.pt")["row"]["val_top1"]
     )
@@ -60,6 +60,12 @@ def compare(tiny, tmp_path, arguments: list[str], **changes: object) -> None:
 
 def test_torchrun_equals_accumulation(tiny, tmp_path):
     compare(tiny, tmp_path, TORCHRUN)
+
+
+@pytest.mark.slow
+def test_torchrun_equals_accumulation_with_the_published_recipe(tiny, tmp_path):
+    published = {"optimizer": "lamb", "schedule": "poly", "layer_decay": 0.8, "ema": 0.9}
+    compare(tiny, tmp_path, TORCHRUN, **published)
 
 
 @pytest.mark.slow

@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.progress import Progress
 from spikevideoformer.tasks.classification.index import read_index
+from spikevideoformer.tasks.classification.task import ClassificationOptions
 from spikevideoformer.training import TrainConfig, evaluate_folder, train
 from spikevideoformer.training.checkpoint import load_checkpoint
 from spikevideoformer.training.loop import Loop
@@ -288,6 +290,52 @@ def test_ctrl_c_leaves_a_checkpoint_and_resuming_gives_the_same_bits(tiny, tmp_p
     train(config, resume=True)
     assert_same_bits(weights(tmp_path / "whole"), weights(config.out))
     assert rows(tmp_path / "whole") == rows(config.out)
+
+
+PUBLISHED = {
+    "optimizer": "lamb",
+    "schedule": "poly",
+    "head_lr": 2.0,
+    "layer_decay": 0.8,
+    "ema": 0.9,
+    "augmentation": Augmentation(flip=0.0, rand_augment=9.0, erasing=0.25),
+    "options": ClassificationOptions(mixup=0.8, cutmix=1.0),
+    "eval_clips": 2,
+    "eval_crops": 3,
+}
+
+
+def test_the_published_recipe_resumes_to_the_same_bits(tiny, clips, tmp_path):
+    config = tiny(**PUBLISHED, checkpoint_every_steps=1, keep=9)
+    train(config)
+    last = config.out / "checkpoints/step-00000006.pt"
+    whole, released = load_checkpoint(last), load_file(config.out / "model/model.safetensors")
+    for path in (config.out / "checkpoints").glob("step-*.pt"):
+        if path.name > "step-00000002.pt":  # in the middle of the first epoch
+            path.unlink()
+    result = train(config, resume=True)
+    resumed = load_checkpoint(last)
+    for part in ("model", "average", "measured"):
+        assert_same_bits(whole[part], resumed[part])
+    for i, state in whole["optimizer"]["state"].items():
+        assert state["step"] == resumed["optimizer"]["state"][i]["step"] == 6
+        assert all(
+            torch.equal(state[n], resumed["optimizer"]["state"][i][n]) for n in state if n != "step"
+        )
+    again = load_file(config.out / "model/model.safetensors")
+    assert_same_bits(released, again)
+    # the average is what was validated and released
+    name = "head.fc.weight"
+    best = load_checkpoint(config.out / "checkpoints/best.pt")["model"][name]
+    assert torch.equal(again[name], best)
+    at_best = config.out / f"checkpoints/step-{result.best_epoch * 3:08d}.pt"
+    kept = load_checkpoint(at_best)
+    assert torch.equal(best, kept["average"][f"module.{name}"])
+    assert not torch.equal(best, kept["model"][name])
+    index = read_index(clips, split="val")
+    judged = evaluate_folder(result.model, index, clips_per_video=2, crops=3)
+    assert judged.top1 == result.evaluation.top1
+    assert judged.loss == pytest.approx(result.evaluation.loss, rel=1e-5)
 
 
 def test_training_in_a_thread(tiny):

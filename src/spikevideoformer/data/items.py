@@ -40,7 +40,9 @@ class Items(Dataset[Item]):
                 index.problems,
             )
         if augmentation is not None and spec.input == "events":  # which have no colours
-            augmentation = replace(augmentation, brightness=0.0, contrast=0.0, saturation=0.0)
+            augmentation = replace(
+                augmentation, brightness=0.0, contrast=0.0, saturation=0.0, rand_augment=0.0
+            )
         self.spec, self.augmentation, self.seed = spec, augmentation, seed
 
     @abstractmethod

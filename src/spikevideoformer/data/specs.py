@@ -24,6 +24,9 @@ class Augmentation:
         brightness: colours are scaled by a factor from 1 -+ this, in [0, 1].
         contrast: the distance to the clip's mean grey is scaled by a factor from 1 -+ this.
         saturation: the distance to each pixel's grey is scaled by a factor from 1 -+ this.
+        rand_augment: magnitude of RandAugment, in [0, 10]: two of fourteen operations on colours
+            and places, drawn for the clip; 0 for none. Not of events.
+        erasing: probability that a box is filled with noise, in [0, 1].
         temporal_jitter: how far sampled times move, in [0, 1]; see `video.window_times`, which
             applies it.
 
@@ -37,13 +40,16 @@ class Augmentation:
     brightness: float = 0.2
     contrast: float = 0.2
     saturation: float = 0.2
+    rand_augment: float = 0.0
+    erasing: float = 0.0
     temporal_jitter: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("flip", "brightness", "contrast", "saturation", "temporal_jitter"):
+        shares = ("flip", "brightness", "contrast", "saturation", "erasing", "temporal_jitter")
+        for name, largest in (*((name, 1) for name in shares), ("rand_augment", 10)):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and 0 <= value <= 1):
-                raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
+            if not (isinstance(value, (int, float)) and 0 <= value <= largest):
+                raise ValueError(f"{name} must be between 0 and {largest}, got {value!r}")
         for name, most in (("crop_scale", 1.0), ("crop_ratio", math.inf)):
             pair = getattr(self, name)
             if name == "crop_scale" and pair is None:

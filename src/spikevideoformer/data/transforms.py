@@ -13,28 +13,32 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from spikevideoformer.data.rand_augment import rand_augment
 from spikevideoformer.data.specs import Augmentation
 from spikevideoformer.video.spec import ClipSpec, Colours
 
 _CROP_ATTEMPTS = 10
 """Draws before a random crop gives up. Source: Szegedy et al. crop as in torchvision."""
+_ERASED_AREA, _ERASED_RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)
+"""Source: Zhong et al., "Random Erasing" (2020), section 3.2; a third, for 0.4, as in timm."""
 _LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G, B in grey. Source: ITU-R BT.601, section 2.5.1."""
 
 
 def eval_transform(
-    frames: UInt8[Tensor, "T H W 3"], spec: ClipSpec
+    frames: UInt8[Tensor, "T H W 3"], spec: ClipSpec, *, place: float = 0.5
 ) -> Float[Tensor, "T 3 size size"]:
-    """Short side to `spec.size`, middle square, normalised.
+    """Short side to `spec.size`, a square, normalised.
 
     Args:
         frames: RGB pictures.
         spec: size and normalisation.
+        place: of the square along the longer side, from 0 to 1; 0.5 is the middle.
 
     Raises:
         ValueError: frames of another type or shape.
     """
-    return normalised(scaled(middle_square(frames, spec.size)), spec)
+    return normalised(scaled(cut_square(frames, spec.size, place=place)), spec)
 
 
 def train_transform(
@@ -59,7 +63,12 @@ def train_transform(
     flip, *colours = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     top, left, height, width = _random_crop(H, W, augmentation, generator)
     square = frames[:, top : top + height, left : left + width]
-    video = scaled(resized(square, (spec.size, spec.size)))
+    pictures = resized(square, (spec.size, spec.size))
+    if augmentation.rand_augment:
+        grey = [round(255 * mean) for mean in spec.mean]
+        fill = (grey[0], grey[1], grey[2])
+        pictures = rand_augment(pictures, float(augmentation.rand_augment), generator, fill=fill)
+    video = scaled(pictures)
     if flip < augmentation.flip:
         video = video.flip(-1)
     strengths = (augmentation.brightness, augmentation.contrast, augmentation.saturation)
@@ -68,7 +77,10 @@ def train_transform(
             1 + strength * (2 * draw - 1) for strength, draw in zip(strengths, colours, strict=True)
         )
         video = coloured(video, brightness, contrast, saturation)
-    return normalised(video, spec)
+    video = normalised(video, spec)
+    if augmentation.erasing:
+        _erase(video, augmentation.erasing, generator)
+    return video
 
 
 def checked_pictures(frames: Tensor) -> Tensor:
@@ -84,31 +96,63 @@ def _random_crop(
     H: int, W: int, augmentation: Augmentation, generator: torch.Generator
 ) -> tuple[int, int, int, int]:
     """Top, left, height and width of a box of random area and shape that fits; else the middle."""
+    box = None
     if augmentation.crop_scale is not None:
-        draws = torch.rand(_CROP_ATTEMPTS, 4, generator=generator, dtype=torch.float64).tolist()
-        low, high = augmentation.crop_scale
-        narrow, wide = (math.log(ratio) for ratio in augmentation.crop_ratio)
-        for area_draw, ratio_draw, top_draw, left_draw in draws:
-            area = H * W * (low + (high - low) * area_draw)
-            ratio = math.exp(narrow + (wide - narrow) * ratio_draw)
-            width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if 0 < width <= W and 0 < height <= H:
-                top, left = int((H - height + 1) * top_draw), int((W - width + 1) * left_draw)
-                return top, left, height, width
-    return _middle(H, W)
+        box = _random_box(H, W, augmentation.crop_scale, augmentation.crop_ratio, generator)
+    return box or _square(H, W, 0.5)
 
 
-def _middle(H: int, W: int) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the largest square in the middle."""
+def _random_box(
+    H: int,
+    W: int,
+    areas: tuple[float, float],
+    ratios: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[int, int, int, int] | None:
+    """A box of random part of the area and width / height; None where none was found that fits."""
+    draws = torch.rand(_CROP_ATTEMPTS, 4, generator=generator, dtype=torch.float64).tolist()
+    low, high = areas
+    narrow, wide = (math.log(ratio) for ratio in ratios)
+    for area_draw, ratio_draw, top_draw, left_draw in draws:
+        area = H * W * (low + (high - low) * area_draw)
+        ratio = math.exp(narrow + (wide - narrow) * ratio_draw)
+        width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < width <= W and 0 < height <= H:
+            top, left = int((H - height + 1) * top_draw), int((W - width + 1) * left_draw)
+            return top, left, height, width
+    return None
+
+
+def _erase(video: Float[Tensor, "T 3 H W"], probability: float, generator: torch.Generator) -> None:
+    """Fill a box with noise, the same in all frames: noise that changes would be motion."""
+    drawn = float(torch.rand((), generator=generator, dtype=torch.float64))
+    H, W = video.shape[2:]
+    box = _random_box(H, W, _ERASED_AREA, _ERASED_RATIO, generator)
+    if drawn < probability and box is not None:
+        top, left, height, width = box
+        noise = torch.randn(3, height, width, generator=generator, dtype=video.dtype)
+        video[:, :, top : top + height, left : left + width] = noise
+
+
+def _square(H: int, W: int, place: float) -> tuple[int, int, int, int]:
+    """Top, left, height and width of the largest square at this place along the longer side."""
     short = min(H, W)
-    return round((H - short) * 0.5), round((W - short) * 0.5), short, short
+    return round((H - short) * place), round((W - short) * place), short, short
 
 
-def middle_square(frames: UInt8[Tensor, "T H W 3"], size: int) -> UInt8[Tensor, "T 3 size size"]:
-    """The largest square in the middle of pictures, brought to `size` pixels, channels first."""
+def cut_square(
+    frames: UInt8[Tensor, "T H W 3"], size: int, *, place: float = 0.5
+) -> UInt8[Tensor, "T 3 size size"]:
+    """The largest square of pictures, brought to `size` pixels, channels first.
+
+    Args:
+        frames: RGB pictures.
+        size: height and width of the square afterwards.
+        place: along the longer side, from 0 to 1; 0.5 is the middle.
+    """
     _, H, W, _ = checked_pictures(frames).shape
     # The square is cut before it is resized: the same pixels, and fewer of them to resize.
-    top, left, height, width = _middle(H, W)
+    top, left, height, width = _square(H, W, place)
     return resized(frames[:, top : top + height, left : left + width], (size, size))
 
 

@@ -27,6 +27,8 @@ from spikevideoformer.video.spec import Input
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Cache = Literal["auto", "memory", "off"]
+OptimizerName = Literal["adamw", "lamb"]
+Schedule = Literal["cosine", "poly"]
 
 # Fields of ModelConfig that a run may set; None leaves the preset's value.
 _MODEL_OPTIONS = (
@@ -42,7 +44,7 @@ _OFF = vars(Augmentation.off())
 _FREE_ON_RESUME = frozenset(
     {"data", "out", "device", "workers", "cache", "check", "keep"}
     | {"checkpoint_every_steps", "gradient_checkpointing", "spike_memory"}
-    | {"unlimited_decoding", "eval_clips"}
+    | {"unlimited_decoding", "eval_clips", "eval_crops"}
 )
 
 
@@ -91,9 +93,16 @@ class TrainConfig(Stored):
         batch_size: clips per process and forward pass.
         accumulate: forward passes per optimiser step; the effective batch is
             batch_size x accumulate x processes.
-        learning_rate: peak of the schedule (linear warm-up, then cosine to zero). It is not scaled
-            by the batch.
-        weight_decay: of AdamW, on weights only (not on biases and norms).
+        optimizer: adamw, or lamb as published for SDT-V2 (`training.optim.Lamb`).
+        learning_rate: peak of the schedule. It is not scaled by the batch.
+        schedule: of the learning rate, step by step, after a linear warm-up: cosine, or poly of
+            power 1, a straight line; both end at zero.
+        head_lr: factor of the learning rate in the head, above 0.
+        layer_decay: factor of the learning rate from each block of the backbone to the one before
+            it, in (0, 1]; 1 for one learning rate.
+        ema: a moving average of the weights is validated and released, of which a step keeps at
+            most this share, in (0, 1), such as 0.999; None for the weights themselves.
+        weight_decay: of weights only (not of biases and norms).
         warmup_epochs: length of the warm-up, in epochs; may be a fraction.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         clip_grad_norm: gradients are scaled down to this norm; None for no limit.
@@ -116,6 +125,8 @@ class TrainConfig(Stored):
         keep: how many checkpoints to keep, besides the best.
         eval_clips: clips in time over which the final evaluation averages each video; the
             validation after each epoch takes one.
+        eval_crops: squares along the longer side of each of these clips, likewise averaged; 3 as
+            published for video.
         check: check of the files before the first step: full decodes all of each, open reads only
             its header, none looks only at the lists.
         skip_bad: go on without the files that the check refuses, and list them in skipped.csv.
@@ -157,7 +168,12 @@ class TrainConfig(Stored):
     passes: int = 1
     batch_size: int = 16
     accumulate: int = 1
+    optimizer: OptimizerName = "adamw"
     learning_rate: float = 4e-3
+    schedule: Schedule = "cosine"
+    head_lr: float = 1.0
+    layer_decay: float = 1.0
+    ema: float | None = None
     weight_decay: float = 0.05
     warmup_epochs: float = 0.5
     label_smoothing: float = 0.1
@@ -175,6 +191,7 @@ class TrainConfig(Stored):
     checkpoint_every_steps: int | None = None
     keep: int = 2
     eval_clips: int = 1
+    eval_crops: int = 1
     check: Decode = "full"
     skip_bad: bool = False
     unlimited_decoding: bool = False
@@ -192,17 +209,20 @@ class TrainConfig(Stored):
             "devices",
             "keep",
             "eval_clips",
+            "eval_crops",
             "fold",
             at_least=1,
         )
         require(self, "workers", "seed", "weight_decay", "warmup_epochs", "norm_clips", at_least=0)
-        require(self, "learning_rate", "clip_grad_norm", above=0)
+        require(self, "learning_rate", "head_lr", "clip_grad_norm", above=0)
         if self.learning_rate > 1:
             raise ValueError(
-                f"learning_rate is {self.learning_rate:g}; AdamW moves every weight by about as "
-                "much in a step: give at most 1, usually less than 0.01"
+                f"learning_rate is {self.learning_rate:g}; a step moves every weight by about as "
+                "much: give at most 1, usually less than 0.01"
             )
         require(self, "label_smoothing", at_least=0, below=1)
+        require(self, "layer_decay", above=0, at_most=1)
+        require(self, "ema", above=0, below=1)
         require(self, "checkpoint_every_steps", at_least=1)
         if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0:
             raise ValueError(

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
@@ -31,7 +31,12 @@ from spikevideoformer.training.checkpoint import CheckpointFolder, save_checkpoi
 from spikevideoformer.training.devices import over_processes
 from spikevideoformer.training.logs import TensorBoardLog, shortened, write_metrics
 from spikevideoformer.training.mean_statistics import MeanStatistics
-from spikevideoformer.training.optim import build_optimizer, learning_rate_at
+from spikevideoformer.training.optim import (
+    build_optimizer,
+    learning_rate_at,
+    moving_average,
+    rate_factors,
+)
 from spikevideoformer.training.plots import spoken
 from spikevideoformer.training.task_training import Batch, TaskTraining
 
@@ -73,6 +78,9 @@ class Loop:
         fabric: launched.
         model: on the CPU, with its initial (or resumed) weights.
         plan: how epochs are cut into steps.
+
+    Attributes:
+        judged: the network that is validated: `model`, or the average of its weights.
     """
 
     def __init__(
@@ -87,14 +95,16 @@ class Loop:
         self.model = model
         config = self.config
         self.optimizer = build_optimizer(
-            model, learning_rate=config.learning_rate, weight_decay=config.weight_decay
+            model,
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            kind=config.optimizer,
+            factors=rate_factors(model, layer_decay=config.layer_decay, head_lr=config.head_lr),
         )
+        self.average = moving_average(model, config.ema).to(fabric.device) if config.ema else None
+        self.judged = self.average.module if self.average else model
         self._wrapped, self._stepper = fabric.setup(model, self.optimizer)
-        self._statistics = {
-            name: buffer
-            for name, buffer in model.named_buffers()
-            if name.endswith(("running_mean", "running_var"))
-        }
+        self._statistics = _running(model)
         self._levels = {
             name: m.config.levels for name, m in model.named_modules() if isinstance(m, Neuron)
         }
@@ -135,6 +145,8 @@ class Loop:
             )
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        if self.average:
+            self.average.load_state_dict(saved["average"])
         self.fabric.strategy.precision.load_state_dict(saved["scaler"])
         self.state = RunState(
             step=saved["step"],
@@ -169,6 +181,7 @@ class Loop:
                     "model": self.model.state_dict(),
                     "measured": measured or {},
                     "optimizer": self.optimizer.state_dict(),
+                    "average": self.average.state_dict() if self.average else {},
                     "scaler": self.fabric.strategy.precision.state_dict(),
                 },
             )
@@ -241,13 +254,14 @@ class Loop:
             peak=self.config.learning_rate,
             warmup_steps=round(self.config.warmup_epochs * self.plan.steps_per_epoch),
             total_steps=self.total_steps,
+            schedule=self.config.schedule,
         )
 
     def _step(self, batches: Iterator[Batch]) -> None:
         """One optimiser step."""
         config, fabric, state = self.config, self.fabric, self.state
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(state.step)
+            group["lr"] = self._learning_rate(state.step) * group.get("lr_factor", 1.0)
         self._wrapped.train()
         statistics = MeanStatistics(
             list(self._statistics.values()) if self.plan.micro_batches > 1 else []
@@ -257,6 +271,7 @@ class Loop:
             torch.manual_seed(
                 mixed_seed(config.seed, state.step, a * fabric.world_size + fabric.global_rank)
             )
+            batch = self.task.varied(batch)
             is_last = a == config.accumulate - 1
             with (
                 fabric.no_backward_sync(self._wrapped, enabled=not is_last),
@@ -284,6 +299,8 @@ class Loop:
         assert norm is not None
         self._stepper.step()
         self._stepper.zero_grad()
+        if self.average:
+            self.average.update_parameters(self.model)
         state.step += 1
         state.sums[3] += norm.nan_to_num(0.0, 0.0, 0.0)
         state.sums[4] += norm.isfinite()
@@ -332,8 +349,8 @@ class Loop:
         # Of a run that diverged, the training loss tells first.
         loss, right, labels, norm, finite_steps = self._join_sums().tolist()
         with self._measured_statistics() as measured:
-            result = self.task.validate(self.model, self.fabric, interruptible)
-            as_validated = self.model.state_dict() | measured
+            result = self.task.validate(self.judged, self.fabric, interruptible)
+            as_validated = self.judged.state_dict() | measured
         self._require_finite_state()
         if not all_finite(measured.values()):
             raise ValueError(f"measured statistics of batch norms are NaN or infinite; {REMEDY}")
@@ -371,17 +388,17 @@ class Loop:
         weights in a long one. They are put back afterwards: training is not touched.
         """
         clips, fabric, state = self.config.norm_clips, self.fabric, self.state
-        with kept_statistics(self.model):
+        with kept_statistics(self.judged):
             if clips:
                 steps = math.ceil(clips / self.plan.effective_batch)
                 batches = self._batches(range(max(0, state.step - steps), state.step))
                 with fabric.autocast():
                     measure_statistics(
-                        self.model,
+                        self.judged,
                         (batch.to(fabric.device).video for batch in batches),
                         gather=self._in_order,
                     )
-            yield {name: buffer.clone() for name, buffer in self._statistics.items()}
+            yield {name: buffer.clone() for name, buffer in _running(self.judged).items()}
 
     def _in_order(self, rows: Tensor) -> Tensor:
         """Rows of the micro-batches of this process, with those of all others between them."""
@@ -453,6 +470,12 @@ class Loop:
     def _shares(self, rates: FiringRates) -> dict[str, float]:
         """Firing rates as shares of the possible: an Integer-LIF neuron fires up to D a frame."""
         return {name: rate / self._levels[name] for name, rate in rates.mean.items()}
+
+
+def _running(model: nn.Module) -> dict[str, Tensor]:
+    """The running statistics of batch norms, by name."""
+    ends = ("running_mean", "running_var")
+    return {name: buffer for name, buffer in model.named_buffers() if name.endswith(ends)}
 
 
 @contextmanager

@@ -45,8 +45,8 @@ def evaluate_folder(
         out: folder for pictures, and `skipped.csv` or `problems.csv`; None: what is left out is
             logged.
         events: settings of recordings, `EventFiles`, that differ from those of the model.
-        **options: of the task: `clips_per_video` and `limits`; `sliding_window`, `scales` and
-            `flip`; or `body`.
+        **options: of the task: `clips_per_video`, `crops` and `limits`; `sliding_window`, `scales`
+            and `flip`; or `body`.
 
     Raises:
         ValueError: a folder that is no model for such data, other classes or joints, bad files,

@@ -180,6 +180,10 @@ class TaskTraining(ABC, Generic[Index]):
             clip_loader(self.train_set, keys, workers=workers, device=device, collate=collate)
         )
 
+    def varied(self, batch: Any) -> Any:
+        """A training batch, on its device, changed as a whole by draws of torch's generator."""
+        return batch
+
     @abstractmethod
     def loss(self, output: Any, batch: Any) -> Tensor:
         """Scalar to minimise."""

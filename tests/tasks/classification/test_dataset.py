@@ -233,6 +233,27 @@ class TestSeveralClips:
             ClipDataset(ramp, SPEC, augmentation=AUGMENTATION, clips_per_video=2)
         with pytest.raises(ValueError, match="at least 1"):
             ClipDataset(ramp, SPEC, clips_per_video=0)
+        with pytest.raises(ValueError, match="crops is 3; give at least 1, and exactly 1 with"):
+            ClipDataset(ramp, SPEC, augmentation=AUGMENTATION, crops=3)
+
+    def test_crops_of_a_clip_follow_each_other(self, tmp_path: Path) -> None:
+        """A wide video, darker to the right, lighter from frame to frame."""
+        path = tmp_path / "wide.mkv"
+        images = [np.full((16, 48, 3), 3 * t + 100, np.uint8) for t in range(40)]
+        for image in images:
+            image[:, 16:32] -= 50
+            image[:, 32:] -= 100
+        write_video(path, images, 10.0, codec="ffv1")
+        sample = ClipSample(path=path, label=0, split="val", source="here:1")
+        index = ClipIndex(root=tmp_path, layout="splits", classes=("a",), samples=(sample,))
+        dataset = ClipDataset(index, SPEC, clips_per_video=2, crops=3)
+        assert len(dataset) == dataset.views == 6
+        levels = [dataset[i].video[0, 0].mean().item() for i in range(6)]
+        assert levels[0] > levels[1] > levels[2]
+        assert levels[3] > levels[4] > levels[5]
+        assert levels[3] > levels[0]  # the second clip begins later
+        alone = ClipDataset(index, SPEC, clips_per_video=2)
+        assert [torch.equal(alone[i].video, dataset[3 * i + 1].video) for i in (0, 1)] == [True] * 2
 
 
 class TestRefuses:

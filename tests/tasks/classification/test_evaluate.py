@@ -26,16 +26,22 @@ class Linear(nn.Module):
         return self.fc(video.flatten(1))
 
 
-@pytest.mark.parametrize(("clips_per_video", "batch_size"), [(1, 3), (3, 7), (3, 1)])
-def test_probabilities_are_averaged_over_the_clips_of_a_video(clips, clips_per_video, batch_size):
-    dataset = ClipDataset(read_index(clips, split="train"), SPEC, clips_per_video=clips_per_video)
+@pytest.mark.parametrize(
+    ("clips_per_video", "crops", "batch_size"), [(1, 1, 3), (3, 1, 7), (3, 1, 1), (2, 3, 7)]
+)
+def test_probabilities_are_averaged_over_the_views_of_a_video(
+    clips, clips_per_video, crops, batch_size
+):
+    dataset = ClipDataset(
+        read_index(clips, split="train"), SPEC, clips_per_video=clips_per_video, crops=crops
+    )
     model = Linear()
     result = evaluate(model, dataset, batch_size=batch_size)
     assert result.clips == 12
 
     loss, correct = 0.0, 0
     for video in range(12):
-        items = [dataset[video * clips_per_video + i] for i in range(clips_per_video)]
+        items = [dataset[video * dataset.views + i] for i in range(dataset.views)]
         p = torch.stack([model(item.video[None])[0].softmax(0) for item in items]).mean(0)
         loss -= p[items[0].label].log().item() / 12
         correct += int(p.argmax()) == items[0].label

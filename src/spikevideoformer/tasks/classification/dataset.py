@@ -37,8 +37,9 @@ crop is then magnified, which costs less than the memory of its full resolution.
 class ClipDataset(Items[LabelledClip]):
     """Labelled clips of an index as model input.
 
-    Several clips of one video are items of their own: item i is clip `i % clips_per_video` of
-    sample `i // clips_per_video`, and the `index` that it carries is the position of the sample.
+    Several views of one video are items of their own: item i is view `i % views` of sample
+    `i // views`, the crops of a clip following each other, and the `index` that it carries is the
+    position of the sample.
 
     Args:
         index: one split, checked (without problems).
@@ -48,13 +49,14 @@ class ClipDataset(Items[LabelledClip]):
         seed: of the augmentation.
         clips_per_video: evaluation clips, spread evenly in time: over the video where the spec has
             a frame rate, otherwise as shifted samples of the whole.
+        crops: squares of each evaluation clip, spread evenly along the longer side; 1: the middle.
         cache: keeps each video's pictures, shrunk to what the transforms need; None: nothing does.
             The items are the same, bit for bit.
         limits: against files that unpack to far more than they seem; None: the usual ones.
 
     Raises:
         DatasetError: the index has problems or no samples.
-        ValueError: `clips_per_video` is not at least 1, or goes with augmentation.
+        ValueError: `clips_per_video` or `crops` is not at least 1, or goes with augmentation.
     """
 
     drawn = "clip"
@@ -69,34 +71,43 @@ class ClipDataset(Items[LabelledClip]):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         clips_per_video: int = 1,
+        crops: int = 1,
         cache: FrameCache | None = None,
         limits: DecodeLimits | None = None,
     ) -> None:
         super().__init__(index, spec, augmentation, seed)
         if not index.samples:
             raise DatasetError(f"no clip of {index.root} is left; choose a split that has some")
-        if clips_per_video < 1 or (clips_per_video > 1 and augmentation is not None):
-            raise ValueError(
-                f"clips_per_video is {clips_per_video}; give at least 1, and exactly 1 with"
-                " augmentation"
-            )
+        for name, count in (("clips_per_video", clips_per_video), ("crops", crops)):
+            if count < 1 or (count > 1 and augmentation is not None):
+                raise ValueError(
+                    f"{name} is {count}; give at least 1, and exactly 1 with augmentation"
+                )
         self.index = index
-        self.clips_per_video = clips_per_video
+        self.clips_per_video, self.crops = clips_per_video, crops
         self._limits = limits or DecodeLimits()
         self._resize_short = _kept_short_side(spec, self.augmentation)
         self._length_s: dict[Path, float] = {}
         self._cache = cache or FrameCache()
         self._decoded: tuple[int, list[UInt8[Tensor, "T H W 3"]]] = (-1, [])
 
+    @property
+    def views(self) -> int:
+        """Items of each video."""
+        return self.clips_per_video * self.crops
+
     def __len__(self) -> int:
-        return len(self.index.samples) * self.clips_per_video
+        return len(self.index.samples) * self.views
 
     def item(self, i: int, generator: torch.Generator | None) -> LabelledClip:
         """As `Items`."""
-        position, clip = divmod(i, self.clips_per_video)
+        position, view = divmod(i, self.views)
         sample = self.index.samples[position]
         if self.augmentation is None or generator is None:
-            video = eval_transform(self._evaluation_clips(position)[clip], self.spec)
+            clip, crop = divmod(view, self.crops)
+            place = crop / (self.crops - 1) if self.crops > 1 else 0.5
+            frames = self._evaluation_clips(position)[clip]
+            video = eval_transform(frames, self.spec, place=place)
         else:
             begin_s, end_s = self._stretch(sample)
             jitter = self.augmentation.temporal_jitter

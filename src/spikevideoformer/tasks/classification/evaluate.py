@@ -1,4 +1,4 @@
-"""Evaluation: each video is judged by the mean of what the network says of several clips of it."""
+"""Evaluation: each video is judged by the mean of what the network says of several views of it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def evaluate(
 ) -> ClassificationResult:
     """Metrics of a model on a data set, over all processes.
 
-    Equation: p(video) = mean over its clips of softmax(logits).
+    Equation: p(video) = mean over its views of softmax(logits).
 
     Process r of w evaluates the videos r, r + w, ...; then the sums of all are added, so every
     process returns the same result, and no video is counted twice.
@@ -42,7 +42,7 @@ def evaluate(
 
     Args:
         model: gives logits; on the device of `fabric`. Its training mode is put back afterwards.
-        dataset: videos with labels, unaugmented; its `clips_per_video` are averaged.
+        dataset: videos with labels, unaugmented; its `views` are averaged.
         batch_size: most clips per forward pass (but at least one whole video). Another number
             means sums of another shape.
         workers: loader processes.
@@ -53,7 +53,7 @@ def evaluate(
         ValueError: logits that are NaN or infinite; the same in every process.
     """
     fabric = fabric_for(model, fabric)
-    classes, clips = dataset.index.classes, dataset.clips_per_video
+    classes, clips = dataset.index.classes, dataset.views
     metrics = ClassificationMetrics(classes)
     videos = range(fabric.global_rank, len(dataset) // clips, fabric.world_size)
     per_batch = max(batch_size // clips, 1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from spikevideoformer.models.config import STRIDE, ModelConfig
 from spikevideoformer.models.folder import read_about
 from spikevideoformer.ops.neuron_config import KINDS
+from spikevideoformer.settings import check_types, require
 from spikevideoformer.task import PredictSettings, Recipe, Task
 from spikevideoformer.video.interface import IMAGE_SUFFIXES
 
@@ -29,6 +30,27 @@ _SIDES = re.compile(r"(^|[^a-z])(left|right|clockwise|counterclockwise)([^a-z]|$
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassificationOptions:
+    """What only a classification run decides.
+
+    Args:
+        mixup: a of Beta(a, a), from which the shares of two clips are drawn that are laid over each
+            other, labels and all; 0 for none.
+        cutmix: the same for a box of one clip in another; with both, a batch has either.
+
+    Raises:
+        ValueError: a value below 0.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(self, "mixup", "cutmix", at_least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalOptions:
     """Of `svf eval`.
 
@@ -36,12 +58,14 @@ class EvalOptions:
         batch_size: clips at a time (default 8).
         fold: official fold, where there are some.
         clips: clips to average a video over (default 1).
+        crops: squares along the longer side to average each clip over (default 1, the middle).
         no_decode_limits: decode files that unpack to huge videos, too.
     """
 
     batch_size: int | None = field(default=None, metadata={"at_least": 1})
     fold: int | None = field(default=None, metadata={"at_least": 1})
     clips: int | None = field(default=None, metadata={"at_least": 1})
+    crops: int | None = field(default=None, metadata={"at_least": 1})
     no_decode_limits: bool = False
 
 
@@ -67,6 +91,7 @@ class Classification(Task):
     """One label of each clip."""
 
     name = "classification"
+    options = ClassificationOptions
     eval_options, predict_options = EvalOptions, PredictOptions
     unused: ClassVar[Mapping[str, Any]] = {}
     unvaried: ClassVar[tuple[str, ...]] = ()
@@ -77,6 +102,13 @@ class Classification(Task):
         if config.size % STRIDE:
             near = max(config.size // STRIDE, 1) * STRIDE
             raise ValueError(f"size is {config.size}; give a multiple of 16, such as {near}")
+        if config.input == "events" and config.augmentation.rand_augment:
+            raise ValueError(
+                "augmentation.rand_augment changes colours, which events do not have; leave it out"
+            )
+        mixes = config.options.mixup or config.options.cutmix
+        if mixes and config.batch_size == 1:
+            raise ValueError("a batch of one clip has none to mix it with; raise batch_size")
         super().check(config)
 
     def recipe(self, config: TrainConfig, given: Mapping[str, Any]) -> Recipe:
@@ -150,6 +182,7 @@ class Classification(Task):
         return {
             "batch_size": options.batch_size or 8,
             "clips_per_video": options.clips or 1,
+            "crops": options.crops or 1,
             "limits": DecodeLimits.unlimited() if unlimited else DecodeLimits(),
         }
 

@@ -15,9 +15,9 @@ from spikevideoformer.tasks.classification.dataset import ClipDataset
 from spikevideoformer.tasks.classification.evaluate import evaluate
 from spikevideoformer.tasks.classification.metrics import (
     ClassificationResult,
-    classification_loss,
     count_correct,
 )
+from spikevideoformer.tasks.classification.mixing import MixedBatch, mix, mixed_loss
 from spikevideoformer.tasks.classification.plots import plot_confusion
 from spikevideoformer.tasks.classification.sample import ClipIndex
 from spikevideoformer.training.devices import Fabric
@@ -74,25 +74,29 @@ class ClassificationTraining(TaskTraining[ClipIndex]):
         return index.classes
 
     def dataset(
-        self, index: ClipIndex, *, augmented: bool = False, clips_per_video: int = 1
+        self, index: ClipIndex, *, augmented: bool = False, clips_per_video: int = 1, crops: int = 1
     ) -> ClipDataset:
         return ClipDataset(
             index,
             self.config.spec,
             augmentation=self.config.augmentation if augmented else None,
             clips_per_video=clips_per_video,
+            crops=crops,
             seed=self.config.seed if augmented else 0,
             cache=self.cache.frames,
             limits=self._limits,
         )
 
+    def varied(self, batch: ClipBatch) -> ClipBatch:
+        mixup, cutmix = self.config.options.mixup, self.config.options.cutmix
+        return mix(batch, mixup=mixup, cutmix=cutmix) if mixup or cutmix else batch
+
     def loss(self, output: Tensor, batch: ClipBatch) -> Tensor:
-        return classification_loss(
-            output, batch.labels, label_smoothing=self.config.label_smoothing
-        )
+        return mixed_loss(output, batch, label_smoothing=self.config.label_smoothing)
 
     def count(self, output: Tensor, batch: ClipBatch) -> tuple[Tensor, int]:
-        return count_correct(output, batch.labels), len(batch)
+        labels = batch.shown if isinstance(batch, MixedBatch) else batch.labels
+        return count_correct(output, labels), len(batch)
 
     def judge(
         self,
@@ -102,9 +106,9 @@ class ClassificationTraining(TaskTraining[ClipIndex]):
         *,
         finally_: bool = False,
     ) -> ClassificationResult:
-        videos = self.val_set
-        if finally_ and (clips := self.config.eval_clips) > 1:
-            videos = self.dataset(videos.index, clips_per_video=clips)
+        videos, clips, crops = self.val_set, self.config.eval_clips, self.config.eval_crops
+        if finally_ and clips * crops > 1:
+            videos = self.dataset(videos.index, clips_per_video=clips, crops=crops)
         return evaluate(
             model,
             videos,
@@ -152,12 +156,15 @@ class ClassificationTraining(TaskTraining[ClipIndex]):
         judging: Judging,
         *,
         clips_per_video: int = 1,
+        crops: int = 1,
         limits: DecodeLimits | None = None,
     ) -> ClassificationResult:
         index = index.with_classes(model.classes or ())
         spec = ClipSpec.from_dict(model.clip or {})
         index = judging.checked(index, check_index, "checked file", limits=limits, spec=spec)
-        dataset = ClipDataset(index, spec, clips_per_video=clips_per_video, limits=limits)
+        dataset = ClipDataset(
+            index, spec, clips_per_video=clips_per_video, crops=crops, limits=limits
+        )
         result = evaluate(
             model,
             dataset,
