@@ -27,7 +27,7 @@ from spikevideoformer.deploy.merge import (
 from spikevideoformer.models.config import list_models
 from spikevideoformer.nn.attention import Attention
 from spikevideoformer.nn.conv import RepConv, SepConv, StochasticDepth
-from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.nn.neuron import Neuron, watch_neurons
 from spikevideoformer.ops import _stepwise
 from spikevideoformer.ops._kernels import SCALARS, neuron_of
 from spikevideoformer.ops.lif import NeuronConfig, lif_reference
@@ -86,12 +86,12 @@ def _video(*shape, dtype=torch.float64, seed=1):
 
 def _run(model, video):
     """Logits, features, spikes and firing rates of one pass."""
-    features = []
+    features, spikes = [], {}
     handle = model.backbone.register_forward_hook(lambda _m, _args, out: features.extend(out))
     with (
         torch.no_grad(),
         svf.record_firing_rates(model) as rates,
-        fold_module._spikes(model) as spikes,
+        watch_neurons(model, lambda name, fired: spikes.update({name: fired})),
     ):
         logits = model(video)
     handle.remove()
