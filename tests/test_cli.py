@@ -1159,9 +1159,9 @@ def test_predict_decodes_each_video_once(
 ) -> None:
     opened: list[str] = []
 
-    def counted(path, *args):
+    def counted(path, *args, **options):
         opened.append(str(path))
-        return open_source(path, *args)
+        return open_source(path, *args, **options)
 
     monkeypatch.setattr(frames, "open_source", counted)
     videos, options = [video_folder], []

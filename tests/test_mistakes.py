@@ -129,7 +129,7 @@ COMMANDS = {
     "size that is no multiple of 16": (f"{TRAIN} --size 50", "48"),
     "learning rate of zero": (f"{TRAIN} --learning-rate 0", "above 0"),
     "smoothing beyond one": (f"{TRAIN} --label-smoothing 1.5", "below 1"),
-    "drop_path beyond one": (f"{TRAIN} --drop-path 2", "[0, 1)"),
+    "drop_path beyond one": (f"{TRAIN} --drop-path 2", "below 1"),
     "flip beyond one": (f"{TRAIN} --augmentation.flip 2", "flip"),
     "batch larger than the data": (f"{TRAIN} --batch-size 64 --passes 1", "lower batch_size"),
     "split that is not there": (f"{TRAIN} --val-split test", "train, val"),

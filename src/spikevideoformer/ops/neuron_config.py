@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from spikevideoformer.settings import check_types
-
 Surrogate = Literal["sigmoid", "arctan", "triangle"]
 SURROGATES: tuple[str, ...] = get_args(Surrogate)
 Rounding = Literal["half_even", "half_up"]
@@ -50,7 +48,7 @@ class Kind:
 
 
 def _check_integer(config: "NeuronConfig") -> None:
-    if not 1 <= config.levels <= 255:
+    if not (isinstance(config.levels, int) and 1 <= config.levels <= 255):
         raise ValueError(
             f"levels is {config.levels}; {config.kind} needs an integer, 1 to 255 (paper: 4)"
         )
@@ -143,7 +141,14 @@ class NeuronConfig:
                     f"{f.name} is {value!r}, which {kind.called} does not have; leave it out "
                     f"({f.name}={f.default!r})"
                 )
-        check_types(self)
+        for name in ("tau", "v_threshold", "v_reset", "surrogate_alpha"):
+            value = getattr(self, name)
+            optional = name in ("v_reset", "surrogate_alpha")
+            if not (isinstance(value, (int, float)) or (optional and value is None)):
+                raise ValueError(f"{name} is {value!r}; expected a number")
+        for name in ("decay_input", "detach_reset"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
         if not (self.tau > 1 or (kind.normalised and self.tau == 1)):
             raise ValueError(f"tau is {self.tau}; it must be above 1 frame (beta = 1 - 1/tau)")
         if math.isinf(self.tau) and self.decay_input:
@@ -154,8 +159,17 @@ class NeuronConfig:
             raise ValueError(
                 f"v_reset {self.v_reset} must lie below v_threshold {self.v_threshold}"
             )
+        if self.surrogate not in SURROGATES:
+            raise ValueError(
+                f"surrogate {self.surrogate!r} is unknown; choose one of {', '.join(SURROGATES)}"
+            )
         if self.surrogate_alpha is not None and not self.surrogate_alpha > 0:
             raise ValueError(f"surrogate_alpha is {self.surrogate_alpha}; it must be positive")
+        if self.rounding not in get_args(Rounding):
+            raise ValueError(
+                f"rounding {self.rounding!r} is unknown; choose one of "
+                f"{', '.join(get_args(Rounding))}"
+            )
         kind.check(self)
 
     @classmethod
