@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import spikevideoformer as svf
 from spikevideoformer.models.backbone import ATTENTION_AXES
 from spikevideoformer.nn.attention import (
     MLP,
@@ -141,6 +142,9 @@ def test_dot_product_has_its_own_threshold_and_no_norm():
     assert dot.bn is None
 
 
+NO_NORM = {"attention_norm": False}
+
+
 @pytest.mark.parametrize(("scale", "s"), [("width", 1 / 32), ("head", 1 / 8), (0.3, 0.3)])
 def test_threshold_scale_and_no_norm_as_the_paper_writes_it(scale, s):
     """SN(s (2Q-1) [(2K-1)^T V]): the scale belongs to the threshold."""
@@ -155,6 +159,8 @@ def test_threshold_scale_and_no_norm_as_the_paper_writes_it(scale, s):
     expected, _ = lif_reference(sums, replace(config, v_threshold=config.v_threshold / s))
     assert torch.equal(attention(x), expected)
     assert 0 < expected.mean() < 1
+    with pytest.raises(ValueError, match="belong to Hamming attention"):
+        svf.create_model("svf_nano", attention="dot", block={"threshold_scale": scale, **NO_NORM})
     assert BlockConfig().threshold_scale == "width"
     assert _attention(channels=16).bn is not None
 

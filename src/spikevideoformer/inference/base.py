@@ -123,7 +123,7 @@ class Predictor(Generic[Result]):
             try:
                 self._network = InferenceEngine(self.model, precision=self.engine).run
             except ValueError as error:
-                if engine != "auto":
+                if engine != "auto" or next(self.model.parameters()).dtype != torch.float32:
                     raise
                 log.warning("%s; the model runs as it is", error)
                 self.engine = "model"

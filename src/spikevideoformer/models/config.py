@@ -168,6 +168,12 @@ class ModelConfig:
         require(self, "residual_gain", at_least=0, at_most=1)
         if self.constant_term and self.attention != "hamming":
             raise ValueError("constant_term belongs to Hamming attention; set attention='hamming'")
+        of_hamming = self.block.threshold_scale, self.block.attention_norm
+        if self.attention != "hamming" and of_hamming != ("width", True):
+            raise ValueError(
+                "threshold_scale and attention_norm belong to Hamming attention; set "
+                "attention='hamming'"
+            )
         if self.readout == "both" and not self.neuron.spiking:
             raise ValueError("readout 'both' reads spikes; choose membrane or gru")
         self._check_kind()
@@ -231,6 +237,7 @@ class ModelConfig:
             neuron=NeuronConfig(kind="relu"),
             attention="softmax",
             constant_term=False,
+            block=replace(self.block, threshold_scale="width", attention_norm=True),
             design="spatial_only" if self.design == "neuron_only" else self.design,
         )
 

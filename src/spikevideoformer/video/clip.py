@@ -88,7 +88,7 @@ class ClipBatch(Batch):
     indices: Int64[Tensor, " B"]
     paths: tuple[Path, ...]
 
-    _stays = ("indices", "paths")
+    _stays: ClassVar[tuple[str, ...]] = ("indices", "paths")
 
     def __repr__(self) -> str:
         B, T, C, H, W = self.video.shape

@@ -28,7 +28,7 @@ def mixed(seed: int, **how: float) -> MixedBatch:
 def test_mixup_lays_clips_over_each_other() -> None:
     shares = set()
     for seed in range(20):
-        got = mixed(seed, mixup=0.8)
+        got = mixed(seed, mixup=0.8).to("cpu")
         own, other = torch.arange(1.0, 5), torch.arange(4.0, 0, -1)
         want = (got.share * own + (1 - got.share) * other).view(4, 1, 1, 1, 1)
         assert torch.allclose(got.video, want.expand_as(got.video))

@@ -349,6 +349,8 @@ def test_weights_that_cannot_be_integers_run_in_the_model(
     model = copy.deepcopy(predictor.model)
     model.head.fc.weight.data[0] = 1e30  # no spikes come in there: it is added up as it is
     assert VideoPredictor(model, device="cpu").engine == "float"
+    with pytest.raises(ValueError, match=r"use model\.float\(\)"):
+        VideoPredictor(copy.deepcopy(model).double(), device="cpu")
     model.backbone.stages()[3].downsample.conv.weight.data[0] = 1e36
     assert VideoPredictor(model, device="cpu").engine == "model"
     assert "a unit lies outside" in caplog.text

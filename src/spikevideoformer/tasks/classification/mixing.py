@@ -24,6 +24,8 @@ class MixedBatch(ClipBatch):
     others: Tensor
     share: float
 
+    _stays = (*ClipBatch._stays, "share")
+
     @property
     def shown(self) -> Tensor:
         """The labels of which more is seen."""
