@@ -9,13 +9,28 @@ that it can be measured on a busy machine; `svf bench` measures what a user wait
 import argparse
 import os
 import time
+from collections.abc import Callable, Mapping
 from statistics import median
+from typing import Any
 
 import torch
 
 from spikevideoformer.bench.network_rows import _inference_call
 
 BASELINE = "spikingjelly"
+
+
+def cpu_seconds(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each call in each round, in turn, every other round in reverse."""
+    for call in calls.values():
+        call()  # compiles kernels
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for i in range(rounds):
+        for name in list(calls) if i % 2 == 0 else reversed(list(calls)):
+            start = time.process_time()
+            calls[name]()
+            seconds[name].append(time.process_time() - start)
+    return seconds
 
 
 def main() -> None:
@@ -30,14 +45,7 @@ def main() -> None:
         side: _inference_call(side, arguments.model, arguments.frames, arguments.size)
         for side in (BASELINE, "exact", "float", "int16", "int8")
     }
-    for call in calls.values():
-        call()  # compiles kernels
-    seconds: dict[str, list[float]] = {side: [] for side in calls}
-    for i in range(arguments.rounds):
-        for side in list(calls) if i % 2 == 0 else reversed(list(calls)):
-            start = time.thread_time()
-            calls[side]()
-            seconds[side].append(time.thread_time() - start)
+    seconds = cpu_seconds(calls, arguments.rounds)
     print(f"load {os.getloadavg()[0]:.1f}, {arguments.rounds} rounds")
     for side, took in seconds.items():
         ratios = [a / b for a, b in zip(seconds[BASELINE], took, strict=True)]

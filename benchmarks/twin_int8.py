@@ -11,13 +11,13 @@ every other round in reverse; CPU time, which leaves out what neighbours take.
 
 import argparse
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from cpu_time import cpu_seconds
 
 import spikevideoformer as svf
 from spikevideoformer.bench.inputs import random_video
@@ -93,14 +93,7 @@ def main() -> None:
             calls[f"spiking, {precision}"] = _inference_call(
                 precision, arguments.model, arguments.frames, arguments.size
             )
-        seconds: dict[str, list[float]] = {name: [] for name in calls}
-        for call in calls.values():
-            call()
-        for i in range(arguments.rounds):
-            for name in list(calls) if i % 2 == 0 else reversed(list(calls)):
-                start = time.process_time()
-                calls[name]()
-                seconds[name].append(time.process_time() - start)
+        seconds = cpu_seconds(calls, arguments.rounds)
     best = min(median(took) for name, took in seconds.items() if name.startswith("ordinary"))
     for name, took in seconds.items():
         print(f"{name}: {median(took) / best:.2f} of the fastest ordinary one's time")
