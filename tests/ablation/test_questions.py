@@ -24,6 +24,7 @@ def test_variants_differ_in_what_is_asked(name: str) -> None:
         "twin": {"model", "neuron", "design"},  # neuron_only is of memory, which a twin lacks
         "ladder": {"model", "neuron", "design", "attention"},
         "scale": {"block"},
+        "rate": {"rate_budget"},
         "initialisation": {"init_from"},
     }[name]
     assert changed - {"seed"} == expected

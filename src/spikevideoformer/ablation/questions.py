@@ -135,6 +135,18 @@ QUESTIONS: dict[str, Question] = {
             "ordinary": Variant("rectifiers and softmax", {}, ordinary=True),
         },
     ),
+    "rate": Question(
+        "What does a budget of spikes cost?",
+        {
+            "free": Variant("no budget", {"rate_budget": None}),
+            **{
+                f"at_{rate:g}": Variant(
+                    f"{rate:g} spikes a neuron and frame", {"rate_budget": rate}
+                )
+                for rate in (0.2, 0.1, 0.05, 0.025)
+            },
+        },
+    ),
     "ladder": Question(
         "What does each ingredient cost, from the ordinary network to the published one?",
         {

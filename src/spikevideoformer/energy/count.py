@@ -31,6 +31,7 @@ not counted.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -46,6 +47,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from spikevideoformer.energy import element_rules, layer_rules
 from spikevideoformer.energy.provenance import CONSTANT, Source, Tag, join
 from spikevideoformer.energy.record import Call, Counts, Kind, NeuronActivity, OperationCount, Rule
+from spikevideoformer.energy.twin import mean
+from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.backend import computed_by
 from spikevideoformer.nn.neuron import Neuron
 
@@ -70,6 +73,25 @@ def count_operations(
     with torch.no_grad(), Counter(module, inputs).following() as counter:
         (module if run is None else run)(*inputs)
     return counter.counts()
+
+
+def count_clips(model: nn.Module, video: Tensor) -> Counts:
+    """The mean over clips, one at a time: a device that has one clip reads all weights for it.
+
+    Args:
+        model: in evaluation mode.
+        video: normalised clips ``[B, T, C, H, W]``.
+    """
+    run: Callable[..., Any] | None = None
+    if isinstance(model, SpikeVideoFormer):
+        video = model.checked(video)  # looks for NaN, which is no part of the network
+        backbone, head = model.backbone, model.head
+
+        def run(x: Tensor) -> Tensor:
+            out: Tensor = head(backbone(x.transpose(0, 1)))
+            return out
+
+    return mean([count_operations(model, clip, run=run) for clip in video.split(1)])
 
 
 class Counter(TorchDispatchMode):
@@ -148,6 +170,7 @@ class Counter(TorchDispatchMode):
                 }
                 call = Call("membranes", {}, out)
                 self.add(call, "neuron", [], "real", place=self._names[module], **work)
+            self._mark(out, replace(self.tag(out), neuron=self._names[module]))
             with self._unwatched():
                 self._neurons.append(_activity(self._names[module], module, out))
 

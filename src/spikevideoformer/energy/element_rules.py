@@ -98,7 +98,7 @@ def keep_front(run: Counter, made: Tag, *read: Any) -> Tag:
     if not made.is_unit or made.front is not None or len(computed) != 1:
         return made
     values = origin.magnitude(computed[0], run.tag(computed[0]), run.place)
-    return Tag(made.source, made.low, made.high, front_of(run, values))
+    return Tag(made.source, made.low, made.high, front_of(run, values, run.tag(computed[0])))
 
 
 def quotient(run: Counter, call: Call) -> Tag:

@@ -89,7 +89,7 @@ def layer(
     if tag.is_unit:
         values = origin.magnitude(x, tag, place)
         work["acs"] = work["additions"] = accumulations(values)
-        front = front_of(run, values)
+        front = front_of(run, values, tag)
         rate = front.rate
     else:
         work["multiplications"] = work["additions"] = macs - padding_macs
@@ -103,6 +103,7 @@ def layer(
         made=made,
         rate=rate,
         front_rate=None if front is None else front.rate,
+        fired_by=None if front is None else front.neuron,
         **work,
         **details,
     )
@@ -116,10 +117,11 @@ def add_bias(run: Counter, call: Call, bias: Tensor, place: str) -> None:
     run.add(call, "bias", [bias], "real", place=place, additions=call.out.numel())
 
 
-def front_of(run: Counter, values: Tensor) -> Front:
-    """The rate of spikes that a layer reads, as what stands in front of its results."""
+def front_of(run: Counter, values: Tensor, tag: Tag) -> Front:
+    """The spikes that a layer reads, as what stands in front of its results."""
     run.layers_of_spikes += 1
-    return Front(run.layers_of_spikes, float(values.mean()) if values.numel() else 0.0)
+    rate = float(values.mean()) if values.numel() else 0.0
+    return Front(run.layers_of_spikes, rate, tag.neuron)
 
 
 def matmul(run: Counter, call: Call) -> Tag:
@@ -162,7 +164,7 @@ def product(run: Counter, call: Call, a: Tensor, b: Tensor, offset: Any) -> Tag:
         origin.magnitude(z, tag, run.place) if tag.is_unit else None
         for z, tag in zip((a, b), tags, strict=True)
     ]
-    rate: float | None = None
+    front: Front | None = None
     work: dict[str, Any] = {"macs": macs}
     operand = tags[1] if tags[1].source == "spikes" else tags[0]
     if units[0] is not None and units[1] is not None:
@@ -177,22 +179,23 @@ def product(run: Counter, call: Call, a: Tensor, b: Tensor, offset: Any) -> Tag:
         read = units[1] if operand is tags[1] else units[0]
         assert read is not None
         # of signs, the rate of the spikes that they stand for
-        rate = front_of(run, read).rate if operand.front is None else operand.front.rate
+        front = operand.front or front_of(run, read, operand)
     else:
         work["additions"] = work["multiplications"] = macs
     if all(tag.is_integer for tag in tags):
         made = Tag("integers", front=origin.later(*(tag.front for tag in tags)))
     else:
         made = origin.real(*tags)
-    if rate is not None:
-        made = Tag(made.source, front=Front(run.layers_of_spikes, rate))
+    if front is not None:
+        made = Tag(made.source, front=front._replace(order=run.layers_of_spikes))
     run.add(
         call,
         "attention",
         [a, b],
         operand.source,
         made=made,
-        rate=rate,
+        rate=None if front is None else front.rate,
+        fired_by=None if front is None else front.neuron,
         **work,
     )
     if offset is not None and not is_zero(offset):

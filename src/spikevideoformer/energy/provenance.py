@@ -30,10 +30,12 @@ class Front(NamedTuple):
     Attributes:
         order: of the layer in the run; later layers have larger ones.
         rate: mean of the integers that it read.
+        neuron: the layer of neurons that fired them; empty where there is no single one.
     """
 
     order: int
     rate: float
+    neuron: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,14 @@ class Tag:
         low: smallest value, of spikes and signs.
         high: largest value, of spikes and signs.
         front: the spikes in front of other values (or that signs were made of), if any.
+        neuron: the layer of neurons that fired these very spikes; empty of other values.
     """
 
     source: Source
     low: float = -math.inf
     high: float = math.inf
     front: Front | None = None
+    neuron: str = ""
 
     @property
     def is_unit(self) -> bool:
@@ -99,7 +103,8 @@ def join(*tags: Tag) -> Tag:
     front = later(*(tag.front for tag in tags))
     if not known or not widest.is_unit:
         return Tag(widest.source, front=front)
-    return unit(min(tag.low for tag in known), max(tag.high for tag in known), front)
+    made = unit(min(tag.low for tag in known), max(tag.high for tag in known), front)
+    return replace(made, neuron=known[0].neuron) if len(known) == 1 else made
 
 
 def real(*tags: Tag) -> Tag:

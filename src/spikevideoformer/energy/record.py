@@ -85,6 +85,8 @@ class OperationCount(Work):
         rate: mean of the integers in the input that is spikes, measured; None for other input.
         front_rate: of the last spikes in front of an input that is none; None where there are
             none, as before the first layer.
+        fired_by: the layer of neurons that fired the spikes of either; None where there are none,
+            empty where several did.
         pointwise_padded: a 1x1 convolution with padding, whose border reads nothing.
     """
 
@@ -95,6 +97,7 @@ class OperationCount(Work):
     operand: Source
     rate: float | None = None
     front_rate: float | None = None
+    fired_by: str | None = None
     pointwise_padded: bool = False
 
     @property

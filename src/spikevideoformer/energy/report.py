@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from spikevideoformer.deploy.fold import fold_for_inference
 from spikevideoformer.deploy.folded import FoldedSpikeVideoFormer
 from spikevideoformer.energy.cost import HOROWITZ_45NM, ZCU104, CostTable, Throughput
-from spikevideoformer.energy.count import count_operations
+from spikevideoformer.energy.count import count_clips
 from spikevideoformer.energy.crossover import Crossover, crossovers
+from spikevideoformer.energy.rates import rate_by_operations
 from spikevideoformer.energy.record import (
     LAYERS,
     WORK,
@@ -38,7 +39,7 @@ from spikevideoformer.energy.record import (
     Work,
     total,
 )
-from spikevideoformer.energy.twin import ann_of_same_shape, mean
+from spikevideoformer.energy.twin import ann_of_same_shape
 from spikevideoformer.messages import table, three_digits, with_prefix
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.neuron import record_firing_rates, silence
@@ -124,6 +125,11 @@ class EnergyReport:
         return tuple(o for o in self.executed.operations if o.kind in LAYERS)
 
     @property
+    def rate(self) -> float | None:
+        """Mean firing rate weighted by operations; None of an ordinary network."""
+        return rate_by_operations(self.layers)
+
+    @property
     def crossovers(self) -> tuple[Crossover, ...]:
         """At which firing rates ordinary layers in several formats would be cheaper."""
         levels = max((n.levels for n in self.neurons), default=1)
@@ -192,6 +198,7 @@ class EnergyReport:
                 }
                 for o in self.layers
             ],
+            "rate": self.rate,
             "neurons": [asdict(n) | {"rate": n.rate} for n in self.neurons],
             "crossovers": [asdict(c) for c in self.crossovers],
         }
@@ -234,11 +241,12 @@ class EnergyReport:
 
     def _sections(self) -> Iterable[str]:
         T, C, H, W = self.clip
+        weighted = "" if self.rate is None else f"; mean, by operations: {self.rate:.4f}"
         yield (
             f"{self.model}, clip of T={T} frames of {C}x{H}x{W}, mean of {self.clips} clips; "
             f"{self.cost.name} ({self.cost.source}), {self.cost.precision}: "
             f"E_MAC {self.cost.mac_pj:.3g} pJ, E_AC {self.cost.ac_pj:.3g} pJ\n"
-            f"firing rates: {self.rates_from}"
+            f"firing rates: {self.rates_from}{weighted}"
         )
         yield (
             _table(
@@ -378,7 +386,7 @@ def energy_report(
     forms: dict[Form, Counts] = {}
     for i, (form, network) in enumerate(networks.items(), 1):
         tell(f"counting operations {i}/{len(networks)}: {form}")
-        forms[form] = _count(network(), video)
+        forms[form] = count_clips(network(), video)
         if form == "executed":
             _refuse_silence(model, video)
     totals = [] if ordinary else [_paper(forms["executed"].operations, cost, throughput)]
@@ -427,20 +435,6 @@ def _can_be_folded(model: nn.Module) -> bool:
         and not isinstance(model, FoldedSpikeVideoFormer)
         and model.config.neuron.kernels
     )
-
-
-def _count(model: nn.Module, video: Tensor) -> Counts:
-    """The mean over clips, one at a time: a device that has one clip reads all weights for it."""
-    run: Callable[..., Any] | None = None
-    if isinstance(model, SpikeVideoFormer):
-        video = model.checked(video)  # looks for NaN, which is no part of the network
-        backbone, head = model.backbone, model.head
-
-        def run(x: Tensor) -> Tensor:
-            out: Tensor = head(backbone(x.transpose(0, 1)))
-            return out
-
-    return mean([count_operations(model, clip, run=run) for clip in video.split(1)])
 
 
 def _mj(

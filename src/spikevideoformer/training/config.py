@@ -106,6 +106,10 @@ class TrainConfig(Stored):
         warmup_epochs: length of the warm-up, in epochs; may be a fraction.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         clip_grad_norm: gradients are scaled down to this norm; None for no limit.
+        rate_budget: the mean firing rate that a term of the loss holds the network at, weighted by
+            the operations that spikes cause (`training.rate_budget`), above 0, such as 0.05; None
+            for no limit.
+        rate_weight: of that term, above 0.
         norm_clips: training clips over which the statistics of batch norms are measured anew before
             each validation, for it and for the released weights; 0 leaves them at the running
             averages, which are wrong after few steps.
@@ -178,6 +182,8 @@ class TrainConfig(Stored):
     warmup_epochs: float = 0.5
     label_smoothing: float = 0.1
     clip_grad_norm: float | None = 1.0
+    rate_budget: float | None = None
+    rate_weight: float = 1.0
     norm_clips: int = 128
 
     precision: Precision = "32-true"
@@ -214,7 +220,15 @@ class TrainConfig(Stored):
             at_least=1,
         )
         require(self, "workers", "seed", "weight_decay", "warmup_epochs", "norm_clips", at_least=0)
-        require(self, "learning_rate", "head_lr", "clip_grad_norm", above=0)
+        require(
+            self,
+            "learning_rate",
+            "head_lr",
+            "clip_grad_norm",
+            "rate_budget",
+            "rate_weight",
+            above=0,
+        )
         if self.learning_rate > 1:
             raise ValueError(
                 f"learning_rate is {self.learning_rate:g}; a step moves every weight by about as "
@@ -232,6 +246,16 @@ class TrainConfig(Stored):
         self._check_task()
         model = preset(self.model).with_overrides(self.model_options)
         check_spike_memory(self.spike_memory, model)
+        if self.rate_budget is not None and not model.neuron.spiking:
+            raise ValueError(
+                f"rate_budget is {self.rate_budget:g}, and {self.model} fires no spikes; leave it "
+                "out, or take a preset svf_*"
+            )
+        if self.rate_budget is not None and self.gradient_checkpointing:
+            raise ValueError(
+                "rate_budget needs the spikes that gradient_checkpointing does not keep; leave one "
+                "out (spike_memory: packed saves memory as well)"
+            )
 
     def _check_task(self) -> None:
         """Refuse what belongs to another task, and values that only a task's own type refuses."""

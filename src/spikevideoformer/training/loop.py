@@ -38,6 +38,7 @@ from spikevideoformer.training.optim import (
     rate_factors,
 )
 from spikevideoformer.training.plots import spoken
+from spikevideoformer.training.rate_budget import RateBudget
 from spikevideoformer.training.task_training import Batch, TaskTraining
 
 SILENT, SATURATED = 0.001, 0.95
@@ -108,6 +109,7 @@ class Loop:
         self._levels = {
             name: m.config.levels for name, m in model.named_modules() if isinstance(m, Neuron)
         }
+        self.budget = RateBudget(model, config.rate_budget) if config.rate_budget else None
         self._reported: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self.state = RunState()
         self.state.sums = self.state.sums.to(fabric.device)
@@ -278,9 +280,11 @@ class Loop:
                 self._watch_firing() if is_last else nullcontext(),
                 statistics.micro_batch(),
             ):
-                output = self._wrapped(batch.video)
+                with self.budget.watch(batch.video) if self.budget else nullcontext():
+                    output = self._wrapped(batch.video)
                 loss = self.task.loss(output, batch)
-                fabric.backward(loss / config.accumulate)
+                extra = config.rate_weight * self.budget.penalty() if self.budget else 0.0
+                fabric.backward((loss + extra) / config.accumulate)
             with torch.no_grad():
                 right, labels = self.task.count(output, batch)
             state.sums[0] += loss.detach().double() * labels
@@ -417,10 +421,14 @@ class Loop:
             return
         step, rate = self.state.step, self._learning_rate(self.state.step - 1)
         values = {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
+        epoch = (step - 1) // self.plan.steps_per_epoch + 1
+        shown = f"epoch {epoch}/{self.config.epochs}  loss {loss:.3f}"
+        if self.budget:
+            values["rate_by_operations"] = fired = self.budget.rate
+            shown += f"  rate {fired:.3f} of {self.budget.target:g}"
         self._board.add(values, step=step, prefix="step")
         if self._progress.due():
-            epoch = (step - 1) // self.plan.steps_per_epoch + 1
-            self._progress.show(step, f"epoch {epoch}/{self.config.epochs}  loss {loss:.3f}")
+            self._progress.show(step, shown)
 
     def _log_epoch(self, row: dict[str, float | int]) -> None:
         assert self._board is not None
