@@ -361,7 +361,12 @@ def what_is_missing(block: Block) -> str:
 
 
 def _marked(block: Block, *, slow: bool) -> object:
-    marks = [pytest.mark.slow, pytest.mark.timeout(1800)] if slow else []
+    # a page stays in one process, where each block finds what those above it left
+    marks: list[pytest.MarkDecorator] = [pytest.mark.xdist_group(block.page)]
+    if slow:
+        marks += [pytest.mark.slow, pytest.mark.timeout(1800)]
+    elif block.page.startswith("docs/"):
+        marks.append(pytest.mark.docs)
     if any(sign in block.text for sign in BESIDE):
         marks.append(pytest.mark.data)
     if block.language == "python" and (mark := python_mark(block)):
