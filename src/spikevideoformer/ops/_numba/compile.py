@@ -61,7 +61,8 @@ def compile_kernel(kernel: Callable[..., None], *variant: Any) -> tuple[Any, int
         kernel: Python source, a function of the array.
         variant: hashable values that say what ``kernel`` was made for.
     """
-    kernel_code = jit(kernel)
+    # put in before anything is compiled: as one more function it would be optimised twice
+    kernel_code = njit(inline="always", error_model="numpy")(kernel)
 
     def entry(pointer: Any) -> None:
         arguments = carray(pointer, (ARGUMENTS,))

@@ -773,8 +773,10 @@ def backward(
     size, stride, inner = layout
     steps = x.shape[0]
     want_grad_x = want_grad_x and scale is not None
-    out_y = empty_as(x, x.dtype if y is None else y.dtype) if want_grad_y else None
-    out_x = empty_as(x, x.dtype) if want_grad_x else None
+    # behind a residual and an affine part a network wants both, and there is no kernel for less
+    both_grads = y is not None and scale is not None
+    out_y = empty_as(x, x.dtype if y is None else y.dtype) if want_grad_y or both_grads else None
+    out_x = empty_as(x, x.dtype) if want_grad_x or both_grads else None
     out_v = empty_step_as(x, torch.float32)
     threads = thread_count() if size * steps > SERIAL else 1
     channels = 1 if scale is None else x.shape[2]
@@ -814,10 +816,11 @@ def backward(
             *(sums.data_ptr(), constants.address, *constants.form),
         )
         run(function, address, arguments, threads)
+    grad_y, grad_x = out_y if want_grad_y else None, out_x if want_grad_x else None
     if scale is None:
-        return out_y, None, out_v, None, None
+        return grad_y, None, out_v, None, None
     grad_shift, grad_scale = sums[:, 0].sum(0), sums[:, 1].sum(0)
-    return out_y, out_x, out_v, grad_shift, grad_scale
+    return grad_y, grad_x, out_v, grad_shift, grad_scale
 
 
 def _address(x: Tensor | None) -> int:
