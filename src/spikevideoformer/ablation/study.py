@@ -180,12 +180,13 @@ def _check(variant: str, config: TrainConfig) -> None:
 def _entries(
     runs: Mapping[tuple[str, int], TrainConfig], jobs: int, videos: list[str]
 ) -> Iterator[tuple[tuple[str, int], dict[str, Any]]]:
+    done = {k: c for k, c in runs.items() if not videos and (c.out / "last.json").exists()}
+    for key, config in (runs if jobs == 1 else done).items():  # reading needs no process
+        yield key, _run(config, videos)
     if jobs == 1:
-        for key, config in runs.items():
-            yield key, _run(config, videos)
         return
     threads = max(1, torch.get_num_threads() // jobs)
-    waiting = iter(runs.items())
+    waiting = iter([(key, config) for key, config in runs.items() if key not in done])
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         started: dict[Future[dict[str, Any]], tuple[str, int]] = {}
         # No more than run side by side: after Ctrl-C, or where one fails, no other begins.
@@ -194,8 +195,8 @@ def _entries(
                 started[pool.submit(_run, config, videos)] = key
             if not started:
                 return
-            done, _ = wait(started, return_when=FIRST_COMPLETED)
-            for future in done:
+            ended, _ = wait(started, return_when=FIRST_COMPLETED)
+            for future in ended:
                 yield started.pop(future), future.result()
 
 
