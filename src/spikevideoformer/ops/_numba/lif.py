@@ -99,7 +99,8 @@ def _fill_tile(tile, values, r, n, channels, inner):
 
 # What a neuron does comes as one tuple: its constants (``_constants``), each in every lane, and its
 # form, five integers (charge, rest, fire, surrogate, detach). Branches on them cost little beside
-# memory; for the usual neuron the form is a constant of the kernel, and the branches are gone.
+# memory; for the usual neuron the form is a constant of the kernel, and the branches are gone (but
+# backward on bfloat16, where they cost nothing).
 
 
 @jit
@@ -805,7 +806,7 @@ def backward(
             ABSENT if out_y is None else KIND[out_y.dtype],
             ABSENT if out_x is None else KIND[out_x.dtype],
             scale is not None,
-            constants.form == USUAL,
+            x.dtype == torch.float32 and constants.form == USUAL,
         )
         arguments = Arguments(
             *(0, threads, steps, size, chunk, channels, inner),
