@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import io
 import json
 import logging
@@ -51,6 +52,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("data")
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(no_gpu)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays; the collector of garbage need not go through it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -110,6 +121,20 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return base / name
 
     return folder
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[None]:
+    """PNG files of figures are blank: matplotlib draws for longer than small runs take steps."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.image import imsave
+
+    def blank(canvas: FigureCanvasAgg, file: io.BufferedIOBase) -> None:
+        imsave(file, canvas.get_renderer().buffer_rgba(), format="png")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FigureCanvasAgg, "print_png", blank)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from .tasks.pose.poses import write_3dpw, write_human36m, write_mmhpsd, write_re
 from .tasks.segmentation import test_camvid, test_cityscapes
 from .tasks.segmentation.frames import flat, picture, write
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 Make = Callable[[Path, Callable[..., Path]], object]
 CONFIGS = Path(__file__).parents[1] / "configs"
 RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))

@@ -1,6 +1,8 @@
 """NaN is never saved: a run stops before the update, and what was saved before stays good."""
 
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,10 @@ from spikevideoformer.training.checkpoint import load_checkpoint
 from spikevideoformer.training.config import TrainConfig
 from spikevideoformer.training.loop import Loop
 
+from .tiny import tiny_config
+
 PLACES = ("weight", "gradient", "moment", "running_mean", "running_var", "loss")
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def spoil(loop: Loop, place: str, value: float) -> None:
@@ -27,35 +32,56 @@ def spoil(loop: Loop, place: str, value: float) -> None:
         loop.model.head.fc.weight.data.view(-1)[0] = value
 
 
+@pytest.fixture(scope="module")
+def stopped(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that ended in the fifth of six steps."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    config, step = tiny_config(clips, out, checkpoint_every_steps=1), Loop._step
+
+    def step_or_end(loop, batches):
+        if loop.state.step == 4:
+            raise SystemExit
+        step(loop, batches)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Loop, "_step", step_or_end)
+        with pytest.raises(SystemExit):
+            train(config)
+    return config.out
+
+
 @pytest.mark.parametrize(
     ("place", "value"), [*((p, math.nan) for p in PLACES), *((p, math.inf) for p in PLACES[:2])]
 )
-def test_a_run_stops_before_the_update(tiny, monkeypatch, place, value):
+def test_a_run_stops_before_the_update(stopped, tiny, monkeypatch, place, value):
     """In the fifth of six steps, two after the checkpoint of the first epoch."""
-    config, step, seen = tiny(checkpoint_every_steps=1), Loop._step, []
+    config, step = tiny(checkpoint_every_steps=1), Loop._step
+    shutil.copytree(stopped, config.out)
 
     def spoilt(loop, batches):
-        if loop.state.step == 4:
-            seen.append(loop.model)
-            if place == "gradient":
-                weight = loop.model.head.fc.weight
-                weight.register_hook(lambda grad: torch.full_like(grad, value))
-            elif place == "loss":
-                loss = loop.task.loss
-                monkeypatch.setattr(loop.task, "loss", lambda *a: loss(*a) * value)
-            else:
-                spoil(loop, place, value)
+        if place == "gradient":
+            weight = loop.model.head.fc.weight
+            weight.register_hook(lambda grad: torch.full_like(grad, value))
+        elif place == "loss":
+            loss = loop.task.loss
+            monkeypatch.setattr(loop.task, "loss", lambda *a: loss(*a) * value)
+        else:
+            spoil(loop, place, value)
         step(loop, batches)
 
     monkeypatch.setattr(Loop, "_step", spoilt)
     with pytest.raises(ValueError, match=r"became NaN or infinite .*step 4.*--resume") as caught:
-        train(config)
+        train(config, resume=True)
     if place == "gradient":
         assert "head.fc.weight" in str(caught.value)
     if place in ("gradient", "loss"):
         assert ".mp4" in str(caught.value)  # the clips of the step
     saved = sorted((config.out / "checkpoints").glob("*.pt"))
     assert [path.name for path in saved] == ["best.pt", "step-00000003.pt", "step-00000004.pt"]
+    for path in saved:
+        assert path.read_bytes() == (stopped / "checkpoints" / path.name).read_bytes()
+    if place != "weight" or math.isinf(value):  # of the same files
+        return
     for path in saved:
         tensors = load_checkpoint(path)["model"].values()
         assert all(bool(v.isfinite().all()) for v in tensors if v.is_floating_point())

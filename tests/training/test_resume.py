@@ -110,9 +110,9 @@ def check(tiny: Callable[..., TrainConfig], tmp_path: Path, *, kills: int, worke
     assert len(table(tmp_path / "whole")) == 1 + config.epochs
 
 
-@pytest.mark.parametrize(("workers", "kills"), [(0, 2), (2, 3)])
-def test_killed_and_resumed(tiny, tmp_path, workers, kills):
-    check(tiny, tmp_path, kills=kills, workers=workers)
+def test_killed_and_resumed(tiny, tmp_path):
+    """With workers; without them tests/training/killing.py ends runs."""
+    check(tiny, tmp_path, kills=2, workers=2)
 
 
 @pytest.mark.slow
@@ -125,12 +125,11 @@ def test_killed_ten_times_and_resumed(tiny, tmp_path, workers):
 def test_ctrl_c_in_a_terminal(tiny):
     """SIGINT reaches the loader's workers too; none of them may spoil the orderly end."""
     config = tiny(epochs=50, workers=2, checkpoint_every_steps=1)
-    config.out.mkdir()
-    path = config.out / "given.yaml"
+    path = config.out.with_suffix(".yaml")
     path.write_text(config.to_yaml())
-    script = Path(__file__).with_name("train_from_yaml.py")
     process = subprocess.Popen(
-        [sys.executable, str(script), str(path)],
+        [sys.executable, "-m", "spikevideoformer", "train", "--config", str(path)],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -139,16 +138,16 @@ def test_ctrl_c_in_a_terminal(tiny):
     while process.poll() is None and not names(checkpoints, ".pt"):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGINT, told  # not caught here; svf makes it 130
+    out, told = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, ""), told
     assert "continue with --resume" in told
-    assert told.count("Traceback") == 1
+    assert "Traceback" not in told
+    assert told.splitlines()[-1] == "svf: interrupted"
     newest = max(names(checkpoints, ".pt") - {"best.pt"})
     assert load_checkpoint(checkpoints / newest)["step"] >= 1
 
 
 def test_sigterm_leaves_a_checkpoint_and_status_143(tiny, capsys):
-    """With workers; without them tests/test_cli.py interrupts a training."""
     config = tiny(epochs=50, workers=2, checkpoint_every_steps=1)
     path = config.out.with_suffix(".yaml")
     path.write_text(config.to_yaml())

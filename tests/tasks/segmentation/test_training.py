@@ -1,11 +1,13 @@
 """Training and evaluation of segmentation: real files, real steps, metrics recounted by hand."""
 
+import copy
 import csv
 import json
 import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
+from spikevideoformer.nn.statistics import measure_statistics
 from spikevideoformer.synth.moving_shapes import CLASSES, PALETTE, write_scenes
 from spikevideoformer.tasks.segmentation.dataset import SegmentationDataset
 from spikevideoformer.tasks.segmentation.index import read_sequences
@@ -35,17 +38,19 @@ from spikevideoformer.training.devices import launch
 
 from ...training.killing import killed_and_resumed
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("scenes")
-    write_scenes(root, train=4, val=2)
+    write_scenes(root, train=2, val=2)
     return root
 
 
 @pytest.fixture
 def tiny(scenes: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
-    """``tiny(**changes)``: nano, 2 frames, crops of 32 x 32, 4 steps an epoch, 2 epochs."""
+    """``tiny(**changes)``: nano, 2 frames, crops of 32 x 32, 4 steps in an epoch."""
 
     def make(**changes: object) -> TrainConfig:
         values = {
@@ -54,8 +59,8 @@ def tiny(scenes: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
             "out": tmp_path / "run",
             "frames": 2,
             "size": 32,
-            "epochs": 2,
-            "batch_size": 8,
+            "epochs": 1,
+            "batch_size": 4,
             "device": "cpu",
             "workers": 0,
         }
@@ -65,19 +70,25 @@ def tiny(scenes: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
 
 
 def firing_model(dataset: SegmentationDataset, **options: str) -> SpikeVideoFormer:
-    """A network with the statistics of some clips: without them its neurons are silent."""
+    """A network with the statistics of the first clips: its neurons fire."""
     torch.manual_seed(0)
     model = create_model("svf_nano", task="segmentation", num_classes=6, pad_input=True, **options)
-    with torch.no_grad():
-        for i in range(40):
-            model(dataset[i % len(dataset)].video[None])
+    measure_statistics(
+        model, [torch.stack([dataset[i].video for i in range(min(4, len(dataset)))])]
+    )
     return model.eval()
 
 
-def model_and_data(scenes: Path, frames: int = 4, step: int = 1):
+@cache
+def _made(scenes: Path, frames: int, step: int) -> tuple[SpikeVideoFormer, SegmentationDataset]:
     spec = SegmentationSpec(frames=frames, short_side=40, crop=(32, 32), step=step)
     dataset = SegmentationDataset(read_sequences(scenes, split="val"), spec)
     return firing_model(dataset), dataset
+
+
+def model_and_data(scenes: Path, frames: int = 4, step: int = 1):
+    model, dataset = _made(scenes, frames, step)
+    return copy.deepcopy(model), dataset
 
 
 def training_of(config: TrainConfig) -> SegmentationTraining:
@@ -88,7 +99,7 @@ def training_of(config: TrainConfig) -> SegmentationTraining:
 
 class TestTraining:
     def test_a_run_from_files_to_a_released_model(self, tiny):
-        result = train(tiny())
+        result = train(tiny(epochs=2))
         assert {path.name for path in result.out.iterdir()} >= {
             "config.yaml",
             "metrics.csv",
@@ -132,7 +143,9 @@ class TestTraining:
 
     def test_killed_and_resumed_gives_the_same_bits(self, tiny, monkeypatch):
         options = SegmentationOptions(class_weights="inverse_log", dice_weight=0.5)
-        config = tiny(options=options, checkpoint_every_steps=1, batch_size=16, check="none")
+        config = tiny(
+            options=options, checkpoint_every_steps=1, epochs=2, batch_size=8, check="none"
+        )
         out = killed_and_resumed(config, 3, monkeypatch)  # of four steps
         *_, newest = sorted((out / "checkpoints").glob("step-*.pt"))
         assert load_checkpoint(newest)["config"]["task"] == "segmentation"
@@ -149,7 +162,7 @@ class TestTraining:
             {"crop_height": 16, "crop_width": 48},
         ):
             task = training_of(tiny(options=SegmentationOptions(**options)))
-            (batch,) = task.batches([[(0, i) for i in range(0, 32, 8)]], torch.device("cpu"))
+            (batch,) = task.batches([[(0, i) for i in range(0, 16, 4)]], torch.device("cpu"))
             torch.manual_seed(0)
             losses.add(task.loss(task.create_model()(batch.video), batch).item())
         assert len(losses) == 7
@@ -170,11 +183,11 @@ class TestTraining:
 
     def test_splits_by_their_other_names(self, tiny):
         task = training_of(tiny(train_split="training", val_split="validation"))
-        assert (task.clips, len(task.val_set)) == (32, 16)
+        assert (task.clips, len(task.val_set)) == (16, 16)
 
     def test_few_labels_are_enough(self, tiny, tmp_path):
-        write_scenes(tmp_path / "few", train=4, val=2, label_every=5)
-        result = train(tiny(data=tmp_path / "few", epochs=1, batch_size=4))
+        write_scenes(tmp_path / "few", train=2, val=2, label_every=5)
+        result = train(tiny(data=tmp_path / "few"))
         assert result.evaluation.frames == 2 * 4  # frames 0, 5, 10 and 15
 
     def test_starting_from_other_masks_leaves_out_the_last_layer_only(self, tmp_path):
@@ -188,7 +201,7 @@ class TestTraining:
         caplog.set_level(logging.INFO)
         classifier = create_model("svf_nano", num_classes=3)
         classifier.save_pretrained(tmp_path / "classifier")
-        result = train(tiny(epochs=1, learning_rate=1e-12, init_from=tmp_path / "classifier"))
+        result = train(tiny(learning_rate=1e-12, init_from=tmp_path / "classifier"))
         model = SpikeVideoFormer.from_pretrained(result.model)
         with (result.out / "init_from.csv").open() as file:
             origin = {row["tensor"]: row["origin"] for row in csv.DictReader(file)}
@@ -203,7 +216,7 @@ class TestTraining:
         write_scenes(tmp_path / "bad", train=2, val=1)
         mask = next((tmp_path / "bad" / "train").glob("*/labels/000004.png"))
         Image.fromarray(np.full((64, 64), 77, np.uint8)).save(mask)
-        config = tiny(data=tmp_path / "bad", batch_size=4)
+        config = tiny(data=tmp_path / "bad")
         with pytest.raises(ValueError, match=r"000004.png.* 77"):
             train(config)
         assert (config.out / "problems.csv").exists()
