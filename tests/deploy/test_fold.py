@@ -81,7 +81,7 @@ def _nano(seed=0, **overrides):
 
 def _video(*shape, dtype=torch.float64, seed=1):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape or (2, 3, 3, 32, 48), dtype=dtype, generator=generator)
+    return torch.randn(shape or (2, 2, 3, 32, 32), dtype=dtype, generator=generator)
 
 
 def _run(model, video):
@@ -117,8 +117,15 @@ def _assert_same(model, folded, video):
 # --- Whole networks -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list(GOLDEN))
-@pytest.mark.parametrize(("repconv", "sepconv"), FORMS)
+@pytest.mark.parametrize(
+    ("name", "repconv", "sepconv"),
+    [
+        ("tiny_3d_hamming", *FORMS[0]),
+        ("tiny_3d_hamming", *FORMS[1]),
+        ("tiny_3d_dot", *FORMS[0]),
+        ("tiny_2d_dot", *FORMS[1]),
+    ],
+)
 def test_golden(name, repconv, sepconv, golden):
     """Against what an independent implementation of the published network computed."""
     with safe_open(golden / f"{name}.io.safetensors", "pt") as file:
@@ -228,8 +235,9 @@ def test_small_presets(preset):
     _check_preset(preset)
 
 
-@pytest.mark.parametrize(("repconv", "sepconv"), FORMS)
-@pytest.mark.parametrize("neuron", ["lif", "integer_lif"])
+@pytest.mark.parametrize(
+    ("neuron", "repconv", "sepconv"), [("lif", *FORMS[0]), ("integer_lif", *FORMS[1])]
+)
 @pytest.mark.parametrize("preset", ["svf_nano", pytest.param("svf_tiny", marks=pytest.mark.slow)])
 def test_segmentation(preset, neuron, repconv, sepconv):
     torch.manual_seed(0)

@@ -45,10 +45,11 @@ def _check(model, twin, backend, tolerance):
         torch.testing.assert_close(compiled(video), model(video), rtol=tolerance, atol=tolerance)
 
 
-def test_one_graph(lively):
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def test_one_graph(backend, lively):
     model, twin = _pair(lively)
     twin.backbone.spike_memory = "packed"
-    _check(model, twin, "aot_eager", 1e-4)
+    _check(model, twin, backend, 1e-4)
 
 
 def test_one_graph_of_poses(lively):

@@ -23,15 +23,28 @@ CASES = {
 }
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        (name, io)
-        for name, (more, _) in CASES.items()
-        for io in (name, *(f"{name}.{further}" for further in more))
-    ],
-    ids=lambda pair: pair[1],
-)
+INPUTS = [
+    (name, io)
+    for name, (more, _) in CASES.items()
+    for io in (name, *(f"{name}.{further}" for further in more))
+]
+# each structure, task and head once; the others run with the slow tests
+DEPLOYED = ("sdt2_cls_state_dict", "v3_base", "v3_large_kd", "sdt2_seg.video", "v3_seg.wide")
+
+
+def of_inputs(*quick):
+    """Parametrize with all inputs; those that are not named are slow."""
+    return pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param((name, io), id=io, marks=() if io in quick else pytest.mark.slow)
+            for name, io in INPUTS
+        ],
+        indirect=True,
+    )
+
+
+@pytest.fixture(scope="module")
 def case(request, golden_family):
     name, io = request.param
     with safe_open(golden_family / f"{io}.io.safetensors", "pt") as file:
@@ -44,6 +57,7 @@ def case(request, golden_family):
     return model.double(), video, expected, meta
 
 
+@of_inputs(*(io for _, io in INPUTS))
 def test_logits_features_and_firing_rates(case):
     model, video, expected, meta = case
     names, got = svf.published_names(model), {}
@@ -85,6 +99,7 @@ def test_logits_features_and_firing_rates(case):
         assert mean[name] == pytest.approx(rate, rel=0, abs=1e-12), name
 
 
+@of_inputs(*DEPLOYED)
 def test_folded_engine_and_energy(case, tmp_path):
     model, video, _, _ = case
     with torch.no_grad():

@@ -10,6 +10,18 @@ from spikevideoformer.video.frames import read_clip
 from spikevideoformer.video.spec import ClipSpec
 
 
+@pytest.fixture(scope="module")
+def natural(shared_data):
+    """Two clips ``[2, 4, 3, 64, 64]``."""
+    spec = ClipSpec(frames=4, size=64, frame_rate_hz=12.5)
+    files = ("decord__flipping_a_pancake.mkv", "sam2__05_default_juggle.mp4")
+    clips = (
+        read_clip(shared_data / "clips" / file, spec, start_s=2.0, resize_short=64)
+        for file in files
+    )
+    return torch.stack([eval_transform(clip.frames, spec) for clip in clips])
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -21,19 +33,10 @@ from spikevideoformer.video.spec import ClipSpec
         *(pytest.param(name, {}, marks=pytest.mark.slow) for name in list_models()[3:]),
     ],
 )
-def test_every_layer_of_a_fresh_network_fires_on_natural_pictures(name, options, shared_data):
-    clips = shared_data / "clips"
-    spec = ClipSpec(frames=4, size=64, frame_rate_hz=12.5)
-    files = ("decord__flipping_a_pancake.mkv", "sam2__05_default_juggle.mp4")
-    video = torch.stack(
-        [
-            eval_transform(read_clip(clips / f, spec, start_s=2.0, resize_short=64).frames, spec)
-            for f in files
-        ]
-    )
+def test_every_layer_of_a_fresh_network_fires_on_natural_pictures(name, options, natural):
     model = create_model(name, **options).eval()
     with record_firing_rates(model) as rates, torch.no_grad():
-        model(video)
+        model(natural)
     levels = model.config.neuron.levels
     shares = {layer: rate / levels for layer, rate in rates.mean.items()}
     # a neuron that is reset at each frame fires only for a current of 2 standard deviations

@@ -43,7 +43,7 @@ def _nano(num_classes=5, seed=0, **overrides):
 
 def _video(*shape, dtype=torch.float32, seed=1):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape or (2, 3, 3, 32, 48), dtype=dtype, generator=generator)
+    return torch.randn(shape or (2, 2, 3, 32, 32), dtype=dtype, generator=generator)
 
 
 # --- Sizes ----------------------------------------------------------------------------------------
@@ -211,10 +211,10 @@ def test_closed_branches_can_open(design, lively):
 
 def _check_calls_are_independent(model):
     """No state between calls, and none between the clips of a batch. Returns video and logits."""
-    video = _video(3, 5, 3, 32, 32, dtype=torch.float64)
+    video = _video(2, 4, 3, 32, 32, dtype=torch.float64)
     with torch.no_grad():
         first = model(video)
-        model(_video(1, 2, 3, 48, 32, dtype=torch.float64, seed=5))
+        model(_video(1, 2, 3, 16, 32, dtype=torch.float64, seed=5))
         assert torch.equal(model(video), first)
         alone = torch.cat([model(clip) for clip in video.split(1)])
     torch.testing.assert_close(alone, first, rtol=1e-9, atol=1e-9)
@@ -229,7 +229,7 @@ def test_calls_order_of_frames_and_state_dict(design, attention, lively):
     video, first = _check_calls_are_independent(model)
     other = _nano(design=design, attention=attention, seed=3).double().eval()
     with torch.no_grad():
-        difference = (model(video[:, [3, 0, 4, 1, 2]]) - first).abs().max().item()
+        difference = (model(video[:, [3, 0, 2, 1]]) - first).abs().max().item()
         assert not torch.equal(other(video), first)
         other.load_state_dict(model.state_dict())
         assert torch.equal(other(video), first)
@@ -423,7 +423,7 @@ def test_e_spikeformers_learn_and_keep_clips_and_calls_apart(name, overrides, li
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.bias.data += 0.5
-    logits = model(_video(dtype=torch.float64))
+    logits = model(_video(2, 3, 3, 32, 48, dtype=torch.float64))
     nn.functional.cross_entropy(logits, torch.tensor([1, 3])).backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
@@ -438,10 +438,10 @@ def test_e_spikeformers_learn_and_keep_clips_and_calls_apart(name, overrides, li
     still = [name for name in still if not has_no_gradient_by_mathematics(name)]
     assert not still
     model.eval()
-    video = _video(3, 3, 3, 36, 44, dtype=torch.float64)  # no multiples of 16
+    video = _video(2, 3, 3, 36, 44, dtype=torch.float64)  # no multiples of 16
     with torch.no_grad():
         first = model(video)
-        model(_video(1, 2, 3, 48, 32, dtype=torch.float64, seed=5))
+        model(_video(1, 2, 3, 16, 32, dtype=torch.float64, seed=5))
         assert torch.equal(model(video), first)
         alone = torch.cat([model(clip) for clip in video.split(1)])
     torch.testing.assert_close(alone, first, rtol=1e-9, atol=1e-9)
@@ -518,7 +518,7 @@ def test_ordinary_networks_learn_and_keep_clips_apart(overrides, lively):
     # Attention over frames sees their order by its time code, a GRU by itself; nothing else does.
     video, first = _check_calls_are_independent(model.eval())
     with torch.no_grad():
-        difference = (model(video[:, [3, 0, 4, 1, 2]]) - first).abs().max().item()
+        difference = (model(video[:, [3, 0, 2, 1]]) - first).abs().max().item()
     blind = model.config.design == "spatial_only" and model.config.readout != "gru"
     assert difference < 1e-12 if blind else difference > 1e-5
 
@@ -792,7 +792,7 @@ def test_gradient_checkpointing_keeps_less(lively):
 def test_firing_rates_of_a_network(neuron, lively):
     model = lively(_nano(neuron=neuron, readout="spike")).eval()
     with torch.no_grad(), svf.record_firing_rates(model) as rates:
-        model(_video())
+        model(_video(2, 3, 3, 32, 32))
     neurons = [name for name, m in model.named_modules() if isinstance(m, Neuron)]
     assert sorted(rates.mean) == sorted(neurons)
     assert list(rates.per_frame)[-1] == "head.neuron"

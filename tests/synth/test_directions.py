@@ -12,7 +12,6 @@ from spikevideoformer.synth.directions import (
     render_direction,
     visiting_order,
     write_direction_clips,
-    write_interaction_clips,
 )
 from spikevideoformer.synth.puppets import ACTIONS, render_interaction
 from spikevideoformer.video.frames import iter_frames
@@ -64,14 +63,10 @@ def test_puppets_move_and_repeat(action):
     clip = np.stack(list(render_interaction(action, seed=3)))
     assert clip.shape == (24, 80, 80, 3) and clip.dtype == np.uint8
     assert np.array_equal(clip, np.stack(list(render_interaction(action, seed=3))))
-    assert not np.array_equal(clip, np.stack(list(render_interaction(action, seed=4))))
+    first = next(render_interaction(action, seed=4))
+    assert not np.array_equal(clip[0], first)
     moved = np.abs(np.diff(clip.astype(int), axis=0)).max(axis=(1, 2, 3))
     assert (moved > 60).any()
-
-
-def test_interaction_clips_on_disk(tmp_path):
-    write_interaction_clips(tmp_path, train=6, val=6)
-    assert {p.parent.name for p in tmp_path.rglob("*.mp4")} == set(ACTIONS)
 
 
 def test_empty_split_is_refused(tmp_path):

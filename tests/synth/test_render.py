@@ -301,7 +301,7 @@ def test_where_the_motion_ends_the_body_stands_still():
     assert np.array_equal(joints[3], joints[5]) and not np.array_equal(joints[2], joints[3])
 
 
-@pytest.mark.parametrize("view_deg", [10.0, 60.0, 180.0])
+@pytest.mark.parametrize("view_deg", [10.0, 180.0])
 def test_cameras_stand_before_the_body_as_far_as_asked(view_deg):
     """The angle between where the hips face and the camera, seen from above."""
     motion = procedural_motion("turn-left", 3, frames=60, frame_rate_hz=20.0)

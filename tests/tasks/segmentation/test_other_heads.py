@@ -112,16 +112,15 @@ def test_one_map_of_a_clip_is_that_of_the_mean_membranes(lively):
 )
 def test_folding_engines_and_energy(head, name, overrides, lively):
     model = lively(_model(head, name, any_size=True, **overrides)).eval()
-    video = _video(2, 2, 3, 44, 60, dtype=torch.float32)
+    video = _video(2, 2, 3, 28, 44, dtype=torch.float32)
     with torch.no_grad():
         double = model.double()(video.double())
         folded = svf.fold_for_inference(model)(video.double())
         torch.testing.assert_close(folded, double, rtol=0, atol=1e-9)
         logits = model.float()(video)
     assert torch.equal(svf.InferenceEngine(model)(video), logits)
-    for precision in ("float", "int8"):
-        engine = svf.InferenceEngine(model, precision=precision)
-        assert torch.equal(engine(video)[:1], engine(video[:1]))
+    engine = svf.InferenceEngine(model, precision="int8")
+    assert torch.equal(engine(video)[:1], engine(video[:1]))
     report = svf.energy_report(model, video[:1, :1])
     real = [o for o in report.forms["merged"].operations if o.operand == "real" and o.macs]
     assert not any(o.module.startswith("head") for o in real)
