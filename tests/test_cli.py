@@ -175,25 +175,19 @@ def test_train_writes_a_run_folder(run_folder: Path) -> None:
         assert (run_folder / name).is_file()
 
 
-def test_train_prints_results_only_on_stdout(svf, clip_data: Path, tmp_path: Path) -> None:
-    status, out, err = svf("train", "--data", clip_data, "--out", tmp_path, "--json", *SMALL_RUN)
-    assert status == 0
-    result = json.loads(out)
-    assert result["evaluation"]["clips"] == 4
-    assert result["model"] == str(tmp_path / "model")
-    assert "effective batch size 4" in err
-    assert "epoch 1/1" in err
-
-
 def test_train_without_out_goes_by_the_name_of_the_data(
     svf, clip_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And prints the results, and nothing else, on stdout."""
     monkeypatch.chdir(tmp_path)
     run = Path("runs") / clip_data.name
-    status, out, err = svf("train", "--data", clip_data, *SMALL_RUN)
+    status, out, err = svf("train", "--data", clip_data, "--json", *SMALL_RUN)
     assert status == 0
-    assert f"writing into {run}; --out chooses another folder\n" in err
-    assert str(run / "model") in out
+    result = json.loads(out)
+    assert result["evaluation"]["clips"] == 4
+    assert result["model"] == str(run / "model")
+    for said in ("effective batch size 4", "epoch 1/1", f"writing into {run}; --out chooses "):
+        assert said in err
     status, _, err = svf("train", "--data", clip_data, *SMALL_RUN)
     assert (status, err.count("\n")) == (2, 1)
     assert f"{run} already holds a training run" in err
@@ -210,7 +204,6 @@ def test_the_home_folder_in_options_and_files(
     (home / "data").symlink_to(clip_data)
     Path("run.yaml").write_text("data: ~/data\nout: ~/run\n")
     assert svf("train", "--config", "run.yaml", *SMALL_RUN)[0] == 0
-    assert svf("train", "--resume", "--out=~/run")[0] == 0
     assert svf("eval", "--model=~/run/model", "--data=~/data", "--out=~/eval")[0] == 0
     assert svf("predict", "--model=~/run/model", "--out=~/predicted", "~/data/val/*/0.mp4")[0] == 0
     status, _, err = svf("train", "--data=~/no", "--out=~/new")
@@ -315,9 +308,9 @@ PICTURES = {
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Moving shapes: four clips to train on and one to validate, each of 16 frames."""
+    """Moving shapes: two clips to train on and one to validate, each of 16 frames."""
     root = tmp_path_factory.mktemp("scenes")
-    write_scenes(root, train=4, val=1)
+    write_scenes(root, train=2, val=1)
     return root
 
 
@@ -325,7 +318,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mask_run(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
     """A finished run of four steps."""
     out = tmp_path_factory.mktemp("mask-run")
-    small = "--task segmentation --frames 2 --size 32 --epochs 1 --batch-size 8 --workers 0"
+    small = "--task segmentation --frames 2 --size 32 --epochs 1 --batch-size 4 --workers 0"
     small += " --segmentation.class-weights inverse_log --augmentation.flip 0 --device cpu"
     assert main(["train", "--data", str(scenes), "--out", str(out), *small.split()]) == 0
     return out
@@ -927,7 +920,7 @@ def test_a_stopped_prediction_leaves_a_video_that_plays(
     )
     part = out / "long.svf.part.mp4"
     deadline = time.monotonic() + 90
-    while not (part.is_file() and part.stat().st_size > 100_000) and time.monotonic() < deadline:
+    while not (part.is_file() and part.stat().st_size > 40_000) and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
     process.send_signal(sent)
@@ -940,26 +933,6 @@ def test_a_stopped_prediction_leaves_a_video_that_plays(
     with av.open(part) as container:
         pictures_left = sum(1 for _ in container.decode(video=0))
     assert 10 <= pictures_left < 1000
-
-
-def test_interrupt_exits_with_130(clip_data: Path, tmp_path: Path) -> None:
-    many = ["--epochs", "100000", "--batch-size", "4", "--frames", "2", "--size", "16"]
-    process = subprocess.Popen(
-        command("train", "--data", clip_data, "--out", tmp_path, "--workers", "0", *many),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 90
-    while not (tmp_path / "metrics.csv").is_file() and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert out == ""
-    assert err.splitlines()[-1] == "svf: interrupted"
-    assert "Traceback" not in err
 
 
 def test_unexpected_errors_are_one_line_and_debug_shows_where(
@@ -1060,7 +1033,6 @@ def pose_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("masks", [], [2, 3, 32, 48], "MADE clip"),
         ("masks", ["VIDEO", "--size", "80"], [2, 3, 80, 80], "on 2 clips of the videos given"),
         ("rgb", ["--size", "16", "--frames", "1"], [1, 3, 16, 16], "MADE clip"),
-        ("events", [], [2, 2, 32, 32], "MADE clip"),
         ("events", ["VIDEO"], [2, 2, 32, 32], "on 2 clips of the videos given"),
     ],
 )
@@ -1167,22 +1139,18 @@ def test_predict_decodes_each_video_once(
     videos, options = [video_folder], []
     if drawn:
         videos, options = [video_folder / "one.mp4"], ["--out", tmp_path]
-        options += ["--html"] if folder == "model_folder" else []
-    status, _, err = svf("predict", "--model", request.getfixturevalue(folder), *videos, *options)
+        options += ["--html", "--json"] if folder == "model_folder" else []
+    status, out, err = svf("predict", "--model", request.getfixturevalue(folder), *videos, *options)
     assert (status, err.count("svf:")) == (0, 0)
     assert sorted(opened) == sorted(map(str, videos if drawn else video_folder.iterdir()))
+    if "--html" in options:
+        page = tmp_path / "one.svf.html"
+        assert json.loads(out)["page"] == str(page)
+        assert "<h2>Predictions over time</h2>" in page.read_text()
 
 
-def test_predict_writes_pages(svf, model_folder: Path, video_folder: Path, tmp_path: Path) -> None:
-    video = video_folder / "one.mp4"
-    status, out, _ = svf(
-        *("predict", "--model", model_folder, video, "--out", tmp_path, "--html", "--json")
-    )
-    assert status == 0
-    page = Path(json.loads(out)["page"])
-    assert page == tmp_path / "one.svf.html"
-    assert "<h2>Predictions over time</h2>" in page.read_text()
-    status, _, err = svf("predict", "--model", model_folder, video, "--html")
+def test_a_page_needs_a_folder(svf, model_folder: Path, video_folder: Path) -> None:
+    status, _, err = svf("predict", "--model", model_folder, video_folder / "one.mp4", "--html")
     assert (status, err.count("\n")) == (2, 1)
     assert "--out" in err
 

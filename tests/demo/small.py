@@ -16,11 +16,11 @@ def small_demo(task: str) -> Driver:
         demo = classification.Demo()
         lively = {"neuron": {"v_threshold": 0.1}, "residual_gain": 1.0}  # that it fires untrained
         training = replace(demo.training, frames=4, batch_size=8, **few, **lively)
-        return replace(demo, train_clips=16, val_clips=8, training=training)
+        return replace(demo, train_clips=8, val_clips=8, training=training)
     if task == "segmentation":
         masks = segmentation.Demo()
         training = replace(masks.training, frames=2, **few)
-        return replace(masks, train_clips=4, val_clips=2, videos=1, training=training)
+        return replace(masks, train_clips=2, val_clips=2, videos=1, training=training)
     poses = pose.Demo()
     clip = RenderSpec(size=32, frames=4, frame_rate_hz=10.0, supersampling=1)
     training = replace(poses.training, frames=3, **few)
