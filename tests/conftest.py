@@ -55,9 +55,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays; the collector of garbage need not go through it again and again."""
+    """What was imported stays: the collector of garbage need not go through it, nor run often."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000)
 
 
 def pytest_unconfigure() -> None:
