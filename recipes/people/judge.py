@@ -2,13 +2,15 @@
 
 IoU of each recording over its frames with masks checked by hand, and their mean; beside it what
 "everything is a person" has. With ``--log`` a row is added to a CSV file, with ``--every`` again
-and again as weights change: a training run seen from outside. With ``--pictures`` the worst five.
+and again as weights change: a training run seen from outside. With ``--pictures`` the worst five;
+with ``--metrics`` a file for the card (recipes/pack.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import time
 from pathlib import Path
 
@@ -88,6 +90,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--every", type=float, metavar="SECONDS")
     parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--metrics", type=Path)
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -131,6 +134,25 @@ def _report(options: argparse.Namespace, source: Path) -> None:
         print(f"rendered pictures without people: {empty:.2%} called person")
     if options.pictures:
         sheet(frames[:5], options.pictures)
+    if options.metrics:
+        metrics = [
+            {
+                "what": "IoU of people",
+                "on": f"{len(frames)} real frames of {len(scores)} recordings, mean of recordings",
+                "value": float(mean),
+                "low": low,
+                "high": high,
+                "beside": f"everything is a person: {everything:.3f}",
+            },
+            *(
+                {"what": "IoU", "on": name, "value": float(mine), "beside": f"{other:.3f}"}
+                for name, (mine, other) in scores.items()
+            ),
+        ]
+        if options.rendered:
+            on = "rendered clips without people, never trained on"
+            metrics.append({"what": "share of pixels called person", "on": on, "value": empty})
+        options.metrics.write_text(json.dumps({"metrics": metrics}, indent=1) + "\n")
     if options.log:
         new = not options.log.exists()
         with options.log.open("a", newline="") as file:

@@ -11,6 +11,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+
+import spikevideoformer as svf
+from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "people"
 RENDERING = ("anny", "cv2", "moderngl", "OpenEXR", "scipy")
@@ -174,3 +178,37 @@ def test_a_body_in_its_rest_pose_is_where_it_was(recipe) -> None:
     a /= np.linalg.norm(a, axis=1, keepdims=True)
     b /= np.linalg.norm(b, axis=1, keepdims=True)
     np.testing.assert_allclose((motion._swing(a, b) @ a[..., None])[..., 0], b, atol=1e-9)
+
+
+def test_the_released_mask_is_the_mean_of_runs_at_the_bias_that_empty_pictures_allow(
+    recipe, lively, tmp_path
+) -> None:
+    release, runs = recipe("release"), []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = lively(
+            svf.create_model("svf_nano", task="segmentation", num_classes=2, pad_input=True)
+        )
+        spec = SegmentationSpec(frames=1, short_side=32, crop=(32, 32))
+        runs.append(tmp_path / f"run{seed}")
+        model.save_pretrained(
+            runs[-1] / "model", classes=["background", "person"], clip=spec.to_dict()
+        )
+    first, second = (svf.SpikeVideoFormer.from_pretrained(run / "model") for run in runs)
+    model = release.averaged(runs)
+    weight = model.head.fc.weight
+    torch.testing.assert_close(weight, (first.head.fc.weight + second.head.fc.weight) / 2)
+
+    draw = np.random.default_rng(0)
+    clips = [
+        (draw.integers(0, 256, (32, 32, 3), dtype=np.uint8), np.full((32, 32), i < 2))
+        for i in range(4)
+    ]
+    bias = model.head.fc.bias.detach().clone()
+    shift, score, empty = release.shifted(model, clips, 0.2)
+    assert empty <= 0.2
+    assert float((model.head.fc.bias - bias)[1].detach()) == pytest.approx(shift)
+    with torch.no_grad():
+        model.head.fc.bias.copy_(bias)
+    looser = release.shifted(model, clips, 1.0)
+    assert looser[1] >= score
