@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spikevideoformer.models.spikevideoformer import create_model
-from spikevideoformer.tasks.segmentation.tiling import class_scores, upsampled_classes
+from spikevideoformer.tasks.segmentation.tiling import class_scores, most_likely, upsampled_classes
 
 WEIGHT = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0))
 
@@ -131,3 +131,9 @@ def test_classes_at_the_size_of_the_picture() -> None:
 def test_more_classes_than_a_byte_holds() -> None:
     with pytest.raises(ValueError, match="257 classes"):
         upsampled_classes(torch.zeros(257, 2, 2), (4, 4))
+
+
+@pytest.mark.parametrize("dim", [0, 2])
+def test_of_equal_scores_the_first_class_is_taken(dim) -> None:
+    scores = torch.randint(0, 3, (5, 6, 7), generator=torch.Generator().manual_seed(0)).float()
+    assert torch.equal(most_likely(scores, dim), scores.argmax(dim))

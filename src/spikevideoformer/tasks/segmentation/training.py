@@ -31,7 +31,7 @@ from spikevideoformer.tasks.segmentation.metrics import (
 from spikevideoformer.tasks.segmentation.plots import ContactSheet, plot_iou
 from spikevideoformer.tasks.segmentation.sequence import IGNORED, SequenceIndex
 from spikevideoformer.tasks.segmentation.spec import SegmentationOptions, SegmentationSpec
-from spikevideoformer.tasks.segmentation.tiling import class_scores, upsampled
+from spikevideoformer.tasks.segmentation.tiling import class_scores, most_likely, upsampled
 from spikevideoformer.training.batches import clip_loader
 from spikevideoformer.training.devices import Fabric, over_processes
 from spikevideoformer.training.judging import Judging, SilenceWatch
@@ -117,7 +117,7 @@ class SegmentationTraining(TaskTraining[SequenceIndex]):
 
     def count(self, output: Tensor, batch: SegmentationBatch) -> tuple[Tensor, Tensor]:
         labelled = batch.labels != IGNORED
-        found = _of_each_frame(output, batch).argmax(2) == batch.labels
+        found = most_likely(_of_each_frame(output, batch), 2) == batch.labels
         return (found & labelled).sum(), labelled.sum()
 
     def judge(
@@ -320,7 +320,7 @@ class _Judge:
         # An infinite logit can have a finite softmax; as NaN it shows in the sums.
         own = own.clamp_min(torch.finfo(torch.float32).tiny).where(own.isfinite(), math.nan)
         self._metrics.add_loss(float(-own.double().log().sum()), own.numel())
-        return large.argmax(0).to(torch.uint8).cpu()
+        return most_likely(large, 0).to(torch.uint8).cpu()
 
     def _pass_on(self, everything: bool = False) -> None:
         """Frames whose predecessors have all been judged."""
