@@ -89,7 +89,8 @@ RULES = (
         slow="trains on rendered motion",
     ),
     Rule(r"python benchmarks/gpu\.py", unrun="needs a CUDA device"),
-    Rule(r"python benchmarks/cpu_time\.py", unrun="needs SpikingJelly"),
+    Rule(r"python benchmarks/(cpu_time|training_step)\.py", unrun="needs SpikingJelly, or git"),
+    Rule(r"git worktree add", unrun="changes the repository"),
     Rule(r"torchrun", unrun="needs several processes, which test_distributed.py starts"),
     Rule(
         r"make", unrun="installs, or runs these very tests; that there is such a target is tested"

@@ -1,11 +1,14 @@
-"""Available memory, on systems laid out in a folder."""
+"""Available memory, on systems laid out in a folder, and memory that is kept."""
 
+import platform
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from spikevideoformer.training.memory import available_bytes
+from spikevideoformer.training.memory import available_bytes, freed_memory_kept
 
 KIB, GIB = 2**10, 2**30
 System = Callable[..., Path]
@@ -81,3 +84,21 @@ def test_version_1(system: System, group: str) -> None:
 def test_a_group_over_its_limit(system: System) -> None:
     files = {"memory.max": 4 * GIB, "memory.current": 5 * GIB}
     assert available_bytes(system("0::/\n", files)) == 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its allocator is meant")
+def test_freed_memory_is_there_again() -> None:
+    """Pages are touched for the first time once, not in each step."""
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            blocks = [torch.ones(2**22) for _ in range(4)]  # of 16 MiB
+            del blocks
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    with freed_memory_kept(torch.device("cpu")):
+        faults()
+        assert faults() < 100  # of 16,384 pages each time
+    with freed_memory_kept(torch.device("meta")):
+        pass

@@ -46,6 +46,27 @@ def test_norms_and_biases_are_not_decayed():
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
 
 
+def test_a_fused_step_is_the_same_step():
+    """And what it leaves is taken up by the other kind: checkpoints are of one form."""
+    fused, plain = (nn.Linear(5, 3), nn.Linear(5, 3))
+    plain.load_state_dict(fused.state_dict())
+    made = {"learning_rate": 1e-2, "weight_decay": 0.1}
+    by_fused = build_optimizer(fused, **made, fused=True)
+    by_plain = build_optimizer(plain, **made)
+    for step in range(4):
+        for model, optimizer in ((fused, by_fused), (plain, by_plain)):
+            model.weight.grad = torch.full((3, 5), 0.5 + step)
+            model.bias.grad = torch.full((3,), -0.1)
+            optimizer.step()
+        torch.testing.assert_close(fused.state_dict(), plain.state_dict(), rtol=1e-6, atol=1e-7)
+        if step == 1:
+            kept = by_fused.state_dict()
+            by_fused.load_state_dict(by_plain.state_dict())
+            by_plain.load_state_dict(kept)
+            assert not by_fused.param_groups[0]["fused"]  # a run goes on as it began
+            assert by_plain.param_groups[0]["fused"]
+
+
 def lamb(x, gradients, *, lr, decay, most_trust, b1=0.9, b2=0.999, eps=1e-6):
     """Algorithm 2 of You et al. (2020), line by line, with a limit on the ratio."""
     m = v = np.zeros_like(x)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spikevideoformer.nn.block_config import BlockConfig
 from spikevideoformer.nn.neuron import AnyNeuron, make_neuron
+from spikevideoformer.ops.conv_gradient import conv2d
 from spikevideoformer.ops.lif import NeuronConfig
 from spikevideoformer.ops.spike_conv import spike_conv2d
 
@@ -25,8 +26,16 @@ def per_frame(module: nn.Module, x: Tensor, **options: Any) -> Tensor:
     return y.unflatten(0, (frames, clips))
 
 
+class Conv2d(nn.Conv2d):
+    """``nn.Conv2d`` whose backward pass is faster on a CPU (``ops/conv_gradient.py``)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        stride, padding = cast(tuple[int, int], self.stride), cast(tuple[int, int], self.padding)
+        return conv2d(x, self.weight, self.bias, stride, padding, self.groups)
+
+
 class SpikeConv2d(nn.Conv2d):
-    """A convolution that receives spikes 0..``levels``; otherwise ``nn.Conv2d``.
+    """A convolution that receives spikes 0..``levels``; otherwise :class:`Conv2d`.
 
     Args:
         neuron: what fires into it: its ``levels``, and the ``unit`` that a spike is worth, which
@@ -44,9 +53,9 @@ class SpikeConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = kernel_of(self)
-        if not self.packed:
-            return self._conv_forward(x, weight, self.bias)
         stride, padding = cast(tuple[int, int], self.stride), cast(tuple[int, int], self.padding)
+        if not self.packed:
+            return conv2d(x, weight, self.bias, stride, padding, self.groups)
         return spike_conv2d(x, weight, self.bias, stride, padding, self.groups, levels=self.levels)
 
 
@@ -149,7 +158,7 @@ class SepConv(nn.Module):
         self.bn1 = nn.BatchNorm2d(wide)
         self.neuron2 = make_neuron(neuron, reset_each_frame)
         self.dw = _depthwise(wide, kernel_size, neuron)
-        self.pw2 = nn.Conv2d(wide, channels, 1, bias=False)
+        self.pw2 = Conv2d(wide, channels, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -279,8 +288,8 @@ class RepConv(Projection):
         super().__init__()
         self.pw1 = SpikeConv2d(channels, channels, 1, bias=False, neuron=neuron)
         self.bn1 = nn.BatchNorm2d(channels)
-        self.dw = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
-        self.pw2 = nn.Conv2d(channels, channels, 1, bias=False)
+        self.dw = Conv2d(channels, channels, 3, groups=channels, bias=False)
+        self.pw2 = Conv2d(channels, channels, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
         self.bn_out = nn.BatchNorm2d(channels)
 
@@ -300,9 +309,34 @@ class RepConv(Projection):
         assert bn.running_mean is not None and bn.running_var is not None
         slope = bn.weight.detach() / torch.sqrt(bn.running_var + bn.eps)
         border = (bn.bias.detach() - bn.running_mean * slope).to(x.dtype).reshape(-1, 1, 1)
-        padded = border.expand(*x.shape[:2], x.shape[2] + 2, x.shape[3] + 2).clone()
-        padded[..., 1:-1, 1:-1] = x
-        return padded
+        return cast(Tensor, _Framed.apply(x, border))
+
+
+class _Framed(torch.autograd.Function):
+    """A border one pixel wide around images ``[N, C, H, W]``, a constant ``[C, 1, 1]``.
+
+    Channels-last throughout. The same by indexing copies the gradient twice, and gives the
+    convolution behind it another memory layout.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, border: Tensor) -> Tensor:
+        images, channels, height, width = x.shape
+        framed = torch.empty(
+            (images, channels, height + 2, width + 2),
+            dtype=x.dtype,
+            device=x.device,
+            memory_format=torch.channels_last,
+        )
+        for edge in (framed[..., :1, :], framed[..., -1:, :], framed[..., :1], framed[..., -1:]):
+            edge.copy_(border)
+        framed[..., 1:-1, 1:-1] = x
+        return framed
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        inner = grads[0][..., 1:-1, 1:-1]
+        return inner.contiguous(memory_format=torch.channels_last), None
 
 
 class PlainConv(Projection):
@@ -347,7 +381,7 @@ class ConvPair(Projection):
         super().__init__()
         self.conv1 = SpikeConv2d(in_channels, between, 1, bias=False, neuron=neuron)
         self.bn1 = nn.BatchNorm2d(between)
-        self.conv2 = nn.Conv2d(between, out_channels, 1, bias=False)
+        self.conv2 = Conv2d(between, out_channels, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels) if outer else None
         self.bn_out = nn.BatchNorm2d(out_channels)
 

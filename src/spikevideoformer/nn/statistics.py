@@ -17,14 +17,18 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
+@torch.no_grad()
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether no value of these is NaN or infinite."""
     alike: defaultdict[object, list[Tensor]] = defaultdict(list)
     for tensor in tensors:
-        if tensor.numel():
-            alike[tensor.device, tensor.dtype].append(tensor)
-    largest = (torch.stack(torch._foreach_norm(same, math.inf)) for same in alike.values())
-    return all(bool(values.isfinite().all()) for values in largest)
+        alike[tensor.device, tensor.dtype].append(tensor)
+    for same in alike.values():
+        values = torch.cat([z.reshape(-1) for z in same])
+        # a sum is one pass; it may overflow where no value is infinite
+        if not (math.isfinite(float(values.sum())) or bool(values.isfinite().all())):
+            return False
+    return True
 
 
 @torch.no_grad()

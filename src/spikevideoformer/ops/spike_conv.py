@@ -2,8 +2,8 @@
 
 The gradient of the weights needs the input again, which plain autograd keeps in full: for a spike
 of one bit, 32 bits. ``spike_conv2d`` keeps the one bit (a byte for integer spikes) and computes
-the same numbers: the same convolution forward, and backward the one torch would have called, on
-the same values in the same memory layout.
+the same numbers as ``ops.conv_gradient.conv2d``: the same calls both ways, on the same values in
+the same memory layout.
 """
 
 from typing import Any
@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from spikevideoformer.ops._keep import keep, restore
 from spikevideoformer.ops._kernels import refuse_forward_mode
+from spikevideoformer.ops.conv_gradient import conv2d, convolution_backward
 from spikevideoformer.ops.pack import Packed
 
 
@@ -26,8 +27,8 @@ def spike_conv2d_reference(
     padding: tuple[int, int] = (0, 0),
     groups: int = 1,
 ) -> Tensor:
-    """The convolution as torch has it; arguments as :func:`spike_conv2d`."""
-    return F.conv2d(x, weight, bias, stride, padding, groups=groups)
+    """The convolution that keeps its input as it is; arguments as :func:`spike_conv2d`."""
+    return conv2d(x, weight, bias, stride, padding, groups)
 
 
 def spike_conv2d(
@@ -103,9 +104,8 @@ class _SpikeConv2d(torch.autograd.Function):
         data, weight = ctx.saved_tensors
         x = restore(Packed(data, *ctx.layout))
         stride, padding, groups = ctx.geometry
-        wanted = [*ctx.needs_input_grad[:2], ctx.bias_shape is not None]
-        arguments = (stride, padding, (1, 1), False, (0, 0), groups, wanted)
-        gradients = torch.ops.aten.convolution_backward(
-            grads[0], x, weight, ctx.bias_shape, *arguments
+        wanted = ctx.needs_input_grad[:3]
+        gradients = convolution_backward(
+            grads[0], x, weight, ctx.bias_shape, stride, padding, groups, wanted
         )
         return *gradients, None, None, None, None

@@ -31,6 +31,7 @@ from spikevideoformer.training.checkpoint import CheckpointFolder, save_checkpoi
 from spikevideoformer.training.devices import over_processes
 from spikevideoformer.training.logs import TensorBoardLog, shortened, write_metrics
 from spikevideoformer.training.mean_statistics import MeanStatistics
+from spikevideoformer.training.memory import freed_memory_kept
 from spikevideoformer.training.optim import (
     build_optimizer,
     learning_rate_at,
@@ -101,11 +102,14 @@ class Loop:
             weight_decay=config.weight_decay,
             kind=config.optimizer,
             factors=rate_factors(model, layer_decay=config.layer_decay, head_lr=config.head_lr),
+            # the scaler of 16-mixed, on CUDA, does not go with gradient clipping and this
+            fused=fabric.device.type == "cpu",
         )
         self.average = moving_average(model, config.ema).to(fabric.device) if config.ema else None
         self.judged = self.average.module if self.average else model
         self._wrapped, self._stepper = fabric.setup(model, self.optimizer)
         self._statistics = _running(model)
+        self._lasting = [v for v in model.state_dict().values() if v.is_floating_point()]
         self._levels = {
             name: m.config.levels for name, m in model.named_modules() if isinstance(m, Neuron)
         }
@@ -220,7 +224,11 @@ class Loop:
         batches = self._batches(remaining)
         self._start_clock()
         try:
-            with Interrupt() as self._interrupt, deterministic(fabric.device):
+            with (
+                Interrupt() as self._interrupt,
+                deterministic(fabric.device),
+                freed_memory_kept(fabric.device),
+            ):
                 if self._epoch_is_over():
                     self._end_epoch()
                 for _ in remaining:
@@ -315,9 +323,9 @@ class Loop:
 
     def _require_finite_state(self) -> None:
         """Refuse weights, statistics and moments that are NaN or infinite, before they spread."""
-        moments = [v for state in self.optimizer.state.values() for v in state.values()]
-        values = [v for v in (*self.model.state_dict().values(), *moments) if torch.is_tensor(v)]
-        if all_finite(v for v in values if v.is_floating_point()):
+        values = (v for state in self.optimizer.state.values() for v in state.values())
+        moments = (v for v in values if torch.is_tensor(v) and v.ndim)  # the others count steps
+        if all_finite((*self._lasting, *moments)):
             return
         names = [n for n, v in self.model.state_dict().items() if not bool(v.isfinite().all())]
         what = shortened(names) if names else "the moments of the optimizer"

@@ -23,6 +23,7 @@ def build_optimizer(
     weight_decay: float,
     kind: OptimizerName = "adamw",
     factors: Mapping[nn.Parameter, float] | None = None,
+    fused: bool = False,
 ) -> torch.optim.Optimizer:
     """An optimizer; tensors of one dimension (biases, norm weights, neurons) are not decayed.
 
@@ -36,6 +37,7 @@ def build_optimizer(
         kind: adamw or lamb.
         factors: of the learning rate, by parameter, where it is not 1; `rate_factors` makes them.
             A group has its own as ``lr_factor``.
+        fused: AdamW moves all tensors in one call, a twentieth of a step of `svf_nano`.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     factor = {p: (factors or {}).get(p, 1.0) for p in trained}
@@ -51,7 +53,7 @@ def build_optimizer(
     groups = [g for g in groups if g["params"]]
     if kind == "lamb":
         return Lamb(groups, lr=learning_rate)
-    return torch.optim.AdamW(groups, lr=learning_rate)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=fused or None)
 
 
 def rate_factors(
