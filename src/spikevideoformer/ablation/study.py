@@ -233,9 +233,8 @@ def counted(model: Path, videos: Sequence[str]) -> EnergyReport:
 def _costs(report: EnergyReport) -> dict[str, float | None]:
     """What the table shows of it; an ordinary network has no rate, and nothing to merge."""
     energy = {t.convention: t.energy_mj for t in report.totals}
-    rates = [n.rate for n in report.neurons]
     return {
-        "rate": statistics.mean(rates) if rates else None,
+        "rate": report.rate,
         "executed_mj": energy["executed"],
         "merged_mj": energy.get("merged"),
     }
