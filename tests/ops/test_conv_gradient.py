@@ -45,7 +45,8 @@ def inputs(geometry, layout, dtype=torch.float32, bias=True, seed=0):
 def results(op, tensors, geometry, layout):
     stride, padding, groups = geometry[3:6]
     out = op(*tensors, *([None] * (3 - len(tensors))), (stride,) * 2, (padding,) * 2, groups)
-    above = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+    draw = torch.Generator().manual_seed(1)
+    above = torch.randn(out.shape, generator=draw, dtype=torch.float32).to(out)
     return out, torch.autograd.grad(out, tensors, above.contiguous(memory_format=layout))
 
 
@@ -144,3 +145,28 @@ def test_forward_mode_passes():
     with forward_ad.dual_level():
         out = conv2d(forward_ad.make_dual(x, tangent), weight)
         torch.testing.assert_close(forward_ad.unpack_dual(out).tangent, F.conv2d(tangent, weight))
+
+
+@pytest.mark.parametrize("name", ["pointwise", "7x7 depthwise"])
+def test_the_default_dtype_does_not_matter(name):
+    """Kernels write float32 into buffers of their own."""
+    geometry = GEOMETRIES[name]
+    tensors = inputs(geometry, torch.channels_last, bias=False)
+    _, expected = results(conv2d, tensors, geometry, torch.channels_last)
+    try:
+        torch.set_default_dtype(torch.float64)
+        _, found = results(conv2d, tensors, geometry, torch.channels_last)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_other_devices_and_function_transforms_are_left_to_torch():
+    x, weight = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 1, 1)
+    on_meta = conv2d(x.to("meta"), weight.to("meta").requires_grad_())
+    assert on_meta.shape == (2, 4, 5, 5)
+    found = torch.func.grad(lambda w: conv2d(x, w).square().sum())(weight)
+    weight.requires_grad_()
+    expected = torch.autograd.grad(conv2d(x, weight).square().sum(), weight)[0]
+    torch.testing.assert_close(found, expected)

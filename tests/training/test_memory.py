@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from spikevideoformer.training.memory import available_bytes, freed_memory_kept
+from spikevideoformer.training.memory import (
+    _MMAP_THRESHOLD,
+    available_bytes,
+    freed_memory_kept,
+)
 
 KIB, GIB = 2**10, 2**30
 System = Callable[..., Path]
@@ -102,3 +106,22 @@ def test_freed_memory_is_there_again() -> None:
         assert faults() < 100  # of 16,384 pages each time
     with freed_memory_kept(torch.device("meta")):
         pass
+
+
+def test_older_libraries_get_the_most_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """glibc before 2.35 refuses a threshold above 32 MiB, and by then no longer moves it itself."""
+    taken: dict[int, int] = {}
+
+    class Older:
+        def mallopt(self, name: int, value: int) -> int:
+            if name == _MMAP_THRESHOLD and value > 2**25:
+                return 0
+            taken[name] = value
+            return 1
+
+        def malloc_trim(self, _: int) -> int:
+            return 1
+
+    monkeypatch.setattr("ctypes.CDLL", lambda _: Older())
+    with freed_memory_kept(torch.device("cpu")):
+        assert taken[_MMAP_THRESHOLD] == 2**25

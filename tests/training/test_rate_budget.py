@@ -73,6 +73,7 @@ def test_a_run_keeps_to_it_and_resumes_to_the_same_bits(tiny, clips, tmp_path) -
     ("changes", "words"),
     [
         ({"rate_budget": 0.0}, "rate_budget"),
+        ({"rate_budget": 1e-40}, "rate_budget"),
         ({"rate_budget": 0.1, "rate_weight": -1.0}, "rate_weight"),
         ({"rate_budget": 0.1, "model": "ann_nano"}, "fires no spikes"),
         ({"rate_budget": 0.1, "gradient_checkpointing": True}, "leave one out"),

@@ -43,9 +43,10 @@ def conv2d(
         torch.is_grad_enabled()
         and weight.requires_grad
         and not is_traced(x)
-        and not torch.is_autocast_enabled(x.device.type)
         and forward_ad._current_level < 0
+        and not torch._C._are_functorch_transforms_active()
         and _form(x, weight, stride, padding, groups) is not None
+        and not torch.is_autocast_enabled("cpu")
     ):
         out: Tensor = _Conv2d.apply(x, weight, bias, stride, padding, groups)
         return out

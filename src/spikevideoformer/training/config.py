@@ -107,8 +107,8 @@ class TrainConfig(Stored):
         label_smoothing: share of the target spread over all classes, in [0, 1).
         clip_grad_norm: gradients are scaled down to this norm; None for no limit.
         rate_budget: the mean firing rate that a term of the loss holds the network at, weighted by
-            the operations that spikes cause (`training.rate_budget`), above 0, such as 0.05; None
-            for no limit.
+            the operations that spikes cause (`training.rate_budget`), at least 1e-6, such as 0.05;
+            None for no limit.
         rate_weight: of that term, above 0.
         norm_clips: training clips over which the statistics of batch norms are measured anew before
             each validation, for it and for the released weights; 0 leaves them at the running
@@ -225,10 +225,10 @@ class TrainConfig(Stored):
             "learning_rate",
             "head_lr",
             "clip_grad_norm",
-            "rate_budget",
             "rate_weight",
             above=0,
         )
+        require(self, "rate_budget", at_least=1e-6)  # float32 has no room far below
         if self.learning_rate > 1:
             raise ValueError(
                 f"learning_rate is {self.learning_rate:g}; a step moves every weight by about as "

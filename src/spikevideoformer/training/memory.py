@@ -27,7 +27,8 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
         yield
         return
     assert libc is not None
-    libc.mallopt(_MMAP_THRESHOLD, 2**30)
+    if not libc.mallopt(_MMAP_THRESHOLD, 2**30):  # glibc before 2.35 refuses that
+        libc.mallopt(_MMAP_THRESHOLD, _MMAP_USUAL)
     libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     try:
         yield

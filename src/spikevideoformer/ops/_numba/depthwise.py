@@ -118,8 +118,9 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel: int, padding: int) -> Tenso
     width = LANES if channels >= LANES else 1
     work = images * -(-channels // width)
     threads = min(thread_count(), work) if grad.numel() > SERIAL else 1
-    scratch = torch.empty(threads * (height + kernel - 1) * (columns + kernel - 1) * width)
-    sums = torch.empty(images, kernel, kernel, channels)
+    framed = threads * (height + kernel - 1) * (columns + kernel - 1) * width
+    scratch = torch.empty(framed, dtype=torch.float32)
+    sums = torch.empty(images, kernel, kernel, channels, dtype=torch.float32)
     function, address = _kernel(kernel, width)
     arguments = Arguments(
         *(0, threads, images, channels, height, columns, padding),

@@ -459,7 +459,9 @@ class EventConv:
         images, channels, height, width = spikes.shape
         rows, columns = _out_size(height, width, self.kernel, self.stride, self.padding)
         out = torch.empty(
-            (images, self.out_channels, rows, columns), memory_format=torch.channels_last
+            (images, self.out_channels, rows, columns),
+            dtype=torch.float32,
+            memory_format=torch.channels_last,
         )
         if out.numel() == 0:
             return out
@@ -550,7 +552,7 @@ def fixed_order_conv(
     more = vectors * LANES - out_channels
     weights = F.pad(weight.double().permute(1, 2, 3, 0), (0, more)).contiguous()
     biases = F.pad(bias.double(), (0, more))
-    out = torch.empty(images, rows, columns, vectors * LANES)
+    out = torch.empty(images, rows, columns, vectors * LANES, dtype=torch.float32)
     if out.numel():
         threads = min(thread_count(), images * rows) if out.numel() > SERIAL else 1
         function, address = fixed_order_kernel(vectors)

@@ -230,7 +230,7 @@ def spike_attention(
     if wide_v == wide_k:
         out = torch.empty_like(q, dtype=torch.float32)
     else:
-        out = torch.empty((*q.shape[:3], wide_v))
+        out = torch.empty((*q.shape[:3], wide_v), dtype=torch.float32)
     if out.numel() == 0:
         return out
     width = LANES if min(wide_k, wide_v) >= LANES else 1

@@ -739,7 +739,7 @@ def forward(
         scale, shift = scale.float().contiguous(), shift.float().contiguous()
         channels = x.shape[2]
         chunk = chunk_length(channels, inner)
-        tiles = torch.empty(threads * 2 * chunk)
+        tiles = torch.empty(threads * 2 * chunk, dtype=torch.float32)
         scale_at, shift_at, tiles_at = scale.data_ptr(), shift.data_ptr(), tiles.data_ptr()
     kinds = (KIND[x.dtype], KIND[spike_dtype], residual_kind, y_kind)
     usual = form[:3] == USUAL[:3]
@@ -785,7 +785,7 @@ def backward(
     if size > 0:
         # H of all steps, and what is read, stay in the second-level cache
         chunk = chunk_length(channels, inner, min(max(32_768 // steps, 64), CHUNK))
-        scratch = torch.empty(threads * chunk * (6 + steps))
+        scratch = torch.empty(threads * chunk * (6 + steps), dtype=torch.float32)
         grad_spikes = laid_out_as(x, grad_spikes)
         grad_y = None if grad_y is None else laid_out_as(x, grad_y)
         y = None if y is None else laid_out_as(x, y)
@@ -848,7 +848,7 @@ def combine(x: Tensor, grad_y: Tensor, slope: Tensor, gain: Tensor, offset: Tens
     threads = thread_count() if size * steps > SERIAL else 1
     chunk = chunk_length(channels, inner)
     values = torch.stack((slope.float(), gain.float(), offset.float()))
-    tiles = torch.empty(threads * 3 * chunk)
+    tiles = torch.empty(threads * 3 * chunk, dtype=torch.float32)
     function, address = _combine_kernel(KIND[x.dtype], KIND[grad_y.dtype])
     arguments = Arguments(
         *(0, threads, steps, size, chunk, channels, inner),

@@ -75,13 +75,15 @@ def upsample(x: Tensor, places: list[float]) -> Tensor:
     images, channels, height, width = x.shape
     factor = len(places)
     out = torch.empty(
-        (images, channels, height * factor, width * factor), memory_format=torch.channels_last
+        (images, channels, height * factor, width * factor),
+        dtype=torch.float32,
+        memory_format=torch.channels_last,
     )
     if out.numel() == 0:
         return out
     threads = min(thread_count(), images * height * factor) if out.numel() > SERIAL else 1
-    rows = torch.empty(threads * width * channels)
-    shares = torch.tensor([[1 - abs(place), abs(place)] for place in places])
+    rows = torch.empty(threads * width * channels, dtype=torch.float32)
+    shares = torch.tensor([[1 - abs(z), abs(z)] for z in places], dtype=torch.float32)
     function, address = upsample_kernel()
     arguments = Arguments(
         *(0, threads, images, height, width, channels, factor),
