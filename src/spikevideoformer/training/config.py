@@ -248,8 +248,8 @@ class TrainConfig(Stored):
         check_spike_memory(self.spike_memory, model)
         if self.rate_budget is not None and not model.neuron.spiking:
             raise ValueError(
-                f"rate_budget is {self.rate_budget:g}, and {self.model} fires no spikes; leave it "
-                "out, or take a preset svf_*"
+                f"rate_budget is {self.rate_budget:g}, and a neuron of kind {model.neuron.kind} "
+                "fires no spikes; leave it out, or take a preset svf_* with its own neuron"
             )
         if self.rate_budget is not None and self.gradient_checkpointing:
             raise ValueError(
