@@ -17,6 +17,9 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
 
 
+_LARGE = 2**16  # values
+
+
 @torch.no_grad()
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether no value of these is NaN or infinite."""
@@ -24,9 +27,13 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     for tensor in tensors:
         alike[tensor.device, tensor.dtype].append(tensor)
     for same in alike.values():
-        values = torch.cat([z.reshape(-1) for z in same])
+        # large ones are not copied; of small ones the calls cost more than a copy
+        parts = [z for z in same if z.numel() >= _LARGE]
+        if small := [z.reshape(-1) for z in same if z.numel() < _LARGE]:
+            parts.append(torch.cat(small))
         # a sum is one pass; it may overflow where no value is infinite
-        if not (math.isfinite(float(values.sum())) or bool(values.isfinite().all())):
+        total = float(torch.stack([part.sum() for part in parts]).sum())
+        if not (math.isfinite(total) or all(bool(part.isfinite().all()) for part in parts)):
             return False
     return True
 
