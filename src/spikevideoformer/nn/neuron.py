@@ -271,6 +271,7 @@ def record_firing_rates(model: nn.Module) -> Iterator[FiringRates]:
     rates = FiringRates()
 
     def record(name: str, spikes: Tensor) -> None:
+        spikes = spikes.detach()
         dims = tuple(range(2, spikes.ndim))
         # sums of spikes are integers: exact in float64 whatever the layer's size
         rates.per_frame[name] = spikes.double().mean(dims) if dims else spikes.double()
@@ -281,13 +282,16 @@ def record_firing_rates(model: nn.Module) -> Iterator[FiringRates]:
 
 @contextmanager
 def watch_neurons(model: nn.Module, see: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Show what every neuron fires, by its name, while the context is open; no output changes."""
+    """Show what every neuron fires, by its name, while the context is open; no output changes.
+
+    Spikes come as they are, with their gradients where these are recorded.
+    """
     handles = []
     for name, module in model.named_modules():
         if isinstance(module, Neuron):
 
             def show(_module: nn.Module, _args: object, out: Tensor, name: str = name) -> None:
-                see(name, out.detach())
+                see(name, out)
 
             handles.append(module.register_forward_hook(show))
     try:

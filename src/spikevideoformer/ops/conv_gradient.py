@@ -72,13 +72,8 @@ class _Conv2d(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Any) -> Any:
-        x, weight = ctx.saved_tensors
-        stride, padding, groups = ctx.geometry
-        wanted = ctx.needs_input_grad[:3]
-        found = convolution_backward(
-            grads[0], x, weight, ctx.bias_shape, stride, padding, groups, wanted
-        )
-        return *found, None, None, None
+        what = *ctx.saved_tensors, ctx.bias_shape, *ctx.geometry, ctx.needs_input_grad[:3]
+        return *convolution_backward(grads[0], *what), None, None, None
 
 
 def convolution_backward(

@@ -103,9 +103,5 @@ class _SpikeConv2d(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         data, weight = ctx.saved_tensors
         x = restore(Packed(data, *ctx.layout))
-        stride, padding, groups = ctx.geometry
-        wanted = ctx.needs_input_grad[:3]
-        gradients = convolution_backward(
-            grads[0], x, weight, ctx.bias_shape, stride, padding, groups, wanted
-        )
-        return *gradients, None, None, None, None
+        what = x, weight, ctx.bias_shape, *ctx.geometry, ctx.needs_input_grad[:3]
+        return *convolution_backward(grads[0], *what), None, None, None, None

@@ -220,14 +220,7 @@ class TrainConfig(Stored):
             at_least=1,
         )
         require(self, "workers", "seed", "weight_decay", "warmup_epochs", "norm_clips", at_least=0)
-        require(
-            self,
-            "learning_rate",
-            "head_lr",
-            "clip_grad_norm",
-            "rate_weight",
-            above=0,
-        )
+        require(self, "learning_rate", "head_lr", "clip_grad_norm", "rate_weight", above=0)
         require(self, "rate_budget", at_least=1e-6)  # float32 has no room far below
         if self.learning_rate > 1:
             raise ValueError(

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikevideoformer.energy.rates import operations_by_neurons
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.nn.neuron import Neuron
+from spikevideoformer.nn.neuron import watch_neurons
 
 
 class RateBudget:
@@ -36,19 +36,13 @@ class RateBudget:
         if not self._work:
             self._work = _in_evaluation(self.model, video)
         rates: dict[str, Tensor] = {}
-        handles = []
-        for name, module in self.model.named_modules():
-            if isinstance(module, Neuron) and name in self._work:
 
-                def see(_: nn.Module, __: object, spikes: Tensor, name: str = name) -> None:
-                    rates[name] = spikes.float().mean()
+        def see(name: str, spikes: Tensor) -> None:
+            if name in self._work:
+                rates[name] = spikes.float().mean()
 
-                handles.append(module.register_forward_hook(see))
-        try:
+        with watch_neurons(self.model, see):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
         work = sum(self._work.values())
         self._fired = torch.stack([rates[n] * (w / work) for n, w in self._work.items()]).sum()
 
