@@ -81,12 +81,18 @@ def pretrain(out: Path, clips: int, epochs: int, settings: dict[str, Any]) -> Pa
         ),
         resume=True,
     )
-    print(f"puppets: {result.evaluation.top1:.1%} of the validation clips", flush=True)
+    print(f"puppets: {result.evaluation.to_dict()['top1']:.1%} of the validation clips", flush=True)
     return result.model
 
 
 def run_fold(
-    arm: str, fold: int, data: Path, out: Path, start: Path, epochs: int, settings: dict[str, Any]
+    arm: str,
+    fold: int,
+    data: Path,
+    out: Path,
+    start: Path | None,
+    epochs: int,
+    settings: dict[str, Any],
 ) -> Any:
     """Train one arm on one fold; returns the confusion matrix and the minutes it took."""
     logging.basicConfig(level=logging.WARNING)
@@ -184,7 +190,7 @@ def plot(
     figure, axis = plt.subplots(figsize=(4.6, 4), layout="constrained")
     axis.imshow(confusion, cmap="Blues")
     for (i, j), n in np.ndenumerate(confusion):
-        axis.text(j, i, int(n), ha="center", va="center", color="white" if n > 8 else "black")
+        axis.text(j, i, f"{n:.0f}", ha="center", va="center", color="white" if n > 8 else "black")
     axis.set(xticks=range(len(classes)), yticks=range(len(classes)), yticklabels=classes)
     axis.set_xticklabels(classes, rotation=45, ha="right")
     axis.set(xlabel="predicted", ylabel="true", title=f"{title}, all folds")
@@ -211,7 +217,9 @@ def main() -> None:
     for pair in args.set:
         key, _, value = pair.partition("=")
         settings[key] = yaml.safe_load(value)
-    start = pretrain(args.out, args.puppets, args.pretrain_epochs, settings)
+    start = None
+    if "transfer" in args.arms:
+        start = pretrain(args.out, args.puppets, args.pretrain_epochs, settings)
 
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
@@ -244,7 +252,7 @@ def main() -> None:
         shares = [np.trace(before[arm, f]) / before[arm, f].sum() for f in range(FOLDS)]
         rows[f"{TITLES[arm]}, running averages"] = [float(share) for share in shares]
     last = args.arms[-1]
-    total = sum(tables[last, f] for f in range(FOLDS))
+    total = np.sum([tables[last, f] for f in range(FOLDS)], axis=0)
     plot(rows, total, index.classes, TITLES[last], args.out)
     results = {}
     for name, scores in rows.items():

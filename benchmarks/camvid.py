@@ -83,6 +83,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
 def judged(result: TrainResult, config: TrainConfig) -> dict[str, Any]:
     model = SpikeVideoFormer.from_pretrained(result.model)
     weights, measured = last_weights(config)
+    assert config.data is not None
     val = read_sequences(config.data, split="val")
     dataset = SegmentationDataset(val, config.spec)
     model.load_state_dict(weights)
@@ -159,8 +160,8 @@ def table(baseline: SegmentationResult, found: dict[str, dict[str, Any]]) -> str
     lines.append("|---|---|---|" + "---|" * len(columns))
     for i, name in enumerate(classes):
         row = [baseline.class_iou[i], *(found[c]["last"]["class_iou"][name] for c in columns)]
-        cells = " | ".join("" if iou is None else f"{iou:.1%}" for iou in row)
-        lines.append(f"| {name} | {baseline.class_pixels[i] / baseline.pixels:.1%} | {cells} |")
+        ious = " | ".join("" if iou is None else f"{iou:.1%}" for iou in row)
+        lines.append(f"| {name} | {baseline.class_pixels[i] / baseline.pixels:.1%} | {ious} |")
     return "\n".join(lines) + "\n"
 
 

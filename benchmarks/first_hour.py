@@ -203,7 +203,7 @@ def run(settings: dict[str, Any]) -> dict[str, Any]:
             "evaluation": result.evaluation.to_dict(),
         }
         write_text(done, json.dumps(entry, indent=1, default=str) + "\n")
-    return json.loads(done.read_text())  # type: ignore[no-any-return]
+    return json.loads(done.read_text())
 
 
 def told(task: str, evaluation: dict[str, Any]) -> str:

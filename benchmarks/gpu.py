@@ -159,14 +159,16 @@ def _compare_neuron(
     if channels_last:
         x = _channels_last(x)
         residual = None if residual is None else _channels_last(residual)
-    leaves = [
+    leaves: list[Any] = [
         None if z is None else z.float().requires_grad_() for z in (x, scale, shift, residual)
     ]
-    want = affine_lif_reference(
+    want: Any = affine_lif_reference(
         leaves[0], config, scale=leaves[1], shift=leaves[2], residual=leaves[3]
     )
-    on = [None if z is None else z.to(options.device) for z in (x, scale, shift, residual)]
-    spikes, v, y = kernel.forward(*on, None, torch.float32, config)
+    on: list[Any] = [
+        None if z is None else z.to(options.device) for z in (x, scale, shift, residual)
+    ]
+    spikes, v, y = kernel.forward(on[0], on[1], on[2], on[3], None, torch.float32, config)
     where = f"{list(shape)}, {'channels last' if channels_last else 'contiguous'}, {dtype}"
     wrong = []
     flipped = int((spikes.cpu() != want.spikes).sum())
@@ -183,7 +185,7 @@ def _compare_neuron(
         g.to(options.device), gv.to(options.device), None, on[0], y, on[1], on[2], None, None,
         residual is not None, True, config,
     )  # fmt: skip
-    got = [grad_x, grad_scale, grad_shift] + ([] if residual is None else [grad_y])
+    got: list[Any] = [grad_x, grad_scale, grad_shift] + ([] if residual is None else [grad_y])
     for name, a, b in zip(("x", "scale", "shift", "residual"), got, wanted, strict=False):
         error = ((a.cpu().double() - b).norm() / b.norm()).item()
         accepted = 1e-2 if dtype == torch.bfloat16 and name == "x" else 1e-5

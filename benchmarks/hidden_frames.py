@@ -31,6 +31,7 @@ def judged(config: TrainConfig) -> dict[str, SegmentationMetrics]:
     """Metrics of hidden and of shown validation frames."""
     result = train(config, resume=True)
     model = SpikeVideoFormer.from_pretrained(result.model)
+    assert config.data is not None
     index = read_sequences(config.data, split="val")
     metrics = {kind: SegmentationMetrics(index.classes) for kind in ("hidden", "shown")}
     hidden: dict[str, np.ndarray] = {}

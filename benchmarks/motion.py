@@ -107,7 +107,7 @@ def variants(arguments: argparse.Namespace) -> dict[str, TrainConfig]:
     configs["pose-membrane-0"] = replace(pose, readout="membrane")
     configs["pose-long-0"] = replace(pose, epochs=6)
     configs["pose-longspatial-0"] = replace(pose, epochs=6, **DESIGNS["spatial"])
-    configs["pose-events-0"] = replace(pose, pose=replace(pose.pose, input="events"))
+    configs["pose-events-0"] = replace(pose, options=replace(pose.options, input="events"))
     configs["pose-front-0"] = pose
     places = {"events": arguments.event_data, "front": arguments.front_data}
     return {
@@ -223,8 +223,8 @@ def action_table(found: dict[str, dict[str, Any]]) -> str:
     ]
     for k, name in enumerate(some["classes"]):
         if clips := sum(some["confusion"][k]):
-            cells = " | ".join(f"{found[c]['last']['class_accuracy'][name]:.0%}" for c in columns)
-            lines.append(f"| {name} | {clips} | {cells} |")
+            shares = " | ".join(f"{found[c]['last']['class_accuracy'][name]:.0%}" for c in columns)
+            lines.append(f"| {name} | {clips} | {shares} |")
     return "\n".join(lines) + "\n"
 
 

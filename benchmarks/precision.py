@@ -23,7 +23,7 @@ from spikevideoformer.video.inputs import expand_inputs
 
 def inputs_of(model: svf.SpikeVideoFormer, data: Path, limit: int) -> list[Tensor]:
     """What the network gets to see of each video."""
-    predictor = get_task(model.task).predictor()(model, device="cpu", engine="model")
+    predictor: Any = get_task(model.task).predictor()(model, device="cpu", engine="model")
     run = predictor._run_network
     seen: list[Tensor] = []
 
@@ -76,7 +76,7 @@ def main() -> None:
     engines = {p: InferenceEngine(model, precision=p) for p in arguments.precisions}
     videos = inputs_of(model, arguments.data, arguments.limit)
     model.double()
-    flipped = {p: {} for p in engines}
+    flipped: dict[str, dict[str, float]] = {p: {} for p in engines}
     same = dict.fromkeys(engines, 0)
     total = answers = 0
     for video in videos:

@@ -11,6 +11,7 @@ in float32 and int8. CPU time of the thread, so that a busy neighbour counts les
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def layers(precision: Any, frames: int, size: int, rounds: int) -> list[dict[str
     rows = []
     for shape, calls in seen.items():
         conv, spikes = calls[len(calls) // 2]
-        took = seconds(lambda conv=conv, spikes=spikes: run(conv, spikes), rounds)
+        took = seconds(partial(run, conv, spikes), rounds)
         pixels = run(conv, spikes)[:, 0].numel()
         macs = pixels * conv.weights.integers[0].numel() * shape[0]
         rate = spikes.float().mean().item()

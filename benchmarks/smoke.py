@@ -85,7 +85,8 @@ def whole_way(device: str, folder: Path) -> None:
         workers=2,
     )
     result = train(config)
-    print(f"trained 2 epochs: top-1 {result.evaluation.top1:.1%} of {result.evaluation.clips}")
+    found = result.evaluation.to_dict()
+    print(f"trained 2 epochs: top-1 {found['top1']:.1%} of {found['clips']}")
     max((config.out / "checkpoints").glob("step-*.pt")).unlink()  # as if killed in epoch 2
     again = train(config, resume=True)
     losses = [r.history[-1]["train_loss"] for r in (result, again)]

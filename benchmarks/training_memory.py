@@ -85,7 +85,9 @@ def peak_of(option: str, preset: str, frames: int, size: int) -> dict[str, Any]:
     Path("/proc/self/clear_refs").write_text("5")
     loss = step(model, video)
     peak = memory_bytes("VmHWM") - before
-    gradients = [p.grad.double().square().sum().item() for p in model.parameters()]
+    gradients = [
+        p.grad.double().square().sum().item() for p in model.parameters() if p.grad is not None
+    ]
     return {"peak_mib": peak / MIB, "loss": loss, "gradients": gradients}
 
 

@@ -59,8 +59,8 @@ def measured(result: TrainResult) -> dict[str, Any]:
     return {
         "top1": last["val_top1"],
         "train_top1": last["train_top1"],
-        "clips": result.evaluation.clips,
-        "classes": len(result.evaluation.classes),
+        "clips": result.evaluation.to_dict()["clips"],
+        "classes": len(result.evaluation.to_dict()["classes"]),
         "parameters": parameters(result),
         # of training steps alone; the first epoch also decodes the clips and compiles the kernels
         "clips_per_second": statistics.median(r["clips_per_second"] for r in rows[1:] or rows),
