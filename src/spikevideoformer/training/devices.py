@@ -7,9 +7,10 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from lightning.fabric import Fabric as Fabric
@@ -132,3 +133,24 @@ def over_processes(fabric: Fabric, tensor: Tensor, how: Literal["sum", "mean"]) 
         how: sum or mean.
     """
     return cast(Tensor, fabric.all_reduce(tensor, reduce_op=how))
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Refuse operations whose result depends on the order of threads, on the CPU.
+
+    On CUDA several operations of the backward pass have no such form.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    settings: Any = torch.utils.deterministic
+    fill = settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    settings.fill_uninitialized_memory = False  # it costs time and finds bugs, which is for tests
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        settings.fill_uninitialized_memory = fill

@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -28,7 +28,7 @@ from spikevideoformer.progress import Progress
 from spikevideoformer.stopping import Interrupt, InterruptedBetweenSteps
 from spikevideoformer.training.batches import MicroBatches, StepPlan, mixed_seed
 from spikevideoformer.training.checkpoint import CheckpointFolder, save_checkpoint
-from spikevideoformer.training.devices import over_processes
+from spikevideoformer.training.devices import deterministic, over_processes
 from spikevideoformer.training.logs import TensorBoardLog, shortened, write_metrics
 from spikevideoformer.training.mean_statistics import MeanStatistics
 from spikevideoformer.training.memory import freed_memory_kept
@@ -309,6 +309,8 @@ class Loop:
             error_if_nonfinite=False,  # told above, with names
         )
         assert norm is not None
+        if config.precision != "16-mixed" and not norm.isfinite():  # of gradients that are finite
+            self._refuse_gradients(batch, ["their norm"])
         self._stepper.step()
         self._stepper.zero_grad()
         if self.average:
@@ -336,12 +338,14 @@ class Loop:
         gradients = {n: p.grad for n, p in self.model.named_parameters() if p.grad is not None}
         if all_finite(gradients.values()):
             return
-        names = [name for name, grad in gradients.items() if not bool(grad.isfinite().all())]
+        self._refuse_gradients(batch, [n for n, g in gradients.items() if not g.isfinite().all()])
+
+    def _refuse_gradients(self, batch: Batch, names: Sequence[str]) -> NoReturn:
         paths = [str(path) for path in getattr(batch, "paths", ())]
         clips = f", of clips {shortened(paths)}" if paths else ""
         raise ValueError(
-            f"gradients became NaN or infinite in step {self.state.step}: "
-            f"{shortened(names) if names else 'their norm'}{clips}; {REMEDY}"
+            f"gradients became NaN or infinite in step {self.state.step}: {shortened(names)}{clips}"
+            f"; {REMEDY}"
         )
 
     def _stop_if_interrupted(self) -> None:
@@ -492,24 +496,3 @@ def _running(model: nn.Module) -> dict[str, Tensor]:
     """The running statistics of batch norms, by name."""
     ends = ("running_mean", "running_var")
     return {name: buffer for name, buffer in model.named_buffers() if name.endswith(ends)}
-
-
-@contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
-    """Refuse operations whose result depends on the order of threads, on the CPU.
-
-    On CUDA several operations of the backward pass have no such form.
-    """
-    if device.type != "cpu":
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    settings: Any = torch.utils.deterministic
-    fill = settings.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    settings.fill_uninitialized_memory = False  # it costs time and finds bugs, which is for tests
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        settings.fill_uninitialized_memory = fill
