@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +58,24 @@ def test_the_command(tmp_path: Path, clips: Path, capsys: pytest.CaptureFixture[
 
     assert main([*words, "--learning-rate", "0.001"]) == 2
     assert "is of other settings (learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_sigterm_reaches_runs_side_by_side(tmp_path: Path, clips: Path) -> None:
+    words = ["ablate", "attention", "--data", str(clips), "--out", str(tmp_path / "a")]
+    words += "--frames 2 --size 16 --epochs 500 --seeds 0 --workers 0 --check none".split()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spikevideoformer", *words, "--jobs", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    runs = [tmp_path / "a" / run / "checkpoints" for run in ("hamming-0", "dot-0")]
+    while process.poll() is None and not all([*run.glob("step-*.pt")] for run in runs):
+        time.sleep(0.05)
+    process.terminate()
+    _, told = process.communicate(timeout=25)
+    assert process.returncode == 143, told
+    assert told.count("continue with --resume") == 2
 
 
 @pytest.mark.parametrize(

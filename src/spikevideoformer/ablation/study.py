@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -189,15 +189,20 @@ def _entries(
     waiting = iter([(key, config) for key, config in runs.items() if key not in done])
     with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         started: dict[Future[dict[str, Any]], tuple[str, int]] = {}
-        # No more than run side by side: after Ctrl-C, or where one fails, no other begins.
-        while True:
-            for key, config in islice(waiting, jobs - len(started)):
-                started[pool.submit(_run, config, videos)] = key
-            if not started:
-                return
-            ended, _ = wait(started, return_when=FIRST_COMPLETED)
-            for future in ended:
-                yield started.pop(future), future.result()
+        try:
+            # No more than run side by side: after Ctrl-C, or where one fails, no other begins.
+            while True:
+                for key, config in islice(waiting, jobs - len(started)):
+                    started[pool.submit(_run, config, videos)] = key
+                if not started:
+                    return
+                ended, _ = wait(started, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    yield started.pop(future), future.result()
+        except KeyboardInterrupt:  # SIGTERM reaches this process alone; each run saves its state
+            for process in active_children():
+                process.terminate()
+            raise
 
 
 def _run(config: TrainConfig, videos: list[str]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def read_published(path: Path) -> PublishedFile:
             "without running anything in it: get the file from its authors again"
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "damaged"
+        reason = next(iter(str(error).strip().splitlines()), "damaged").partition(". ")[0]
         raise ValueError(f"{path} is no readable checkpoint ({reason}); copy it again") from error
     entries = content if isinstance(content, Mapping) else {}
     state: Any = next((entries[key] for key in _WRAPPED if key in entries), content)
