@@ -1,4 +1,4 @@
-"""Damaged videos of ten containers: read whole or refused in one line, quickly, and never short."""
+"""Damaged videos of eleven containers: read whole or refused in one line, quickly, and never short."""
 
 import json
 import random
@@ -26,6 +26,7 @@ CONTAINERS = {
     ".mpg": ("mpeg2video", "yuv420p"),
     ".mov": ("mjpeg", "yuvj420p"),
     ".apng": ("apng", "rgb24"),
+    ".ogv": ("libvpx", "yuv420p"),
 }
 DAMAGES = ("cut", "bits", "swap", "zeros", "size")
 

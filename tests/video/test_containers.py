@@ -22,7 +22,7 @@ KINDS = {
     ".gif": ("gif", "rgb8", {}),
     ".mov": ("mjpeg", "yuvj420p", {}),
     ".mpg": ("mpeg2video", "yuv420p", {}),
-    ".ogv": ("libtheora", "yuv420p", {}),
+    ".ogv": ("libvpx", "yuv420p", {}),
     ".ts": ("libx264", "yuv420p", {}),
     ".m2ts": ("libx264", "yuv420p", {}),
     ".apng": ("apng", "rgb24", {}),
