@@ -1,4 +1,4 @@
-"""Damaged videos of eleven containers: read whole or refused in one line, quickly, and never short."""
+"""Damaged videos of eleven containers: whole or refused in one line, quickly, never short."""
 
 import json
 import random

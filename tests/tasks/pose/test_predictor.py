@@ -31,6 +31,7 @@ from spikevideoformer.synth.spec import RenderSpec
 from spikevideoformer.tasks.classification.predictor import VideoPredictor
 from spikevideoformer.tasks.pose.answer import PosePrediction
 from spikevideoformer.tasks.pose.dataset import PoseDataset
+from spikevideoformer.tasks.pose.follow import Follower, overlap
 from spikevideoformer.tasks.pose.head import pose_from_output
 from spikevideoformer.tasks.pose.predictor import PoseTracker
 from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence, PoseTruth
@@ -424,14 +425,55 @@ def test_a_model_that_gives_nan(tracker: PoseTracker, video: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-def test_a_model_for_squares_around_persons_asks_for_one(
+def test_a_still_square_around_a_person_is_asked_for(
     tracker: PoseTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = replace(SPEC, crop="person")
     PoseTracker(tracker.model, clip=spec, device="cpu", engine="model", box=(0, 0, 40))
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
-        PoseTracker(tracker.model, clip=spec, device="cpu", engine="model")
+        PoseTracker(tracker.model, clip=spec, device="cpu", engine="model", follow=False)
     (record,) = caplog.records
     assert "give a square with --box LEFT,TOP,SIDE" in record.message
+    assert "\n" not in record.message
+
+
+def test_windows_are_those_of_a_box_that_stands_where_the_follower_says(video: Path) -> None:
+    model = lively_model()
+    spec, box = replace(SPEC, crop="person"), (4, 3, 40)
+
+    def track(**settings: object) -> np.ndarray:
+        tracker = PoseTracker(model, clip=spec, device="cpu", engine="model", **settings)
+        return tracker.predict(video).points
+
+    followed = track(box=box)
+    still = track(box=box, follow=False)
+    assert len(followed) == FRAMES
+    np.testing.assert_array_equal(followed[:4], still[:4])
+    follower = Follower(None, Square(left=4, top=3, side=40))
+    follower.saw(followed[3], 48, 48)
+    second = follower.square(np.zeros((48, 48, 3), np.uint8), 0.0)
+    assert overlap(second, Square(left=4, top=3, side=40)) < 1
+    moved = track(box=(second.left, second.top, second.side), follow=False)
+    np.testing.assert_array_equal(followed[4:8], moved[4:8])
+    follower.saw(followed[7], 48, 48)
+    third = follower.square(np.zeros((48, 48, 3), np.uint8), 0.0)
+    moved = track(box=(third.left, third.top, third.side), follow=False)
+    np.testing.assert_array_equal(followed[8:], moved[8:])  # begins a frame earlier
+
+
+def test_what_cannot_follow_says_so() -> None:
+    with pytest.raises(ValueError, match="this one has crop picture and input rgb"):
+        PoseTracker(lively_model(), device="cpu", follow=True)
+
+
+def test_nobody_is_told(video: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = PoseTracker(
+        lively_model(), clip=replace(SPEC, crop="person"), device="cpu", engine="model"
+    )
+    tracker._finder = lambda _image: []
+    with caplog.at_level(logging.WARNING):
+        tracker.predict(video)
+    (record,) = caplog.records
+    assert f"nobody was found in {video}" in record.message
     assert "\n" not in record.message

@@ -146,16 +146,23 @@ def test_the_skeleton_is_the_mean_body() -> None:
         torch.testing.assert_close(again, joints, atol=1e-5, rtol=0)
 
 
-def test_without_rotations_the_first_whole_pose_is_at_rest() -> None:
-    joints = truth().joints.copy()
-    joints[0, 2] = np.nan
-    first = sequence("a", truth=truth(joints=joints, rotations=None))
-    second = sequence("b", truth=truth(seed=1, scale=2.0, rotations=None))
-    skeleton = fit_skeleton(index(first, second))
-    offsets = joints[1, 1:] - joints[1, list(PARENTS[1:])]
-    torch.testing.assert_close(
-        skeleton.offsets[1:], torch.tensor(offsets).double() * 1.5, atol=1e-5, rtol=0
-    )
+def test_without_rotations_the_mean_pose_is_at_rest() -> None:
+    """One pose, before cameras all around that also nod: upright, with bones of the mean length."""
+    pose = torch.tensor([[0.0, 0, 0], [0, -0.5, 0], [0.1, 0.9, 0.05], [0.1, -0.9, 0.1]])
+    made = []
+    for k in range(12):
+        turn = matrix_from_axis_angle(torch.tensor([0.0, 2 * math.pi * k / 12, 0.0]))
+        nod = matrix_from_axis_angle(torch.tensor([0.3 * (-1) ** k, 0.0, 0.0]))
+        joints = (1 + k % 2) * pose @ (nod @ turn).mT + torch.tensor([0.0, 0, 5])
+        several = joints.expand(3, 4, 3).numpy().copy()
+        several[0, 1] = np.nan  # not whole
+        made.append(sequence(f"{k}", truth=truth(3, joints=several, rotations=None)))
+    rest = fit_skeleton(index(*made)).offsets
+    bones = 1.5 * (pose - pose[[0, *PARENTS[1:]]])
+    bones = bones.double()
+    torch.testing.assert_close(rest.norm(dim=-1), bones.norm(dim=-1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rest @ rest.T, bones @ bones.T, atol=1e-5, rtol=0)
+    torch.testing.assert_close(rest[1:, 1], bones[1:, 1], atol=0.03, rtol=0)
 
 
 def test_rotations_of_some_sequences_are_enough() -> None:

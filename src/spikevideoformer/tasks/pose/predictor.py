@@ -40,6 +40,7 @@ from spikevideoformer.tasks.pose.dataset import (
     recorded_event_input,
 )
 from spikevideoformer.tasks.pose.draw import overlaid, write_side_view
+from spikevideoformer.tasks.pose.follow import Finder, Follower, person_finder
 from spikevideoformer.tasks.pose.head import focal_of_view, pose_from_output
 from spikevideoformer.tasks.pose.metrics import project_perspective
 from spikevideoformer.tasks.pose.spec import PoseSpec
@@ -67,6 +68,9 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         focal_px: the focal length in pixels of the picture instead.
         box: the square of the picture that is seen: left, top and side in pixels. It may reach
             over the borders; None for the whole picture, with margins where it is not square.
+        follow: whether the square goes with the person (`follow.Follower`): it begins at `box`, or
+            where the person mask of the box sees somebody. None: where the model was trained on
+            squares around the person and sees pictures.
 
     Attributes:
         body: the one in use.
@@ -91,6 +95,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         field_of_view_deg: float | None = None,
         focal_px: float | None = None,
         box: tuple[int, int, int] | None = None,
+        follow: bool | None = None,
     ) -> None:
         super().__init__(model, clip=clip, device=device, precision=precision, engine=engine)
         if self.clip.poses != self.model.config.poses:
@@ -122,7 +127,15 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         if box is not None and (len(box) != 3 or box[2] < 2):
             raise ValueError(f"box is {box}; give left, top and side in pixels, side at least 2")
         self.box = None if box is None else Square(left=box[0], top=box[1], side=box[2])
-        if self.box is None and self.clip.crop == "person":
+        can_follow = self.clip.crop == "person" and self.clip.input != "events"
+        if follow and not can_follow:
+            raise ValueError(
+                "follow is for models that see pictures and were trained on squares around the "
+                f"person; this one has crop {self.clip.crop} and input {self.clip.input}"
+            )
+        self.follow = can_follow if follow is None else follow
+        self._finder: Finder | None = None
+        if self.box is None and self.clip.crop == "person" and not self.follow:
             log.warning(
                 "the model was trained on squares around the person, and sees the whole picture;"
                 " give a square with --box LEFT,TOP,SIDE"
@@ -151,11 +164,18 @@ class PoseTracker(StreamPredictor[PosePrediction]):
             raise ValueError(reason) if path is None else VideoError(path, reason)
         return box
 
+    def _follower(self) -> Follower:
+        """One that begins at the box, and looks for people itself where there is none."""
+        if self.box is None and self._finder is None:
+            self._finder = person_finder(self.device.type)
+        return Follower(self._finder if self.box is None else None, self.box)
+
     def _answers(self, pictures: Pictures) -> Iterator[TrackedFrame]:
         square = self._square(pictures.height, pictures.width, pictures.path)
         return self._track(pictures, square)
 
     def _track(self, pictures: Pictures, square: Square) -> Iterator[TrackedFrame]:
+        follower = self._follower() if self.follow else None
         rate_hz = pictures.frame_rate_hz
         T, step = self.clip.frames, self._step(rate_hz)
         recorded = pictures.path is not None and is_event_file(pictures.path)
@@ -167,13 +187,18 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         seen: deque[Any] = deque(maxlen=T + 1)
         count, poses_of_clip = 0, self.clip.num_poses
         while window := list(islice(frames, T if count else poses_of_clip)):
-            seen.extend(small for _, small in window)
+            seen.extend(shown for _, shown in window)
             count += len(window)
+            first, picture = window[0][0], window[0][0].image.shape[:2]
+            if follower is not None:
+                square = follower.square(first.image, first.timestamp_s)
             if recorded:
                 video = self._recorded_input(list(seen), count, step, rate_hz, square)
             else:
-                video = self._input(list(seen), count, step, rate_hz)
-            poses, rates, distance = self._poses(video, window[0][0].image.shape[:2], square)
+                video = self._input(list(seen), count, step, rate_hz, square)
+            poses, rates, distance = self._poses(video, picture, square)
+            if follower is not None:
+                follower.saw(poses["points"][min(count, poses_of_clip) - 1], *picture)
             # Of the last window the end is new; of a short video only the beginning is there.
             end = min(count, poses_of_clip)
             for place, (frame, _) in enumerate(window, start=end - len(window)):
@@ -186,32 +211,44 @@ class PoseTracker(StreamPredictor[PosePrediction]):
                     **{name: values[place] for name, values in poses.items()},
                 )
             window.clear()  # before the next pictures are read
+        if follower is not None and not follower.sees_somebody:
+            log.warning(
+                "nobody was found in %s, so the whole picture was looked at; say where the person "
+                "is at the start with --box LEFT,TOP,SIDE",
+                pictures.path or "the video",
+            )
 
     def _frames(
         self, pictures: Iterator[VideoFrame], step: int, square: Square
     ) -> Iterator[tuple[VideoFrame, Tensor]]:
-        """Every step-th picture, shown until the next one, and what the network sees.
+        """Every step-th picture, shown until the next one, and what is kept to see of it.
 
-        That is ``[1, size, size, 3]``, or for events the pictures until the next frame as well.
+        That is ``[1, size, size, 3]``, or for events the pictures until the next frame as well;
+        where the square goes with the person, it is cut later: ``[1, H, W, 3]``.
         """
-        margin = (255 * torch.tensor(self.clip.mean)).round()
         while group := list(islice(pictures, step)):
             used = group if self.clip.input == "events" else group[:1]
-            small = [
-                square.cut(torch.from_numpy(picture.image)[None], self.clip.size, margin)
-                for picture in used
-            ]
+            shown = [torch.from_numpy(picture.image)[None] for picture in used]
             frame = replace(group[0], duration_s=sum(picture.duration_s for picture in group))
             del group, used
-            yield frame, torch.cat(small).permute(0, 2, 3, 1)  # [n, 3, H, W] -> [n, H, W, 3]
+            yield frame, torch.cat(shown if self.follow else [self._cut(p, square) for p in shown])
+            del shown, frame  # before the next pictures are read
 
-    def _input(self, seen: Sequence[Tensor], count: int, step: int, rate_hz: float) -> Tensor:
+    def _cut(self, pictures: Tensor, square: Square) -> Tensor:
+        """The square of each picture, [n, size, size, 3]."""
+        margin = (255 * torch.tensor(self.clip.mean)).round()
+        return square.cut(pictures, self.clip.size, margin).permute(0, 2, 3, 1)
+
+    def _input(
+        self, seen: Sequence[Tensor], count: int, step: int, rate_hz: float, square: Square
+    ) -> Tensor:
         """The last T frames of `count` poses as model input ``[T, C, size, size]``."""
         T = self.clip.frames
-        square = Square(left=0, top=0, side=self.clip.size)  # they are cut already
+        whole = Square(left=0, top=0, side=self.clip.size)  # of what is cut already
         if self.clip.input != "events":
             real = min(count, T)
-            video = picture_input(torch.cat(list(seen[-real:])), square, self.clip)
+            cut = [self._cut(p, square) if self.follow else p for p in seen[-real:]]
+            video = picture_input(torch.cat(cut), whole, self.clip)
             return torch.cat((video, video[-1:].expand(T - real, -1, -1, -1)))
         edges = self._edges(count, step)
         if len(edges) < 2:
@@ -221,7 +258,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
             torch.cat(list(seen[-len(edges) :]))[: len(shown)],
             [position / rate_hz for position in shown],
             [edge / rate_hz for edge in edges],
-            square,
+            whole,
             self.clip,
         )
         return filled(video, self.clip)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from spikevideoformer.body.skeleton import BodyModel, Skeleton, forward_kinematics
 from spikevideoformer.data.index import DatasetIndex
+from spikevideoformer.tasks.pose.metrics import procrustes_align
 from spikevideoformer.tasks.pose.spec import PoseSpec as PoseSpec
 
 
@@ -153,6 +154,7 @@ class PoseIndex(DatasetIndex[PoseSequence]):
 # --- The body of a data set -----------------------------------------------------------------------
 
 _FRAMES_FOR_BONES = 8  # of a sequence; bones do not change their lengths
+_MEANS = 4  # times that poses are brought onto their mean
 _NO_BONE_M = 1e-4  # what is shorter joins two joints in one place; its direction is rounding
 
 
@@ -160,8 +162,8 @@ def fit_skeleton(index: PoseIndex) -> Skeleton:
     """The mean body of a data set, as a skeleton.
 
     With rotations a bone in the frame of its parent is ``G_p^T (x_j - x_p)``, the same in every
-    frame; the mean over sequences is taken. Without them the first whole pose is the one in which
-    nothing is turned, with the mean length of each bone.
+    frame; the mean over sequences is taken. Without them the mean pose, seen upright as poses are
+    on average, is the one in which nothing is turned, with the mean length of each bone.
 
     Raises:
         ValueError: no frame in which all joints are labelled, or a bone that has another direction
@@ -185,7 +187,7 @@ def fit_skeleton(index: PoseIndex) -> Skeleton:
                 " give it a data set of its own"
             )
     else:
-        mean = next(iter(found.values()))[0]
+        mean = _mean_bones(index, [s for s in index.sequences if s.name in found])
     return Skeleton(index.joint_names, index.parents, _directions(mean) * lengths[:, None])
 
 
@@ -225,6 +227,27 @@ def _bones(sequence: PoseSequence, parents: Sequence[int]) -> tuple[Tensor, bool
         return own.mean(0), True
     length = bones.norm(dim=-1).mean(0)
     return _directions(bones[0]) * length[:, None], False
+
+
+def _mean_bones(index: PoseIndex, sequences: Sequence[PoseSequence]) -> Tensor:
+    """Bones ``[J, 3]`` of the mean pose, one of each sequence, turned onto each other.
+
+    They are brought onto their mean, which is then turned to where all of them have their joints on
+    average: around the vertical that is anywhere, but head and feet are where they belong.
+    """
+    whole = []
+    for sequence in sequences:
+        joints = sequence.truth.joints
+        frames = np.flatnonzero(np.isfinite(joints).all((1, 2)))
+        whole.append(joints[frames[len(frames) // 2]])
+    poses = torch.from_numpy(np.stack(whole)).double()
+    poses = poses - poses[:, :1]
+    known = torch.ones(poses.shape[:2], dtype=torch.bool)
+    mean = poses[0]
+    for _ in range(_MEANS):
+        mean = procrustes_align(poses, mean.expand_as(poses), known).mean(0)
+    mean = procrustes_align(mean, poses.mean(0), known[0])
+    return mean - mean[[max(p, 0) for p in index.parents]]
 
 
 def _apart(bones: Tensor, mean: Tensor) -> float:

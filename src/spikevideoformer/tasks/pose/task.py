@@ -57,8 +57,10 @@ class PredictOptions:
 
     Args:
         body: SMPL as convert_smpl wrote it, for a model that was trained with it.
-        box: square around the person, in pixels, the same for the whole video (default: all of the
-            picture); a negative LEFT needs an equals sign: --box=-5,10,300.
+        box: square around the person, in pixels; a negative LEFT needs an equals sign:
+            --box=-5,10,300 (default: where svf/person-mask finds somebody, for a model that was
+            trained on squares around the person; else all of the picture).
+        no_follow: keep to that square for the whole video instead of going with the person.
         field_of_view_deg: angle that the longer side of the picture spans (default 55); it sets the
             distance.
         focal_px: focal length, where it is known.
@@ -68,6 +70,7 @@ class PredictOptions:
     box: tuple[int, int, int] | None = field(
         default=None, metadata={"metavar": "LEFT,TOP,SIDE", "type": _box}
     )
+    no_follow: bool = False
     field_of_view_deg: float | None = field(default=None, metadata={"metavar": "DEG"})
     focal_px: float | None = field(default=None, metadata={"metavar": "PIXELS", "above": 0})
 
@@ -183,7 +186,9 @@ class PoseTracking(Task):
         from spikevideoformer.body.smpl import load_body
 
         body = None if options.body is None else load_body(options.body)
-        return PredictSettings(predictor=asdict(options) | {"body": body})
+        settings = asdict(options) | {"body": body}
+        follow = False if settings.pop("no_follow") else None
+        return PredictSettings(predictor=settings | {"follow": follow})
 
     def values(self, result: PosePrediction, files: Mapping[str, str]) -> dict[str, Any]:
         return result.to_dict(frames=not files)  # a drawn video has a file with all frames beside
