@@ -21,7 +21,7 @@ NOBODY = 0.002  # share of the picture
 SHORT = 128
 
 
-def _without_extras() -> None:
+def without_extras() -> None:
     """Stand in for what mediapipe imports but these two networks never call."""
 
     class Anything(types.ModuleType):
@@ -46,7 +46,7 @@ class Teachers:
     """Two masks of a picture."""
 
     def __init__(self) -> None:
-        _without_extras()
+        without_extras()
         from mediapipe.python.solutions.pose import Pose
         from mediapipe.python.solutions.selfie_segmentation import SelfieSegmentation
 

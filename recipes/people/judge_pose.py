@@ -1,0 +1,138 @@
+"""Poses on real recordings: python judge_pose.py MODEL --teachers FILE (see README.md).
+
+FILE is what teach_pose.py wrote. A joint counts where both teachers are sure of it and agree,
+within a tenth of the box around the person; it is right within a tenth of the box of their mean
+(PCK at 0.1). Each frame is shown to the network as the square around the teachers' joints, and each
+recording once more as a video in which it follows the person itself. Beside it stand the mean pose
+of rendered clips, put into the same square, and one teacher held against the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from poses import PARENTS
+from real import read_frames
+
+import spikevideoformer as svf
+from spikevideoformer.tasks.pose.square import Square
+from spikevideoformer.video.frames import iter_frames
+
+COCO = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee",
+    "right_knee", "left_ankle", "right_ankle",
+)  # fmt: skip
+SURE = {"mediapipe": 0.5, "movenet": 0.3}
+WITHIN = 0.1
+
+
+def labelled(entry: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Mean of the teachers [17, 2]; where both are sure; where they agree, too; side of the box."""
+    one, two = np.array(entry["mediapipe"]), np.array(entry["movenet"])
+    inside = ((one[:, :2] >= 0) & (one[:, :2] < entry["size"])).all(1)
+    side = float(np.ptp(one[inside, :2], axis=0).max())
+    sure = inside & (one[:, 2] > SURE["mediapipe"]) & (two[:, 2] > SURE["movenet"])
+    agree = sure & (np.linalg.norm(one[:, :2] - two[:, :2], axis=1) < WITHIN * side)
+    return (one[:, :2] + two[:, :2]) / 2, sure, agree, side
+
+
+def mean_pose(poses: Path) -> np.ndarray:
+    """Where joints lie in the square around a rendered person, as shares of it, [17, 2]."""
+    places = []
+    for path in sorted(poses.glob("train/*.npz")):
+        with np.load(path) as file:
+            points = file["joints2d"][0][[list(PARENTS).index(name) for name in COCO]]
+            square = Square.of_person(file["joints2d"][0])
+        places.append((points - [square.left, square.top]) / square.side)
+    return np.nanmean(places, 0)
+
+
+def score(guess: np.ndarray, truth: np.ndarray, counted: np.ndarray, side: float) -> np.ndarray:
+    """Right joints and counted ones."""
+    near = np.linalg.norm(guess - truth, axis=1) < WITHIN * side
+    return np.array([(near & counted).sum(), counted.sum()])
+
+
+def main() -> None:
+    """Read the options and do it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--teachers", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/people/real"))
+    parser.add_argument("--poses", type=Path, required=True, help="rendered, for the mean pose")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--pictures", type=Path, help="write some frames with both skeletons")
+    options = parser.parse_args()
+    entries = defaultdict(list)
+    for entry in json.loads(options.teachers.read_text()):
+        if entry["split"] == options.split:
+            entries[entry["recording"]].append(entry)
+    usual = mean_pose(options.poses)
+    tracker = svf.PoseTracker.from_pretrained(options.model, device="cpu", follow=False)
+    walker = svf.PoseTracker.from_pretrained(options.model, device="cpu")
+    rows = [tracker.body.joint_names.index(name) for name in COCO]
+    shares, tiles = defaultdict(list), []
+    for name, found in entries.items():
+        frames = read_frames(options.data / name)
+        times = [frame.timestamp_s for frame in iter_frames(options.data / name)]
+        walked = walker.predict(options.data / name)
+        sums = defaultdict(lambda: np.zeros(2))
+        for place, entry in enumerate(found):
+            truth, sure, agree, side = labelled(entry)
+            if (square := Square.of_person(truth[agree])) is None or square.side < 4:
+                continue
+            tracker.box = square
+            points = tracker.predict(frames[entry["frame"]][None], frame_rate_hz=1.0).points[0]
+            nearest = np.abs(walked.timestamps_s - times[entry["frame"]]).argmin()
+            guesses = {
+                "given the square": points[rows],
+                "following": walked.points[nearest][rows],
+                "mean pose": usual * square.side + [square.left, square.top],
+            }
+            for what, guess in guesses.items():
+                sums[what] += score(guess, truth, agree, side)
+            two = np.array(entry["movenet"])[:, :2]
+            sums["teacher and teacher"] += score(
+                two, np.array(entry["mediapipe"])[:, :2], sure, side
+            )
+            if options.pictures and place in (len(found) // 4, 3 * len(found) // 4):
+                tiles.append(
+                    drawn(frames[entry["frame"]], points, truth, agree, tracker.body.parents)
+                )
+        for what, (right, counted) in sums.items():
+            shares[what].append(right / counted)
+        line = ", ".join(f"{what} {shares[what][-1]:.3f}" for what in sums)
+        print(f"{name}: {line} ({int(sums['mean pose'][1])} joints)", flush=True)
+    for what, values in shares.items():
+        print(f"{what}: {np.mean(values):.3f} of {len(values)} recordings")
+    if options.pictures:
+        height = sum(t.height for t in tiles[::2])
+        sheet = Image.new("RGB", (2 * max(t.width for t in tiles), height))
+        top = 0
+        for i, tile in enumerate(tiles):
+            sheet.paste(tile, ((i % 2) * tile.width, top))
+            top += tile.height * (i % 2)
+        sheet.save(options.pictures)
+
+
+def drawn(picture, points, truth, agree, parents) -> Image.Image:
+    """The skeleton of the network in green, joints of the teachers in red."""
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    for joint, parent in enumerate(parents):
+        if parent >= 0 and np.isfinite(points[[joint, parent]]).all():
+            draw.line([*points[parent], *points[joint]], fill=(60, 255, 60), width=4)
+    for (x, y), sure in zip(truth, agree, strict=True):
+        if sure:
+            draw.ellipse([x - 5, y - 5, x + 5, y + 5], outline=(255, 60, 60), width=3)
+    return image.resize((480, round(480 * image.height / image.width)))
+
+
+if __name__ == "__main__":
+    main()
