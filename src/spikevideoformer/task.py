@@ -156,8 +156,8 @@ class Task(ABC):
         index = self.read(config.data or "", layout=config.layout, fold=config.fold)
         return Recipe(clips=len(index.select(config.train_split).items))
 
-    def kept(self, config: TrainConfig) -> dict[str, Any]:
-        """Settings that go on as in `init_from`, where that is a model of this task."""
+    def kept(self, clip: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings by which a network that saw such clips goes on seeing as it did."""
         return {}
 
     # --- Data ------------------------------------------------------------------------------------

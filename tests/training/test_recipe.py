@@ -5,7 +5,9 @@ import pytest
 from spikevideoformer.events.spec import EventView
 from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.synth.moving_shapes import write_scenes
+from spikevideoformer.task import get_task
 from spikevideoformer.tasks.classification.index import read_index
+from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.tasks.segmentation.dataset import evaluation_cuts
 from spikevideoformer.tasks.segmentation.index import read_sequences
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
@@ -67,6 +69,23 @@ def test_a_classifier_goes_on_with_its_own_neurons_and_eyes(clips, tmp_path):
     ann = create_model("ann_nano", num_classes=6)
     ann.save_pretrained(tmp_path / "a", clip=ClipSpec(frames=3, size=32).to_dict())
     assert chosen(clips, init_from=str(tmp_path / "a"), model="ann_nano")[0].neuron is None
+
+
+def test_a_network_goes_on_as_it_was_made(clips, tmp_path):
+    block = {"kernel_size": 3}
+    model = create_model("svf_tiny", num_classes=6, attention="dot", block=block)
+    model.save_pretrained(tmp_path / "m", clip=ClipSpec(frames=3, size=32).to_dict())
+    config, _ = chosen(clips, init_from=str(tmp_path / "m"))
+    assert (config.model, config.attention, config.block) == ("svf_tiny", "dot", block)
+    assert create_model(config.model, num_classes=6, **config.model_options).config == model.config
+    other, _ = chosen(clips, init_from=str(tmp_path / "m"), model="svf_nano")
+    assert (other.attention, other.block) == (None, None)  # its tensors do not fit
+
+
+def test_a_pose_network_goes_on_with_its_frames_and_its_square(tmp_path):
+    kept = get_task("pose").kept(PoseSpec(frames=3, size=32, crop="person", input="grey").to_dict())
+    config = TrainConfig.from_dict({"task": "pose", "out": tmp_path, **kept})
+    assert (config.frames, config.spec.crop, config.spec.input) == (3, "person", "grey")
 
 
 def test_a_classifier_goes_on_with_its_frames(clips, tmp_path):

@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from spikevideoformer.models.config import PRESETS, ModelConfig, preset
+from spikevideoformer.models.folder import read_about
 from spikevideoformer.settings import merged
 from spikevideoformer.task import Recipe, get_task
 from spikevideoformer.training.config import TrainConfig
@@ -35,8 +37,8 @@ def with_recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     config = _with_defaults(given)
     if config.data is None:
         return dict(given), ""
-    if config.init_from is not None and (kept := config.of_task.kept(config)):
-        given = merged(kept, given)
+    if config.init_from is not None and (same := _as_before(config, given)):
+        given = merged(same, given)
         config = _with_defaults(given)
     recipe = config.of_task.recipe(config, given)
     clips = recipe.clips
@@ -57,6 +59,34 @@ def with_recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
         f"{'mirrored at random' if config.augmentation.flip else 'not mirrored'}, "
         f"{', '.join(network)}; options that are given are taken instead"
     )
+
+
+def _as_before(config: TrainConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    """How the network of `init_from` is made and what it sees, where it does the same task.
+
+    Nothing, where the preset that is given is of other sizes, or not spiking where it is.
+    """
+    about = read_about(config.init_from or "")
+    own = ModelConfig.from_dict(about["model"])
+
+    def fits(name: str) -> bool:
+        a = preset(name)
+        return (a.widths, a.depths) == (own.widths, own.depths) and (
+            a.neuron.spiking == own.neuron.spiking
+        )
+
+    name = next(filter(fits, [given["model"]] if "model" in given else PRESETS), None)
+    if about["task"] != config.task or name is None:
+        return {}
+    usual, values = preset(name), own.to_dict()
+    same: dict[str, Any] = {"model": name, "design": own.design}
+    if own.neuron.spiking:
+        same["neuron"] = values["neuron"]
+    if own.attention != usual.attention:
+        same["attention"] = own.attention
+    if block := {k: v for k, v in values["block"].items() if v != getattr(usual.block, k)}:
+        same["block"] = block
+    return {**same, **config.of_task.kept(about["clip"] or {})}
 
 
 def _with_defaults(given: Mapping[str, Any]) -> TrainConfig:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from spikevideoformer.models.config import STRIDE, ModelConfig
 from spikevideoformer.models.folder import read_about
-from spikevideoformer.ops.neuron_config import KINDS
 from spikevideoformer.settings import check_types, require
 from spikevideoformer.task import PredictSettings, Recipe, Task
 from spikevideoformer.video.interface import IMAGE_SUFFIXES
@@ -134,14 +133,8 @@ class Classification(Task):
         frames = (about["clip"] or {}).get("frames", 1) if about["task"] == self.name else 1
         return {"frames": frames} if frames > 1 else {}
 
-    def kept(self, config: TrainConfig) -> dict[str, Any]:
-        about = read_about(config.init_from or "")
-        kind = about["model"].get("neuron", {}).get("kind")
-        if about["task"] != self.name or kind not in KINDS or not KINDS[kind].spiking:
-            return {}  # what an ordinary network is made of no spiking preset can take
-        model = {n: about["model"][n] for n in ("neuron", "design") if n in about["model"]}
-        seen = {n: about["clip"][n] for n in ("input", "events") if n in (about["clip"] or {})}
-        return {**model, **seen}
+    def kept(self, clip: Mapping[str, Any]) -> dict[str, Any]:
+        return {n: clip[n] for n in ("input", "events") if n in clip}
 
     holds = "clips"
     expected = (

@@ -139,6 +139,10 @@ class PoseTracking(Task):
         )
         return Recipe(clips=sum(map(len, windows)))
 
+    def kept(self, clip: Mapping[str, Any]) -> dict[str, Any]:
+        frames = {"frames": clip["frames"]} if "frames" in clip else {}
+        return {**frames, "pose": {n: clip[n] for n in ("input", "crop", "poses") if n in clip}}
+
     holds = "poses"
     expected = (
         "splits.csv (path,label,split) with an .npz beside each clip, or the official"

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spikevideoformer.models.config import STRIDE, ModelConfig, preset
-from spikevideoformer.models.folder import read_about
 from spikevideoformer.task import PredictSettings, Recipe, Task
 from spikevideoformer.tasks.segmentation.spec import SegmentationOptions, SegmentationSpec
 from spikevideoformer.video.spec import ClipSpec
@@ -125,12 +124,8 @@ class Segmentation(Task):
             raise ValueError("a segmenter sees every frame of a video; leave out --frame-rate-hz")
         return SegmentationSpec(frames=1, short_side=side, crop=(side, side))
 
-    def kept(self, config: TrainConfig) -> dict[str, Any]:
-        about = read_about(config.init_from or "")
-        if about["task"] != self.name:
-            return {}
-        model = {n: about["model"][n] for n in ("neuron", "design") if n in about["model"]}
-        return {**model, "frames": (about["clip"] or {}).get("frames", config.frames)}
+    def kept(self, clip: Mapping[str, Any]) -> dict[str, Any]:
+        return {"frames": clip["frames"]} if "frames" in clip else {}
 
     holds = "frames with masks"
     expected = (
