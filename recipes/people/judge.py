@@ -145,7 +145,12 @@ def _report(options: argparse.Namespace, source: Path) -> None:
                 "beside": f"everything is a person: {everything:.3f}",
             },
             *(
-                {"what": "IoU", "on": name, "value": float(mine), "beside": f"everything: {other:.3f}"}
+                {
+                    "what": "IoU",
+                    "on": name,
+                    "value": float(mine),
+                    "beside": f"everything: {other:.3f}",
+                }
                 for name, (mine, other) in scores.items()
             ),
         ]
