@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.data.transforms import to_pictures
 from spikevideoformer.models.config import preset
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -51,6 +52,7 @@ def lively_model(
     seed: int = 0,
     frames: int = 4,
     size: int = 64,
+    body: BodyModel | None = None,
 ) -> SpikeVideoFormer:
     """A fresh network, its batch norms set so that its neurons fire, in evaluation mode.
 
@@ -65,11 +67,12 @@ def lively_model(
         seed: of weights and clip.
         frames: T of the clips to come; sums of attention grow with it.
         size: their height and width, likewise.
+        body: of a network for poses.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = replace(preset(name), residual_gain=1.0)
-        model = SpikeVideoFormer(config, task=task, num_classes=num_classes)
+        model = SpikeVideoFormer(config, task=task, num_classes=num_classes, body=body)
     generator = torch.Generator().manual_seed(seed)
 
     def noise(n: int) -> Tensor:
