@@ -430,7 +430,7 @@ def test_compiled_code_needs_no_writable_place(monkeypatch, caplog):
 
     monkeypatch.setattr(numba_compile, "_Cache", nowhere)
     with caplog.at_level(logging.INFO, logger="spikevideoformer"):
-        function, address = numba_compile.compile_kernel(lambda a, counter: None, "nothing")
+        function, address = numba_compile.compile_kernel(lambda a: None, "nothing")
     assert address
     function(numba_compile.Arguments())
     assert "compiled anew" in caplog.text

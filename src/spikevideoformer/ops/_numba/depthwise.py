@@ -17,11 +17,11 @@ from spikevideoformer.ops._numba.threads import run, thread_count
 from spikevideoformer.ops._numba.vector import (
     FLOAT32,
     LANES,
-    add_and_get_old,
     fma,
     load,
     splat,
     store,
+    take_part,
 )
 
 SIZES = (3, 5, 7)  # of kernels
@@ -64,14 +64,14 @@ def _make_row(kernel, width):
 def _kernel(kernel: int, width: int) -> tuple[Any, int]:
     sum_row = _make_row(kernel, width)
 
-    def function(a, counter):
+    def function(a):
         parts, images, channels = a[1], a[2], a[3]
         height, columns, pad = a[4], a[5], a[6]  # height and columns of the gradient
         tall, wide = height + kernel - 1, columns + kernel - 1
         inner_tall, inner_wide = tall - 2 * pad, wide - 2 * pad
         blocks = (channels + width - 1) // width
         work = images * blocks
-        part = add_and_get_old(counter, 1)
+        part = take_part(a)
         while part < parts:
             framed = a[7] + 4 * part * tall * wide * width
             for i in range(tall * wide * width):
@@ -97,7 +97,7 @@ def _kernel(kernel: int, width: int) -> tuple[Any, int]:
                         4 * columns * channels,
                         channels,
                     )
-            part = add_and_get_old(counter, 1)
+            part = take_part(a)
 
     return compile_kernel(function, "depthwise", kernel, width)
 

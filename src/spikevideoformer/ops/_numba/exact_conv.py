@@ -19,14 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikevideoformer.ops._numba.compile import SERIAL, Arguments, compile_kernel, jit
+from spikevideoformer.ops._numba.compile import SERIAL, Arguments, compile_kernel, jit, jit_loop
 from spikevideoformer.ops._numba.threads import run, thread_count
 from spikevideoformer.ops._numba.vector import (
     FLOAT32,
     INT32,
     LANES,
     UINT8,
-    add_and_get_old,
     add_shorts,
     copy_indices,
     fma,
@@ -44,6 +43,7 @@ from spikevideoformer.ops._numba.vector import (
     store_int,
     store_int_as_double,
     store_rounded,
+    take_part,
     times_bytes,
     to_float,
     upper_shorts,
@@ -57,7 +57,7 @@ VECTOR_BYTES = 4 * LANES
 def _make_block(vectors, short):
     """Sums of listed rows of ``vectors`` vectors, added to int32 sums in memory."""
 
-    @jit
+    @jit_loop
     def add_rows(rows, count, weights, sums):
         if short:
             a0 = a1 = a2 = a3 = splat_int(0, LANES)
@@ -143,16 +143,16 @@ def events_kernel(short: bool) -> tuple[Any, int]:
         for c in range(whole, channels):
             store(out, c, to_float(load_int(sums, c, INT32, 1)), FLOAT32)
 
-    @jit
-    def list_rows(a, y0, y1, in0, in1, tile, lists, pitch, counts, rows, starts):
+    @jit_loop
+    def list_rows(a, picture, y0, y1, in0, in1, tile, lists, counts, rows, starts):
         """Lists of rows, one after the other, of the output pixels in rows ``y0`` to ``y1``."""
-        width, channels, out_width = a[4], a[5], a[7]
-        kh, kw, tile_channels, levels = a[12], a[13], a[14], a[27]
+        height, width, channels, out_width = a[3], a[4], a[5], a[7]
+        kh, kw, tile_channels, pitch, levels = a[12], a[13], a[14], a[23], a[27]
         first = tile * tile_channels
         here = min(tile_channels, channels - first)
         for p in range(in0 * width, in1 * width):
             at = p - in0 * width
-            spikes = a[20] + p * channels + first
+            spikes = picture + p * channels + first
             store_int(counts, at, _list_channels(spikes, here, levels, lists + at * pitch))
         place, pixel = 0, 0
         for y in range(y0, y1):
@@ -160,7 +160,7 @@ def events_kernel(short: bool) -> tuple[Any, int]:
             for x in range(out_width):
                 left = x * a[9] - a[11]
                 store_int(starts, pixel, place)
-                for i in range(max(0, -top), min(kh, a[3] - top)):
+                for i in range(max(0, -top), min(kh, height - top)):
                     line = (top + i - in0) * width + left
                     for j in range(max(0, -left), min(kw, width - left)):
                         offset = (i * kw + j) * tile_channels
@@ -172,18 +172,17 @@ def events_kernel(short: bool) -> tuple[Any, int]:
         store_int(starts, pixel, place)
         return pixel
 
-    def kernel(a, counter):
+    def kernel(a):
         parts, images, height, width, channels = a[1], a[2], a[3], a[4], a[5]
         out_height, out_width, kh = a[6], a[7], a[12]
         tiles, vectors, out_channels, band, bands = a[15], a[16], a[17], a[18], a[19]
         tile_rows = kh * a[13] * a[14]
         row_ints = vectors * widths * LANES
         all_spikes = a[20]
-        part = add_and_get_old(counter, 1)
+        part = take_part(a)
         while part < parts:
             lists = a[25] + part * a[26]
             counts, rows, starts, sums = lists + a[28], lists + a[29], lists + a[30], lists + a[31]
-            pitch = a[23]
             work = images * bands
             for item in range(work * part // parts, work * (part + 1) // parts):
                 image, y0 = item // bands, item % bands * band
@@ -197,13 +196,7 @@ def events_kernel(short: bool) -> tuple[Any, int]:
                     store_int(sums, i, zero)
                 for tile in range(tiles):
                     first_weights = a[21] + tile * tile_rows * vectors * VECTOR_BYTES
-                    list_rows(
-                        (
-                            0, 0, 0, height, width, channels, 0, out_width, a[8], a[9], a[10],
-                            a[11], kh, a[13], a[14], 0, 0, 0, 0, 0, spikes, 0, 0, 0, 0, 0, 0, a[27],
-                        ),
-                        y0, y1, in0, in1, tile, lists, pitch, counts, rows, starts,
-                    )  # fmt: skip
+                    list_rows(a, spikes, y0, y1, in0, in1, tile, lists, counts, rows, starts)
                     v = 0
                     while v < vectors:
                         n = BLOCK if v + BLOCK <= vectors else (2 if v + 2 <= vectors else 1)
@@ -227,7 +220,7 @@ def events_kernel(short: bool) -> tuple[Any, int]:
                     finish(
                         sums + 4 * pixel * row_ints, out + 4 * pixel * out_channels, out_channels
                     )
-            part = add_and_get_old(counter, 1)
+            part = take_part(a)
 
     return compile_kernel(kernel, "events", short)
 
@@ -252,13 +245,13 @@ def depthwise_kernel(binary: bool, doubles: bool) -> tuple[Any, int]:
             return where_bytes(w, spikes, place)
         return times_bytes(w, spikes, place)
 
-    def kernel(a, counter):
+    def kernel(a):
         parts, images, height, width, channels = a[1], a[2], a[3], a[4], a[5]
         out_height, out_width, kh, kw = a[6], a[7], a[12], a[13]
         item_bytes = 8 if doubles else 4
         whole = channels - channels % LANES
         next_pixel = a[9] * channels  # from an output pixel's spikes to those of the next
-        part = add_and_get_old(counter, 1)
+        part = take_part(a)
         while part < parts:
             work = images * out_height
             for item in range(work * part // parts, work * (part + 1) // parts):
@@ -310,7 +303,7 @@ def depthwise_kernel(binary: bool, doubles: bool) -> tuple[Any, int]:
                                 w = load_int(a[21], (i * kw + j) * channels + c, INT32, 1)
                                 single += w * load_int(spikes, line + j * channels, UINT8, 1)
                         put(out_row + x * channels * item_bytes, c, single)
-            part = add_and_get_old(counter, 1)
+            part = take_part(a)
 
     return compile_kernel(kernel, "depthwise", binary, doubles)
 
@@ -319,10 +312,10 @@ def depthwise_kernel(binary: bool, doubles: bool) -> tuple[Any, int]:
 def scaled_kernel() -> tuple[Any, int]:
     """``fma(x, unit, bias)`` of each row of channels."""
 
-    def kernel(a, counter):
+    def kernel(a):
         parts, pixels, channels = a[1], a[2], a[3]
         whole = channels - channels % LANES
-        part = add_and_get_old(counter, 1)
+        part = take_part(a)
         while part < parts:
             for p in range(pixels * part // parts, pixels * (part + 1) // parts):
                 x, out = a[4] + 4 * p * channels, a[7] + 4 * p * channels
@@ -332,7 +325,7 @@ def scaled_kernel() -> tuple[Any, int]:
                 for c in range(whole, channels):
                     unit, bias = load(a[5], c, FLOAT32, 1), load(a[6], c, FLOAT32, 1)
                     store(out, c, fma(load(x, c, FLOAT32, 1), unit, bias), FLOAT32)
-            part = add_and_get_old(counter, 1)
+            part = take_part(a)
 
     return compile_kernel(kernel, "scaled")
 
@@ -349,11 +342,11 @@ def fixed_order_kernel(vectors: int) -> tuple[Any, int]:
     ``[C, kh, kw, vectors * LANES]``; the result is channels-last, padded to whole vectors.
     """
 
-    def kernel(a, counter):
+    def kernel(a):
         parts, images, height, width, channels = a[1], a[2], a[3], a[4], a[5]
         out_height, out_width, kh, kw = a[6], a[7], a[12], a[13]
         row = vectors * LANES
-        part = add_and_get_old(counter, 1)
+        part = take_part(a)
         while part < parts:
             work = images * out_height
             for item in range(work * part // parts, work * (part + 1) // parts):
@@ -387,7 +380,7 @@ def fixed_order_kernel(vectors: int) -> tuple[Any, int]:
                         store_rounded(out, x1 * row + v * LANES, s1)
                         store_rounded(out, x2 * row + v * LANES, s2)
                         store_rounded(out, x3 * row + v * LANES, s3)
-            part = add_and_get_old(counter, 1)
+            part = take_part(a)
 
     return compile_kernel(kernel, "fixed_order", vectors)
 

@@ -18,26 +18,24 @@ A head is one thread's work; its A stays in the first-level cache.
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from spikevideoformer.ops._numba.compile import SERIAL, Arguments, compile_kernel, jit
+from spikevideoformer.ops._numba.compile import SERIAL, Arguments, compile_kernel, jit, jit_loop
 from spikevideoformer.ops._numba.threads import run, thread_count
 from spikevideoformer.ops._numba.vector import (
     FLOAT32,
     INT32,
     LANES,
     UINT8,
-    add_and_get_old,
-    float64_at,
     load_int,
     lowest_bit,
     nonzero_bits,
-    splat,
+    splat_double_at,
     splat_int,
     store,
     store_int,
+    take_part,
     to_float,
 )
 
@@ -91,7 +89,7 @@ def _kernel(width: int, panel: int, binary: bool) -> tuple[Any, int]:
         """Where in a row of ``channels`` the panel's vector ``slot`` starts."""
         return min((first + slot) * width, channels - width)
 
-    @jit
+    @jit_loop
     def gather(k, k_step, v, v_step, tokens, wide_k, wide_v, first, rows, total):
         """A = K^T V and the sum of all rows of V."""
         for i in range(wide_k):
@@ -128,7 +126,7 @@ def _kernel(width: int, panel: int, binary: bool) -> tuple[Any, int]:
                     if panel > 3:
                         put(row, 3, get(row, 3) + times(v3, k_row, i))
 
-    @jit
+    @jit_loop
     def prepare(wide_k, rows, total, a, o, c):
         """A -> a (a A - o 1^T V), and the sum of V -> the row that all sums start from."""
         a_, o_, c_ = splat_int(a, width), splat_int(o, width), splat_int(c, width)
@@ -142,7 +140,7 @@ def _kernel(width: int, panel: int, binary: bool) -> tuple[Any, int]:
                 put(row, slot, a_ * value)
             put(total, slot, start)
 
-    @jit
+    @jit_loop
     def scatter(q, q_step, out, out_step, tokens, wide_k, wide_v, first, rows, total, scale):
         """Sums of rows of A for each query."""
         p0, p1 = place(0, first, wide_v), place(1, first, wide_v)
@@ -177,13 +175,13 @@ def _kernel(width: int, panel: int, binary: bool) -> tuple[Any, int]:
             if panel > 3:
                 store(out_row, p3, to_float(s3) * scale, FLOAT32)
 
-    def kernel(args, counter):
+    def kernel(args):
         parts, pairs, heads, panels = args[1], args[2], args[3], args[4]
         queries, tokens, wide_k, wide_v = args[5], args[6], args[7], args[8]
         a, o, c = args[9], args[10], args[11]
-        scale = splat(np.float32(float64_at(args[12], 0)), width)
+        scale = splat_double_at(args[12], 0, width)
         work = pairs * panels
-        part = add_and_get_old(counter, 1)
+        part = take_part(args)
         while part < parts:
             rows = args[13] + part * ((wide_k + 1) * pitch)
             total = rows + wide_k * pitch
@@ -198,7 +196,7 @@ def _kernel(width: int, panel: int, binary: bool) -> tuple[Any, int]:
                 prepare(wide_k, rows, total, a, o, c)
                 step = 4 * args[29]
                 scatter(q, args[17], out, step, queries, wide_k, wide_v, first, rows, total, scale)
-            part = add_and_get_old(counter, 1)
+            part = take_part(args)
 
     return compile_kernel(kernel, "hamming", width, panel, binary)
 

@@ -25,11 +25,9 @@ from spikevideoformer.ops._numba.vector import (
     FLOAT32,
     ITEM_BYTES,
     LANES,
-    add_and_get_old,
     add_to_float64,
     both,
     divide,
-    float64_at,
     fma,
     load,
     magnitude,
@@ -37,8 +35,10 @@ from spikevideoformer.ops._numba.vector import (
     prefetch_to_write,
     round_to_even,
     splat,
+    splat_double_at,
     store,
     store_truth,
+    take_part,
     two_to_the,
     where,
 )
@@ -76,25 +76,29 @@ def _copy(target, source, n):
 
 
 @jit
-def _fill_tile(tile, values, r, n, channels, inner):
-    """``tile[i]`` = value of the channel of the neuron at place ``r + i`` of a time step."""
-    if inner == 1:
-        c = r % channels
-        while n > 0:
-            length = min(n, channels - c)
-            _copy(tile, values + 4 * c, length)
-            tile += 4 * length
-            n -= length
-            c = 0
-    else:
-        c = (r // inner) % channels
-        length = min(n, inner - r % inner)
-        while n > 0:
-            _fill(tile, load(values, c, FLOAT32, 1), length)
-            tile += 4 * length
-            n -= length
-            length = min(n, inner)
-            c = 0 if c + 1 == channels else c + 1
+def _fill_tiles(tile, rows, count, r, n, chunk, channels, inner):
+    """Tiles of the first ``count`` of three rows of values, one after the other.
+
+    ``tile[i]`` = value of the channel of the neuron at place ``r + i`` of a time step.
+    """
+    for k in range(count):
+        values = rows[k]
+        at, stop = tile + 4 * k * chunk, tile + 4 * (k * chunk + n)
+        if inner == 1:
+            c = r % channels
+            while at < stop:
+                length = min((stop - at) // 4, channels - c)
+                _copy(at, values + 4 * c, length)
+                at += 4 * length
+                c = 0
+        else:
+            c = (r // inner) % channels
+            length = min(n, inner - r % inner)
+            while at < stop:
+                _fill(at, load(values, c, FLOAT32, 1), length)
+                at += 4 * length
+                length = min((stop - at) // 4, inner)
+                c = 0 if c + 1 == channels else c + 1
 
 
 # What a neuron does comes as one tuple: its constants (``_constants``), each in every lane, and its
@@ -176,11 +180,6 @@ def _make_step(width, x_kind, spike_kind, residual_kind, y_kind, affine):
 
 
 @jit
-def _lanes(params, i, width):
-    return splat(np.float32(float64_at(params, i)), width)
-
-
-@jit
 def _constants(params, width):
     """Of a neuron; in every lane.
 
@@ -188,17 +187,17 @@ def _constants(params, width):
     alpha, alpha / 2, pi alpha / 2; 1/2, 1.
     """
     return (
-        _lanes(params, 0, width),
-        _lanes(params, 1, width),
-        _lanes(params, 2, width),
-        _lanes(params, 3, width),
-        _lanes(params, 4, width),
+        splat_double_at(params, 0, width),
+        splat_double_at(params, 1, width),
+        splat_double_at(params, 2, width),
+        splat_double_at(params, 3, width),
+        splat_double_at(params, 4, width),
         splat(np.float32(0), width),
-        _lanes(params, 5, width),
-        _lanes(params, 6, width),
-        _lanes(params, 7, width),
-        _lanes(params, 8, width),
-        _lanes(params, 9, width),
+        splat_double_at(params, 5, width),
+        splat_double_at(params, 6, width),
+        splat_double_at(params, 7, width),
+        splat_double_at(params, 8, width),
+        splat_double_at(params, 9, width),
         splat(np.float32(0.5), width),
         splat(np.float32(1), width),
     )
@@ -245,7 +244,7 @@ def _forward_kernel(
         for i in range(whole, n):
             narrow(i, x, scale, shift, residual, y, v, spikes, narrow_neuron)
 
-    def kernel(a, counter):
+    def kernel(a):
         parts, steps, size, chunk = a[1], a[2], a[3], a[4]
         channels, inner = a[5], a[6]
         x_start, x_step, residual_start, residual_step = a[7], a[8], a[9], a[10]
@@ -255,21 +254,18 @@ def _forward_kernel(
         scalars = _constants(params, 1)
         neuron, narrow_neuron = (_constants(params, LANES), form), (scalars, form)
         chunks = (size + chunk - 1) // chunk
-        part = add_and_get_old(counter, 1)
+        part = take_part(a)
         while part < parts:
             scale = a[17] + part * (8 * chunk)
             shift = scale + 4 * chunk
             r = chunks * part // parts * chunk
             stop = min(chunks * (part + 1) // parts * chunk, size)
-            same_tile = inner == 1 and chunk % channels == 0
-            if affine and same_tile:
-                _fill_tile(scale, scales, 0, chunk, channels, inner)
-                _fill_tile(shift, shifts, 0, chunk, channels, inner)
+            same_tile, filled = inner == 1 and chunk % channels == 0, False
             while r < stop:
                 n = min(chunk, stop - r)
-                if affine and not same_tile:
-                    _fill_tile(scale, scales, r, n, channels, inner)
-                    _fill_tile(shift, shifts, r, n, channels, inner)
+                if affine and not (same_tile and filled):
+                    _fill_tiles(scale, (scales, shifts, 0), 2, r, n, chunk, channels, inner)
+                    filled = True
                 v = v_start + 4 * r
                 if v_init != 0:
                     _copy(v, v_init + 4 * r, n)
@@ -298,7 +294,7 @@ def _forward_kernel(
                         y_start + following * y_bytes,
                     )
                 r += n
-            part = add_and_get_old(counter, 1)
+            part = take_part(a)
 
     return compile_kernel(kernel, "forward", usual, *variant)
 
@@ -476,13 +472,13 @@ def _backward_kernel(
         for i in range(whole, n):
             narrow_step(i, h, above, y_above, later, x, out_y, out_x, tiles, chunk, narrow_neuron)
 
-    def kernel(a, counter):
+    def kernel(a):
         parts, steps, size, chunk = a[1], a[2], a[3], a[4]
         channels, inner = a[5], a[6]
         x_start, x_step, y_start, y_step = a[7], a[8], a[9], a[10]
         above_start, above_step, y_above_start, y_above_step = a[11], a[12], a[13], a[14]
         v_above, later_start, out_y_start, out_x_start = a[15], a[16], a[17], a[18]
-        v_init, scales, shifts, centres = a[19], a[20], a[21], a[22]
+        v_init, columns = a[19], (a[20], a[21], a[22])  # scales, shifts, centres
         params = a[25]
         form = USUAL if usual else (a[26], a[27], a[28], a[29], a[30])
         scalars = _constants(params, 1)
@@ -491,7 +487,7 @@ def _backward_kernel(
         source_start, source_step = (y_start, y_step) if from_y else (x_start, x_step)
         same_tile = inner == 1 and chunk % channels == 0
         row = 4 * chunk  # bytes of a tile, or of H of one step
-        part = add_and_get_old(counter, 1)
+        part = take_part(a)
         while part < parts:
             # scale, shift, centre, sums of g, sums of g (x - centre), V, then H of all steps
             tiles = a[23] + part * (row * (6 + steps))
@@ -499,17 +495,13 @@ def _backward_kernel(
             sums = a[24] + part * (16 * channels)
             r = chunks * part // parts * chunk
             stop = min(chunks * (part + 1) // parts * chunk, size)
-            if affine and same_tile:
-                _fill_tile(tiles, scales, 0, chunk, channels, inner)
-                _fill_tile(tiles + row, shifts, 0, chunk, channels, inner)
-                _fill_tile(tiles + 2 * row, centres, 0, chunk, channels, inner)
+            filled = False
             while r < stop:
                 n = min(chunk, stop - r)
                 if affine:
-                    if not same_tile:
-                        _fill_tile(tiles, scales, r, n, channels, inner)
-                        _fill_tile(tiles + row, shifts, r, n, channels, inner)
-                        _fill_tile(tiles + 2 * row, centres, r, n, channels, inner)
+                    if not (same_tile and filled):
+                        _fill_tiles(tiles, columns, 3, r, n, chunk, channels, inner)
+                        filled = True
                     _fill(tiles + 3 * row, np.float32(0), n)
                     _fill(tiles + 4 * row, np.float32(0), n)
                 if v_init != 0:
@@ -555,7 +547,7 @@ def _backward_kernel(
                     _add_up(sums, tiles + 3 * row, v, r, n, channels, inner)
                     _add_up(sums + 8 * channels, tiles + 4 * row, v, r, n, channels, inner)
                 r += n
-            part = add_and_get_old(counter, 1)
+            part = take_part(a)
 
     return compile_kernel(kernel, "backward", usual, y_kind, *variant)
 
@@ -576,28 +568,24 @@ def _combine_kernel(x_kind: int, g_kind: int) -> tuple[Any, int]:
 
     wide, narrow = make(LANES), make(1)
 
-    @jit
-    def fill(tiles, values, r, n, chunk, channels, inner):
-        for k in range(3):
-            _fill_tile(tiles + 4 * k * chunk, values + 4 * k * channels, r, n, channels, inner)
-
-    def kernel(a, counter):
+    def kernel(a):
         parts, steps, size, chunk = a[1], a[2], a[3], a[4]
         channels, inner = a[5], a[6]
-        x_start, x_step, g_start, values = a[7], a[8], a[9], a[10]
+        x_start, x_step, g_start = a[7], a[8], a[9]
+        rows = (a[10], a[10] + 4 * channels, a[10] + 8 * channels)
         chunks = (size + chunk - 1) // chunk
         same_tile = inner == 1 and chunk % channels == 0
-        part = add_and_get_old(counter, 1)
+        part = take_part(a)
         while part < parts:
             tiles = a[11] + part * (12 * chunk)
             r = chunks * part // parts * chunk
             stop = min(chunks * (part + 1) // parts * chunk, size)
-            if same_tile:
-                fill(tiles, values, 0, chunk, chunk, channels, inner)
+            filled = False
             while r < stop:
                 n = min(chunk, stop - r)
-                if not same_tile:
-                    fill(tiles, values, r, n, chunk, channels, inner)
+                if not (same_tile and filled):
+                    _fill_tiles(tiles, rows, 3, r, n, chunk, channels, inner)
+                    filled = True
                 whole = n - n % LANES
                 for t in range(steps):
                     x = x_start + (t * x_step + r) * x_bytes
@@ -607,7 +595,7 @@ def _combine_kernel(x_kind: int, g_kind: int) -> tuple[Any, int]:
                     for i in range(whole, n):
                         narrow(i, x, g, tiles, chunk)
                 r += n
-            part = add_and_get_old(counter, 1)
+            part = take_part(a)
 
     return compile_kernel(kernel, "combine", x_kind, g_kind)
 

@@ -14,7 +14,6 @@ from spikevideoformer.ops._numba.vector import (
     ITEM_BYTES,
     LANES,
     UINT8,
-    add_and_get_old,
     differ,
     load,
     load_bits,
@@ -23,6 +22,7 @@ from spikevideoformer.ops._numba.vector import (
     store,
     store_bits,
     store_truth,
+    take_part,
 )
 
 BLOCK = 4096  # spikes that threads share out
@@ -41,12 +41,12 @@ def _pack_kernel(kind: int) -> tuple[Any, int]:
                 store(data, i // 8, byte, UINT8)
                 byte, weight = splat(np.float32(0), 1), splat(np.float32(1), 1)
 
-    def kernel(a, counter):
+    def kernel(a):
         parts, count, source, data = a[1], a[2], a[3], a[4]
         zero = splat(np.float32(0), LANES)
         whole = count - count % LANES
         blocks = (whole + BLOCK - 1) // BLOCK
-        part = add_and_get_old(counter, 1)
+        part = take_part(a)
         while part < parts:
             stop = min(blocks * (part + 1) // parts * BLOCK, whole)
             for i in range(blocks * part // parts * BLOCK, stop, LANES):
@@ -54,7 +54,7 @@ def _pack_kernel(kind: int) -> tuple[Any, int]:
                 store_bits(data, i // LANES, differ(s, zero))
             if part == parts - 1:
                 tail(source, data, whole, count)
-            part = add_and_get_old(counter, 1)
+            part = take_part(a)
 
     return compile_kernel(kernel, "pack", kind)
 
@@ -63,11 +63,11 @@ def _pack_kernel(kind: int) -> tuple[Any, int]:
 def _unpack_kernel(kind: int) -> tuple[Any, int]:
     item_bytes = ITEM_BYTES[kind]
 
-    def kernel(a, counter):
+    def kernel(a):
         parts, count, data, out = a[1], a[2], a[3], a[4]
         whole = count - count % LANES
         blocks = (whole + BLOCK - 1) // BLOCK
-        part = add_and_get_old(counter, 1)
+        part = take_part(a)
         while part < parts:
             stop = min(blocks * (part + 1) // parts * BLOCK, whole)
             for i in range(blocks * part // parts * BLOCK, stop, LANES):
@@ -77,7 +77,7 @@ def _unpack_kernel(kind: int) -> tuple[Any, int]:
                 for i in range(whole, count):
                     byte = int(load(data, i // 8, UINT8, 1))
                     store_truth(out, i, (byte >> (i % 8)) & 1 != 0, kind)
-            part = add_and_get_old(counter, 1)
+            part = take_part(a)
 
     return compile_kernel(kernel, "unpack", kind)
 

@@ -15,10 +15,10 @@ from spikevideoformer.ops._numba.threads import run, thread_count
 from spikevideoformer.ops._numba.vector import (
     FLOAT32,
     LANES,
-    add_and_get_old,
     load,
     splat,
     store,
+    take_part,
 )
 
 
@@ -42,10 +42,10 @@ def upsample_kernel() -> tuple[Any, int]:
     The first half of the places has its other pixel before, the rest after.
     """
 
-    def kernel(a, counter):
+    def kernel(a):
         parts, images, height, width, channels, factor = a[1], a[2], a[3], a[4], a[5], a[6]
         line = width * channels
-        part = add_and_get_old(counter, 1)
+        part = take_part(a)
         while part < parts:
             row = a[9] + 4 * part * line
             work = images * height * factor
@@ -64,7 +64,7 @@ def upsample_kernel() -> tuple[Any, int]:
                         here, there = row + 4 * c * channels, row + 4 * other * channels
                         _mix(out, here, there, shares[0], shares[1], channels)
                         out += 4 * channels
-            part = add_and_get_old(counter, 1)
+            part = take_part(a)
 
     return compile_kernel(kernel, "upsample")
 

@@ -17,7 +17,8 @@ from typing import Any
 import numba
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.extending import models, overload, register_model
+from numba.core.typing.templates import ConcreteTemplate, infer_global
+from numba.extending import lower_builtin, models, register_model
 
 intrinsic: Any = numba.extending.intrinsic  # its types would not let the functions be called
 LANES = 16
@@ -224,18 +225,23 @@ def prefetch_to_write(builder, address):
     _prefetch(builder, address, 1)
 
 
-@_operation(_int(_int, _int))
-def add_and_get_old(builder, address, value):
-    """Atomic ``old = address[0]; address[0] += value`` on an int64."""
-    return builder.atomic_rmw(
-        "add", builder.inttoptr(address, _i64.as_pointer()), value, "monotonic"
-    )
+@_operation(_int(types.CPointer(_int)))
+def take_part(builder, arguments):
+    """Atomic ``old = arguments[0]; arguments[0] += 1``."""
+    return builder.atomic_rmw("add", arguments, _i64(1), "monotonic")
 
 
-@_operation(_double(_int, _int))
-def float64_at(builder, address, index):
-    """The float64 at ``address[index]``."""
-    return _load(builder, address, index, _f64)
+@intrinsic(prefer_literal=True)
+def splat_double_at(typing: Any, address: Any, index: Any, width: Any) -> Any:
+    """The float64 at ``address[index]``, rounded to float32, in every lane."""
+    signature = (types.float32 if width.literal_value == 1 else _floats)(_int, _int, width)
+    width = width.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = builder.fptrunc(_load(builder, args[0], args[1], _f64), _f32)
+        return value if width == 1 else _everywhere(builder, value, _f32, width)
+
+    return signature, generate
 
 
 @_operation(_void(_int, _int, _double))
@@ -358,33 +364,34 @@ def two_to_the(builder, a):
     return builder.bitcast(bits, a.type)
 
 
-def _overload_operator(
-    symbol: Any, instruction: str, comparison: str | None = None, lanes_of: Any = _floats
+def _give_operator(
+    symbol: Any, instruction: str, comparison: str | None = None, lanes: Any = _floats
 ) -> None:
     """Give vectors an operator; scalars keep numba's own."""
+    returned = _truths if comparison else lanes
 
-    @_operation((_truths if comparison else lanes_of)(lanes_of, lanes_of))
-    def lanes(builder, a, b):
+    class Typed(ConcreteTemplate):
+        key = symbol
+        cases = (returned(lanes, lanes),)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if comparison:
-            return builder.fcmp_ordered(comparison, a, b)
-        return getattr(builder, instruction)(a, b)
+            return builder.fcmp_ordered(comparison, *args)
+        return getattr(builder, instruction)(*args)
 
-    @overload(symbol, jit_options={"forceinline": True})
-    def choose(a, b):  # numba compares the two signatures
-        if a == lanes_of and b == lanes_of:
-            return lambda a, b: lanes(a, b)
-        return None
+    infer_global(symbol)(Typed)
+    lower_builtin(symbol, lanes, lanes)(generate)
 
 
-_overload_operator(operator.add, "fadd")
-_overload_operator(operator.sub, "fsub")
-_overload_operator(operator.mul, "fmul")
-_overload_operator(operator.ge, "", ">=")
-_overload_operator(operator.le, "", "<=")
-_overload_operator(operator.lt, "", "<")
-_overload_operator(operator.add, "add", lanes_of=_ints)
-_overload_operator(operator.sub, "sub", lanes_of=_ints)
-_overload_operator(operator.mul, "mul", lanes_of=_ints)
+_give_operator(operator.add, "fadd")
+_give_operator(operator.sub, "fsub")
+_give_operator(operator.mul, "fmul")
+_give_operator(operator.ge, "", ">=")
+_give_operator(operator.le, "", "<=")
+_give_operator(operator.lt, "", "<")
+_give_operator(operator.add, "add", lanes=_ints)
+_give_operator(operator.sub, "sub", lanes=_ints)
+_give_operator(operator.mul, "mul", lanes=_ints)
 
 
 @_operation(lambda a, b: a(a, a))
