@@ -36,18 +36,23 @@ def test_it_begins_with_the_largest_and_goes_with_the_joints() -> None:
     assert follower.square(PICTURE, 0.0) == LARGE
     there = LARGE.moved(1.0, 0.2, 0)
     follower.saw(body(there), 100, 200)
-    assert follower.square(PICTURE, 0.5) == there
+    assert follower.square(PICTURE, 0.2) == there
     follower.saw(body(Square(left=0, top=0, side=400)) / 4, 100, 200)
-    assert follower.square(PICTURE, 0.6).side == 60  # 1.5 times as large at most
+    assert follower.square(PICTURE, 0.3).side == 60  # 1.5 times as large at most
     follower.saw(np.full((3, 2), np.nan), 100, 200)
-    assert follower.square(PICTURE, 0.7).side == 60
+    assert follower.square(PICTURE, 0.4).side == 60
+
+
+def test_who_is_in_the_square_draws_it() -> None:
+    follower = Follower(lambda _image: [LARGE, SMALL], LARGE.moved(1.0, 0.2, -0.1))
+    assert follower.square(PICTURE, 0.0) == LARGE.moved(1.0, 0.1, -0.05)
 
 
 def test_nobody_in_the_square_but_elsewhere() -> None:
     found = [[LARGE, SMALL], [SMALL], []]
     follower = Follower(lambda _image: found.pop(0), None)
     assert follower.square(PICTURE, 0.0) == LARGE
-    assert follower.square(PICTURE, 0.9) == LARGE  # once a second
+    assert follower.square(PICTURE, 0.4) == LARGE  # twice a second
     assert follower.square(PICTURE, 1.0) == SMALL
     assert follower.square(PICTURE, 2.0) == SMALL  # hidden for a moment
 

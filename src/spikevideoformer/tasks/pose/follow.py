@@ -16,7 +16,7 @@ from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.task import get_task
 from spikevideoformer.tasks.pose.square import Square
 
-LOOK_S = 1.0
+LOOK_S = 0.5
 """Seconds of video from one look at the whole picture to the next."""
 SAME = 0.3
 """Intersection over union of two squares around one person, at least."""
@@ -85,9 +85,10 @@ class Follower:
     """Where the person is, from one window of frames to the next.
 
     Begins at `start`, or where `find` sees somebody; from then on the square is that of the joints
-    as the network found them in the last frame. Once in `LOOK_S` the whole picture is looked at:
-    where somebody is, and nobody in the square (their squares overlap by less than `SAME`), the
-    square jumps to the nearest one.
+    as the network found them in the last frame. Every `LOOK_S` the whole picture is looked at. Who
+    is in the square (their squares overlap by `SAME` at least) draws it half of the way, as joints
+    that are wrong would lead it away; where somebody is, and nobody in the square, it jumps to the
+    nearest one.
 
     Args:
         find: None where only joints tell.
@@ -111,8 +112,16 @@ class Follower:
             here = self._square
             if found and here is None:
                 self._square = found[0]
-            elif found and here is not None and max(overlap(f, here) for f in found) < SAME:
-                self._square = min(found, key=lambda f: _distance(f, here))
+            elif found and here is not None:
+                near = max(found, key=lambda f: overlap(f, here))
+                if overlap(near, here) >= SAME:
+                    self._square = Square(
+                        left=(near.left + here.left) // 2,
+                        top=(near.top + here.top) // 2,
+                        side=(near.side + here.side) // 2,
+                    )
+                else:
+                    self._square = min(found, key=lambda f: _distance(f, here))
         return self._square or Square.of_picture(*image.shape[:2])
 
     def saw(self, points: Float[np.ndarray, "J 2"], height: int, width: int) -> None:
