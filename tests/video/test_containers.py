@@ -116,6 +116,12 @@ def test_apng_is_held_to_its_count(tmp_path: Path) -> None:
         check_container("apng", BytesIO(data[:begin] + data[end:]))
 
 
+def test_a_part_of_a_transport_packet_that_is_longer_than_it() -> None:
+    """A byte and five are more than a byte."""
+    begin = b"\x47\x41\x00\x30\xff" + bytes(183)  # a part of stream 256 begins behind 255 bytes
+    check_container("mpegts", BytesIO(begin * 5))
+
+
 def elements(data: bytes, mark: bytes) -> list[int]:
     """Where a mark stands."""
     return [at for at in range(len(data)) if data.startswith(mark, at)]

@@ -143,7 +143,7 @@ def _mpegts(file: BinaryIO, file_bytes: int) -> Mapping[int, int]:
         for row in np.flatnonzero(packets[:, 1] & 0x40):  # those in which a part begins
             packet = packets[row]
             stream = int(packet[1] & 0x1F) << 8 | int(packet[2])
-            payload = packet[5 + packet[4] if packet[3] & 0x20 else 4 :][:8].tolist()
+            payload = packet[5 + int(packet[4]) if packet[3] & 0x20 else 4 :][:8].tolist()
             if payload[:3] == [0, 0, 1]:
                 timed[stream] += len(payload) == 8 and payload[7] >> 7
             elif stream in timed:
