@@ -6,13 +6,14 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-docs test-slow test-triton bench torture lint clean
+.PHONY: help demo test test-processes test-docs test-slow test-triton bench torture lint clean
 
 help:
 	@echo "make demo       make clips, train, evaluate and predict; results in demo/"
 	@echo "make test       the default tests (CPU, a few minutes)"
-	@echo "make test-docs  the snippets of docs/, run from top to bottom (those of the README are in make test)"
-	@echo "make test-slow  the tests left out of both"
+	@echo "make test-processes  the tests that start the command, torchrun or a wheel in processes, or kill them"
+	@echo "make test-docs  the snippets of the README and docs/, run from top to bottom"
+	@echo "make test-slow  the tests left out of all three"
 	@echo "make test-triton  the kernels for CUDA, in Triton's interpreter (installs Triton, 1 GB)"
 	@echo "make bench      speed and memory beside SpikingJelly (installs it); results in bench/"
 	@echo "make torture    damaged files, kills, NaN, hostile names: with a seed of its own, half an hour"
@@ -25,6 +26,9 @@ demo: $(INSTALLED)
 # Two processes with one torch thread each (tests/conftest.py); a file's tests share a process.
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-processes: $(INSTALLED)
+	$(BIN)/pytest -n 2 --dist loadfile -m "processes and not slow"
 
 test-docs: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist loadgroup -m "docs and not slow" tests/test_docs.py

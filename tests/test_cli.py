@@ -906,6 +906,7 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_prediction_leaves_a_video_that_plays(
     mask_model_folder: Path, long_video: Path, tmp_path: Path, sent: signal.Signals

@@ -365,7 +365,7 @@ def _marked(block: Block, *, slow: bool) -> object:
     marks: list[pytest.MarkDecorator] = [pytest.mark.xdist_group(block.page)]
     if slow:
         marks += [pytest.mark.slow, pytest.mark.timeout(1800)]
-    elif block.page.startswith("docs/"):
+    else:
         marks.append(pytest.mark.docs)
     if any(sign in block.text for sign in BESIDE):
         marks.append(pytest.mark.data)

@@ -148,6 +148,7 @@ sys.exit(max(main(["predict", video, "--task", task, "--json"]) for task in task
 """
 
 
+@pytest.mark.processes
 def test_an_installed_wheel_predicts_with_its_own_weights_offline(
     tmp_path: Path, video_folder: Path
 ) -> None:

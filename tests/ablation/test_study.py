@@ -23,6 +23,7 @@ def results(out: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "cpu_s"} for row in csv.DictReader(file)]
 
 
+@pytest.mark.processes
 def test_the_command(tmp_path: Path, clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["ablate", "attention", "--data", str(clips), "--out", str(tmp_path / "a")]
     words += "--seeds 0 1 --frames 2 --size 16 --epochs 1 --workers 0".split()

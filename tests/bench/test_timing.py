@@ -49,6 +49,7 @@ def test_spread_of_few_values_is_their_range() -> None:
         Spread.of([])
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_peak_memory_is_what_a_call_holds() -> None:
     mib = 200

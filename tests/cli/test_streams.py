@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 SVF = f"{sys.executable} -m spikevideoformer"
 
 

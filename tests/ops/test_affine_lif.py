@@ -358,6 +358,7 @@ def test_calls_from_several_python_threads(threads):
     assert not wrong
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_after_a_fork():
     """The child has none of the parent's OpenMP threads; it must not wait for them."""
@@ -389,6 +390,7 @@ def run_python(code: str, **environment: str) -> str:
     return run.stdout + run.stderr
 
 
+@pytest.mark.processes
 def test_without_numba_neurons_run_step_by_step_and_say_so_once():
     code = """
 import logging, sys
@@ -416,6 +418,7 @@ except ValueError as error:
     assert "refused: backend='fused' cannot run: numba kernels do not load" in said
 
 
+@pytest.mark.processes
 def test_importing_the_package_does_not_import_numba():
     run_python("""
 import sys, spikevideoformer
@@ -436,6 +439,7 @@ def test_compiled_code_needs_no_writable_place(monkeypatch, caplog):
     assert "compiled anew" in caplog.text
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_compiled_code_is_kept_on_disk(tmp_path):
     """By the first of two processes for the second."""

@@ -131,6 +131,7 @@ def used(house: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.processes
 def test_all_verbs_work_on_it(house: Path, used: subprocess.CompletedProcess[str]) -> None:
     parts = {}
     for line in used.stdout.splitlines()[:-1]:
@@ -150,10 +151,12 @@ def test_all_verbs_work_on_it(house: Path, used: subprocess.CompletedProcess[str
     assert parts["energy"]
 
 
+@pytest.mark.processes
 def test_mistakes_are_told_as_of_every_task(used: subprocess.CompletedProcess[str]) -> None:
     assert "fold is 2, which task motion does not have; leave it out" in used.stderr
 
 
+@pytest.mark.processes
 def test_a_layout_is_read_and_recognised(used: subprocess.CompletedProcess[str]) -> None:
     found = json.loads(used.stdout.splitlines()[-1])
     assert found == {"listed": ["jsonl", ["a", "b"], ["train", "test"], [1, 0, 0]]}

@@ -14,6 +14,8 @@ import torch
 from spikevideoformer.training import train
 from spikevideoformer.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.processes
+
 SCRIPT = Path(__file__).with_name("train_from_yaml.py")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 

@@ -20,6 +20,8 @@ from spikevideoformer.cli import main
 from spikevideoformer.training import TrainConfig, train
 from spikevideoformer.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.processes
+
 # Processes are forked from one that has imported everything, so that each starts at once.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["spikevideoformer.training", "torch.utils.tensorboard"])

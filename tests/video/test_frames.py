@@ -282,6 +282,7 @@ def test_single_picture_is_a_video(tmp_path: Path) -> None:
     assert (window.real_frames, window.end_s) == (1, pytest.approx(0.04))
 
 
+@pytest.mark.processes
 def test_long_video_streams_in_flat_memory(tmp_path: Path) -> None:
     """2,000 pictures of 320x240 would be 460 MB; the peak must not grow on the way."""
     strip = np.random.default_rng(0).integers(0, 255, (240, 640, 3), np.uint8)

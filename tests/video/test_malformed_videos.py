@@ -62,6 +62,7 @@ def test_sound_sources_decode_fully(tmp_path: Path) -> None:
         assert check_decodes(tmp_path / name).decoded_frames == FRAMES, name
 
 
+@pytest.mark.processes
 @pytest.mark.timeout(60)
 def test_damaged_files_are_read_whole_or_refused(files: list[Malformed]) -> None:
     assert len(files) >= 300
