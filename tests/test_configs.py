@@ -138,7 +138,8 @@ def test_every_recipe_is_tried() -> None:
     assert sorted(LAID_OUT) == RECIPES
 
 
-SLOW = {"cityscapes_15m", "hmdb51_15m", "3dpw_pose"}  # the longer ones, of settings tried by others
+# the longer ones, of settings tried by others
+SLOW = {"cityscapes_15m", "hmdb51_15m", "ucf101_15m", "vspw_15m", "3dpw_pose", "human36m_pose"}
 
 
 @pytest.mark.parametrize(

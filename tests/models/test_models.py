@@ -820,9 +820,14 @@ def test_integer_neurons_given_as_a_dict_are_those_of_the_paper():
     assert by_dict.config.neuron == svf.NeuronConfig.integer(3)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("task", ["classification", "segmentation", "pose"])
-@pytest.mark.parametrize("options", [{}, {"attention": "dot", "neuron": "integer_lif"}])
+@pytest.mark.parametrize(
+    ("task", "dtype", "options"),  # each pair of values is there
+    [
+        (task, dtype, ({}, {"attention": "dot", "neuron": "integer_lif"})[(i + j) % 2])
+        for i, task in enumerate(("classification", "segmentation", "pose"))
+        for j, dtype in enumerate((torch.bfloat16, torch.float16))
+    ],
+)
 def test_a_network_in_half_precision_answers(task, dtype, options):
     model = svf.create_model("svf_nano", task=task, num_classes=3, **options).eval().to(dtype)
     output = model(torch.randn(1, 2, 3, 32, 32, dtype=dtype))
