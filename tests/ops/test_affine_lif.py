@@ -422,15 +422,6 @@ except ValueError as error:
     assert "refused: backend='fused' cannot run: numba kernels do not load" in said
 
 
-@pytest.mark.processes
-def test_importing_the_package_does_not_import_numba():
-    run_python("""
-import sys, spikevideoformer
-from spikevideoformer.ops import affine_lif, batch_norm_lif, lif, pack
-assert "numba" not in sys.modules
-""")
-
-
 def test_compiled_code_needs_no_writable_place(monkeypatch, caplog):
     def nowhere(function):
         raise RuntimeError("cannot cache function: no locator available")
