@@ -11,7 +11,7 @@ from typing import Any, cast
 import av
 import av.logging
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from jaxtyping import UInt8
 
 from spikevideoformer.video.interface import VideoError, shrunk
@@ -88,7 +88,9 @@ _TURN_OF_MATRIX = _matrices()
 
 def _display_matrix(frame: av.VideoFrame) -> Sequence[int] | None:
     try:
-        data = cast(Any, frame.side_data).get(Type.DISPLAYMATRIX)
+        # Not `frame.side_data`, which the frame keeps and which keeps the frame: a circle of
+        # megabytes, until the collector of garbage comes by, which counts objects.
+        data = cast(Any, SideDataContainer)(frame).get(Type.DISPLAYMATRIX)
     except ValueError:  # side data of a kind that PyAV does not know, such as Exif
         return None
     if data is None:

@@ -64,10 +64,13 @@ class Spool:
                 height, width = shown_size(height, width)
                 self._out = av.open(self._file.name, "w", format="matroska")
                 stream = self._out.add_stream("libx264", rate=25, options=_NEAR_LOSSLESS)
-                stream.width, stream.height, stream.pix_fmt = width, height, "yuv444p"
+                stream.pix_fmt = "yuv420p"  # as what is written in the end
+                stream.width, stream.height = width + width % 2, height + height % 2
                 self._stream, self._size = stream, (width, height)
             width, height = self._size
             image = picture.rgb(width=width, height=height)
+            if width % 2 or height % 2:
+                image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = len(self._times_s), Fraction(1, 25)
             self._out.mux(self._stream.encode(frame))
@@ -86,9 +89,10 @@ class Spool:
         try:
             self._out.mux(self._stream.encode(None))
             self._out.close()
+            width, height = self._size
             with av.open(self._file.name) as kept:
                 frames = kept.decode(video=0)
                 for timestamp_s, frame in zip(self._times_s, frames, strict=True):
-                    yield timestamp_s, frame.to_ndarray(format="rgb24")
+                    yield timestamp_s, frame.to_ndarray(format="rgb24")[:height, :width]
         except (OSError, av.FFmpegError) as error:
             raise self._error(error) from error
