@@ -15,6 +15,7 @@ import torch
 
 import spikevideoformer as svf
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
+from spikevideoformer.training import TrainConfig
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "people"
 RENDERING = ("anny", "cv2", "moderngl", "OpenEXR", "scipy")
@@ -212,3 +213,52 @@ def test_the_released_mask_is_the_mean_of_runs_at_the_bias_that_empty_pictures_a
         model.head.fc.bias.copy_(bias)
     looser = release.shifted(model, clips, 1.0)
     assert looser[1] >= score
+
+
+def rendered_labels(poses: ModuleType) -> dict[str, np.ndarray]:
+    """Two frames of 128x160 with a person whose joints are drawn at random, two of them outside."""
+    rng = np.random.default_rng(0)
+    joints = rng.uniform(-0.6, 0.6, (2, 1, len(poses.COCO), 3)) + np.array([0, 0, 3])
+    joints[:, :, -2:, 0] = 9.0
+    points = 120 * joints[..., :2] / joints[..., 2:] + np.array([80, 64])
+    return {
+        "people": np.zeros((2, 128, 160), np.uint8),
+        "joints_3d": joints,
+        "joints_2d": points,
+        "seen": np.ones(joints.shape[:3], bool),
+    }
+
+
+def test_a_rendered_person_becomes_a_pose(recipe) -> None:
+    poses = recipe("poses")
+    labels = rendered_labels(poses)
+    (person,) = poses.people_of(labels)
+    names = person["joint_names"].tolist()
+    assert person["focal_px"] == pytest.approx(120)
+    hips = [poses.COCO.index(f"{side}_hip") for side in ("left", "right")]
+    middle = labels["joints_3d"][:, 0, hips].mean(1)
+    np.testing.assert_allclose(person["joints3d"][:, names.index("pelvis")], middle, rtol=1e-6)
+    nose = labels["joints_2d"][:, 0, poses.COCO.index("nose")]
+    np.testing.assert_allclose(person["joints2d"][:, names.index("nose")], nose, rtol=1e-6)
+    assert all(0 <= parent < i for i, parent in enumerate(person["parents"][1:].tolist(), start=1))
+    labels["seen"][:] = False  # behind somebody else
+    assert poses.people_of(labels) == []
+
+
+def test_the_pose_recipe_is_a_recipe() -> None:
+    config = TrainConfig.from_yaml(RECIPE / "pose_nano.yaml")
+    assert (config.task, config.spec.crop) == ("pose", "person")
+
+
+def test_joints_count_where_both_teachers_are_sure_and_agree(recipe) -> None:
+    judge = recipe("judge_pose")
+    one = np.column_stack([np.linspace(10, 90, 17), np.linspace(10, 50, 17), np.ones(17)])
+    two = one + np.array([2.0, 0.0, 0.0])
+    two[3, 0] += 20  # they disagree by more than a tenth of 80
+    two[4, 2] = 0.1  # not sure
+    entry = {"mediapipe": one.tolist(), "movenet": two.tolist(), "size": [100, 100]}
+    truth, sure, agree, side = judge.labelled(entry)
+    assert (sure.sum(), agree.sum(), side) == (16, 15, 80)
+    np.testing.assert_allclose(truth[0], [11, 10])
+    assert judge.score(truth + np.array([0, 7.9]), truth, agree, side).tolist() == [15, 15]
+    assert judge.score(truth + np.array([0, 8.1]), truth, agree, side).tolist() == [0, 15]
