@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+SAME_S = 1.0
+"""Seconds in which several signals count as one."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -56,9 +60,13 @@ class InterruptedBetweenSteps(KeyboardInterrupt):
 
 
 class Interrupt:
-    """Lets Ctrl-C and SIGTERM wait until the state is whole; a second one does not wait."""
+    """Lets Ctrl-C and SIGTERM wait until the state is whole; a second one does not wait.
+
+    One that follows within `SAME_S` is the same: to a process group, and passed on by a parent.
+    """
 
     def __init__(self) -> None:
+        self._since_s = time.monotonic()
         self.requested = _arrived is not None
         self.terminated = _arrived is Terminated
         self._before: dict[signal.Signals, Any] = {}
@@ -75,9 +83,11 @@ class Interrupt:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self.terminated = self.terminated or number == signal.SIGTERM
-        if self.requested:
+        now_s = time.monotonic()
+        if self.requested and now_s - self._since_s > SAME_S:
             raise self.reason()
-        self.requested = True
+        if not self.requested:
+            self.requested, self._since_s = True, now_s
 
     def reason(self) -> KeyboardInterrupt:
         """What to end with; outside of `terminable` Ctrl-C stays Python's own."""

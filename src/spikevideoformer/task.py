@@ -156,8 +156,8 @@ class Task(ABC):
         index = self.read(config.data or "", layout=config.layout, fold=config.fold)
         return Recipe(clips=len(index.select(config.train_split).items))
 
-    def kept(self, clip: Mapping[str, Any]) -> dict[str, Any]:
-        """Settings by which a network that saw such clips goes on seeing as it did."""
+    def kept(self, clip: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
+        """Settings by which such a network, which saw such clips, goes on as it did."""
         return {}
 
     # --- Data ------------------------------------------------------------------------------------

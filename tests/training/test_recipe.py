@@ -1,8 +1,11 @@
 """What is chosen for a small data set, and what is left alone."""
 
+import json
+
 import pytest
 
-from spikevideoformer.events.spec import EventView
+from spikevideoformer.events.spec import EventChannels, EventView
+from spikevideoformer.models.config import ModelConfig, preset
 from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.synth.moving_shapes import write_scenes
 from spikevideoformer.task import get_task
@@ -13,7 +16,7 @@ from spikevideoformer.tasks.segmentation.index import read_sequences
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
 from spikevideoformer.training import TrainConfig
 from spikevideoformer.training.batches import MicroBatches, StepPlan
-from spikevideoformer.training.recipe import FEW, _time, with_recipe
+from spikevideoformer.training.recipe import FEW, _as_before, _time, with_recipe
 from spikevideoformer.video.spec import ClipSpec
 
 
@@ -82,10 +85,44 @@ def test_a_network_goes_on_as_it_was_made(clips, tmp_path):
     assert (other.attention, other.block) == (None, None)  # its tensors do not fit
 
 
-def test_a_pose_network_goes_on_with_its_frames_and_its_square(tmp_path):
-    kept = get_task("pose").kept(PoseSpec(frames=3, size=32, crop="person", input="grey").to_dict())
+def test_a_pose_network_goes_on_with_its_head_and_its_eyes(tmp_path):
+    channels = EventChannels(polarity="merged", mode="voxel", bins=5)
+    clip = PoseSpec(
+        frames=3, size=32, crop="person", input="events", frame_rate_hz=5.0, channels=channels
+    )
+    kept = get_task("pose").kept(clip.to_dict(), ModelConfig(pose_head="regressor"))
     config = TrainConfig.from_dict({"task": "pose", "out": tmp_path, **kept})
-    assert (config.frames, config.spec.crop, config.spec.input) == (3, "person", "grey")
+    assert config.spec == clip
+    assert config.model_options["pose_head"] == "regressor"
+
+
+def test_a_start_of_the_published_family_stays_of_its_family(tmp_path):
+    write_scenes(tmp_path, train=2, val=1)
+    model = create_model("espike_5m", task="segmentation", num_classes=6, mask_head="fpn")
+    spec = SegmentationSpec(frames=1, short_side=32, crop=(32, 32))
+    model.save_pretrained(tmp_path / "m", clip=spec.to_dict())
+    config, _ = chosen(tmp_path, task="segmentation", init_from=str(tmp_path / "m"))
+    assert (config.model, config.options.head) == ("espike_5m", "fpn")
+    # of the same widths and depths as svf_15m
+    assert get_task("segmentation").kept({}, preset("espike_19m"))
+    four_heads = create_model("svf_nano", num_classes=6, heads=4)
+    four_heads.save_pretrained(tmp_path / "h", clip=ClipSpec(frames=3, size=32).to_dict())
+    start = TrainConfig(out=tmp_path, init_from=tmp_path / "h")
+    assert _as_before(start, {}) == {}  # which no option can say
+
+
+def test_a_damaged_start_is_named(clips, tmp_path):
+    model_folder(tmp_path / "m", "classification")
+    file = tmp_path / "m" / "config.json"
+    whole = json.loads(file.read_text())
+    for part, value, says in (
+        ("model", {"foo": 1}, "unknown model option 'foo'"),
+        ("model", {"widths": [10**6, 64, 128, 360]}, "at most 16384"),
+        ("clip", {"frames": "8"}, "frames"),
+    ):
+        file.write_text(json.dumps({**whole, part: {**whole[part], **value}}))
+        with pytest.raises(ValueError, match=rf"m/config.json: .*{says}"):
+            chosen(clips, init_from=str(tmp_path / "m"))
 
 
 def test_a_classifier_goes_on_with_its_frames(clips, tmp_path):

@@ -23,6 +23,7 @@ from spikevideoformer.files import write_text
 from spikevideoformer.inference.counted_clips import clips_of
 from spikevideoformer.models.folder import read_about
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
+from spikevideoformer.stopping import Terminated
 from spikevideoformer.task import get_task
 from spikevideoformer.training import TrainConfig, train
 from spikevideoformer.training.train import TrainResult
@@ -199,7 +200,7 @@ def _entries(
                 ended, _ = wait(started, return_when=FIRST_COMPLETED)
                 for future in ended:
                     yield started.pop(future), future.result()
-        except KeyboardInterrupt:  # SIGTERM reaches this process alone; each run saves its state
+        except Terminated:  # it reaches this process alone, unlike Ctrl-C; each run saves its state
             for process in active_children():
                 process.terminate()
             raise

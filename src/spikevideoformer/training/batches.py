@@ -97,9 +97,17 @@ class MicroBatches(Sampler[list[tuple[int, int]]]):
                 yield plan.micro_batch(order, step, m)
 
 
-def ignore_interrupts(_worker: int) -> None:
-    """Loader workers leave Ctrl-C to the main process, which stops them in its own time."""
+_LATER_S = 20
+
+
+def leave_signals_to_parent(_worker: int) -> None:
+    """Loader workers leave Ctrl-C and SIGTERM to the main process, which stops them at its end.
+
+    Both may be sent to all processes of a group. One that is still there some seconds after SIGTERM
+    ends: the main process sends it, too, to those that do not hear it otherwise.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.alarm(_LATER_S) and None)
 
 
 def clip_loader(
@@ -125,7 +133,7 @@ def clip_loader(
         collate_fn=collate,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=leave_signals_to_parent,
         # A forked worker sees when its parent is killed, and ends; others would stay behind.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         # The loader draws a seed for its workers; taken from here, not from the global generator.

@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import torch
 from lightning.fabric import Fabric
@@ -309,8 +309,6 @@ class Loop:
             error_if_nonfinite=False,  # told above, with names
         )
         assert norm is not None
-        if config.precision != "16-mixed" and not norm.isfinite():  # of gradients that are finite
-            self._refuse_gradients(batch, ["their norm"])
         self._stepper.step()
         self._stepper.zero_grad()
         if self.average:
@@ -334,18 +332,26 @@ class Loop:
         raise ValueError(f"{what} became NaN or infinite before step {self.state.step}; {REMEDY}")
 
     def _require_finite_gradients(self, batch: Batch) -> None:
-        """Refuse a step that would make weights NaN, naming where, and in which clips."""
-        gradients = {n: p.grad for n, p in self.model.named_parameters() if p.grad is not None}
-        if all_finite(gradients.values()):
-            return
-        self._refuse_gradients(batch, [n for n, g in gradients.items() if not g.isfinite().all()])
+        """Refuse a step that would make weights NaN, naming where, and in which clips.
 
-    def _refuse_gradients(self, batch: Batch, names: Sequence[str]) -> NoReturn:
+        Where only the norm of gradients overflows, clipping would make them 0: they are brought to
+        where it does not.
+        """
+        gradients = {n: p.grad for n, p in self.model.named_parameters() if p.grad is not None}
+        if torch.nn.utils.get_total_norm(gradients.values()).isfinite():
+            return
+        names = [name for name, grad in gradients.items() if not bool(grad.isfinite().all())]
+        limit = self.config.clip_grad_norm
+        if not names and limit is not None:
+            most = max(float(grad.abs().max()) for grad in gradients.values())
+            for grad in gradients.values():
+                grad.mul_(limit / most)  # at least as long as they may be: clipping does the rest
+            return
         paths = [str(path) for path in getattr(batch, "paths", ())]
         clips = f", of clips {shortened(paths)}" if paths else ""
         raise ValueError(
-            f"gradients became NaN or infinite in step {self.state.step}: {shortened(names)}{clips}"
-            f"; {REMEDY}"
+            f"gradients became NaN or infinite in step {self.state.step}: "
+            f"{shortened(names) if names else 'their norm'}{clips}; {REMEDY}"
         )
 
     def _stop_if_interrupted(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spikevideoformer.models.config import PRESETS, ModelConfig, preset
-from spikevideoformer.models.folder import read_about
+from spikevideoformer.models.folder import CONFIG_FILE, read_about
 from spikevideoformer.settings import merged
 from spikevideoformer.task import Recipe, get_task
 from spikevideoformer.training.config import TrainConfig
@@ -61,32 +61,52 @@ def with_recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     )
 
 
+_SIZES = ("widths", "depths", "heads", "mlp_ratio", "constant_term")
+
+
 def _as_before(config: TrainConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     """How the network of `init_from` is made and what it sees, where it does the same task.
 
-    Nothing, where the preset that is given is of other sizes, or not spiking where it is.
+    Nothing, where no preset, or not the one that is given, is of its sizes, or spiking as it is.
+
+    Raises:
+        ValueError: a model that is there no more, or damaged; it names the file.
     """
-    about = read_about(config.init_from or "")
-    own = ModelConfig.from_dict(about["model"])
-
-    def fits(name: str) -> bool:
-        a = preset(name)
-        return (a.widths, a.depths) == (own.widths, own.depths) and (
-            a.neuron.spiking == own.neuron.spiking
-        )
-
-    name = next(filter(fits, [given["model"]] if "model" in given else PRESETS), None)
-    if about["task"] != config.task or name is None:
+    start = config.init_from or ""
+    about = read_about(start)
+    if about["task"] != config.task:
         return {}
-    usual, values = preset(name), own.to_dict()
+    task = config.of_task
+    try:
+        own = ModelConfig.from_dict(about["model"])
+        spec: Any = task.spec_type
+        clip = spec.from_dict(about["clip"]).to_dict() if about["clip"] else {}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{start}/{CONFIG_FILE}: {error}") from error
+    values = own.to_dict()
+
+    def agreeing(name: str) -> int:
+        """Entries that are those of a preset; none, where it cannot be made as the network is."""
+        usual = preset(name)
+        same = usual.neuron.spiking == own.neuron.spiking and all(
+            getattr(usual, n) == getattr(own, n) for n in _SIZES
+        )
+        return sum(v == usual.to_dict()[n] for n, v in values.items()) if same else 0
+
+    name = max([given["model"]] if "model" in given else PRESETS, key=agreeing)
+    if not agreeing(name):
+        return {}
+    usual = preset(name)
     same: dict[str, Any] = {"model": name, "design": own.design}
+    if "readout" not in task.unused:
+        same["readout"] = own.readout
     if own.neuron.spiking:
         same["neuron"] = values["neuron"]
     if own.attention != usual.attention:
         same["attention"] = own.attention
     if block := {k: v for k, v in values["block"].items() if v != getattr(usual.block, k)}:
         same["block"] = block
-    return {**same, **config.of_task.kept(about["clip"] or {})}
+    return {**same, **task.kept(clip, own)}
 
 
 def _with_defaults(given: Mapping[str, Any]) -> TrainConfig:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spikevideoformer.tasks.pose.follow import Follower, person_finder, squares_of
+from spikevideoformer.tasks.pose.follow import Follower, overlap, person_finder, squares_of
 from spikevideoformer.tasks.pose.square import Square
 from spikevideoformer.video.frames import iter_frames
 
@@ -46,6 +46,15 @@ def test_it_begins_with_the_largest_and_goes_with_the_joints() -> None:
 def test_who_is_in_the_square_draws_it() -> None:
     follower = Follower(lambda _image: [LARGE, SMALL], LARGE.moved(1.0, 0.2, -0.1))
     assert follower.square(PICTURE, 0.0) == LARGE.moved(1.0, 0.1, -0.05)
+
+
+def test_joints_alone_do_not_make_it_collapse_nor_others_take_it() -> None:
+    follower = Follower(lambda _image: [SMALL], LARGE)
+    for k in range(9):
+        assert follower.square(PICTURE, float(k)).side >= LARGE.side / 2
+        follower.saw(body(Square(left=140, top=40, side=2)), 100, 200)
+    assert overlap(follower.square(PICTURE, 9.0), LARGE) > 0.2
+    assert person_finder("cpu")(np.zeros((1, 500, 3), np.uint8)) == []  # quickly
 
 
 def test_nobody_in_the_square_but_elsewhere() -> None:

@@ -439,18 +439,22 @@ def test_a_still_square_around_a_person_is_asked_for(
 
 
 def test_windows_are_those_of_a_box_that_stands_where_the_follower_says(video: Path) -> None:
+    def nobody(_image: np.ndarray) -> list[Square]:
+        return []
+
     model = lively_model()
     spec, box = replace(SPEC, crop="person"), (4, 3, 40)
 
     def track(**settings: object) -> np.ndarray:
         tracker = PoseTracker(model, clip=spec, device="cpu", engine="model", **settings)
+        tracker._finder = nobody
         return tracker.predict(video).points
 
     followed = track(box=box)
     still = track(box=box, follow=False)
     assert len(followed) == FRAMES
     np.testing.assert_array_equal(followed[:4], still[:4])
-    follower = Follower(None, Square(left=4, top=3, side=40))
+    follower = Follower(nobody, Square(left=4, top=3, side=40))
     follower.saw(followed[3], 48, 48)
     second = follower.square(np.zeros((48, 48, 3), np.uint8), 0.0)
     assert overlap(second, Square(left=4, top=3, side=40)) < 1

@@ -133,7 +133,7 @@ class Classification(Task):
         frames = (about["clip"] or {}).get("frames", 1) if about["task"] == self.name else 1
         return {"frames": frames} if frames > 1 else {}
 
-    def kept(self, clip: Mapping[str, Any]) -> dict[str, Any]:
+    def kept(self, clip: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
         return {n: clip[n] for n in ("input", "events") if n in clip}
 
     holds = "clips"

@@ -24,6 +24,8 @@ LEAST_AREA = 0.002
 """Share of the picture that a person takes, at least; smaller patches are noise of a mask."""
 _MASK_SIDE = 96  # pixels; patches are told apart in a mask of this size
 _MOST_CHANGE = 1.5  # of the side, from one window to the next
+_LEAST = 0.5  # of the side when somebody was last seen or told: joints alone make it no smaller
+_MOST_LONG = 4  # longer pictures show no person whom the mask could know
 
 Finder = Callable[[UInt8[np.ndarray, "H W 3"]], list[Square]]
 """Squares around the people of a picture, the largest first."""
@@ -40,6 +42,8 @@ def person_finder(device: str) -> Finder:
     person = segmenter.classes.index("person")
 
     def find(image: UInt8[np.ndarray, "H W 3"]) -> list[Square]:
+        if max(image.shape[:2]) > _MOST_LONG * min(image.shape[:2]):
+            return []
         return squares_of(segmenter.predict(image[None], frame_rate_hz=1.0).masks[0] == person)
 
     return find
@@ -87,17 +91,18 @@ class Follower:
     Begins at `start`, or where `find` sees somebody; from then on the square is that of the joints
     as the network found them in the last frame. Every `LOOK_S` the whole picture is looked at. Who
     is in the square (their squares overlap by `SAME` at least) draws it half of the way, as joints
-    that are wrong would lead it away; where somebody is, and nobody in the square, it jumps to the
-    nearest one.
+    that are wrong would lead it away. Where somebody was seen in the square before, and now only
+    elsewhere, it jumps to the nearest one.
 
     Args:
-        find: None where only joints tell.
+        find: sees people.
         start: None: the largest person, or until there is one the whole picture.
     """
 
-    def __init__(self, find: Finder | None, start: Square | None) -> None:
+    def __init__(self, find: Finder, start: Square | None) -> None:
         self._find, self._square = find, start
-        self._looked_s = -math.inf
+        self._least = 0.0 if start is None else _LEAST * start.side
+        self._looked_s, self._seen = -math.inf, False
 
     @property
     def sees_somebody(self) -> bool:
@@ -106,23 +111,28 @@ class Follower:
 
     def square(self, image: UInt8[np.ndarray, "H W 3"], timestamp_s: float) -> Square:
         """What to look at in a window that begins with this picture."""
-        if self._find is not None and timestamp_s - self._looked_s >= LOOK_S:
+        if timestamp_s - self._looked_s >= LOOK_S:
             self._looked_s = timestamp_s
-            found = self._find(image)
-            here = self._square
-            if found and here is None:
-                self._square = found[0]
-            elif found and here is not None:
-                near = max(found, key=lambda f: overlap(f, here))
-                if overlap(near, here) >= SAME:
-                    self._square = Square(
-                        left=(near.left + here.left) // 2,
-                        top=(near.top + here.top) // 2,
-                        side=(near.side + here.side) // 2,
-                    )
-                else:
-                    self._square = min(found, key=lambda f: _distance(f, here))
+            if found := self._find(image):
+                self._look_at(found)
         return self._square or Square.of_picture(*image.shape[:2])
+
+    def _look_at(self, found: list[Square]) -> None:
+        here = self._square
+        if here is None:
+            self._square = found[0]
+        elif overlap(near := max(found, key=lambda f: overlap(f, here)), here) >= SAME:
+            self._square = Square(
+                left=(near.left + here.left) // 2,
+                top=(near.top + here.top) // 2,
+                side=(near.side + here.side) // 2,
+            )
+        elif self._seen:
+            self._square = min(found, key=lambda f: _distance(f, here))
+        else:  # somebody else than the one of the box
+            return
+        self._seen = True
+        self._least = _LEAST * self._square.side
 
     def saw(self, points: Float[np.ndarray, "J 2"], height: int, width: int) -> None:
         """The joints of the last frame of that window, in pixels of the picture."""
@@ -131,7 +141,8 @@ class Follower:
         inside = ((points >= 0) & (points < [width, height])).all(-1)
         if (found := Square.of_person(points[inside])) is None:
             return
-        least, most = self._square.side / _MOST_CHANGE, self._square.side * _MOST_CHANGE
+        least = max(self._least, self._square.side / _MOST_CHANGE)
+        most = max(least, self._square.side * _MOST_CHANGE)
         side = min(max(found.side, least), most)
         self._square = found.moved(side / found.side, 0, 0)
 

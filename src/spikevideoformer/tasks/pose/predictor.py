@@ -9,7 +9,6 @@ frame.
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -121,8 +120,8 @@ class PoseTracker(StreamPredictor[PosePrediction]):
             raise ValueError(
                 f"field_of_view_deg is {field_of_view_deg}; it must be above 0 and below 180"
             )
-        if focal_px is not None and not 0 < focal_px < math.inf:
-            raise ValueError(f"focal_px is {focal_px}; it must be above 0")
+        if focal_px is not None and not 1e-3 <= focal_px <= 1e9:
+            raise ValueError(f"focal_px is {focal_px}; it must be above 0, from 0.001 to 1e9")
         self.field_of_view_deg, self.focal_px = field_of_view_deg, focal_px
         if box is not None and (len(box) != 3 or box[2] < 2):
             raise ValueError(f"box is {box}; give left, top and side in pixels, side at least 2")
@@ -165,10 +164,10 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         return box
 
     def _follower(self) -> Follower:
-        """One that begins at the box, and looks for people itself where there is none."""
-        if self.box is None and self._finder is None:
+        """One that begins at the box, or where it sees somebody."""
+        if self._finder is None:
             self._finder = person_finder(self.device.type)
-        return Follower(self._finder if self.box is None else None, self.box)
+        return Follower(self._finder, self.box)
 
     def _answers(self, pictures: Pictures) -> Iterator[TrackedFrame]:
         square = self._square(pictures.height, pictures.width, pictures.path)

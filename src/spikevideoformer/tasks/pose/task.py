@@ -139,9 +139,14 @@ class PoseTracking(Task):
         )
         return Recipe(clips=sum(map(len, windows)))
 
-    def kept(self, clip: Mapping[str, Any]) -> dict[str, Any]:
-        frames = {"frames": clip["frames"]} if "frames" in clip else {}
-        return {**frames, "pose": {n: clip[n] for n in ("input", "crop", "poses") if n in clip}}
+    def kept(self, clip: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
+        eyes = {"head": model.pose_head, "poses": model.poses}
+        if not clip:
+            return {"pose": eyes}
+        channels = {n: clip["channels"][n] for n in ("polarity", "bins")}
+        eyes |= {"input": clip["input"], "crop": clip["crop"], **channels}
+        eyes["event_mode"] = clip["channels"]["mode"]
+        return {**{n: clip[n] for n in ("frames", "size", "frame_rate_hz")}, "pose": eyes}
 
     holds = "poses"
     expected = (

@@ -124,8 +124,9 @@ class Segmentation(Task):
             raise ValueError("a segmenter sees every frame of a video; leave out --frame-rate-hz")
         return SegmentationSpec(frames=1, short_side=side, crop=(side, side))
 
-    def kept(self, clip: Mapping[str, Any]) -> dict[str, Any]:
-        return {"frames": clip["frames"]} if "frames" in clip else {}
+    def kept(self, clip: Mapping[str, Any], model: ModelConfig) -> dict[str, Any]:
+        frames = {"frames": clip["frames"]} if clip else {}
+        return {**frames, "segmentation": {"head": model.mask_head.kind}}
 
     holds = "frames with masks"
     expected = (
