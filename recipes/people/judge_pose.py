@@ -15,19 +15,15 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import poses
 from PIL import Image, ImageDraw
-from poses import PARENTS
 from real import read_frames
 
 import spikevideoformer as svf
 from spikevideoformer.tasks.pose.square import Square
 from spikevideoformer.video.frames import iter_frames
 
-COCO = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
-    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee",
-    "right_knee", "left_ankle", "right_ankle",
-)  # fmt: skip
+COCO = poses.COCO[:17]  # anny counts feet behind them
 SURE = {"mediapipe": 0.5, "movenet": 0.3}
 WITHIN = 0.1
 
@@ -42,12 +38,12 @@ def labelled(entry: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     return (one[:, :2] + two[:, :2]) / 2, sure, agree, side
 
 
-def mean_pose(poses: Path) -> np.ndarray:
+def mean_pose(folder: Path) -> np.ndarray:
     """Where joints lie in the square around a rendered person, as shares of it, [17, 2]."""
     places = []
-    for path in sorted(poses.glob("train/*.npz")):
+    for path in sorted(folder.glob("train/*.npz")):
         with np.load(path) as file:
-            points = file["joints2d"][0][[list(PARENTS).index(name) for name in COCO]]
+            points = file["joints2d"][0][[list(poses.PARENTS).index(name) for name in COCO]]
             square = Square.of_person(file["joints2d"][0])
         places.append((points - [square.left, square.top]) / square.side)
     return np.nanmean(places, 0)

@@ -91,7 +91,8 @@ def _as_before(config: TrainConfig, given: Mapping[str, Any]) -> dict[str, Any]:
         same = usual.neuron.spiking == own.neuron.spiking and all(
             getattr(usual, n) == getattr(own, n) for n in _SIZES
         )
-        return sum(v == usual.to_dict()[n] for n, v in values.items()) if same else 0
+        entries = usual.to_dict()
+        return sum(v == entries[n] for n, v in values.items()) if same else 0
 
     name = max([given["model"]] if "model" in given else PRESETS, key=agreeing)
     if not agreeing(name):

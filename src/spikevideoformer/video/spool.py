@@ -12,6 +12,7 @@ import numpy as np
 
 from spikevideoformer.video.drawing import shown_size
 from spikevideoformer.video.interface import Shown, VideoError
+from spikevideoformer.video.writing import even
 
 _NEAR_LOSSLESS = {"crf": "8", "preset": "ultrafast"}  # far finer than what is written in the end
 
@@ -68,9 +69,7 @@ class Spool:
                 stream.width, stream.height = width + width % 2, height + height % 2
                 self._stream, self._size = stream, (width, height)
             width, height = self._size
-            image = picture.rgb(width=width, height=height)
-            if width % 2 or height % 2:
-                image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            image = even(picture.rgb(width=width, height=height))
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = len(self._times_s), Fraction(1, 25)
             self._out.mux(self._stream.encode(frame))

@@ -114,7 +114,7 @@ def _encode(
             stream.pix_fmt = "yuv420p" if not formats or "yuv420p" in formats else formats[0]
             stream.codec_context.thread_count = 1  # x264's choices depend on its thread count
         for image in itertools.chain([first], frames):
-            padded = np.pad(_checked(image, (H, W)), ((0, H % 2), (0, W % 2), (0, 0)), mode="edge")
+            padded = even(_checked(image, (H, W)))
             with ffmpeg("cannot be written"):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(padded, format="rgb24")))
         with ffmpeg("cannot be written"):
@@ -122,6 +122,12 @@ def _encode(
     finally:
         with av.logging.Capture():
             container.close()
+
+
+def even(image: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
+    """With one more row or column, the last repeated, where 4:2:0 video needs it."""
+    H, W = image.shape[:2]
+    return np.pad(image, ((0, H % 2), (0, W % 2), (0, 0)), mode="edge")
 
 
 def _checked(image: np.ndarray | Tensor, size: tuple[int, int] | None) -> np.ndarray:
