@@ -149,20 +149,27 @@ def test_ctrl_c_in_a_terminal(tiny):
     assert load_checkpoint(checkpoints / newest)["step"] >= 1
 
 
-def test_sigterm_leaves_a_checkpoint_and_status_143(tiny, capsys):
+@pytest.mark.parametrize("group", [False, True], ids=["process", "group with loader workers"])
+def test_sigterm_leaves_a_checkpoint_and_status_143(tiny, capsys, group):
     config = tiny(epochs=50, workers=2, checkpoint_every_steps=1)
     path = config.out.with_suffix(".yaml")
     path.write_text(config.to_yaml())
     words = ["train", "--config", str(path)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "spikevideoformer", *words], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "spikevideoformer", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=group,
     )
     checkpoints = config.out / "checkpoints"
     while process.poll() is None and not names(checkpoints, ".pt"):
         time.sleep(0.05)
     assert main([*words, "--resume"]) == 2  # into the same folder, while the first writes there
     assert "is in use by another process; wait for it" in capsys.readouterr().err
-    process.terminate()
+    if group:
+        os.killpg(process.pid, signal.SIGTERM)
+    else:
+        process.terminate()
     _, told = process.communicate(timeout=25)
     assert process.returncode == 143, told
     assert "continue with --resume" in told
