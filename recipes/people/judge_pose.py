@@ -24,24 +24,12 @@ from spikevideoformer.tasks.pose.square import Square
 from spikevideoformer.video.frames import iter_frames
 
 COCO = poses.COCO[:17]  # anny counts feet behind them
-SURE = {"mediapipe": 0.5, "movenet": 0.3}
-WITHIN = 0.1
-
-
-def labelled(entry: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Mean of the teachers [17, 2]; where both are sure; where they agree, too; side of the box."""
-    one, two = np.array(entry["mediapipe"]), np.array(entry["movenet"])
-    inside = ((one[:, :2] >= 0) & (one[:, :2] < entry["size"])).all(1)
-    side = float(np.ptp(one[inside, :2], axis=0).max())
-    sure = inside & (one[:, 2] > SURE["mediapipe"]) & (two[:, 2] > SURE["movenet"])
-    agree = sure & (np.linalg.norm(one[:, :2] - two[:, :2], axis=1) < WITHIN * side)
-    return (one[:, :2] + two[:, :2]) / 2, sure, agree, side
 
 
 def mean_pose(folder: Path) -> np.ndarray:
     """Where joints lie in the square around a rendered person, as shares of it, [17, 2]."""
     places = []
-    for path in sorted(folder.glob("train/*.npz")):
+    for path in sorted(folder.glob("train/[0-9]*.npz")):
         with np.load(path) as file:
             points = file["joints2d"][0][[list(poses.PARENTS).index(name) for name in COCO]]
             square = Square.of_person(file["joints2d"][0])
@@ -51,7 +39,7 @@ def mean_pose(folder: Path) -> np.ndarray:
 
 def score(guess: np.ndarray, truth: np.ndarray, counted: np.ndarray, side: float) -> np.ndarray:
     """Right joints and counted ones."""
-    near = np.linalg.norm(guess - truth, axis=1) < WITHIN * side
+    near = np.linalg.norm(guess - truth, axis=1) < poses.WITHIN * side
     return np.array([(near & counted).sum(), counted.sum()])
 
 
@@ -80,7 +68,7 @@ def main() -> None:
         walked = walker.predict(options.data / name)
         sums = defaultdict(lambda: np.zeros(2))
         for place, entry in enumerate(found):
-            truth, sure, agree, side = labelled(entry)
+            truth, sure, agree, side = poses.labelled(entry)
             if (square := Square.of_person(truth[agree])) is None or square.side < 4:
                 continue
             tracker.box = square

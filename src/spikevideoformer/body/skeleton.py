@@ -16,7 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from spikevideoformer.body.rotations import matrix_from_axis_angle
+
 Vector = tuple[float, float, float]
+
+NO_BONE_M = 1e-4
+"""What is shorter joins two joints in one place; its direction is rounding."""
 
 _SIDES = {"l": "r", "r": "l", "left": "right", "right": "left"}
 _SIDE = re.compile(r"left|right|^[lr](?=[_.])|(?<=[_.])[lr]$", re.IGNORECASE)
@@ -48,6 +53,21 @@ def forward_kinematics(
         places.append(places[parent] + step.squeeze(-1))
         turns.append(turns[parent] @ rotations[..., joint, :, :])
     return torch.stack(places, -2), torch.stack(turns, -3)
+
+
+def _smallest_turn(a: Float[Tensor, "*b 3"], b: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
+    """The rotation by the smallest angle that takes one direction to another; both of length 1.
+
+    Equation: ``axis = a x b / |a x b|``, by the angle between them; of opposite directions about
+    any axis across, and of a direction that is 0 not at all.
+    """
+    axis = torch.linalg.cross(a, b)
+    sine, cosine = axis.norm(dim=-1), (a * b).sum(-1)
+    least = torch.nn.functional.one_hot(a.abs().argmin(-1), 3).to(a)
+    across = torch.nn.functional.normalize(torch.linalg.cross(a, least), dim=-1)
+    clear = (sine > 1e-6)[..., None]
+    axis = torch.where(clear, axis / sine.clamp_min(1e-12)[..., None], across)
+    return matrix_from_axis_angle(axis * torch.atan2(sine, cosine)[..., None])
 
 
 class BodyModel(nn.Module, ABC):
@@ -211,6 +231,48 @@ class Skeleton(BodyModel):
             -2,
         )
         return forward_kinematics(self.parents, rotations, offsets)[0]
+
+    @torch.no_grad()
+    def posed(
+        self, joints: Float[Tensor, "*batch J 3"]
+    ) -> tuple[Float[Tensor, "*batch J 3 3"], Float[Tensor, "*batch J"]]:
+        """Rotations and shape with which the skeleton comes near these joints.
+
+        From the root on, each joint is turned so that the bones that start from it point where
+        they should (least squares over their directions, Kabsch 1976); a single bone by the
+        smallest turn from where its parent had it. Bones have the lengths between the joints.
+
+        Args:
+            joints: positions in metres, finite.
+        """
+        parent = [max(p, 0) for p in self.parents]
+        bones = joints - joints[..., parent, :]
+        rest = self.offsets.to(bones)
+        own, usual = bones.norm(dim=-1), rest.norm(dim=-1)
+        exists = (own > NO_BONE_M) & (usual > NO_BONE_M)
+        shape = (own.where(exists, 1) / usual.where(exists, 1)).log()
+        children: list[list[int]] = [[] for _ in parent]
+        for joint, p in enumerate(self.parents[1:], start=1):
+            children[p].append(joint)
+        identity = torch.eye(3).to(bones).expand(*joints.shape[:-2], 3, 3)
+        turns: list[Tensor] = []
+        local: list[Tensor] = []
+        for joint, own_children in enumerate(children):
+            before = identity if joint == 0 else turns[parent[joint]]
+            wanted = torch.nn.functional.normalize(bones[..., own_children, :], dim=-1)
+            shown = torch.nn.functional.normalize(rest[own_children], dim=-1) @ before.mT
+            if len(own_children) == 1:
+                turn = _smallest_turn(shown[..., 0, :], wanted[..., 0, :]) @ before
+            elif own_children:
+                u, _, vh = torch.linalg.svd(wanted.mT @ shown)
+                side = torch.ones_like(u[..., 0])
+                side[..., 2] = torch.linalg.det(u @ vh).sign()
+                turn = u @ (side[..., None] * vh) @ before
+            else:
+                turn = before
+            turns.append(turn)
+            local.append(before.mT @ turn)
+        return torch.stack(local, -3), shape
 
     def scaled(self, factors: Float[Tensor, " J"]) -> Skeleton:
         """The skeleton with each bone `factors` times as long, ends with the joint they hang on.

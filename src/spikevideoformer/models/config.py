@@ -13,7 +13,7 @@ from spikevideoformer.shapes import AttentionKind, Design
 STRIDE = 16  # height and width of the last stage are those of the input over this
 
 SpikeMemory = Literal["plain", "packed"]
-PoseHeadKind = Literal["grid", "regressor"]
+PoseHeadKind = Literal["grid", "regressor", "heatmap"]
 Poses = Literal["frames", "between"]
 Readout = Literal["spike", "membrane", "gru", "both"]
 Family = Literal["spiking", "espike", "ann", "gru"]
@@ -98,7 +98,7 @@ class ModelConfig:
             published file with ``head_kd`` is.
         pose_head: how poses are read off: grid, from 4 x 4 cells, the place of the body as it is
             seen; regressor, from the mean over the picture, the place in metres: what was published
-            (``readout="membrane"``).
+            (``readout="membrane"``); heatmap, where each joint is seen, from maps at 1/4.
         poses: a pose for each of T frames, or the T + 1 poses between which they lie.
         mask_head: of a network for segmentation.
         pad_input: pad frames with zeros at the right and bottom to a multiple of 16 instead of

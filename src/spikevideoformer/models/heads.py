@@ -67,7 +67,7 @@ class Head(nn.Module):
 
 
 class SpikeProjection(nn.Module):
-    """SN -> convolution -> BN: what all of a segmentation head is made of.
+    """SN -> convolution -> BN: what heads that make maps are made of.
 
     Args:
         in_channels, out_channels: widths.
@@ -111,9 +111,9 @@ def check_classes(num_classes: int) -> None:
 
 
 def check_readout(config: ModelConfig) -> None:
-    """Refuse another readout than spikes in a head for segmentation; ValueError."""
+    """Refuse another readout than spikes in a head that makes maps; ValueError."""
     if config.readout != "spike":
         raise ValueError(
-            f"readout {config.readout!r} is for classification; a segmentation head reads "
+            f"readout {config.readout!r} is for classification; a head that makes maps reads "
             "spikes: leave readout out"
         )

@@ -3,13 +3,13 @@
 The head gives ``6 J + S + 3`` numbers a frame, which a :class:`PoseOutput` names: a rotation for
 each of J joints in the 6-D representation, S shape values, and a weak-perspective camera of which
 :func:`pose_from_output` makes a translation. The published head gives that translation itself
-(:class:`RegressedOutput`).
+(:class:`RegressedOutput`), and one with maps where each joint is seen (:class:`SeenOutput`).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -17,9 +17,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from spikevideoformer.body.rotations import matrix_from_6d, sixd_from_matrix
-from spikevideoformer.body.skeleton import BodyModel
+from spikevideoformer.body.skeleton import BodyModel, Skeleton
 from spikevideoformer.models.config import ModelConfig
 from spikevideoformer.models.heads import Head
+from spikevideoformer.models.pyramid import PyramidHead
 from spikevideoformer.nn.neuron import make_neuron
 
 GRID = 4
@@ -67,7 +68,29 @@ class RegressedOutput(NamedTuple):
         return RegressedOutput(*(values[some] for values in self))
 
 
-AnyPoseOutput = PoseOutput | RegressedOutput
+class SeenOutput(NamedTuple):
+    """What a head with maps says: where the joints are seen, and how far away they are.
+
+    Attributes:
+        places: of joints, in picture widths right of and below the middle of the input,
+            ``[*, J, 2]``.
+        depths: of joints behind the root, in picture widths at its distance, ``[*, J]``.
+        width: of the picture at the root's distance, as w of :func:`pose_from_output`, ``[*, 1]``.
+        heat: how likely each joint is in each cell of the input, as logarithms that add up to 1,
+            ``[*, J, H, W]``.
+    """
+
+    places: Float[Tensor, "*batch J 2"]
+    depths: Float[Tensor, "*batch J"]
+    width: Float[Tensor, "*batch 1"]
+    heat: Float[Tensor, "*batch J H W"]
+
+    def part(self, some: int | slice) -> SeenOutput:
+        """Some of the first axis."""
+        return SeenOutput(*(values[some] for values in self))
+
+
+AnyPoseOutput = PoseOutput | RegressedOutput | SeenOutput
 
 
 def between_frames(x: Float[Tensor, "T B C"]) -> Float[Tensor, "T+1 B C"]:
@@ -150,21 +173,106 @@ class PoseHead(Head):
             bias[-3:] = usual if translation is None else translation.to(bias)
 
 
+class HeatmapHead(PyramidHead):
+    """Where each joint is seen, from maps at a quarter of the input: each frame for itself.
+
+    Equation, for joint j with the maps h, o (two) and d of cells c at places x_c in picture widths
+    about the middle, and the map w of all joints, whose root is joint 0::
+
+        p_j = softmax_c(h_j), of which `heat` is the logarithm
+        place_j = sum_c p_j (x_c + o_j)    depth_j = sum_c p_j d_j    width = sum_c p_0 w
+
+    The offsets o reach joints outside of the picture. Sun et al., "Integral human pose
+    regression", 2018, with a depth map (Mehta et al., VNect, 2017) in place of a volume.
+
+    Args:
+        config: the architecture, of ``readout="spike"`` and ``poses="frames"``.
+        body: whose joints are to be found, a skeleton.
+
+    Raises:
+        ValueError: another body, readout or number of poses.
+    """
+
+    def __init__(self, config: ModelConfig, body: BodyModel) -> None:
+        if not isinstance(body, Skeleton):
+            raise ValueError(
+                "pose_head 'heatmap' finds joints, of which it poses a skeleton; leave the SMPL "
+                "body out, or choose grid"
+            )
+        if config.poses != "frames":
+            raise ValueError("pose_head 'heatmap' reads frames; choose grid for poses='between'")
+        self.joints = len(body.joint_names)
+        super().__init__(config, 4 * self.joints + 1)
+
+    def forward(self, features: tuple[Tensor, ...]) -> Tensor:
+        """The maps h, both o, d and w, ``[B, T, 4 J + 1, H/4, W/4]``, from all stages'."""
+        return self.maps(features).transpose(0, 1)
+
+    def finished(self, output: Tensor, video: Tensor) -> SeenOutput:
+        """What the maps mean, computed in float64: sums that the size of a batch does not move."""
+        maps = output.double()
+        height, width = maps.shape[-2:]
+        heat, right, down, depth = maps[:, :, :-1].flatten(3).chunk(4, 2)  # [B, T, J, cells]
+        heat = heat.log_softmax(-1)
+        share = heat.exp()
+        x, y = ((torch.arange(n).to(maps) + 0.5) / n - 0.5 for n in (width, height))
+        places = [
+            (share * (offset + cells)).sum(-1)
+            for offset, cells in ((right, x.repeat(height)), (down, y.repeat_interleave(width)))
+        ]
+        return SeenOutput(
+            places=torch.stack(places, -1).to(output),
+            depths=(share * depth).sum(-1).to(output),
+            width=(share[:, :, :1] * maps[:, :, -1:].flatten(3)).sum(-1).to(output),
+            heat=heat.unflatten(-1, (height, width)).to(output),
+        )
+
+    def start_at(
+        self, rotations: Float[Tensor, "J 3 3"], translation: Float[Tensor, " 3"] | None = None
+    ) -> None:
+        """Nothing: it begins with all joints in the middle."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pose:
     """Bodies in frames, in camera coordinates, in metres.
 
     Attributes:
-        rotations: of each joint against its parent, the first against the camera.
-        shape: shape values.
-        translation: as the body model takes it.
         joints: where the joints are.
+        rotations: of each joint against its parent, the first against the camera; None where only
+            joints were found, see :func:`with_rotations`.
+        shape: shape values; None likewise.
+        translation: as the body model takes it.
     """
 
-    rotations: Float[Tensor, "*batch J 3 3"]
-    shape: Float[Tensor, "*batch S"]
-    translation: Float[Tensor, "*batch 3"]
     joints: Float[Tensor, "*batch J 3"]
+    rotations: Float[Tensor, "*batch J 3 3"] | None
+    shape: Float[Tensor, "*batch S"] | None
+    translation: Float[Tensor, "*batch 3"]
+
+    def part(self, some: int | slice) -> Pose:
+        """Some of the first axis."""
+        rotations, shape = (None if v is None else v[some] for v in (self.rotations, self.shape))
+        return replace(
+            self,
+            joints=self.joints[some],
+            rotations=rotations,
+            shape=shape,
+            translation=self.translation[some],
+        )
+
+
+def with_rotations(pose: Pose, body: BodyModel) -> Pose:
+    """The pose, with rotations and shape made of its joints where it has none.
+
+    What they say of the body comes near these joints; bones that start from a joint together (hips
+    and neck) keep their angles, so that hardly any body meets all of them.
+    """
+    if pose.rotations is not None:
+        return pose
+    assert isinstance(body, Skeleton)  # which `HeatmapHead` requires
+    rotations, shape = body.posed(pose.joints)
+    return replace(pose, rotations=rotations, shape=shape)
 
 
 def pose_from_output(
@@ -175,15 +283,16 @@ def pose_from_output(
     focal_px: Float[Tensor, "*#batch 2"],
     centre_px: Float[Tensor, "*#batch 2"],
 ) -> Pose:
-    """The bodies that a :class:`PoseOutput` or a :class:`RegressedOutput` means.
+    """The bodies that a :class:`PoseOutput`, :class:`RegressedOutput` or :class:`SeenOutput` means.
 
-    The latter says itself where they are. The camera (u, v, w) of the former says where the root is
+    The second says itself where they are. The camera (u, v, w) of the former says where the root is
     seen, in picture widths right of and below the middle of the input, and how wide the picture is
     at its distance, as a logarithm over `USUAL_WIDTH_M`. A network cannot see its focal length f;
     that turns the width into a depth.
 
     Equation: ``z = f_x / size * 2.5 exp(w)`` and ``x = ((u + 1/2) size - c_x) z / f_x``, and y
-    alike.
+    alike. The third says so of every joint; one that is ``depth`` picture widths behind the root is
+    at ``z + 2.5 exp(w) depth``, at least a tenth of z.
 
     Args:
         output: of a model; computed in float32 at least.
@@ -192,14 +301,19 @@ def pose_from_output(
         focal_px: focal lengths in x and y, in pixels of the model input.
         centre_px: principal point (x, y), likewise.
     """
-    with torch.autocast(output.shape.device.type, enabled=False):
-        sixd, shape, camera = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in output)
+    with torch.autocast(output[0].device.type, enabled=False):
+        one, two, camera = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in output[:3])
+        focal, centre = focal_px.to(camera), centre_px.to(camera)
+        if isinstance(output, SeenOutput):
+            joints = _seen(one, two, camera, size, focal, centre)
+            place = joints[..., 0, :]
+            return Pose(rotations=None, shape=None, translation=place, joints=joints)
+        sixd, shape = one, two
         rotations = matrix_from_6d(sixd)
         if isinstance(output, RegressedOutput):
             joints = body.joints(rotations, camera, shape)
             return Pose(rotations=rotations, shape=shape, translation=camera, joints=joints)
-        focal, centre = focal_px.to(camera), centre_px.to(camera)
-        width_m = USUAL_WIDTH_M * camera[..., 2:].clamp(-_MOST, _MOST).exp()
+        width_m = _width_m(camera[..., 2:])
         depth = focal[..., :1] / size * width_m
         place = ((camera[..., :2] + 0.5) * size - centre) * depth / focal
         root = torch.cat((place, depth), -1)
@@ -208,6 +322,21 @@ def pose_from_output(
         translation = root - at_zero[..., 0, :]
         joints = at_zero + translation[..., None, :]
     return Pose(rotations=rotations, shape=shape, translation=translation, joints=joints)
+
+
+def _width_m(w: Tensor) -> Tensor:
+    return USUAL_WIDTH_M * w.clamp(-_MOST, _MOST).exp()
+
+
+def _seen(
+    places: Tensor, depths: Tensor, width: Tensor, size: int, focal: Tensor, centre: Tensor
+) -> Float[Tensor, "*batch J 3"]:
+    """Joints in space, of a `SeenOutput`."""
+    width_m = _width_m(width)
+    depth = focal[..., :1] / size * width_m
+    z = torch.maximum(depth + width_m * depths, 0.1 * depth)[..., None]
+    seen = (places + 0.5) * size - centre[..., None, :]
+    return torch.cat((seen * z / focal[..., None, :], z), -1)
 
 
 def mean_rotations(rotations: Float[Tensor, "N J 3 3"]) -> Float[Tensor, "J 3 3"]:

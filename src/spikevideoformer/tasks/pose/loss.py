@@ -12,6 +12,9 @@ from torch import Tensor
 from spikevideoformer.body.rotations import geodesic_distance
 from spikevideoformer.tasks.pose.spec import PoseLossWeights
 
+SPOT = 0.03
+"""Standard deviation of the place of a joint that a heat map is to show, in picture widths."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoseTensors:
@@ -95,6 +98,31 @@ def pose_loss(
         parts["translation"] = _mean((p - t).abs().mean(-1), known)
     total = torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum()
     return total, parts
+
+
+def heat_loss(
+    heat: Float[Tensor, "*batch J H W"], points: Float[Tensor, "*batch J 2"], *, size: int
+) -> Tensor:
+    """How far heat maps are from a spot of `SPOT` around each joint: their cross-entropy.
+
+    Args:
+        heat: logarithms of shares, which add up to 1 in each map.
+        points: joints in pixels of the input; NaN where there is no label. Those outside of it are
+            not compared.
+        size: of the input, in pixels.
+
+    Returns:
+        The mean over joints in the input, a scalar; 0 where there are none.
+    """
+    heat = heat.to(torch.promote_types(heat.dtype, torch.float32))
+    place = points.to(heat) / size
+    known = ((place >= 0) & (place < 1)).all(-1)  # NaN is not
+    rows, columns = (((torch.arange(n).to(heat) + 0.5) / n) for n in heat.shape[-2:])
+    x, y = place.where(known[..., None], 0.5).unbind(-1)
+    across = (-(x[..., None] - columns).square() / (2 * SPOT**2)).softmax(-1)
+    down = (-(y[..., None] - rows).square() / (2 * SPOT**2)).softmax(-1)
+    spot = down[..., :, None] * across[..., None, :]
+    return _mean(-(spot * heat).sum((-1, -2)), known)
 
 
 def _compare(

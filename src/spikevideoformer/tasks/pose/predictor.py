@@ -40,7 +40,7 @@ from spikevideoformer.tasks.pose.dataset import (
 )
 from spikevideoformer.tasks.pose.draw import overlaid, write_side_view
 from spikevideoformer.tasks.pose.follow import Finder, Follower, person_finder
-from spikevideoformer.tasks.pose.head import focal_of_view, pose_from_output
+from spikevideoformer.tasks.pose.head import focal_of_view, pose_from_output, with_rotations
 from spikevideoformer.tasks.pose.metrics import project_perspective
 from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.tasks.pose.square import MOST_SIDE, Square
@@ -302,6 +302,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
             focal_px=torch.full((2,), focal * size / square.side),
             centre_px=torch.from_numpy(square.to_input(middle, size)),
         )
+        pose = with_rotations(pose, self.body)
         joints = pose.joints.cpu()
         require_finite(all(bool(values.isfinite().all()) for values in (joints, *output)))
         points = project_perspective(joints, torch.full((2,), focal), torch.from_numpy(middle))

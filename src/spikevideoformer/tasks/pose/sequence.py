@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spikevideoformer.body.skeleton import BodyModel, Skeleton, forward_kinematics
+from spikevideoformer.body.skeleton import NO_BONE_M, BodyModel, Skeleton, forward_kinematics
 from spikevideoformer.data.index import DatasetIndex
 from spikevideoformer.tasks.pose.metrics import procrustes_align
 from spikevideoformer.tasks.pose.spec import PoseSpec as PoseSpec
@@ -155,7 +155,6 @@ class PoseIndex(DatasetIndex[PoseSequence]):
 
 _FRAMES_FOR_BONES = 8  # of a sequence; bones do not change their lengths
 _MEANS = 4  # times that poses are brought onto their mean
-_NO_BONE_M = 1e-4  # what is shorter joins two joints in one place; its direction is rounding
 
 
 def fit_skeleton(index: PoseIndex) -> Skeleton:
@@ -205,7 +204,7 @@ def shape_values(sequence: PoseSequence, body: BodyModel) -> Float[Tensor, " S"]
     if found is None:
         return unknown
     own, usual = found[0].norm(dim=-1), body.offsets.norm(dim=-1)
-    exists = (own > _NO_BONE_M) & (usual > _NO_BONE_M)
+    exists = (own > NO_BONE_M) & (usual > NO_BONE_M)
     return (own.where(exists, 1) / usual.where(exists, 1)).log().float()
 
 
@@ -258,7 +257,7 @@ def _apart(bones: Tensor, mean: Tensor) -> float:
 def _directions(bones: Tensor) -> Tensor:
     """Of length 1, or 0 where there is no bone."""
     lengths = bones.norm(dim=-1, keepdim=True)
-    return torch.where(lengths > _NO_BONE_M, bones / lengths, 0)
+    return torch.where(lengths > NO_BONE_M, bones / lengths, 0)
 
 
 # --- How frames become input ----------------------------------------------------------------------

@@ -107,7 +107,9 @@ class PoseOptions:
         crop: what the square input shows: the whole picture, or the person (with the labelled
             joints in training; whoever predicts says where).
         head: grid, from cells of the picture, the place of the body as it is seen; or regressor,
-            from its mean, the place in metres, as published.
+            from its mean, the place in metres, as published; or heatmap, where each joint is seen
+            and how far before or behind the root: better in the picture. Rotations and shape are
+            then made of the joints, and their weights count for nothing.
         poses: a pose for each frame; or between: of event frames, a pose before, between and after
             them, so one more.
         gap: pictures from one frame of a training clip to the next, drawn at random in this range;
@@ -125,6 +127,7 @@ class PoseOptions:
             standard deviations, and 10 with a skeleton, whose values are logarithms of lengths.
         translation_weight: of the error of the place of the root, in 1 / m.
         smoothness_weight: of the error of the acceleration, in frame^2 / m.
+        heat_weight: of a heatmap head, of the cross-entropy of its maps.
 
     Raises:
         ValueError: a value outside its range.
@@ -132,7 +135,7 @@ class PoseOptions:
 
     input: Literal["rgb", "grey", "events"] = "rgb"
     crop: Literal["picture", "person"] = "picture"
-    head: Literal["grid", "regressor"] = "grid"
+    head: Literal["grid", "regressor", "heatmap"] = "grid"
     poses: Literal["frames", "between"] = "frames"
     gap: tuple[int, int] | None = None
     zoom: tuple[float, float] = (0.85, 1.1)
@@ -147,6 +150,7 @@ class PoseOptions:
     shape_weight: float | None = None
     translation_weight: float = 1.0
     smoothness_weight: float = 1.0
+    heat_weight: float = 0.3
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -193,6 +197,7 @@ class PoseLossWeights:
         shape: of the squared error of the shape values.
         translation: of the error of the translation, in 1 / m.
         smoothness: of the error of the acceleration, in frame^2 / m.
+        heat: of `heat_loss`, where the head has heat maps.
 
     Raises:
         ValueError: a weight below 0, infinite or NaN, or no weight above 0.
@@ -204,10 +209,11 @@ class PoseLossWeights:
     shape: float = 0.1
     translation: float = 1.0
     smoothness: float = 1.0
+    heat: float = 0.3
 
     def __post_init__(self) -> None:
         for name, weight in asdict(self).items():
             if not 0 <= weight < math.inf:
                 raise ValueError(f"the loss weight {name} must be a number from 0 up, got {weight}")
-        if not any(asdict(self).values()):
+        if not any(weight for name, weight in asdict(self).items() if name != "heat"):
             raise ValueError("all weights of the pose loss are 0; set at least one above 0")

@@ -162,10 +162,10 @@ class PoseTracking(Task):
         return POSE_LAYOUTS
 
     def head(self, config: ModelConfig, outputs: int, body: BodyModel | None) -> nn.Module:
-        from spikevideoformer.tasks.pose.head import PoseHead
+        from spikevideoformer.tasks.pose.head import HeatmapHead, PoseHead
 
         assert body is not None  # which `needs_body` says
-        return PoseHead(config, body)
+        return (HeatmapHead if config.pose_head == "heatmap" else PoseHead)(config, body)
 
     def training(self) -> type[PoseTraining]:
         from spikevideoformer.tasks.pose.training import PoseTraining

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,12 +24,14 @@ from spikevideoformer.tasks.pose.check import check_poses
 from spikevideoformer.tasks.pose.dataset import PoseBatch, PoseDataset, collate_poses
 from spikevideoformer.tasks.pose.head import (
     AnyPoseOutput,
+    HeatmapHead,
     Pose,
     PoseHead,
+    SeenOutput,
     mean_rotations,
     pose_from_output,
 )
-from spikevideoformer.tasks.pose.loss import PoseTensors, pose_loss
+from spikevideoformer.tasks.pose.loss import PoseTensors, heat_loss, pose_loss
 from spikevideoformer.tasks.pose.metrics import (
     PCK_MM,
     PoseMetrics,
@@ -152,12 +154,11 @@ class PoseTraining(TaskTraining[PoseIndex]):
         mean = _mean_pose(index)
         if mean is None:
             mean = torch.eye(3).expand(len(self.body.parents), 3, 3)
-        cast(PoseHead, model.head).start_at(mean, _mean_place(index, self.body))
+        cast(PoseHead | HeatmapHead, model.head).start_at(mean, _mean_place(index, self.body))
         return model
 
     def loss(self, output: AnyPoseOutput, batch: PoseBatch) -> Tensor:
-        pose = self._pose(output, batch)
-        return _loss(pose, batch, self.config.options.weights)
+        return _loss(output, self._pose(output, batch), batch, self.config.options.weights)
 
     def count(self, output: AnyPoseOutput, batch: PoseBatch) -> tuple[Tensor, Tensor]:
         joints = self._pose(output, batch).joints
@@ -167,7 +168,7 @@ class PoseTraining(TaskTraining[PoseIndex]):
         return ((distance_mm < PCK_MM) & known).sum(), known.sum()
 
     def _pose(self, output: AnyPoseOutput, batch: PoseBatch) -> Pose:
-        return batch_pose(output, batch, self.body.to(output.rotations_6d.device))
+        return batch_pose(output, batch, self.body.to(output[0].device))
 
     def judge(
         self,
@@ -282,10 +283,12 @@ def batch_pose(output: AnyPoseOutput, batch: PoseBatch, body: BodyModel) -> Pose
     )
 
 
-def _loss(pose: Pose, batch: PoseBatch, weights: PoseLossWeights) -> Tensor:
+def _loss(output: AnyPoseOutput, pose: Pose, batch: PoseBatch, weights: PoseLossWeights) -> Tensor:
     """The loss of a batch; the translation is compared by where the root is."""
     T, size = pose.joints.shape[1], batch.video.shape[-1]
     points = project_perspective(pose.joints, batch.focal_px[:, None], batch.centre_px[:, None])
+    if pose.rotations is None:
+        weights = replace(weights, rotation=0, shape=0)
     predicted = PoseTensors(
         rotations=pose.rotations,
         joints=pose.joints,
@@ -300,7 +303,10 @@ def _loss(pose: Pose, batch: PoseBatch, weights: PoseLossWeights) -> Tensor:
         shape=batch.shape[:, None].expand(-1, T, -1),
         translation=batch.joints[..., 0, :],
     )
-    return pose_loss(predicted, truth, root=0, image_size=(size, size), weights=weights)[0]
+    loss, _ = pose_loss(predicted, truth, root=0, image_size=(size, size), weights=weights)
+    if isinstance(output, SeenOutput) and weights.heat:
+        loss = loss + weights.heat * heat_loss(output.heat, batch.points, size=size)
+    return loss
 
 
 @torch.no_grad()
@@ -353,8 +359,9 @@ def evaluate_pose(
         for output, batch in judged:
             pose = batch_pose(output, batch, body)
             for b in range(len(batch)):  # each for itself: labels are not spread evenly
-                own = Pose(**{name: values[b : b + 1] for name, values in vars(pose).items()})
-                losses += torch.tensor([float(_loss(own, batch.window(b), weights)), 1])
+                one = slice(b, b + 1)
+                own = _loss(output.part(one), pose.part(one), batch.window(b), weights)
+                losses += torch.tensor([float(own), 1])
             points = project_perspective(
                 pose.joints, batch.focal_px[:, None], batch.centre_px[:, None]
             )
