@@ -75,6 +75,7 @@ VARIANTS = {
     "segmentation_integer": {"task": "segmentation", "neuron": "integer_lif"},
     "pose": {"task": "pose", "body": standing_skeleton(), "readout": "membrane"},
     "pose_spike": {"task": "pose", "body": standing_skeleton(), "readout": "spike"},
+    "pose_heatmap": {"task": "pose", "body": standing_skeleton(), "pose_head": "heatmap"},
     "pose_between": {
         "task": "pose",
         "body": standing_skeleton(),

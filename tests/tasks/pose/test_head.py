@@ -25,6 +25,7 @@ from spikevideoformer.tasks.pose.head import (
     focal_of_view,
     mean_rotations,
     pose_from_output,
+    with_rotations,
 )
 from spikevideoformer.tasks.pose.metrics import project_perspective
 
@@ -202,6 +203,69 @@ def test_the_published_head(options, poses, readout, lively):
         assert torch.equal(pose.joints, other.joints)
     own = BODY.joints(pose.rotations, pose.translation, pose.shape)
     torch.testing.assert_close(pose.joints, own)
+
+
+# --- The head with maps ---------------------------------------------------------------------------
+
+
+def test_joints_are_seen_where_the_maps_say(lively):
+    """One cell of each joint's map is hot; offsets and depths are those of that cell."""
+    model = lively(_model(pose_head="heatmap"))
+    maps = torch.zeros(1, 2, 4 * J + 1, 8, 8)
+    cells = [(1, 6), (0, 0), (7, 2), (4, 4)]  # row, column
+    for joint, (row, column) in enumerate(cells):
+        maps[:, :, joint, row, column] = 60.0
+        maps[:, :, J + joint, row, column] = 0.25 * joint
+        maps[:, :, 2 * J + joint, row, column] = -0.125
+        maps[:, :, 3 * J + joint, row, column] = 0.1 * joint
+    maps[:, :, -1, 1, 6] = 0.5
+    output = model.finished(maps, _video(1, 2, 3, 32, 32))
+    expected = [
+        [(x + 0.5) / 8 - 0.5 + 0.25 * j, (y + 0.5) / 8 - 0.625] for j, (y, x) in enumerate(cells)
+    ]
+    torch.testing.assert_close(output.places[0, 1], torch.tensor(expected))
+    torch.testing.assert_close(output.heat.exp().sum((-1, -2)), torch.ones(1, 2, J))
+    pose = _meaning(output)
+    points = project_perspective(pose.joints, FOCAL, CENTRE)
+    torch.testing.assert_close(points[0, 1], (torch.tensor(expected) + 0.5) * SIZE)
+    width_m = USUAL_WIDTH_M * math.exp(0.5)
+    depths = 90 / SIZE * width_m + width_m * 0.1 * torch.arange(4)
+    torch.testing.assert_close(pose.joints[0, 0, :, 2], depths)
+    assert pose.rotations is None and pose.shape is None
+    posed = with_rotations(pose, BODY)
+    assert torch.equal(posed.joints, pose.joints)
+    assert posed.rotations.shape == (1, 2, J, 3, 3)
+
+
+def test_no_joint_is_behind_the_camera(lively):
+    model = lively(_model(pose_head="heatmap"))
+    maps = torch.zeros(1, 1, 4 * J + 1, 8, 8)
+    maps[:, :, 3 * J : 4 * J] = -100.0
+    pose = _meaning(model.finished(maps, _video(1, 1, 3, 32, 32)))
+    torch.testing.assert_close(pose.joints[..., 2], torch.full((1, 1, J), 0.1 * 90 / SIZE * 2.5))
+
+
+def test_maps_learn_in_every_part(lively):
+    model = lively(_model(pose_head="heatmap")).double()
+    nn.init.normal_(model.head.fc.weight, std=0.1)
+    output = model(_video(dtype=torch.float64))
+    assert [x.shape for x in output] == [(2, 3, J, 2), (2, 3, J), (2, 3, 1), (2, 3, J, 8, 8)]
+    _meaning(output).joints.square().sum().backward()
+    for name, parameter in model.head.named_parameters():
+        assert parameter.grad is not None and parameter.grad.norm() > 1e-12, name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"body": smpl()}, "finds joints, of which it poses a skeleton"),
+        ({"poses": "between"}, "reads frames; choose grid"),
+        ({"readout": "membrane"}, "a head that makes maps reads spikes"),
+    ],
+)
+def test_what_maps_cannot_do(options, message):
+    with pytest.raises(ValueError, match=message):
+        _model(pose_head="heatmap", **options)
 
 
 def test_poses_between_frames_see_their_neighbours():

@@ -140,7 +140,9 @@ def broken(path: Path) -> None:
         (lambda path: video(path, 3), "open full", "short video: 1.mp4 has 3 frames, .* 4 poses"),
         (
             lambda path: edit_npz(
-                path.with_suffix(".npz"), joints3d=np.full((4, 4, 3), np.nan, np.float32)
+                path.with_suffix(".npz"),
+                joints3d=np.full((4, 4, 3), np.nan, np.float32),
+                joints2d=np.full((4, 4, 2), np.nan, np.float32),
             ),
             "none open full",
             "no labelled frame: no joint is labelled in any frame",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikevideoformer.tasks.pose.loss import PoseTensors, pose_loss
+from spikevideoformer.tasks.pose.loss import SPOT, PoseTensors, heat_loss, pose_loss
 from spikevideoformer.tasks.pose.metrics import (
     PoseMetrics,
     PoseResult,
@@ -252,7 +252,7 @@ def test_terms_add_with_their_weights():
     assert set(parts) == set(TERMS)
     for name, part in parts.items():
         torch.testing.assert_close(part, loss_of(name, predicted, truth))
-    expected = sum(weight * parts[name].item() for name, weight in asdict(weights).items())
+    expected = sum(asdict(weights)[name] * part.item() for name, part in parts.items())
     assert total.item() == pytest.approx(expected)
 
 
@@ -353,6 +353,24 @@ def test_half_precision_is_computed_in_float32():
         total, _ = pose_loss(predicted, truth, **options)
     assert total.dtype == torch.float32
     torch.testing.assert_close(total, expected)
+
+
+def test_heat_is_to_lie_where_the_joint_is():
+    """The cross-entropy with a spot; joints outside and unlabelled ones cost nothing."""
+    points = torch.tensor([[[16.0, 40.0], [-3.0, 5.0], [math.nan, math.nan]]])
+    rows, columns = ((torch.arange(16) + 0.5) / 16 for _ in range(2))
+    spot = torch.exp(
+        -((rows[:, None] - 40 / 64) ** 2 + (columns[None] - 16 / 64) ** 2) / (2 * SPOT**2)
+    )
+    spot = spot / spot.sum()
+    heat = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    heat = heat.flatten(2).log_softmax(-1).unflatten(-1, (16, 16)).requires_grad_()
+    loss = heat_loss(heat, points, size=64)
+    torch.testing.assert_close(loss, -(spot * heat[0, 0]).sum())
+    loss.backward()
+    assert (heat.grad[0, 1:] == 0).all()
+    assert spot.argmax() == heat.grad[0, 0].argmin()
+    assert heat_loss(heat, points[:, 1:2].expand(-1, 3, -1), size=64) == 0
 
 
 def test_weights_check_themselves():

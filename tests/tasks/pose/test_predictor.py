@@ -54,7 +54,9 @@ SPECS = {
 }
 
 
-def lively_model(spec: PoseSpec = SPEC, body: nn.Module | None = None) -> SpikeVideoFormer:
+def lively_model(
+    spec: PoseSpec = SPEC, body: nn.Module | None = None, **options: str
+) -> SpikeVideoFormer:
     """Batch norms as after training, so that neurons fire, and poses differ from frame to frame."""
     torch.manual_seed(0)
     model = create_model(
@@ -62,8 +64,7 @@ def lively_model(spec: PoseSpec = SPEC, body: nn.Module | None = None) -> SpikeV
         task="pose",
         body=body or standing_skeleton(),
         in_channels=spec.in_channels,
-        readout="membrane",
-        poses=spec.poses,
+        **({"readout": "membrane", "poses": spec.poses} | options),
     )
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
@@ -166,6 +167,22 @@ def test_poses_are_those_of_evaluation(name: str, video: Path, clip: RenderedCli
     assert result.joint_names == model.body.joint_names
     assert result.parents == model.body.parents
     assert (result.path, result.engine) == (str(video), "model")
+
+
+def test_joints_that_were_seen_pose_the_body(video: Path, tmp_path: Path) -> None:
+    """A head with maps: joints as they are seen, and a skeleton that comes near them."""
+    model = lively_model(readout="spike", pose_head="heatmap")
+    nn.init.normal_(model.head.fc.weight, std=0.3)
+    result = PoseTracker(model, device="cpu").predict(video)
+    bones = result.joints - result.joints[:, [max(p, 0) for p in result.parents]]
+    rest = model.body.offsets.norm(dim=-1).numpy()
+    lengths = np.exp(result.shape) * rest
+    np.testing.assert_allclose(lengths[:, 1:], np.linalg.norm(bones, axis=-1)[:, 1:], rtol=1e-4)
+    np.testing.assert_allclose(result.translation, result.joints[:, 0], rtol=1e-5)
+    own = model.body.joints(*map(torch.tensor, (result.rotations, result.translation)))
+    assert np.isfinite(own.numpy()).all()
+    write_bvh(tmp_path / "walk.bvh", result.motion(model.body))
+    assert len(read_bvh(tmp_path / "walk.bvh").rotations) == FRAMES
 
 
 @pytest.mark.parametrize("name", ["rgb", "events", "poses between"])

@@ -20,7 +20,7 @@ from spikevideoformer.settings import plain
 from spikevideoformer.synth.motions import procedural_motions, standing_skeleton
 from spikevideoformer.synth.render import write_motion_clips
 from spikevideoformer.synth.spec import RenderSpec
-from spikevideoformer.tasks.pose.dataset import PoseDataset
+from spikevideoformer.tasks.pose.dataset import PoseDataset, collate_poses
 from spikevideoformer.tasks.pose.head import mean_rotations, pose_from_output
 from spikevideoformer.tasks.pose.index import read_poses
 from spikevideoformer.tasks.pose.predictor import PoseTracker
@@ -145,6 +145,28 @@ def test_a_model_knows_its_clips_from_others(run: TrainResult, validation: PoseI
 def training_of(config: TrainConfig, index: PoseIndex | None = None) -> PoseTraining:
     """What the loop asks, without the loop."""
     return PoseTraining(config, index, launch(device="cpu", devices=1, precision="32-true"))
+
+
+def test_joints_in_the_picture_alone_teach_maps(tiny, motions, tmp_path):
+    """Half of the training clips have no joints in space, and the run learns from them too."""
+    index = read_poses(motions)
+    half = {s.name for s in index.sequences[::2] if s.split == "train"}
+    nowhere = changed(
+        index,
+        joints=lambda s: np.full_like(s.truth.joints, np.nan) if s.name in half else s.truth.joints,
+    )
+    config = tiny(options=PoseOptions(head="heatmap"), epochs=3)
+    training = training_of(config, nowhere)
+    batch = collate_poses([training.train_set[0]])
+    assert batch.joints.isnan().all() and batch.points.isfinite().all()
+    model = training.create_model()
+    training.loss(model(batch.video), batch).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.head.parameters())
+    assert model.head.fc.weight.grad.norm() > 0
+    run = train(config)
+    assert run.history[-1]["train_loss"] < run.history[0]["train_loss"]
+    folder = evaluate_folder(run.model, read_poses(motions, split="val"), device="cpu")
+    assert folder.loss == pytest.approx(run.history[run.best_epoch - 1]["val_loss"], rel=1e-2)
 
 
 class TestTraining:

@@ -65,7 +65,8 @@ def _look_at(
     sequence: PoseSequence, decode: Decode, spec: PoseSpec | None
 ) -> tuple[Path | None, Fault] | None:
     """The first thing that is wrong with a sequence."""
-    if not np.isfinite(sequence.truth.joints).any():
+    truth = sequence.truth
+    if not (np.isfinite(truth.joints).any() or np.isfinite(truth.points).any()):
         reason = "no joint is labelled in any frame"
         return None, ("no labelled frame", reason, "restore its poses, or leave it out")
     pictures = sequence.pictures
