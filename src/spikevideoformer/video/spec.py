@@ -133,17 +133,22 @@ def without_events(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+MOST_COLOUR = 1000.0
+"""Of a mean, and of what divides by a standard deviation; pictures lie in [0, 1]."""
+
+
 def check_colours(spec: Colours) -> None:
     """Bring ``mean`` and ``std`` of a frozen dataclass to tuples; ValueError for what is none."""
-    for name in ("mean", "std"):
+    for name, least in (("mean", -MOST_COLOUR), ("std", 1 / MOST_COLOUR)):
         value = getattr(spec, name)
         if not (
             isinstance(value, (tuple, list))
             and len(value) == 3
-            and all(_is_number(v) and (name == "mean" or v > 0) for v in value)
+            and all(_is_number(v) and least <= v <= MOST_COLOUR for v in value)
         ):
-            positive = " above 0" if name == "std" else ""
-            raise ValueError(f"{name} must be three finite numbers{positive}, got {value!r}")
+            raise ValueError(
+                f"{name} must be three numbers from {least:g} to {MOST_COLOUR:g}, got {value!r}"
+            )
         # A list (as JSON and YAML give) would make the frozen spec unhashable.
         object.__setattr__(spec, name, tuple(float(v) for v in value))
 

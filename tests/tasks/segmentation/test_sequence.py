@@ -83,7 +83,7 @@ class TestSpec:
             ({"frames": 0}, "frames must be a whole number of at least 1, got 0"),
             ({"short_side": 0}, "short_side must be"),
             ({"crop": [64, 60]}, "crop must be height and width in pixels, multiples of 16"),
-            ({"std": [1.0, 1.0, 0.0]}, "std must be three finite numbers above 0"),
+            ({"std": [1.0, 1.0, 0.0]}, "std must be three numbers from 0.001 to 1000"),
             ({"sie": 1}, "unknown clip setting sie; did you mean"),
         ],
     )
