@@ -220,12 +220,14 @@ class HeatmapHead(PyramidHead):
             (share * (offset + cells)).sum(-1)
             for offset, cells in ((right, x.repeat(height)), (down, y.repeat_interleave(width)))
         ]
-        return SeenOutput(
-            places=torch.stack(places, -1).to(output),
-            depths=(share * depth).sum(-1).to(output),
-            width=(share[:, :, :1] * maps[:, :, -1:].flatten(3)).sum(-1).to(output),
-            heat=heat.unflatten(-1, (height, width)).to(output),
+        said = SeenOutput(
+            places=torch.stack(places, -1),
+            depths=(share * depth).sum(-1),
+            width=(share[:, :, :1] * maps[:, :, -1:].flatten(3)).sum(-1),
+            heat=heat.unflatten(-1, (height, width)),
         )
+        kind = torch.promote_types(output.dtype, torch.float32)
+        return SeenOutput(*(values.to(kind) for values in said))
 
     def start_at(
         self, rotations: Float[Tensor, "J 3 3"], translation: Float[Tensor, " 3"] | None = None
