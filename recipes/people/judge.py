@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from real import iou, read_masks
+from real import interval, iou, read_masks
 
 import spikevideoformer as svf
 from spikevideoformer.models.spikevideoformer import load_state
@@ -57,13 +57,6 @@ def empty_share(segmenter, folder: Path, most: int) -> float:
         picture = np.array(Image.open(sorted(labels.parent.glob("*.jpg"))[0]).convert("RGB"))
         shares.append(masks_of(segmenter, picture).mean())
     return float(np.mean(shares)) if shares else float("nan")
-
-
-def interval(scores: list[float]) -> tuple[float, float]:
-    """95 % interval of the mean over recordings, by resampling them."""
-    drawn = np.random.default_rng(0).choice(scores, (10_000, len(scores)))
-    low, high = np.percentile(drawn.mean(1), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def sheet(frames: list, path: Path) -> None:

@@ -4,7 +4,9 @@ FILE is what teach_pose.py wrote. A joint counts where both teachers are sure of
 within a tenth of the box around the person; it is right within a tenth of the box of their mean
 (PCK at 0.1). Each frame is shown to the network as the square around the teachers' joints, and each
 recording once more as a video in which it follows the person itself. Beside it stand the mean pose
-of rendered clips, put into the same square, and one teacher held against the other.
+of rendered clips, put into the same square, and one teacher held against the other. Jitter is the
+mean second difference of a joint over three frames in a row, as a share of the box; of the network
+that follows, beside that of mediapipe. ``--metrics`` writes a file for the card (recipes/pack.py).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import poses
 from PIL import Image, ImageDraw
-from real import read_frames
+from real import interval, read_frames
 
 import spikevideoformer as svf
 from spikevideoformer.tasks.pose.square import Square
@@ -51,6 +53,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/people/real"))
     parser.add_argument("--poses", type=Path, required=True, help="rendered, for the mean pose")
     parser.add_argument("--split", default="test")
+    parser.add_argument("--metrics", type=Path)
     parser.add_argument("--pictures", type=Path, help="write some frames with both skeletons")
     options = parser.parse_args()
     entries = defaultdict(list)
@@ -61,12 +64,13 @@ def main() -> None:
     tracker = svf.PoseTracker.from_pretrained(options.model, device="cpu", follow=False)
     walker = svf.PoseTracker.from_pretrained(options.model, device="cpu")
     rows = [tracker.body.joint_names.index(name) for name in COCO]
-    shares, tiles = defaultdict(list), []
+    shares, jitters, tiles = defaultdict(list), defaultdict(list), []
     for name, found in entries.items():
         frames = read_frames(options.data / name)
         times = [frame.timestamp_s for frame in iter_frames(options.data / name)]
         walked = walker.predict(options.data / name)
         sums = defaultdict(lambda: np.zeros(2))
+        tracks: dict[str, dict[int, np.ndarray]] = {"following": {}, "mediapipe": {}}
         for place, entry in enumerate(found):
             truth, sure, agree, side = poses.labelled(entry)
             if (square := Square.of_person(truth[agree])) is None or square.side < 4:
@@ -85,16 +89,31 @@ def main() -> None:
             sums["teacher and teacher"] += score(
                 two, np.array(entry["mediapipe"])[:, :2], sure, side
             )
+            for what, points_px in (
+                ("following", guesses["following"]),
+                ("mediapipe", np.array(entry["mediapipe"])[:, :2]),
+            ):
+                shown = np.where(agree[:, None], points_px, np.nan)
+                tracks[what][entry["frame"]] = shown / side
             if options.pictures and place in (len(found) // 4, 3 * len(found) // 4):
                 tiles.append(
                     drawn(frames[entry["frame"]], points, truth, agree, tracker.body.parents)
                 )
+        for what, track in tracks.items():
+            jitters[what].append(jitter(track))
         for what, (right, counted) in sums.items():
             shares[what].append(right / counted)
         line = ", ".join(f"{what} {shares[what][-1]:.3f}" for what in sums)
         print(f"{name}: {line} ({int(sums['mean pose'][1])} joints)", flush=True)
     for what, values in shares.items():
-        print(f"{what}: {np.mean(values):.3f} of {len(values)} recordings")
+        low, high = interval(values)
+        print(
+            f"{what}: {np.mean(values):.3f} ({low:.3f} to {high:.3f}) of {len(values)} recordings"
+        )
+    steady = {what: float(np.nanmean(values)) for what, values in jitters.items()}
+    print("jitter: " + ", ".join(f"{what} {value:.4f}" for what, value in steady.items()))
+    if options.metrics:
+        write_metrics(options.metrics, list(entries), shares, steady)
     if options.pictures:
         height = sum(t.height for t in tiles[::2])
         sheet = Image.new("RGB", (2 * max(t.width for t in tiles), height))
@@ -103,6 +122,49 @@ def main() -> None:
             sheet.paste(tile, ((i % 2) * tile.width, top))
             top += tile.height * (i % 2)
         sheet.save(options.pictures)
+
+
+def jitter(track: dict[int, np.ndarray]) -> float:
+    """Mean length of second differences of joints, of frames in a row; NaN where there are none."""
+    steps = [
+        np.linalg.norm(track[n - 1] - 2 * track[n] + track[n + 1], axis=1)
+        for n in track
+        if n - 1 in track and n + 1 in track
+    ]
+    return float(np.nanmean(np.concatenate(steps))) if steps else float("nan")
+
+
+def write_metrics(
+    path: Path, names: list[str], shares: dict[str, list[float]], steady: dict[str, float]
+) -> None:
+    """The figures of the card."""
+    mean = {what: float(np.mean(values)) for what, values in shares.items()}
+    low, high = interval(shares["following"])
+    what = "joints within a tenth of the box"
+    metrics = [
+        {
+            "what": what,
+            "on": f"{len(names)} real recordings, mean of recordings",
+            "value": mean["following"],
+            "low": low,
+            "high": high,
+            "beside": f"with the square given: {mean['given the square']:.3f}; mean pose in it: "
+            f"{mean['mean pose']:.3f}; teacher and teacher: {mean['teacher and teacher']:.3f}",
+        },
+        *(
+            {"what": what, "on": name, "value": value, "beside": f"teachers: {teachers:.3f}"}
+            for name, value, teachers in zip(
+                names, shares["following"], shares["teacher and teacher"], strict=True
+            )
+        ),
+        {
+            "what": "jitter, shares of the box",
+            "on": "those recordings",
+            "value": steady["following"],
+            "beside": f"teacher: {steady['mediapipe']:.4f}",
+        },
+    ]
+    path.write_text(json.dumps({"metrics": metrics}, indent=1) + "\n")
 
 
 def drawn(picture, points, truth, agree, parents) -> Image.Image:

@@ -62,3 +62,10 @@ def iou(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
     """Of all pixels of pairs of masks; 1 where there is nobody in any."""
     union = sum(int((a | b).sum()) for a, b in pairs)
     return sum(int((a & b).sum()) for a, b in pairs) / union if union else 1.0
+
+
+def interval(scores: list[float]) -> tuple[float, float]:
+    """95 % interval of the mean over recordings, by resampling them."""
+    drawn = np.random.default_rng(0).choice(scores, (10_000, len(scores)))
+    low, high = np.percentile(drawn.mean(1), [2.5, 97.5])
+    return float(low), float(high)
