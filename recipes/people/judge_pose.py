@@ -77,7 +77,7 @@ def main() -> None:
                 continue
             tracker.box = square
             points = tracker.predict(frames[entry["frame"]][None], frame_rate_hz=1.0).points[0]
-            nearest = np.abs(walked.timestamps_s - times[entry["frame"]]).argmin()
+            nearest = np.abs(np.array(walked.timestamps_s) - times[entry["frame"]]).argmin()
             guesses = {
                 "given the square": points[rows],
                 "following": walked.points[nearest][rows],

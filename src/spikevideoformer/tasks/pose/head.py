@@ -179,10 +179,11 @@ class HeatmapHead(PyramidHead):
     Equation, for joint j with the maps h, o (two) and d of cells c at places x_c in picture widths
     about the middle, and the map w of all joints, whose root is joint 0::
 
-        p_j = softmax_c(h_j), of which `heat` is the logarithm
-        place_j = sum_c p_j (x_c + o_j)    depth_j = sum_c p_j d_j    width = sum_c p_0 w
+        p_j = softmax_c(h_j), of which `heat` is the logarithm; q_j = p_j^2 / sum_c p_j^2
+        place_j = sum_c q_j (x_c + o_j)    depth_j = sum_c q_j d_j    width = sum_c q_0 w
 
-    The offsets o reach joints outside of the picture. Sun et al., "Integral human pose
+    The offsets o reach joints outside of the picture. The square lets the likelier of two places
+    count for more: a hand may be left or right of a body seen from behind, and is not between. Sun et al., "Integral human pose
     regression", 2018, with a depth map (Mehta et al., VNect, 2017) in place of a volume.
 
     Args:
@@ -214,7 +215,7 @@ class HeatmapHead(PyramidHead):
         height, width = maps.shape[-2:]
         heat, right, down, depth = maps[:, :, :-1].flatten(3).chunk(4, 2)  # [B, T, J, cells]
         heat = heat.log_softmax(-1)
-        share = heat.exp()
+        share = (2 * heat).softmax(-1)
         x, y = ((torch.arange(n).to(maps) + 0.5) / n - 0.5 for n in (width, height))
         places = [
             (share * (offset + cells)).sum(-1)
