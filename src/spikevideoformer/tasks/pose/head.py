@@ -183,8 +183,10 @@ class HeatmapHead(PyramidHead):
         place_j = sum_c q_j (x_c + o_j)    depth_j = sum_c q_j d_j    width = sum_c q_0 w
 
     The offsets o reach joints outside of the picture. The square lets the likelier of two places
-    count for more: a hand may be left or right of a body seen from behind, and is not between. Sun et al., "Integral human pose
-    regression", 2018, with a depth map (Mehta et al., VNect, 2017) in place of a volume.
+    count for more: a hand may be left or right of a body seen from behind, and is not between.
+
+    Source: Sun et al., "Integral human pose regression", 2018, with a depth map (Mehta et al.,
+    VNect, 2017) in place of a volume; the square is ours.
 
     Args:
         config: the architecture, of ``readout="spike"`` and ``poses="frames"``.
