@@ -17,6 +17,7 @@ not in training (no epoch is chosen by looking at it).
     pose-dot-S         attention by the dot product, the same seeds
     pose-spatial-0     every frame for itself
     pose-membrane-0    a head that reads mean membranes instead of spikes
+    pose-heatmap-0     a head with maps of where each joint is seen
     pose-front-0       clips from cameras within 60 degrees of where the body faces
     pose-long-0, pose-longspatial-0
                        six epochs instead of two, with and without time
@@ -73,6 +74,7 @@ NAMES = {
     "dot": "joint, dot product",
     "spatial": "spatial-only",
     "membrane": "joint, Hamming attention, the head on membranes",
+    "heatmap": "joint, Hamming attention, heat maps",
     "front": "joint, Hamming attention, cameras in front",
     "long": "joint, Hamming attention, 6 epochs",
     "longspatial": "spatial-only, 6 epochs",
@@ -83,6 +85,7 @@ COLOURS = {
     "dot": "tab:red",
     "spatial": "tab:gray",
     "membrane": "tab:pink",
+    "heatmap": "black",
     "front": "tab:orange",
     "long": "tab:cyan",
     "longspatial": "tab:olive",
@@ -105,6 +108,7 @@ def variants(arguments: argparse.Namespace) -> dict[str, TrainConfig]:
                 **change,
             )
     configs["pose-membrane-0"] = replace(pose, readout="membrane")
+    configs["pose-heatmap-0"] = replace(pose, options=replace(pose.options, head="heatmap"))
     configs["pose-long-0"] = replace(pose, epochs=6)
     configs["pose-longspatial-0"] = replace(pose, epochs=6, **DESIGNS["spatial"])
     configs["pose-events-0"] = replace(pose, options=replace(pose.options, input="events"))

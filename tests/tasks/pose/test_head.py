@@ -237,6 +237,19 @@ def test_joints_are_seen_where_the_maps_say(lively):
     assert posed.rotations.shape == (1, 2, J, 3, 3)
 
 
+def test_the_likelier_of_two_places_counts_for_more(lively):
+    """Shares of 3/4 and 1/4: their squares are as 9 to 1."""
+    model = lively(_model(pose_head="heatmap"))
+    maps = torch.full((1, 1, 4 * J + 1, 8, 8), -100.0)
+    maps[:, :, J:] = 0
+    maps[:, :, :J, 4, 0], maps[:, :, :J, 4, 7] = math.log(3), 0
+    output = model.finished(maps, _video(1, 1, 3, 32, 32))
+    left, right = 0.5 / 8 - 0.5, 7.5 / 8 - 0.5
+    torch.testing.assert_close(
+        output.places[..., 0], torch.full((1, 1, J), 0.9 * left + 0.1 * right)
+    )
+
+
 def test_no_joint_is_behind_the_camera(lively):
     model = lively(_model(pose_head="heatmap"))
     maps = torch.zeros(1, 1, 4 * J + 1, 8, 8)
