@@ -54,6 +54,8 @@ SURE = {"mediapipe": 0.5, "movenet": 0.3}
 WITHIN = 0.1
 """Teachers agree within this share of the box around the person, where both are sure."""
 SHOULDERS = ("left_shoulder", "right_shoulder")
+COPIES = 4
+"""Of real recordings, so that one training frame in thirteen is real."""
 USUAL_FOCAL = 1.2
 """Of recordings whose camera is not known, in picture widths."""
 RATE_HZ = 20.0
@@ -180,10 +182,11 @@ def main() -> None:
         entries = json.loads(options.teachers.read_text())
         for name in RECORDINGS["train"]:
             own = [entry for entry in entries if entry["recording"] == name]
-            clip = options.poses / "train" / f"{Path(name).stem}.npz"
             frames = read_frames(options.real / name)
-            write_clip(clip, (frames[entry["frame"]] for entry in own), taught(own))
-            rows.append(f"train/{clip.stem}.mp4,person,train")
+            for copy in range(COPIES):
+                clip = options.poses / "train" / f"{Path(name).stem}_{copy}.npz"
+                write_clip(clip, (frames[entry["frame"]] for entry in own), taught(own))
+                rows.append(f"train/{clip.stem}.mp4,person,train")
     lines = ["path,label,split", *rows, ""]
     write_text(options.poses / "splits.csv", "\n".join(lines))
 
