@@ -61,15 +61,18 @@ def main() -> None:
         if entry["split"] == options.split:
             entries[entry["recording"]].append(entry)
     usual = mean_pose(options.poses)
-    tracker = svf.PoseTracker.from_pretrained(options.model, device="cpu", follow=False)
+    tracker = svf.PoseTracker.from_pretrained(
+        options.model, device="cpu", follow=False, box=(0, 0, 2)
+    )
     walker = svf.PoseTracker.from_pretrained(options.model, device="cpu")
     rows = [tracker.body.joint_names.index(name) for name in COCO]
-    shares, jitters, tiles = defaultdict(list), defaultdict(list), []
+    shares, jitters, judged, tiles = defaultdict(list), defaultdict(list), [], []
     for name, found in entries.items():
         frames = read_frames(options.data / name)
         times = [frame.timestamp_s for frame in iter_frames(options.data / name)]
         walked = walker.predict(options.data / name)
         sums = defaultdict(lambda: np.zeros(2))
+        sides: dict[int, float] = {}
         tracks: dict[str, dict[int, np.ndarray]] = {"following": {}, "mediapipe": {}}
         for place, entry in enumerate(found):
             truth, sure, agree, side = poses.labelled(entry)
@@ -93,14 +96,18 @@ def main() -> None:
                 ("following", guesses["following"]),
                 ("mediapipe", np.array(entry["mediapipe"])[:, :2]),
             ):
-                shown = np.where(agree[:, None], points_px, np.nan)
-                tracks[what][entry["frame"]] = shown / side
+                tracks[what][entry["frame"]] = np.where(agree[:, None], points_px, np.nan)
+            sides[entry["frame"]] = side
             if options.pictures and place in (len(found) // 4, 3 * len(found) // 4):
                 tiles.append(
                     drawn(frames[entry["frame"]], points, truth, agree, tracker.body.parents)
                 )
+        if not sums["mean pose"][1]:
+            print(f"{name}: no joint on which the teachers agree")
+            continue
+        judged.append(name)
         for what, track in tracks.items():
-            jitters[what].append(jitter(track))
+            jitters[what].append(jitter(track, sides))
         for what, (right, counted) in sums.items():
             shares[what].append(right / counted)
         line = ", ".join(f"{what} {shares[what][-1]:.3f}" for what in sums)
@@ -113,7 +120,7 @@ def main() -> None:
     steady = {what: float(np.nanmean(values)) for what, values in jitters.items()}
     print("jitter: " + ", ".join(f"{what} {value:.4f}" for what, value in steady.items()))
     if options.metrics:
-        write_metrics(options.metrics, list(entries), shares, steady)
+        write_metrics(options.metrics, judged, shares, steady)
     if options.pictures:
         height = sum(t.height for t in tiles[::2])
         sheet = Image.new("RGB", (2 * max(t.width for t in tiles), height))
@@ -124,10 +131,10 @@ def main() -> None:
         sheet.save(options.pictures)
 
 
-def jitter(track: dict[int, np.ndarray]) -> float:
-    """Mean length of second differences of joints, of frames in a row; NaN where there are none."""
+def jitter(track: dict[int, np.ndarray], sides: dict[int, float]) -> float:
+    """Mean length of second differences of joints, over the box; NaN without frames in a row."""
     steps = [
-        np.linalg.norm(track[n - 1] - 2 * track[n] + track[n + 1], axis=1)
+        np.linalg.norm(track[n - 1] - 2 * track[n] + track[n + 1], axis=1) / sides[n]
         for n in track
         if n - 1 in track and n + 1 in track
     ]

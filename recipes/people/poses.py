@@ -142,6 +142,8 @@ def taught(entries: list[dict]) -> dict[str, np.ndarray]:
     points = np.full((len(entries), len(PARENTS), 2), np.nan)
     for row, entry in zip(points, entries, strict=True):
         middle, _, agree, _ = labelled(entry)
+        if agree.sum() < LEAST_JOINTS:
+            continue
         for name, place, known in zip(COCO, middle, agree, strict=False):
             if known:
                 row[list(PARENTS).index(name)] = place
@@ -160,13 +162,15 @@ def write_clip(clip: Path, pictures: Iterable[np.ndarray], labels: dict[str, np.
 
 
 def main() -> None:
-    """Read the options and do it; what is there already is not made again."""
+    """Read the options and do it; rendered clips that are there are not made again."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("poses", type=Path)
     parser.add_argument("--teachers", type=Path)
     parser.add_argument("--real", type=Path)
     options = parser.parse_args()
+    if (options.teachers is None) != (options.real is None):
+        parser.error("--teachers and --real go together")
     rows: list[str] = []
     for path in tqdm(sorted(options.data.glob("*/[0-9]*/labels.npz"))):
         split, name = path.parts[-3:-1]
@@ -182,6 +186,8 @@ def main() -> None:
         entries = json.loads(options.teachers.read_text())
         for name in RECORDINGS["train"]:
             own = [entry for entry in entries if entry["recording"] == name]
+            if not own:
+                raise SystemExit(f"{options.teachers} has no frame of {name}; teach it again")
             frames = read_frames(options.real / name)
             for copy in range(COPIES):
                 clip = options.poses / "train" / f"{Path(name).stem}_{copy}.npz"

@@ -207,6 +207,15 @@ def test_no_bone_is_turned_further_than_needed() -> None:
     torch.testing.assert_close(others, torch.eye(3).expand(5, 3, 3), atol=1e-6, rtol=0)
 
 
+def test_what_is_no_bone_turns_nothing() -> None:
+    joints = BODY.joints(torch.eye(3).expand(6, 3, 3), torch.zeros(3))
+    joints[2] = joints[1] + torch.tensor([1e-6, 0, 0])
+    with torch.autocast("cpu", torch.bfloat16):
+        rotations, shape = BODY.posed(joints)
+    assert (rotations.dtype, float(shape[2])) == (torch.float32, 0)
+    torch.testing.assert_close(rotations, torch.eye(3).expand(6, 3, 3), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("where", ["turned round", "in one place"])
 def test_bones_without_a_single_answer(where: str) -> None:
     joints = BODY.joints(torch.eye(3).expand(6, 3, 3), torch.zeros(3))

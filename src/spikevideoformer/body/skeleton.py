@@ -240,17 +240,30 @@ class Skeleton(BodyModel):
 
         From the root on, each joint is turned so that the bones that start from it point where
         they should (least squares over their directions, Kabsch 1976); a single bone by the
-        smallest turn from where its parent had it. Bones have the lengths between the joints.
+        smallest turn from where its parent had it. Bones get the lengths between the joints, but
+        for those of no length.
 
         Args:
-            joints: positions in metres, finite.
+            joints: positions in metres, finite; computed in float64.
+
+        Returns:
+            Rotations of joints, each local to its parent, and the shape (`Skeleton`), in the type
+            of `joints`, float32 at least.
         """
+        with torch.autocast(joints.device.type, enabled=False):
+            rotations, shape = self._posed(joints.double())
+        kind = torch.promote_types(joints.dtype, torch.float32)
+        return rotations.to(kind), shape.to(kind)
+
+    def _posed(self, joints: Tensor) -> tuple[Tensor, Tensor]:
         parent = [max(p, 0) for p in self.parents]
         bones = joints - joints[..., parent, :]
         rest = self.offsets.to(bones)
         own, usual = bones.norm(dim=-1), rest.norm(dim=-1)
         exists = (own > NO_BONE_M) & (usual > NO_BONE_M)
         shape = (own.where(exists, 1) / usual.where(exists, 1)).log()
+        # Where there is no bone its direction is rounding, and nothing turns by it.
+        bones, rest = bones * exists[..., None], rest * (usual > NO_BONE_M)[..., None]
         children: list[list[int]] = [[] for _ in parent]
         for joint, p in enumerate(self.parents[1:], start=1):
             children[p].append(joint)

@@ -85,7 +85,7 @@ class InferenceEngine:
             self._clip_steps.append(for_each(build.downsample(stage.downsample)))
             self._clip_steps += map(build.transformer_block, stage.blocks)
         self._head = build.head(self.model.head)
-        # A segmentation head reads all stages: those before the last end where a downsample fires.
+        # A head with maps reads all stages: those before the last end where a downsample fires.
         self._ends: list[Fire] = []
         if self.model.head.reads_all_stages:
             ends = [stages[i + 1].downsample for i in self.model.backbone.read_stages()[:-1]]

@@ -4,7 +4,7 @@ In evaluation every batch norm is a fixed affine map, so it disappears into the 
 it, or into the thresholds of the neuron behind it:
 
     Downsample, ChannelConv, MLP    BN into the weight and bias of its convolution
-    SpikeProjection                 the same, in a segmentation head
+    SpikeProjection                 the same, in a head with maps
     SepConv                         the same; dw 7x7 + pw + BN optionally into one dense 7x7
     RepConv and the BN around it    one dense 3x3 with zero padding and a bias, exact at the border
     two 1x1 in a row                one 1x1 with a bias
@@ -20,7 +20,8 @@ RepConvs keep fewer operations, but their depthwise and second pointwise convolu
 values. For Integer-LIF of D levels the spikes 0..D count as D binary sub-steps
 (``unroll_integer_spikes``). The classification head is left as it is: its mean over space is no
 part of the attention path. Of a segmentation head, only the bilinear upsampling multiplies: by
-constants that are multiples of 1/4 and 1/8, which are shifts and additions.
+constants that are multiples of 1/4 and 1/8, which are shifts and additions. Joints are read off
+heat maps by a softmax, which multiplies.
 
 All merges are computed in float64 and cast back.
 """

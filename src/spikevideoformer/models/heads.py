@@ -114,6 +114,6 @@ def check_readout(config: ModelConfig) -> None:
     """Refuse another readout than spikes in a head that makes maps; ValueError."""
     if config.readout != "spike":
         raise ValueError(
-            f"readout {config.readout!r} is for classification; a head that makes maps reads "
-            "spikes: leave readout out"
+            f"readout {config.readout!r} is for other heads; one that makes maps reads spikes: "
+            "leave readout out"
         )

@@ -117,7 +117,8 @@ class SpikeVideoFormer(nn.Module):
         """Logits of normalised clips ``[B, T, C, H, W]``.
 
         ``[B, num_classes]``; for segmentation ``[B, T, num_classes, H, W]``; for pose a
-        :class:`~spikevideoformer.tasks.pose.head.PoseOutput`, of which ``pose_from_output`` makes
+        :class:`~spikevideoformer.tasks.pose.head.PoseOutput` (or what another head says,
+        ``RegressedOutput`` or ``SeenOutput``), of which ``pose_from_output`` makes
         bodies. No membrane outlives the call. Raises ValueError for anything but a finite,
         floating-point video of this shape.
         """

@@ -73,7 +73,7 @@ class TrainConfig(Stored):
         readout: what the classifier reads: membrane; spike as published, which starts silent and
             does not train from scratch (docs/initialisation.md); or gru, of an ordinary network.
             None: gru for the presets that have it, else membrane for classification, and spike for
-            pose, which learns faster from spikes (docs/pose.md). Segmentation reads spikes.
+            pose, which learns faster from spikes (docs/pose.md). Heads with maps read spikes.
         residual_gain: initial weight of each residual branch, in [0, 1]; None for the preset's.
         init_from: a released model folder whose weights to start from, where they fit.
         frames: T, frames per clip.

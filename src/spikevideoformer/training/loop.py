@@ -61,14 +61,14 @@ class RunState:
         step: optimiser steps done.
         history: a row of metrics.csv for each epoch that was validated.
         sums: since the last row: loss, labels that are met, labels (clips, or pixels), gradient
-            norm, steps it is finite in.
+            norm, steps it is finite in, weight of the loss.
         best: the row with the highest validation metric (the lowest val_loss among equals), or the
             last one without validation.
     """
 
     step: int = 0
     history: list[dict[str, float | int]] = field(default_factory=list)
-    sums: Tensor = field(default_factory=lambda: torch.zeros(5, dtype=torch.float64))
+    sums: Tensor = field(default_factory=lambda: torch.zeros(6, dtype=torch.float64))
     best: dict[str, float | int] | None = None
 
 
@@ -154,10 +154,12 @@ class Loop:
         if self.average:
             self.average.load_state_dict(saved["average"])
         self.fabric.strategy.precision.load_state_dict(saved["scaler"])
+        sums = saved["sums"]
         self.state = RunState(
             step=saved["step"],
             history=saved["history"],
-            sums=saved["sums"].to(self.fabric.device),
+            # Earlier versions weighed the loss by labels.
+            sums=torch.cat((sums, sums[2:3]))[:6].to(self.fabric.device),
             best=saved["best"],
         )
         if not self.fabric.is_global_zero:
@@ -295,9 +297,11 @@ class Loop:
                 fabric.backward((loss + extra) / config.accumulate)
             with torch.no_grad():
                 right, labels = self.task.count(output, batch)
-            state.sums[0] += loss.detach().double() * labels
+                weight = self.task.weight(batch, labels)
+            state.sums[0] += loss.detach().double() * weight
             state.sums[1] += right
             state.sums[2] += labels
+            state.sums[5] += weight
         statistics.apply(fabric)
         self._require_finite_state()
         if config.precision != "16-mixed":  # whose scaler skips such steps
@@ -369,7 +373,7 @@ class Loop:
         # Processes do not end a validation together, so they leave together, after it.
         interruptible = self._interrupt.check if self.fabric.world_size == 1 else (lambda: None)
         # Of a run that diverged, the training loss tells first.
-        loss, right, labels, norm, finite_steps = self._join_sums().tolist()
+        loss, right, labels, norm, finite_steps, weight = self._join_sums().tolist()
         with self._measured_statistics() as measured:
             result = self.task.validate(self.judged, self.fabric, interruptible)
             as_validated = self.judged.state_dict() | measured
@@ -380,7 +384,7 @@ class Loop:
             "epoch": len(state.history) + 1,
             "step": state.step,
             "learning_rate": self._learning_rate(state.step - 1),
-            "train_loss": loss / labels if labels else math.nan,
+            "train_loss": loss / weight if weight else math.nan,
             f"train_{self.task.measure}": right / labels if labels else math.nan,
             "gradient_norm": norm / max(finite_steps, 1.0),
             **self.task.row(result),

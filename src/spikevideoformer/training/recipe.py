@@ -99,7 +99,9 @@ def _as_before(config: TrainConfig, given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     usual = preset(name)
     same: dict[str, Any] = {"model": name, "design": own.design}
-    if "readout" not in task.unused:
+    # Another head reads what suits it.
+    head = (given.get(task.name) or {}).get("head", own.pose_head)
+    if "readout" not in task.unused and head == own.pose_head:
         same["readout"] = own.readout
     if own.neuron.spiking:
         same["neuron"] = values["neuron"]

@@ -192,6 +192,10 @@ class TaskTraining(ABC, Generic[Index]):
     def count(self, output: Any, batch: Any) -> tuple[Tensor, Tensor | int]:
         """How many of the batch's labels the output gets right, and of how many."""
 
+    def weight(self, batch: Any, labels: Tensor | int) -> Tensor | int:
+        """What the loss of a batch counts for in the mean of an epoch, by default its labels."""
+        return labels
+
     def validate(self, model: nn.Module, fabric: Fabric, after_batch: Callable[[], None]) -> Any:
         """Metrics of the model as it is."""
         result = self.judge(model, fabric, after_batch)

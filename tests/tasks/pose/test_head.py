@@ -14,6 +14,7 @@ from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.body.smpl import NUM_BETAS, SmplBody
 from spikevideoformer.body.stored import AbsentBody, AbsentSmpl, body_from_dict, body_to_dict
 from spikevideoformer.deploy.fold import fold_for_inference
+from spikevideoformer.energy.count import count_clips
 from spikevideoformer.models.config import preset
 from spikevideoformer.tasks.pose.head import (
     USUAL_WIDTH_M,
@@ -27,7 +28,7 @@ from spikevideoformer.tasks.pose.head import (
     pose_from_output,
     with_rotations,
 )
-from spikevideoformer.tasks.pose.metrics import project_perspective
+from spikevideoformer.tasks.pose.metrics import MIN_DEPTH_M, in_front, project_perspective
 
 NAMES, J = ("hips", "left_hip", "left_knee", "right_hip"), 4
 BODY = Skeleton(
@@ -208,6 +209,12 @@ def test_the_published_head(options, poses, readout, lively):
 # --- The head with maps ---------------------------------------------------------------------------
 
 
+def _read(model, maps):
+    """What the head says of such maps, in whose place those of no network are."""
+    model.head.maps = lambda _features: maps.transpose(0, 1)
+    return model.finished(model.head(()), torch.empty(*maps.shape[:2], 3, 32, 32))
+
+
 def test_joints_are_seen_where_the_maps_say(lively):
     """One cell of each joint's map is hot; offsets and depths are those of that cell."""
     model = lively(_model(pose_head="heatmap"))
@@ -219,7 +226,7 @@ def test_joints_are_seen_where_the_maps_say(lively):
         maps[:, :, 2 * J + joint, row, column] = -0.125
         maps[:, :, 3 * J + joint, row, column] = 0.1 * joint
     maps[:, :, -1, 1, 6] = 0.5
-    output = model.finished(maps, _video(1, 2, 3, 32, 32))
+    output = _read(model, maps)
     expected = [
         [(x + 0.5) / 8 - 0.5 + 0.25 * j, (y + 0.5) / 8 - 0.625] for j, (y, x) in enumerate(cells)
     ]
@@ -243,7 +250,7 @@ def test_the_likelier_of_two_places_counts_for_more(lively):
     maps = torch.full((1, 1, 4 * J + 1, 8, 8), -100.0)
     maps[:, :, J:] = 0
     maps[:, :, :J, 4, 0], maps[:, :, :J, 4, 7] = math.log(3), 0
-    output = model.finished(maps, _video(1, 1, 3, 32, 32))
+    output = _read(model, maps)
     left, right = 0.5 / 8 - 0.5, 7.5 / 8 - 0.5
     torch.testing.assert_close(
         output.places[..., 0], torch.full((1, 1, J), 0.9 * left + 0.1 * right)
@@ -254,8 +261,17 @@ def test_no_joint_is_behind_the_camera(lively):
     model = lively(_model(pose_head="heatmap"))
     maps = torch.zeros(1, 1, 4 * J + 1, 8, 8)
     maps[:, :, 3 * J : 4 * J] = -100.0
-    pose = _meaning(model.finished(maps, _video(1, 1, 3, 32, 32)))
-    torch.testing.assert_close(pose.joints[..., 2], torch.full((1, 1, J), 0.1 * 90 / SIZE * 2.5))
+    for width, depth in ((0, 0.1 * 90 / SIZE * 2.5), (-3, MIN_DEPTH_M)):
+        maps[:, :, -1] = width
+        joints = _meaning(_read(model, maps)).joints
+        torch.testing.assert_close(joints[..., 2], torch.full((1, 1, J), depth))
+        assert in_front(joints).all()
+
+
+def test_reading_the_maps_is_counted():
+    """Two softmaxes over the cells of each joint and frame are work of the network."""
+    counts = count_clips(_model(pose_head="heatmap").eval(), _video(1, 2, 3, 32, 32))
+    assert counts.total.exponentials == 2 * 2 * J * 8 * 8
 
 
 def test_maps_learn_in_every_part(lively):
@@ -272,8 +288,9 @@ def test_maps_learn_in_every_part(lively):
     ("options", "message"),
     [
         ({"body": smpl()}, "finds joints, of which it poses a skeleton"),
+        ({"body": None}, "the body is SMPL; give body="),
         ({"poses": "between"}, "reads frames; choose grid"),
-        ({"readout": "membrane"}, "a head that makes maps reads spikes"),
+        ({"readout": "membrane"}, "one that makes maps reads spikes"),
     ],
 )
 def test_what_maps_cannot_do(options, message):

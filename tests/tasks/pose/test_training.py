@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from spikevideoformer.body.skeleton import Skeleton
 from spikevideoformer.body.smpl import NUM_BETAS
+from spikevideoformer.data.problems import DatasetError
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.settings import plain
 from spikevideoformer.synth.motions import procedural_motions, standing_skeleton
@@ -163,10 +164,49 @@ def test_joints_in_the_picture_alone_teach_maps(tiny, motions, tmp_path):
     training.loss(model(batch.video), batch).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.head.parameters())
     assert model.head.fc.weight.grad.norm() > 0
-    run = train(config)
-    assert run.history[-1]["train_loss"] < run.history[0]["train_loss"]
+    run = train(config, index=nowhere)
+    losses = [row["train_loss"] for row in run.history]
+    assert losses[-1] < losses[0]  # and none is NaN
+    assert training.weight(batch, 0) == batch.points.isfinite().all(-1).sum() > 0
     folder = evaluate_folder(run.model, read_poses(motions, split="val"), device="cpu")
     assert folder.loss == pytest.approx(run.history[run.best_epoch - 1]["val_loss"], rel=1e-2)
+
+
+def test_joints_in_space_are_needed_to_validate(tiny, motions):
+    index = read_poses(motions)
+    nowhere = changed(
+        index,
+        joints=lambda s: (
+            np.full_like(s.truth.joints, np.nan) if s.split == "val" else s.truth.joints
+        ),
+    )
+    with pytest.raises(
+        DatasetError, match=r"labelled in the picture alone; choose another val_split"
+    ):
+        training_of(tiny(), nowhere)
+
+
+@pytest.mark.parametrize(
+    ("options", "readout", "message"),
+    [
+        ({"poses": "between", "input": "events"}, None, "heatmap reads frames"),
+        ({"body": Path("smpl.safetensors")}, None, "leave body out"),
+        (
+            dict.fromkeys(
+                [f"{n}_weight" for n in ("joints3d", "joints2d", "translation", "smoothness")], 0.0
+            ),
+            None,
+            "set one of them above 0",
+        ),
+        ({}, "membrane", "reads spikes, and the readout is membrane"),
+    ],
+)
+def test_what_maps_cannot_do_is_told_before_the_data_are_looked_at(
+    tiny, options, readout, message, tmp_path
+):
+    with pytest.raises(ValueError, match=message):
+        train(tiny(options=PoseOptions(head="heatmap", **options), readout=readout))
+    assert not (tmp_path / "run").exists()
 
 
 class TestTraining:

@@ -184,7 +184,7 @@ def test_a_palette_of_another_length_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("name", "readout"), [("svf_nano", "membrane"), ("gru_nano", "gru")])
 def test_other_readouts_are_refused(name, readout):
-    with pytest.raises(ValueError, match=f"readout '{readout}' is for classification"):
+    with pytest.raises(ValueError, match=f"readout '{readout}' is for other heads"):
         _model(name, readout=readout)
 
 

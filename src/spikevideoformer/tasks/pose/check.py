@@ -37,9 +37,9 @@ def check_poses(
 ) -> Report[PoseIndex]:
     """Look for everything that is wrong with a data set.
 
-    The list holds: what was wrong with the poses; sequences without any labelled joint; missing and
-    empty files; videos and pictures that cannot be read; videos with fewer frames than poses, or at
-    another frame rate; splits without sequences.
+    The list holds: what was wrong with the poses; sequences without any joint that is labelled, in
+    space or in the picture; missing and empty files; videos and pictures that cannot be read;
+    videos with fewer frames than poses, or at another frame rate; splits without sequences.
 
     Args:
         index: as `read_poses` returns it, or one split of it.

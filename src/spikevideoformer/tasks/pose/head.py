@@ -22,6 +22,7 @@ from spikevideoformer.models.config import ModelConfig
 from spikevideoformer.models.heads import Head
 from spikevideoformer.models.pyramid import PyramidHead
 from spikevideoformer.nn.neuron import make_neuron
+from spikevideoformer.tasks.pose.metrics import MIN_DEPTH_M
 
 GRID = 4
 """Height and width in cells of the map that the head reads."""
@@ -72,12 +73,14 @@ class SeenOutput(NamedTuple):
     """What a head with maps says: where the joints are seen, and how far away they are.
 
     Attributes:
-        places: of joints, in picture widths right of and below the middle of the input,
+        places: of joints, in sides of the square input right of and below its middle,
             ``[*, J, 2]``.
-        depths: of joints behind the root, in picture widths at its distance, ``[*, J]``.
-        width: of the picture at the root's distance, as w of :func:`pose_from_output`, ``[*, 1]``.
-        heat: how likely each joint is in each cell of the input, as logarithms that add up to 1,
-            ``[*, J, H, W]``.
+        depths: of joints behind the plane of which the input shows `width`, in such widths,
+            ``[*, J]``.
+        width: of what the input shows of that plane, as w of :func:`pose_from_output`,
+            ``[*, 1]``.
+        heat: logarithms of how likely each joint is in each cell of the input, shares that add up
+            to 1, ``[*, J, H, W]``.
     """
 
     places: Float[Tensor, "*batch J 2"]
@@ -199,43 +202,48 @@ class HeatmapHead(PyramidHead):
     def __init__(self, config: ModelConfig, body: BodyModel) -> None:
         if not isinstance(body, Skeleton):
             raise ValueError(
-                "pose_head 'heatmap' finds joints, of which it poses a skeleton; leave the SMPL "
-                "body out, or choose grid"
+                "pose_head 'heatmap' finds joints, of which it poses a skeleton, and the body is "
+                "SMPL; give body=, such as standing_skeleton(), or choose grid"
             )
         if config.poses != "frames":
             raise ValueError("pose_head 'heatmap' reads frames; choose grid for poses='between'")
-        self.joints = len(body.joint_names)
-        super().__init__(config, 4 * self.joints + 1)
+        J = len(body.joint_names)
+        super().__init__(config, 4 * J + 1)
+        self.joints, self._ends = J, (J, 2 * J, 3 * J, 3 * J + 1)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
-        """The maps h, both o, d and w, ``[B, T, 4 J + 1, H/4, W/4]``, from all stages'."""
-        return self.maps(features).transpose(0, 1)
+        """``[B, T, J (3 + H W / 16) + 1]`` from all stages': what `finished` tells apart.
 
-    def finished(self, output: Tensor, video: Tensor) -> SeenOutput:
-        """What the maps mean, computed in float64: sums that the size of a batch does not move."""
-        maps = output.double()
+        Computed in float64: sums that the size of a batch does not move.
+        """
+        maps = self.maps(features).transpose(0, 1)
         height, width = maps.shape[-2:]
-        heat, right, down, depth = maps[:, :, :-1].flatten(3).chunk(4, 2)  # [B, T, J, cells]
+        kind = torch.promote_types(maps.dtype, torch.float32)
+        heat, right, down, depth = maps[:, :, :-1].double().flatten(3).chunk(4, 2)  # [B, T, J, HW]
         heat = heat.log_softmax(-1)
         share = (2 * heat).softmax(-1)
-        x, y = ((torch.arange(n).to(maps) + 0.5) / n - 0.5 for n in (width, height))
-        places = [
-            (share * (offset + cells)).sum(-1)
-            for offset, cells in ((right, x.repeat(height)), (down, y.repeat_interleave(width)))
-        ]
-        said = SeenOutput(
-            places=torch.stack(places, -1),
-            depths=(share * depth).sum(-1),
-            width=(share[:, :, :1] * maps[:, :, -1:].flatten(3)).sum(-1),
-            heat=heat.unflatten(-1, (height, width)),
+        x, y = ((torch.arange(n).to(heat) + 0.5) / n - 0.5 for n in (width, height))
+        root = maps[:, :, -1:].double().flatten(3)
+        said = (
+            (share * (right + x.repeat(height))).sum(-1),
+            (share * (down + y.repeat_interleave(width))).sum(-1),
+            (share * depth).sum(-1),
+            (share[:, :, :1] * root).sum(-1),
+            heat.flatten(2),
         )
-        kind = torch.promote_types(output.dtype, torch.float32)
-        return SeenOutput(*(values.to(kind) for values in said))
+        return torch.cat(said, -1).to(kind)
+
+    def finished(self, output: Tensor, video: Tensor) -> SeenOutput:
+        """The numbers by their names."""
+        right, down, depths, width, heat = output.tensor_split(self._ends, -1)
+        cells = tuple(n // 4 for n in video.shape[3:])
+        heat = heat.unflatten(-1, (self.joints, *cells))
+        return SeenOutput(torch.stack((right, down), -1), depths, width, heat)
 
     def start_at(
         self, rotations: Float[Tensor, "J 3 3"], translation: Float[Tensor, " 3"] | None = None
     ) -> None:
-        """Nothing: it begins with all joints in the middle."""
+        """Nothing: it begins with all joints near the middle."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -290,14 +298,14 @@ def pose_from_output(
 ) -> Pose:
     """The bodies that a :class:`PoseOutput`, :class:`RegressedOutput` or :class:`SeenOutput` means.
 
-    The second says itself where they are. The camera (u, v, w) of the former says where the root is
-    seen, in picture widths right of and below the middle of the input, and how wide the picture is
-    at its distance, as a logarithm over `USUAL_WIDTH_M`. A network cannot see its focal length f;
-    that turns the width into a depth.
+    A `RegressedOutput` says itself where they are. The camera (u, v, w) of a `PoseOutput` says
+    where the root is seen, in picture widths right of and below the middle of the input, and how
+    wide the picture is at its distance, as a logarithm over `USUAL_WIDTH_M`. A network cannot see
+    its focal length f; that turns the width into a depth.
 
     Equation: ``z = f_x / size * 2.5 exp(w)`` and ``x = ((u + 1/2) size - c_x) z / f_x``, and y
-    alike. The third says so of every joint; one that is ``depth`` picture widths behind the root is
-    at ``z + 2.5 exp(w) depth``, at least a tenth of z.
+    alike. A `SeenOutput` says so of every joint, ``depth`` widths behind that plane at
+    ``z + 2.5 exp(w) depth``, but at least at a tenth of z, and where joints have an image.
 
     Args:
         output: of a model; computed in float32 at least.
@@ -339,7 +347,7 @@ def _seen(
     """Joints in space, of a `SeenOutput`."""
     width_m = _width_m(width)
     depth = focal[..., :1] / size * width_m
-    z = torch.maximum(depth + width_m * depths, 0.1 * depth)[..., None]
+    z = torch.maximum(depth + width_m * depths, (0.1 * depth).clamp_min(MIN_DEPTH_M))[..., None]
     seen = (places + 0.5) * size - centre[..., None, :]
     return torch.cat((seen * z / focal[..., None, :], z), -1)
 

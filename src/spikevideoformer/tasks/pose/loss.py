@@ -106,7 +106,7 @@ def heat_loss(
     """How far heat maps are from a spot of `SPOT` around each joint: their cross-entropy.
 
     Args:
-        heat: logarithms of shares, which add up to 1 in each map.
+        heat: logarithms of shares; the shares of a map add up to 1.
         points: joints in pixels of the input; NaN where there is no label. Those outside of it are
             not compared.
         size: of the input, in pixels.

@@ -108,8 +108,8 @@ class PoseOptions:
             joints in training; whoever predicts says where).
         head: grid, from cells of the picture, the place of the body as it is seen; or regressor,
             from its mean, the place in metres, as published; or heatmap, where each joint is seen
-            and how far before or behind the root: better in the picture. Rotations and shape are
-            then made of the joints, and their weights count for nothing.
+            and how far away. Rotations and shape are then made of the joints, and their weights
+            count for nothing.
         poses: a pose for each frame; or between: of event frames, a pose before, between and after
             them, so one more.
         gap: pictures from one frame of a training clip to the next, drawn at random in this range;
@@ -167,6 +167,19 @@ class PoseOptions:
                 raise ValueError(f"gap must be two numbers 1 <= low <= high, got {self.gap!r}")
             object.__setattr__(self, "gap", tuple(self.gap))
         self.weights, self.channels  # noqa: B018 - they know their own ranges
+        if self.head == "heatmap":
+            self._check_maps()
+
+    def _check_maps(self) -> None:
+        """Refuse what a head with maps cannot do; ValueError."""
+        if self.body is not None:
+            raise ValueError("pose.head heatmap poses the skeleton of the data; leave body out")
+        if self.poses != "frames":
+            raise ValueError("pose.head heatmap reads frames; set poses to frames")
+        terms = ("joints3d", "joints2d", "translation", "smoothness")
+        if not any(getattr(self, f"{name}_weight") for name in terms):
+            names = ", ".join(f"{name}_weight" for name in terms)
+            raise ValueError(f"pose.head heatmap learns by {names}; set one of them above 0")
 
     @property
     def weights(self) -> PoseLossWeights:
@@ -185,7 +198,7 @@ class PoseOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PoseLossWeights:
-    """Weights of the terms of `pose_loss`; a term of weight 0 is not computed.
+    """Weights of the terms of `pose_loss` and of `heat_loss`; one of weight 0 is not computed.
 
     The defaults bring the errors of an untrained network to the same order of magnitude; they are
     a start, and have not been tuned.

@@ -90,6 +90,10 @@ class PoseTracking(Task):
     def check_paths(self, config: TrainConfig) -> None:
         if config.options.body is not None:
             require_smpl_file(config.options.body)
+        if config.options.head == "heatmap" and config.readout not in (None, "spike"):
+            raise ValueError(
+                f"pose.head heatmap reads spikes, and the readout is {config.readout}; leave it out"
+            )
 
     def spec(self, config: TrainConfig) -> PoseSpec:
         options: PoseOptions = config.options

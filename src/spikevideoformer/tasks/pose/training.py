@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from spikevideoformer.body.skeleton import BodyModel
 from spikevideoformer.body.smpl import load_body
 from spikevideoformer.body.stored import AbsentSmpl
 from spikevideoformer.data.check import Report, split_names
+from spikevideoformer.data.problems import DatasetError
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.tasks.pose.check import check_poses
@@ -124,6 +126,11 @@ class PoseTraining(TaskTraining[PoseIndex]):
                 " is SMPL; leave pose.body out"
             )
         pose_metrics(validation, self.config.spec, self.body)
+        if not any(np.isfinite(s.truth.joints[:, 1:]).any() for s in validation.sequences):
+            raise DatasetError(
+                f"poses are measured in space, and the joints of {validation.root} to validate on"
+                " are labelled in the picture alone; choose another val_split, or none"
+            )
 
     def names(self, index: PoseIndex) -> tuple[str, ...]:
         return index.joint_names
@@ -166,6 +173,11 @@ class PoseTraining(TaskTraining[PoseIndex]):
         distance_mm = 1000 * (error - error[..., :1, :]).norm(dim=-1)
         known = distance_mm.isfinite()  # NaN where the joint or the root is not labelled
         return ((distance_mm < PCK_MM) & known).sum(), known.sum()
+
+    def weight(self, batch: PoseBatch, labels: Tensor | int) -> Tensor:
+        """Its joints that are labelled, in space or in the picture."""
+        joints = batch.joints.isfinite().all(-1)
+        return (joints & joints[..., :1] | batch.points.isfinite().all(-1)).sum()
 
     def _pose(self, output: AnyPoseOutput, batch: PoseBatch) -> Pose:
         return batch_pose(output, batch, self.body.to(output[0].device))
@@ -328,7 +340,7 @@ def evaluate_pose(
     process returns the same result.
 
     Args:
-        model: gives a `PoseOutput`; on the device of `fabric`. Its training mode is put back.
+        model: for pose, on the device of `fabric`. Its training mode is put back.
         dataset: windows, unaugmented.
         body: as the model was made for.
         weights: of the loss.
