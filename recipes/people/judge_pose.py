@@ -2,8 +2,9 @@
 
 FILE is what teach_pose.py wrote. A joint counts where both teachers are sure of it and agree,
 within a tenth of the box around the person; it is right within a tenth of the box of their mean
-(PCK at 0.1). Each frame is shown to the network as the square around the teachers' joints, and each
-recording once more as a video in which it follows the person itself. Beside it stand the mean pose
+(PCK at 0.1). Each frame is shown to the network as the square around that box, and each recording
+twice more as a video, in which it follows the person whom the mask finds, or who is in the first
+square: where there are several it may be another than the teachers'. Beside it stand the mean pose
 of rendered clips, put into the same square, and one teacher held against the other. Jitter is the
 mean second difference of a joint over three frames in a row, as a share of the box; of the network
 that follows, beside that of mediapipe. ``--metrics`` writes a file for the card (recipes/pack.py).
@@ -26,6 +27,13 @@ from spikevideoformer.tasks.pose.square import Square
 from spikevideoformer.video.frames import iter_frames
 
 COCO = poses.COCO[:17]  # anny counts feet behind them
+
+
+def square_of(entry: dict) -> Square:
+    """Around the box of the person."""
+    square = Square.of_person(np.array(entry["mediapipe"])[poses.in_picture(entry), :2])
+    assert square is not None  # teach_pose.py leaves out who is not in the picture
+    return square
 
 
 def mean_pose(folder: Path) -> np.ndarray:
@@ -65,25 +73,32 @@ def main() -> None:
         options.model, device="cpu", follow=False, box=(0, 0, 2)
     )
     walker = svf.PoseTracker.from_pretrained(options.model, device="cpu")
+    led = svf.PoseTracker.from_pretrained(options.model, device="cpu", box=(0, 0, 2))
     rows = [tracker.body.joint_names.index(name) for name in COCO]
     shares, jitters, judged, tiles = defaultdict(list), defaultdict(list), [], []
     for name, found in entries.items():
         frames = read_frames(options.data / name)
         times = [frame.timestamp_s for frame in iter_frames(options.data / name)]
-        walked = walker.predict(options.data / name)
+        led.box = square_of(found[0])
+        ways = {
+            "following": walker.predict(options.data / name),
+            "following from the first square": led.predict(options.data / name),
+        }
         sums = defaultdict(lambda: np.zeros(2))
         sides: dict[int, float] = {}
         tracks: dict[str, dict[int, np.ndarray]] = {"following": {}, "mediapipe": {}}
         for place, entry in enumerate(found):
             truth, sure, agree, side = poses.labelled(entry)
-            if (square := Square.of_person(truth[agree])) is None or square.side < 4:
+            square = square_of(entry)
+            if not agree.any() or square.side < 4:
                 continue
             tracker.box = square
             points = tracker.predict(frames[entry["frame"]][None], frame_rate_hz=1.0).points[0]
-            nearest = np.abs(np.array(walked.timestamps_s) - times[entry["frame"]]).argmin()
-            guesses = {
-                "given the square": points[rows],
-                "following": walked.points[nearest][rows],
+            guesses = {"given the square": points[rows]}
+            for way, walked in ways.items():
+                nearest = np.abs(np.array(walked.timestamps_s) - times[entry["frame"]]).argmin()
+                guesses[way] = walked.points[nearest][rows]
+            guesses |= {
                 "mean pose": usual * square.side + [square.left, square.top],
             }
             for what, guess in guesses.items():
@@ -155,8 +170,7 @@ def write_metrics(
             "value": mean["following"],
             "low": low,
             "high": high,
-            "beside": f"with the square given: {mean['given the square']:.3f}; mean pose in it: "
-            f"{mean['mean pose']:.3f}; teacher and teacher: {mean['teacher and teacher']:.3f}",
+            "beside": ", ".join(f"{way}: {mean[way]:.3f}" for way in mean if way != "following"),
         },
         *(
             {"what": what, "on": name, "value": value, "beside": f"teachers: {teachers:.3f}"}

@@ -127,10 +127,16 @@ def labels_of(
     }
 
 
+def in_picture(entry: dict) -> np.ndarray:
+    """Which of mediapipe's joints lie in the picture; their box is that of the person."""
+    joints = np.array(entry["mediapipe"])[:, :2]
+    return ((joints >= 0) & (joints < entry["size"])).all(1)
+
+
 def labelled(entry: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Mean of the teachers [17, 2]; where both are sure; where they agree, too; side of the box."""
     one, two = np.array(entry["mediapipe"]), np.array(entry["movenet"])
-    inside = ((one[:, :2] >= 0) & (one[:, :2] < entry["size"])).all(1)
+    inside = in_picture(entry)
     side = float(np.ptp(one[inside, :2], axis=0).max())
     sure = inside & (one[:, 2] > SURE["mediapipe"]) & (two[:, 2] > SURE["movenet"])
     agree = sure & (np.linalg.norm(one[:, :2] - two[:, :2], axis=1) < WITHIN * side)
