@@ -187,6 +187,12 @@ def _wait(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None
         time.sleep(0.02)
 
 
+def _put(tensor: torch.Tensor, number: int, value: float) -> None:
+    """Set the value of this number, however the tensor lies in memory."""
+    index = torch.unravel_index(torch.tensor(number), tensor.shape)
+    tensor[index] = value
+
+
 def _spoilt(place: str, value: float, at_step: int, draw: random.Random) -> Any:
     """A training in which one number goes wrong at one step."""
     step = Loop._step
@@ -203,9 +209,9 @@ def _spoilt(place: str, value: float, at_step: int, draw: random.Random) -> Any:
                 draw.choice([b for n, b in loop.model.named_buffers() if "running" in n])[0] = value
             elif place == "moment":
                 moment = draw.choice(list(loop.optimizer.state.values()))["exp_avg_sq"]
-                moment.view(-1)[0] = value
+                _put(moment, 0, value)
             else:
-                weight.data.view(-1)[draw.randrange(weight.numel())] = value
+                _put(weight.data, draw.randrange(weight.numel()), value)
         step(loop, batches)
 
     return patch.object(Loop, "_step", spoil)
