@@ -144,6 +144,7 @@ def test_no_hips() -> None:
         ({"offsets": [[math.nan] * 3] * 6}, "offsets must be 6 times three finite"),
         ({"offsets": [["a"] * 3] * 6}, "no skeleton .*give what Skeleton.to_dict writes"),
         ({"offsets": [[0.0] * 2] * 6}, "offsets must be three numbers for each of 6"),
+        ({"offsets": [[10**400] * 3] * 6}, "no skeleton .*too large"),
         ({"offsets": 3}, "no skeleton .*give what Skeleton.to_dict writes"),
         ({"parents": None}, "no skeleton .*give what Skeleton.to_dict writes"),
         ({"end_offsets": {"Tail": [0, 0, 0]}}, "end_offsets names Tail, which is no joint"),

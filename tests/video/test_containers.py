@@ -144,6 +144,7 @@ def flv_pictures(data: bytes) -> list[int]:
         ("flv", "flv", "a stream that is not there"),
         ("flv", "flv", "a kind of picture that is not there"),
         ("flv", "flv", "another codec"),
+        ("flv", "flv", "a picture as a command"),
         ("webm", "libvpx", "a block of another track"),
         ("webm", "libvpx", "a block called a number"),
         ("mpg", "mpeg2video", "a picture in the middle of a group"),
@@ -169,7 +170,9 @@ def test_a_change_of_a_byte_that_hides_a_picture(
             data[at + 1 : at + 3] = b"\xff\x20"
     elif suffix == "flv":
         at = flv_pictures(data)[5]
-        place, value = {"a s": (10, 1), "a k": (11, 0x72), "ano": (11, 0x29)}[what[:3]]
+        place, value = {"a s": (10, 1), "a k": (11, 0x72), "ano": (11, 0x29), "a p": (11, 0x52)}[
+            what[:3]
+        ]
         data[at + place] = value
     elif suffix == "webm":
         with av.open(path) as container:

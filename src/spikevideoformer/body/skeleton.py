@@ -337,6 +337,6 @@ class Skeleton(BodyModel):
                 str(name): [float(x) for x in end]
                 for name, end in values.get("end_offsets", {}).items()
             }
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"no skeleton ({error}); give what Skeleton.to_dict writes") from error
         return cls(names, parents, offsets, ends)

@@ -200,7 +200,8 @@ def _flv(file: BinaryIO, file_bytes: int) -> None:
             shows, codec = head[11] >> 4 & 7, head[11] & 0xF
             if shows < 5 and not head[11] >> 7:
                 codecs.add(codec)
-            if not 1 <= shows <= 5 or len(codecs) > 1:
+            # 5 is no picture but a command: a byte behind a head of one byte, or of five.
+            if not 1 <= shows <= 5 or len(codecs) > 1 or (shows == 5 and size - 11 > 6):
                 raise _damaged(at)
         if len(head) < 11 or at + size > file_bytes:
             raise StructureError(_CUT.format("a tag"))
