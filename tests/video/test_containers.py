@@ -145,6 +145,9 @@ def flv_pictures(data: bytes) -> list[int]:
         ("flv", "flv", "a kind of picture that is not there"),
         ("flv", "flv", "another codec"),
         ("flv", "flv", "a picture as a command"),
+        ("avi", "mpeg4", "a chunk of a stream that is not there"),
+        ("avi", "mpeg4", "a chunk without a name"),
+        ("ogv", "libvpx", "a byte of a page"),
         ("webm", "libvpx", "a block of another track"),
         ("webm", "libvpx", "a block called a number"),
         ("mpg", "mpeg2video", "a picture in the middle of a group"),
@@ -174,6 +177,11 @@ def test_a_change_of_a_byte_that_hides_a_picture(
             what[:3]
         ]
         data[at + place] = value
+    elif suffix == "avi":
+        at = elements(data, b"00dc")[5]
+        data[at : at + 4] = b"07dc" if what.endswith("there") else b"\1\2\3\4"
+    elif suffix == "ogv":
+        data[elements(data, b"OggS")[3] - 1] ^= 1
     elif suffix == "webm":
         with av.open(path) as container:
             at = [p.pos for p in container.demux(video=0) if p.size][5]

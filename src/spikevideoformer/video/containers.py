@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import struct
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -213,6 +212,18 @@ def _flv(file: BinaryIO, file_bytes: int) -> None:
         at += size + 4
 
 
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _ogg_sum(page: bytes) -> int:
+    """CRC-32 of a page, whose own is 0: highest bits first, from 0, and not inverted.
+
+    zlib's takes the lowest first, from all ones, and inverts: so bits are turned round.
+    """
+    lowest_first = zlib.crc32(page.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int.from_bytes(lowest_first.to_bytes(4, "little").translate(_REVERSED))
+
+
 def _ogg(file: BinaryIO, file_bytes: int) -> None:
     """Source: RFC 3533, section 6."""
     at, pages, open_streams = 0, dict[bytes, int](), set[bytes]()
@@ -225,6 +236,9 @@ def _ogg(file: BinaryIO, file_bytes: int) -> None:
         serial = head[14:18]
         if len(head) < 27 or at + 27 + len(table) + sum(table) > file_bytes:
             raise StructureError(_CUT.format("a page"))
+        page = head[:22] + bytes(4) + head[26:] + table + file.read(sum(table))
+        if _ogg_sum(page) != int.from_bytes(head[22:26], "little"):
+            raise _damaged(at)
         number = int.from_bytes(head[18:22], "little")
         first, last = head[5] & 2, head[5] & 4
         if not first and number != pages.get(serial, -1) + 1:
@@ -318,10 +332,52 @@ def _asf(file: BinaryIO, file_bytes: int) -> None:
 
 
 def _riff(file: BinaryIO, file_bytes: int) -> None:
-    """AVI: its parts say how long they are; a recorder that was switched off leaves 0."""
-    kind, size = struct.unpack("<4sI", file.read(8).ljust(8, b"\0"))
-    if kind == b"RIFF" and 0 < size < 2**32 - 1 and 8 + size > file_bytes:
-        raise StructureError("it is cut short: it ends before its announced size")
+    """AVI: parts say how long they are, and data are chunks of a stream one behind the other.
+
+    A recorder that was switched off leaves 0 for a length; then nothing is known of what follows.
+    Source: Microsoft, "AVI RIFF File Reference", and OpenDML 1.02 for more than one RIFF.
+    """
+    at, streams = 0, 0
+    while (head := _chunk(file, at)) is not None and head[0] == b"RIFF":
+        end = at + 8 + head[1]
+        if not 0 < head[1] < 2**32 - 1:
+            return
+        if end > file_bytes:
+            raise StructureError("it is cut short: it ends before its announced size")
+        at += 12
+        while at < end and (part := _chunk(file, at)) is not None:
+            kind, size = part
+            inner = file.read(4) if kind == b"LIST" else b""
+            if inner == b"hdrl":
+                streams += file.read(max(0, min(size - 4, _MOST_HEAD))).count(b"strl")
+            if inner == b"movi":
+                if not 4 <= size <= end - at - 8:
+                    return
+                _movi(file, at + 12, at + 8 + size, streams)
+            at += 8 + size + size % 2
+        at = end + end % 2
+
+
+_MOST_HEAD = 2**20  # bytes of the headers of streams
+_DATA = frozenset({b"dc", b"db", b"wb", b"pc", b"tx", b"sb"})
+
+
+def _chunk(file: BinaryIO, at: int) -> tuple[bytes, int] | None:
+    """Name and length of a chunk of RIFF; None at the end."""
+    file.seek(at)
+    head = file.read(8)
+    return (head[:4], int.from_bytes(head[4:], "little")) if len(head) == 8 else None
+
+
+def _movi(file: BinaryIO, at: int, end: int, streams: int) -> None:
+    """The data of an AVI: each chunk is of a stream that there is."""
+    while at < end and (head := _chunk(file, at)) is not None:
+        kind, size = head
+        number = int(kind[:2]) if kind[:2].isdigit() else streams
+        known = kind in (b"JUNK", b"LIST", b"idx1") or kind[:2] == b"ix"
+        if not (known or (number < streams and kind[2:] in _DATA)) or at + 8 + size > end:
+            raise _damaged(at)
+        at += 12 if kind == b"LIST" else 8 + size + size % 2  # a list holds chunks
 
 
 _CHECKS: dict[str, Callable[[BinaryIO, int], Mapping[int, int] | None]] = {
