@@ -145,6 +145,9 @@ def flv_pictures(data: bytes) -> list[int]:
         ("flv", "flv", "a kind of picture that is not there"),
         ("flv", "flv", "another codec"),
         ("flv", "flv", "a picture as a command"),
+        ("flv", "flv", "sound"),
+        ("webm", "libvpx", "an open block"),
+        ("apng", "apng", "another name for the head of an animation"),
         ("avi", "mpeg4", "a chunk of a stream that is not there"),
         ("avi", "mpeg4", "a chunk without a name"),
         ("ogv", "libvpx", "a byte of a page"),
@@ -161,7 +164,7 @@ def test_a_change_of_a_byte_that_hides_a_picture(
         tmp_path / f"a.{suffix}",
         [np.kron(moving_bar(index), np.ones((2, 2, 1), np.uint8)) for index in range(FRAMES)],
         codec=codec,
-        pix_fmt="rgb8" if codec == "gif" else "yuv420p",
+        pix_fmt={"gif": "rgb8", "apng": "rgb24"}.get(codec, "yuv420p"),
         options={"g": "8"},
     )
     data = bytearray(path.read_bytes())
@@ -173,13 +176,20 @@ def test_a_change_of_a_byte_that_hides_a_picture(
             data[at + 1 : at + 3] = b"\xff\x20"
     elif suffix == "flv":
         at = flv_pictures(data)[5]
-        place, value = {"a s": (10, 1), "a k": (11, 0x72), "ano": (11, 0x29), "a p": (11, 0x52)}[
-            what[:3]
-        ]
+        place, value = {
+            "a s": (10, 1),
+            "a k": (11, 0x72),
+            "ano": (11, 0x29),
+            "a p": (11, 0x52),
+            "sou": (0, 8),
+        }[what[:3]]
         data[at + place] = value
     elif suffix == "avi":
         at = elements(data, b"00dc")[5]
         data[at : at + 4] = b"07dc" if what.endswith("there") else b"\1\2\3\4"
+    elif suffix == "apng":
+        at = elements(data, b"acTL")[0]
+        data[at + 1 : at + 4] = bytes(3)
     elif suffix == "ogv":
         data[elements(data, b"OggS")[3] - 1] ^= 1
     elif suffix == "webm":
@@ -188,7 +198,9 @@ def test_a_change_of_a_byte_that_hides_a_picture(
         assert at is not None
         assert data[at] in (0xA3, 0x81), hex(data[at])
         at = data.rindex(b"\xa3", 0, at + 1)
-        if what.endswith("track"):
+        if what.startswith("an open"):
+            data[at + 1] = 0xFF  # a size that is not known
+        elif what.endswith("track"):
             data[data.index(b"\x81", at + 1)] = 0x85
         else:
             data[at] = 0xAB

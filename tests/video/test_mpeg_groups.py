@@ -82,6 +82,13 @@ def test_missing_pictures() -> None:
             (picture(3, PREDICTED), 6),
             (picture(4, PREDICTED), 7),
         )
+    with pytest.raises(StructureError, match="3 of the pictures"):  # the last of them is there
+        take(
+            (group(0) + picture(0, INTRA), 0),
+            (picture(1, PREDICTED), 1),
+            (picture(2, PREDICTED), 5),
+            (group(6) + picture(0, INTRA), 6),
+        )
     with pytest.raises(StructureError, match="4 of the pictures"):
         take(*FIRST, (group(7) + picture(0, INTRA), 3), (picture(1, PREDICTED), 8))
 

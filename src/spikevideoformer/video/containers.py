@@ -182,19 +182,24 @@ def _mpegps(file: BinaryIO, file_bytes: int) -> Mapping[int, int]:
 
 def _flv(file: BinaryIO, file_bytes: int) -> None:
     """Source: Adobe Flash Video File Format 10.1, annex E."""
-    at, codecs = 0, set[int]()
+    at, codecs, formats, sounds = 0, set[int](), set[int](), True
     while at < file_bytes:
         file.seek(at)
         head = file.read(12)
         if head[:3] == b"FLV" and at == 0:
             at += max(9, int.from_bytes(head[5:9])) + 4
+            sounds = bool(head[4] & 4)
             continue
         if head[:3] == b"FLV":
             raise StructureError(_JOINED)
         size = 11 + int.from_bytes(head[1:4])
         kind = head[0] & 0x1F
-        if kind not in (8, 9, 15, 18) or any(head[8:11]):
+        if kind not in (8, 9, 15, 18) or any(head[8:11]) or (kind == 8 and not sounds):
             raise _damaged(at)
+        if kind == 8 and size > 11 and len(head) == 12:
+            formats.add(head[11] >> 4)
+            if len(formats) > 1:  # a picture that calls itself sound
+                raise _damaged(at)
         if kind == 9 and size > 11 and len(head) == 12:  # kind of picture, codec
             shows, codec = head[11] >> 4 & 7, head[11] & 0xF
             if shows < 5 and not head[11] >> 7:
@@ -391,4 +396,5 @@ _CHECKS: dict[str, Callable[[BinaryIO, int], Mapping[int, int] | None]] = {
     "mpeg": _mpegps,
     "mpegts": _mpegts,
     "ogg": _ogg,
+    "png_pipe": _png,  # what a damaged animation is taken for
 }

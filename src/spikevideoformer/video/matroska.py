@@ -97,9 +97,9 @@ def _elements(file: BinaryIO, end: int, known: set[int] | None = None) -> Iterat
     """Name and end of each element up to `end`; the file stands at its content meanwhile."""
     while (at := file.tell()) < end:
         name, size = _ebml_number(file, keep_marker=True), _ebml_number(file)
-        if size == -1:
+        if size == -1 and name in (_SEGMENT, _CLUSTER):
             return  # a live recording, written before its sizes were known
-        if (known is not None and name not in known) or name is None or size is None:
+        if size == -1 or (known is not None and name not in known) or name is None or size is None:
             raise StructureError(f"its structure is damaged at byte {at}")
         element_end = file.tell() + size
         if element_end > end:

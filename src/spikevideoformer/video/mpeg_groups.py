@@ -6,6 +6,7 @@ Source: ISO/IEC 13818-2, 6.3.8 (time code of a group), 6.3.9 (temporal reference
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 from spikevideoformer.video.matroska import StructureError
@@ -38,6 +39,9 @@ class MpegGroups:
         self._code: int | None = None  # time code of the group, in pictures
         self._repeats = False  # whether a picture of the group is shown longer than others
         self._lost = 0  # pictures since the group before that lack by the time codes
+        self._apart = 0  # pictures from the group before to this one, by the time codes
+        self._begins = False  # whether the packet that comes begins a group
+        self._group_due_s: float | None = None  # when its first packet was due
         self._due_s: float | None = None  # when the last packet was due
 
     def take(self, data: bytes, due_s: float | None) -> None:
@@ -61,17 +65,26 @@ class MpegGroups:
                 self._repeats |= bool(data[at + 7] & 2)
             at = data.find(b"\0\0\1", at + 3)
         if due_s is not None:
-            pause = 0.0 if self._due_s is None else (due_s - self._due_s) * self._rate_hz - 1
-            if self._lost and abs(pause - self._lost) < 0.4:
+            # The clock tells a loss where it stands next: behind it, or at the group that follows.
+            pause = self._since(self._due_s, due_s) - 1
+            apart = self._since(self._group_due_s, due_s) if self._begins else math.inf
+            told = abs(pause - self._lost) < 0.4 or abs(apart - self._apart) < 0.4
+            if self._lost and told:
                 raise StructureError(f"{self._lost} of the pictures of a group are missing")
             self._due_s = due_s
+            if self._begins:
+                self._group_due_s, self._begins = due_s, False
+
+    def _since(self, before_s: float | None, due_s: float) -> float:
+        """Pictures from one time to another; 1 where the first is not known."""
+        return 1.0 if before_s is None else (due_s - before_s) * self._rate_hz
 
     def end(self) -> None:
         """At the end of a recording, which may lie inside a group; what follows is another one."""
         if self._numbers:
             self._check()
-        self._numbers, self._code, self._due_s = None, None, None
-        self._first, self._repeats, self._lost = True, False, 0
+        self._numbers, self._code, self._due_s, self._group_due_s = None, None, None, None
+        self._first, self._repeats, self._lost, self._begins = True, False, 0, False
 
     def _end_group(self, head: bytes) -> None:
         bits = int.from_bytes(head)
@@ -81,12 +94,13 @@ class MpegGroups:
         if self._numbers:
             self._check()
             if self._code is not None and not self._repeats:  # films on DVD: 24 pictures as 30
-                lost = code - self._code - len(self._numbers)
+                self._apart = code - self._code
+                lost = self._apart - len(self._numbers)
                 self._lost = lost if 0 < lost <= _CUT_S * self._rate_hz else 0
             else:
                 self._lost = 0
             self._first = False
-        self._numbers, self._code, self._repeats = {}, code, False
+        self._numbers, self._code, self._repeats, self._begins = {}, code, False, True
         self._cut = bool(bits >> 5 & 1)  # broken_link
 
     def _check(self) -> None:

@@ -53,7 +53,8 @@ class Turn:
         x, y = math.hypot(a, b), math.hypot(c, d)
         signs = [a / x, b / x, c / y, d / y]
         nearest = [round(sign) for sign in signs]
-        if max(abs(s - n) for s, n in zip(signs, nearest, strict=True)) > 0.02:
+        off = max(abs(s - n) for s, n in zip(signs, nearest, strict=True))
+        if off > 0.02 or tuple(nearest) not in _TURN_OF_MATRIX:
             raise VideoError(
                 path,
                 "it is to be shown turned by an angle that is no multiple of 90 degrees, or skewed;"
