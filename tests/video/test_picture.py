@@ -36,10 +36,10 @@ MATRICES = {
 }
 
 
-def with_matrix(path: Path, entries: tuple[float, ...]) -> Path:
-    """Write the matrix (a, b, c, d) into the header of a video track."""
+def with_matrix(path: Path, entries: tuple[float, ...], *, of: bytes = b"tkhd") -> Path:
+    """Write the matrix (a, b, c, d) into the header of a video track, or of the whole."""
     data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 44
+    at = data.index(of) + {b"tkhd": 44, b"mvhd": 40}[of]
     a, b, c, d = (round(entry * 65536) for entry in entries)
     data[at : at + 36] = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], ">i4").tobytes()
     path.write_bytes(data)
@@ -61,8 +61,11 @@ def test_matrix_of_a_track_turns_and_mirrors(
         assert np.abs(image.astype(int) - expected).mean() < 6
 
 
-def test_a_slanted_matrix_is_refused(tmp_path: Path) -> None:
-    path = with_matrix(encode(tmp_path / "slanted.mp4", [MARKED] * 3), (0.7, 0.7, -0.7, 0.7))
+@pytest.mark.parametrize(
+    ("entries", "of"), [((0.7, 0.7, -0.7, 0.7), b"tkhd"), ((1, 4096, 0, 1), b"mvhd")]
+)
+def test_a_slanted_matrix_is_refused(tmp_path: Path, entries: tuple[float, ...], of: bytes) -> None:
+    path = with_matrix(encode(tmp_path / "slanted.mp4", [MARKED] * 3), entries, of=of)
     with pytest.raises(VideoError, match="no multiple of 90 degrees"):
         probe(path)
 
