@@ -91,6 +91,8 @@ class MpegGroups:
         hours, minutes = bits >> 26 & 31, bits >> 20 & 63
         seconds, pictures = bits >> 13 & 63, bits >> 7 & 63
         code = round((hours * 3600 + minutes * 60 + seconds) * self._nominal_hz) + pictures
+        if self._numbers == {}:
+            raise StructureError("a group without a picture")
         if self._numbers:
             self._check()
             if self._code is not None and not self._repeats:  # films on DVD: 24 pictures as 30
