@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from spikevideoformer import cli
-from spikevideoformer.cli import VERBS, main
+from spikevideoformer.cli import VERBS, explain, main
 from spikevideoformer.cli.parser import parsers
 from spikevideoformer.inference.base import annotated_names
 from spikevideoformer.settings import merged
@@ -84,6 +84,13 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory, clip_data: Path) -> Pat
 
 
 # --- Help ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["is killed by signal: Killed. ", "exited unexpectedly"])
+def test_a_loader_process_that_was_killed(how: str) -> None:
+    """Both wordings that torch has, by which of its threads sees it first."""
+    line = explain(RuntimeError(f"DataLoader worker (pid(s) 27420) {how}"))
+    assert line.startswith("a loader process was killed") and "--resume" in line
 
 
 def test_help_lists_the_verbs_and_needs_no_torch() -> None:

@@ -28,6 +28,7 @@ CONTAINERS = {
     ".apng": ("apng", "rgb24"),
     ".ogv": ("libvpx", "yuv420p"),
 }
+LONGEST = 600  # bytes, of a damage to so small a file as an mpg here
 DAMAGES = ("cut", "bits", "swap", "zeros", "size")
 
 # A crash or a hang of the decoder must be seen from outside: a process for many files.
@@ -93,7 +94,7 @@ def damaged(data: bytes, kind: str, draw: random.Random) -> tuple[int, bytes]:
         for place in places:
             made[place] ^= 1 << draw.randrange(8)
         return places[0], bytes(made)
-    length = min(draw.choice((16, 188, 600, 4096)), size // 4)
+    length = min(draw.choice((16, 188, LONGEST, 4096)), size // 4)
     a, b = sorted(draw.randrange(size - length) for _ in range(2))
     if kind == "swap":
         b = max(b, min(a + length, size - length))
@@ -116,6 +117,8 @@ def _cannot_be_known(source: Path, kind: str, at: int) -> bool:
         # What lies before the second group of pictures may be gone: a recording that begins later.
         group = b"\0\0\1\xb8" if source.suffix == ".mpg" else b"\0\0\1\x67"
         data = source.read_bytes()
+        if source.suffix == ".mpg" and at + LONGEST > data.rfind(group):
+            return True  # what is left of the last group is a recording that ends there
         return at < data.find(group, data.find(group) + 1)
     # An edit list or table of an mp4 that says "show fewer pictures", as that of a trimmed one.
     return source.suffix in (".mp4", ".mov") and kind != "cut"

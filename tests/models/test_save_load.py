@@ -230,6 +230,12 @@ def test_other_model_configs(folder, name):
     _refused(folder, says)
 
 
+def test_weights_of_a_compiled_model(folder):
+    weights = folder / "model.safetensors"
+    save_file({f"_orig_mod.{name}": value for name, value in load_file(weights).items()}, weights)
+    _refused(folder, "of a compiled model; save the model itself")
+
+
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.5, 0.999])
 def test_truncated_weights(folder, share):
     weights = folder / "model.safetensors"

@@ -89,6 +89,8 @@ def test_missing_pictures() -> None:
             (picture(2, PREDICTED), 5),
             (group(6) + picture(0, INTRA), 6),
         )
+    with pytest.raises(StructureError, match="picture 2 of a group comes twice"):  # a head is gone
+        take(*FIRST, (picture(2, PREDICTED), 4))
     with pytest.raises(StructureError, match="a group without a picture"):
         take(*FIRST, (group(3) + group(13) + picture(0, INTRA), 3))
     with pytest.raises(StructureError, match="4 of the pictures"):

@@ -102,7 +102,9 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename is not None else ""
         return one_line(f"{where}{error.strerror}; check the path, permissions and free space")
-    if "DataLoader worker" in text and "killed by signal" in text:
+    # Torch's two wordings of it, by who notices first.
+    killed = "killed by signal" in text or "exited unexpectedly" in text
+    if "DataLoader worker" in text and killed:
         return (
             "a loader process was killed, probably for want of memory; give fewer --workers or "
             "--cache off, and go on with --resume"

@@ -35,6 +35,9 @@ from spikevideoformer.models.initialise import start_statistics
 from spikevideoformer.ops._kernels import is_traced
 from spikevideoformer.task import get_task
 
+COMPILED = "_orig_mod."
+"""What torch.compile puts before the names of tensors."""
+
 
 class SpikeVideoFormer(nn.Module):
     """A spike-driven video Transformer with a head for one task.
@@ -333,6 +336,11 @@ def check_shapes(
         source: the file.
         extra: what the names of tensors that are no weights begin with.
     """
+    if any(key.startswith(COMPILED) for key in offered):
+        raise ValueError(
+            f"the tensors of {source} are named {COMPILED}..., as those of a compiled model; save "
+            "the model itself (save_pretrained does)"
+        )
     for key in own:
         if key not in offered:
             raise ValueError(f"{source} lacks the tensor {key}; it belongs to another architecture")

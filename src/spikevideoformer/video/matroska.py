@@ -98,6 +98,9 @@ def _elements(file: BinaryIO, end: int, known: set[int] | None = None) -> Iterat
     while (at := file.tell()) < end:
         name, size = _ebml_number(file, keep_marker=True), _ebml_number(file)
         if size == -1 and name in (_SEGMENT, _CLUSTER):
+            inner = _IN_SEGMENT if name == _SEGMENT else _IN_CLUSTER
+            if file.tell() < end and _ebml_number(file, keep_marker=True) not in inner:
+                raise StructureError(f"its structure is damaged at byte {at}")
             return  # a live recording, written before its sizes were known
         if size == -1 or (known is not None and name not in known) or name is None or size is None:
             raise StructureError(f"its structure is damaged at byte {at}")

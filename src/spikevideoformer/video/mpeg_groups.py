@@ -34,6 +34,7 @@ class MpegGroups:
         self._nominal_hz = round(rate_hz)  # 30 where 29.97 pictures a second are shown
         self._cut = False  # whether the group lost the pictures that its first ones refer to
         self._numbers: dict[int, int] | None = None  # kinds by number; None before the first group
+        self._number = 0  # of the last picture
         self._first = True  # whether this is the file's first group
         self._begin = 0  # of the first picture of the group
         self._code: int | None = None  # time code of the group, in pictures
@@ -59,6 +60,11 @@ class MpegGroups:
                 self._end_group(data[at + 4 : at + 8])
             elif code == _PICTURE and self._numbers is not None:
                 number = data[at + 4] << 2 | data[at + 5] >> 6
+                # Fields of one picture follow each other.
+                again = number in self._numbers and number != self._number
+                if again and len(self._numbers) < _NUMBERS // 2:
+                    raise StructureError(f"picture {number} of a group comes twice")
+                self._number = number
                 self._begin = self._begin if self._numbers else number
                 self._numbers[number] = data[at + 5] >> 3 & 7
             elif code == _EXTENSION and data[at + 4] >> 4 == _CODING:

@@ -184,7 +184,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
             frames = self._frames(pictures.frames, step, square)
         # One frame more than a window has: events of its first are those since the one before.
         seen: deque[Any] = deque(maxlen=T + 1)
-        count, poses_of_clip = 0, self.clip.num_poses
+        count, poses_of_clip, times = 0, self.clip.num_poses, list[float]()
         while window := list(islice(frames, T if count else poses_of_clip)):
             seen.extend(shown for _, shown in window)
             count += len(window)
@@ -209,12 +209,33 @@ class PoseTracker(StreamPredictor[PosePrediction]):
                     distance=distance,
                     **{name: values[place] for name, values in poses.items()},
                 )
+            times += [frame.timestamp_s for frame, _ in window]
             window.clear()  # before the next pictures are read
+        self._tell_uneven(times, pictures.path)
         if follower is not None and not follower.sees_somebody:
             log.warning(
                 "nobody was found in %s, so the whole picture was looked at; say where the person "
                 "is at the start with --box LEFT,TOP,SIDE",
                 pictures.path or "the video",
+            )
+
+    def _tell_uneven(self, times_s: Sequence[float], path: Any) -> None:
+        """A line about pictures that are not as far apart as those that the network learned from.
+
+        Steps are counted in pictures, which a variable frame rate makes uneven.
+        """
+        if (rate_hz := self.clip.frame_rate_hz) is None or len(times_s) < 2:
+            return
+        apart = np.diff(times_s)
+        if apart.max() > 2 / rate_hz and apart.max() > 2 * np.median(apart):
+            log.warning(
+                "%s has a variable frame rate: the network saw pictures %.2g to %.2g s apart, and "
+                "learned from those %.2g s apart; write it with a fixed rate, for example with "
+                "ffmpeg -r",
+                path or "the video",
+                apart.min(),
+                apart.max(),
+                1 / rate_hz,
             )
 
     def _frames(
@@ -228,7 +249,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         while group := list(islice(pictures, step)):
             used = group if self.clip.input == "events" else group[:1]
             shown = [torch.from_numpy(picture.image)[None] for picture in used]
-            frame = replace(group[0], duration_s=sum(picture.duration_s for picture in group))
+            frame = replace(group[0], duration_s=_shown_s(group))
             del group, used
             yield frame, torch.cat(shown if self.follow else [self._cut(p, square) for p in shown])
             del shown, frame  # before the next pictures are read
@@ -339,6 +360,11 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         return {"side_view": str(side), "motion": str(motion), "json": str(data)}
 
 
+def _shown_s(group: Sequence[VideoFrame]) -> float:
+    """From the begin of the first picture to the end of the last; there may be gaps between."""
+    return group[-1].timestamp_s + group[-1].duration_s - group[0].timestamp_s
+
+
 def _recorded(
     pictures: Iterator[VideoFrame], step: int
 ) -> Iterator[tuple[VideoFrame, list[EventStream]]]:
@@ -347,7 +373,7 @@ def _recorded(
     while group := list(islice(pictures, step)):
         events = [picture.events for picture in group if picture.events is not None]
         yield (
-            replace(group[0], duration_s=sum(picture.duration_s for picture in group)),
+            replace(group[0], duration_s=_shown_s(group)),
             [*since, events[0]],
         )
         since = events[1:]
