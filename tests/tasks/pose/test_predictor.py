@@ -40,6 +40,8 @@ from spikevideoformer.tasks.pose.square import MOST_SIDE, Square
 from spikevideoformer.video.frames import VideoError, iter_frames, write_video
 from spikevideoformer.video.spec import ClipSpec
 
+from ...video.clips import encode
+
 FRAMES, RATE_HZ = 11, 30.0
 SPEC = PoseSpec(frames=4, size=32)
 SPECS = {
@@ -498,3 +500,18 @@ def test_nobody_is_told(video: Path, caplog: pytest.LogCaptureFixture) -> None:
     (record,) = caplog.records
     assert f"nobody was found in {video}" in record.message
     assert "\n" not in record.message
+
+
+def test_uneven_pictures_are_told(
+    clip: RenderedClip, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every second picture, and long pauses between: the time is the players'."""
+    pts = [0, 40, 80, 1120, 1160, 1200, 2240, 2280, 2320, 2360, 2400]
+    path = encode(tmp_path / "uneven.mkv", clip.pictures[: len(pts)], pts=pts)
+    spec = replace(SPEC, frame_rate_hz=8.0)
+    result = PoseTracker(lively_model(spec), device="cpu").predict(path)
+    assert result.duration_s == pytest.approx(2.44, abs=0.05)
+    assert "has a variable frame rate: the network saw pictures" in caplog.text
+    caplog.clear()
+    PoseTracker(lively_model(SPEC), device="cpu").predict(path)  # takes each picture as it comes
+    assert "variable" not in caplog.text

@@ -227,7 +227,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         if (rate_hz := self.clip.frame_rate_hz) is None or len(times_s) < 2:
             return
         apart = np.diff(times_s)
-        if apart.max() > 2 / rate_hz and apart.max() > 2 * np.median(apart):
+        if apart.max() > 2 / rate_hz and apart.max() > 2 * apart.min():
             log.warning(
                 "%s has a variable frame rate: the network saw pictures %.2g to %.2g s apart, and "
                 "learned from those %.2g s apart; write it with a fixed rate, for example with "
