@@ -146,6 +146,8 @@ def flv_pictures(data: bytes) -> list[int]:
         ("flv", "flv", "another codec"),
         ("flv", "flv", "a picture as a command"),
         ("flv", "flv", "sound"),
+        ("flv", "flv", "of a later kind of file"),
+        ("gif", "gif", "a name that swallows pictures"),
         ("webm", "libvpx", "an open block"),
         ("apng", "apng", "another name for the head of an animation"),
         ("avi", "mpeg4", "a chunk of a stream that is not there"),
@@ -170,7 +172,12 @@ def test_a_change_of_a_byte_that_hides_a_picture(
     data = bytearray(path.read_bytes())
     if suffix == "gif":
         at = elements(data, b"\x21\xf9\x04")[5]
-        if what.startswith("a control"):
+        if what.endswith("pictures"):
+            name = data.index(b"NETSCAPE2.0") + 11
+            end = elements(data, b"\0\x21\xf9\x04")[2]
+            data[name + 1 : end] = data[name + 1 : end][:255]
+            data[name] = 255  # a block that ends where the third picture begins
+        elif what.startswith("a control"):
             data[at + 7] = 5
         else:
             data[at + 1 : at + 3] = b"\xff\x20"
@@ -182,6 +189,7 @@ def test_a_change_of_a_byte_that_hides_a_picture(
             "ano": (11, 0x29),
             "a p": (11, 0x52),
             "sou": (0, 8),
+            "of ": (11, 0xA2),
         }[what[:3]]
         data[at + place] = value
     elif suffix == "avi":

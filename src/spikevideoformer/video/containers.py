@@ -82,11 +82,10 @@ def _gif(file: BinaryIO, file_bytes: int) -> None:
         begin = file.tell()
         while size := _byte(file):
             file.seek(size, os.SEEK_CUR)
-        if kind == b"\x2c":  # a false size of a block swallows the pictures that follow
-            end = file.tell()
-            file.seek(begin)
-            if _GIF_NEXT_PICTURE.search(file.read(end - begin)):
-                raise _damaged(begin)
+        end = file.tell()
+        file.seek(begin)
+        if _GIF_NEXT_PICTURE.search(file.read(end - begin)):
+            raise _damaged(begin)  # a false size of a block swallows the pictures that follow
     if file.read(4) == b"GIF8":
         raise StructureError(_JOINED)
 
@@ -202,8 +201,8 @@ def _flv(file: BinaryIO, file_bytes: int) -> None:
                 raise _damaged(at)
         if kind == 9 and size > 11 and len(head) == 12:  # kind of picture, codec
             shows, codec = head[11] >> 4 & 7, head[11] & 0xF
-            if shows < 5 and not head[11] >> 7:
-                codecs.add(codec)
+            if shows < 5:  # with the highest bit the codec stands elsewhere
+                codecs.add(0x80 if head[11] >> 7 else codec)
             # 5 is no picture but a command: a byte behind a head of one byte, or of five.
             if not 1 <= shows <= 5 or len(codecs) > 1 or (shows == 5 and size - 11 > 6):
                 raise _damaged(at)
