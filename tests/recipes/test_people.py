@@ -257,8 +257,26 @@ def test_joints_count_where_both_teachers_are_sure_and_agree(recipe) -> None:
     two[3, 0] += 20  # they disagree by more than a tenth of 80
     two[4, 2] = 0.1  # not sure
     entry = {"mediapipe": one.tolist(), "movenet": two.tolist(), "size": [100, 100]}
-    truth, sure, agree, side = judge.labelled(entry)
+    truth, sure, agree, side = judge.poses.labelled(entry)
     assert (sure.sum(), agree.sum(), side) == (16, 15, 80)
     np.testing.assert_allclose(truth[0], [11, 10])
     assert judge.score(truth + np.array([0, 7.9]), truth, agree, side).tolist() == [15, 15]
     assert judge.score(truth + np.array([0, 8.1]), truth, agree, side).tolist() == [0, 15]
+
+    labels = judge.poses.taught([entry])
+    names = list(judge.poses.PARENTS)
+    np.testing.assert_allclose(labels["joints2d"][0, names.index("nose")], [11, 10])
+    assert np.isnan(labels["joints2d"][0, names.index("left_ear")]).all()  # they disagree
+    assert np.isnan(labels["joints3d"]).all()
+    two[:10, 2] = 0.1  # fewer than eight joints are labelled
+    few = judge.poses.taught([{**entry, "movenet": two.tolist()}])
+    assert np.isnan(few["joints2d"]).all()
+
+
+def test_jitter_is_of_joints_and_not_of_the_box(recipe) -> None:
+    judge = recipe("judge_pose")
+    still = {n: np.full((17, 2), 50.0) for n in range(5)}
+    assert judge.jitter(still, {n: 80.0 + n for n in range(5)}) == 0
+    still[2] = still[2] + [8.0, 0.0]  # one frame of three: 8, -16, 8 over 80
+    expected = (8 + 16 + 8) / 3 / 80
+    assert judge.jitter(still, dict.fromkeys(range(5), 80.0)) == pytest.approx(expected)
