@@ -79,7 +79,7 @@ def terms(shop: Workshop) -> Tally:
         processes, workers = 1 + number % 2, 2 * (number // 2 % 2)
         name = f"{processes} processes, {workers} workers, signal {number}"
         run = config(shop, f"run{number}", workers)
-        process = _launch(replace(run, epochs=30, device="cpu", devices=processes))
+        process = _launch(replace(run, epochs=300, device="cpu", devices=processes))
         checkpoints, wanted = run.out / "checkpoints", shop.random.randint(0, 3)
         _wait(lambda r=run.out, n=wanted: r.exists() and _steps(r) >= n, process)
         time.sleep(shop.random.uniform(0, 0.5))

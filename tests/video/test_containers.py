@@ -149,6 +149,7 @@ def flv_pictures(data: bytes) -> list[int]:
         ("flv", "flv", "of a later kind of file"),
         ("gif", "gif", "a name that swallows pictures"),
         ("webm", "libvpx", "an open block"),
+        ("webm", "libvpx", "laced pictures"),
         ("apng", "apng", "another name for the head of an animation"),
         ("avi", "mpeg4", "a chunk of a stream that is not there"),
         ("avi", "mpeg4", "a chunk without a name"),
@@ -206,7 +207,9 @@ def test_a_change_of_a_byte_that_hides_a_picture(
         assert at is not None
         assert data[at] in (0xA3, 0x81), hex(data[at])
         at = data.rindex(b"\xa3", 0, at + 1)
-        if what.startswith("an open"):
+        if what.startswith("laced"):
+            data[data.index(b"\x81", at + 1) + 3] |= 2
+        elif what.startswith("an open"):
             data[at + 1] = 0xFF  # a size that is not known
         elif what.endswith("track"):
             data[data.index(b"\x81", at + 1)] = 0x85

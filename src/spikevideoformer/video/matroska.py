@@ -22,6 +22,8 @@ _NUMBERS_IN_CLUSTER = {0xE7, 0xA7, 0xAB}  # of eight bytes at most
 
 
 # A track and its number; a group of blocks and the block in it.
+_TRACK_TYPE, _VIDEO = 0x83, 1
+_LACES = 0x06  # of the flags of a block: it holds several frames, as sound may
 _TRACK, _TRACK_NUMBER, _BLOCK_GROUP, _BLOCK, _SIMPLE_BLOCK = 0xAE, 0xD7, 0xA0, 0xA1, 0xA3
 
 
@@ -46,7 +48,7 @@ def check_matroska(file: BinaryIO, file_bytes: int) -> None:
     for name, end in _elements(file, file_bytes, {_EBML_HEADER, _SEGMENT, _VOID}):
         if name != _SEGMENT:
             continue
-        tracks: set[int | None] = set()
+        tracks: dict[int | None, int] = {}  # numbers and kinds
         for inner, inner_end in _elements(file, end, _IN_SEGMENT):
             if inner not in (_INFO, _TRACKS, _CLUSTER):
                 continue
@@ -59,9 +61,12 @@ def check_matroska(file: BinaryIO, file_bytes: int) -> None:
             if inner == _TRACKS:
                 for entry, entry_end in _elements(file, inner_end):
                     if entry == _TRACK:
-                        for item, item_end in _elements(file, entry_end):
-                            if item == _TRACK_NUMBER:
-                                tracks.add(int.from_bytes(file.read(item_end - file.tell())))
+                        told = {
+                            item: int.from_bytes(file.read(item_end - file.tell()))
+                            for item, item_end in _elements(file, entry_end)
+                            if item in (_TRACK_NUMBER, _TRACK_TYPE)
+                        }
+                        tracks[told.get(_TRACK_NUMBER)] = told.get(_TRACK_TYPE, 0)
             if inner == _CLUSTER:
                 for block, block_end in _elements(file, inner_end, _IN_CLUSTER):
                     at = file.tell()
@@ -75,11 +80,15 @@ def check_matroska(file: BinaryIO, file_bytes: int) -> None:
                                 _check_track(file, tracks)
 
 
-def _check_track(file: BinaryIO, tracks: set[int | None]) -> None:
-    """A block of a track that is not there is passed over."""
+def _check_track(file: BinaryIO, tracks: dict[int | None, int]) -> None:
+    """A block of a track that is not there is passed over, and so is a false lace."""
     at = file.tell()
-    if _ebml_number(file) not in tracks:
+    track = _ebml_number(file)
+    if track not in tracks:
         raise StructureError(f"its structure is damaged at byte {at}: a block of no track")
+    flags = file.read(3)[2:]  # behind two bytes of time
+    if tracks[track] == _VIDEO and flags and flags[0] & _LACES:
+        raise StructureError(f"its structure is damaged at byte {at}: several pictures in a block")
 
 
 def is_joined(file: BinaryIO) -> bool:
