@@ -232,6 +232,12 @@ class Skeleton(BodyModel):
         )
         return forward_kinematics(self.parents, rotations, offsets)[0]
 
+    def shape_of(self, lengths: Float[Tensor, "*batch J"]) -> Float[Tensor, "*batch J"]:
+        """The shape of a body whose bones have these lengths, in metres; 0 where there is none."""
+        usual = self.offsets.to(lengths).norm(dim=-1)
+        exists = (lengths > NO_BONE_M) & (usual > NO_BONE_M)
+        return (lengths.where(exists, 1) / usual.where(exists, 1)).log()
+
     @torch.no_grad()
     def posed(
         self, joints: Float[Tensor, "*batch J 3"]
@@ -259,11 +265,9 @@ class Skeleton(BodyModel):
         parent = [max(p, 0) for p in self.parents]
         bones = joints - joints[..., parent, :]
         rest = self.offsets.to(bones)
-        own, usual = bones.norm(dim=-1), rest.norm(dim=-1)
-        exists = (own > NO_BONE_M) & (usual > NO_BONE_M)
-        shape = (own.where(exists, 1) / usual.where(exists, 1)).log()
+        shape = self.shape_of(bones.norm(dim=-1))
         # Where there is no bone its direction is rounding, and nothing turns by it.
-        bones, rest = bones * exists[..., None], rest * (usual > NO_BONE_M)[..., None]
+        bones, rest = (z * (z.norm(dim=-1, keepdim=True) > NO_BONE_M) for z in (bones, rest))
         children: list[list[int]] = [[] for _ in parent]
         for joint, p in enumerate(self.parents[1:], start=1):
             children[p].append(joint)

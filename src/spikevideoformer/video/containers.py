@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from spikevideoformer.video.matroska import StructureError, check_matroska
+from spikevideoformer.video.matroska import StructureError, check_matroska, damaged
 
 _JOINED = "a second recording is joined to it, which is not shown; join them with ffmpeg"
 _CUT = "it is cut short: its data ends inside {}"
@@ -40,10 +40,6 @@ def check_container(name: str, file: BinaryIO) -> Mapping[int, int]:
         file.seek(0)
         return _CHECKS[name](file, file_bytes) or {}
     return {}
-
-
-def _damaged(at: int) -> StructureError:
-    return StructureError(f"its structure is damaged at byte {at}")
 
 
 _GIF_NEXT_PICTURE = re.compile(rb"\0\x21\xf9\x04.{4}\0\x2c", re.DOTALL)
@@ -75,17 +71,17 @@ def _gif(file: BinaryIO, file_bytes: int) -> None:
             if (head[:1] == b"\xf9" and not (head[1:2] == b"\4" and ends)) or (
                 head[:1] == b"\xff" and head[1:2] != b"\x0b"
             ):
-                raise _damaged(at)
+                raise damaged(at)
             file.seek(at + 2)
         else:
-            raise _damaged(at) if kind else StructureError("it is cut short: it lacks its end mark")
+            raise damaged(at) if kind else StructureError("it is cut short: it lacks its end mark")
         begin = file.tell()
         while size := _byte(file):
             file.seek(size, os.SEEK_CUR)
         end = file.tell()
         file.seek(begin)
         if _GIF_NEXT_PICTURE.search(file.read(end - begin)):
-            raise _damaged(begin)  # a false size of a block swallows the pictures that follow
+            raise damaged(begin)  # a false size of a block swallows the pictures that follow
     if file.read(4) == b"GIF8":
         raise StructureError(_JOINED)
 
@@ -110,7 +106,7 @@ def _png(file: BinaryIO, file_bytes: int) -> None:
             raise StructureError(_CUT.format("a chunk"))
         content = file.read(size)
         if zlib.crc32(head[4:] + content) != int.from_bytes(file.read(4)):
-            raise _damaged(at)
+            raise damaged(at)
         if head[4:] == b"acTL":
             announced = int.from_bytes(content[:4])
         pictures += head[4:] == b"fcTL"
@@ -132,7 +128,7 @@ def _mpegts(file: BinaryIO, file_bytes: int) -> Mapping[int, int]:
             continue
         break
     else:
-        raise _damaged(0)
+        raise damaged(0)
     file.seek(begin)
     at, timed = begin, Counter[int]()  # the latter: of streams in packets of their own (PES)
     while chunk := file.read(size << 12):
@@ -147,7 +143,7 @@ def _mpegts(file: BinaryIO, file_bytes: int) -> Mapping[int, int]:
             elif stream in timed:
                 wrong[row] = True
         if wrong.any():
-            raise _damaged(at + size * int(wrong.argmax()))
+            raise damaged(at + size * int(wrong.argmax()))
         at += len(chunk)
     if 0 < (at - begin) % size < 188:  # what follows a packet's own bytes may lack
         raise StructureError(_CUT.format("a packet"))
@@ -161,7 +157,7 @@ def _mpegps(file: BinaryIO, file_bytes: int) -> Mapping[int, int]:
         file.seek(at)
         head = file.read(14)
         if head[:3] != b"\0\0\1" or len(head) < 4 or head[3] < 0xB9:
-            raise _damaged(at)
+            raise damaged(at)
         if head[3] == 0xB9:
             at += 4
         elif head[3] == 0xBA:
@@ -170,7 +166,7 @@ def _mpegps(file: BinaryIO, file_bytes: int) -> Mapping[int, int]:
         else:
             size = int.from_bytes(head[4:6])
             if len(head) < 6 or size == 0:
-                raise _damaged(at)
+                raise damaged(at)
             of_mpeg2 = len(head) > 7 and head[6] >> 6 == 2
             timed[0x100 | head[3]] += of_mpeg2 and head[7] >> 7
             at += 6 + size
@@ -194,25 +190,25 @@ def _flv(file: BinaryIO, file_bytes: int) -> None:
         size = 11 + int.from_bytes(head[1:4])
         kind = head[0] & 0x1F
         if kind not in (8, 9, 15, 18) or any(head[8:11]) or (kind == 8 and not sounds):
-            raise _damaged(at)
+            raise damaged(at)
         if kind == 8 and size > 11 and len(head) == 12:
             formats.add(head[11] >> 4)
             if len(formats) > 1:  # a picture that calls itself sound
-                raise _damaged(at)
+                raise damaged(at)
         if kind == 9 and size > 11 and len(head) == 12:  # kind of picture, codec
             shows, codec = head[11] >> 4 & 7, head[11] & 0xF
             if shows < 5:  # with the highest bit the codec stands elsewhere
                 codecs.add(0x80 if head[11] >> 7 else codec)
             # 5 is no picture but a command: a byte behind a head of one byte, or of five.
             if not 1 <= shows <= 5 or len(codecs) > 1 or (shows == 5 and size - 11 > 6):
-                raise _damaged(at)
+                raise damaged(at)
         if len(head) < 11 or at + size > file_bytes:
             raise StructureError(_CUT.format("a tag"))
         file.seek(at + size)
         behind = file.read(4)
         # Some writers count without the head, or not at all.
         if len(behind) == 4 and int.from_bytes(behind) not in (size, size - 11, 0):
-            raise _damaged(at)
+            raise damaged(at)
         at += size + 4
 
 
@@ -235,18 +231,18 @@ def _ogg(file: BinaryIO, file_bytes: int) -> None:
         file.seek(at)
         head = file.read(27)
         if head[:5] != b"OggS\0":
-            raise _damaged(at)
+            raise damaged(at)
         table = file.read(head[26]) if len(head) == 27 else b""
         serial = head[14:18]
         if len(head) < 27 or at + 27 + len(table) + sum(table) > file_bytes:
             raise StructureError(_CUT.format("a page"))
         page = head[:22] + bytes(4) + head[26:] + table + file.read(sum(table))
         if _ogg_sum(page) != int.from_bytes(head[22:26], "little"):
-            raise _damaged(at)
+            raise damaged(at)
         number = int.from_bytes(head[18:22], "little")
         first, last = head[5] & 2, head[5] & 4
         if not first and number != pages.get(serial, -1) + 1:
-            raise _damaged(at)
+            raise damaged(at)
         pages[serial] = number
         (open_streams.discard if last else open_streams.add)(serial)
         at += 27 + head[26] + sum(table)
@@ -274,7 +270,7 @@ def _boxes(file: BinaryIO, file_bytes: int) -> None:
         whole = len(head) >= least <= size and all(32 <= byte < 127 or byte == 169 for byte in kind)
         if not whole or at + size > file_bytes:
             if tracks is not None:
-                raise _damaged(at) if not whole else StructureError(_CUT.format("a fragment"))
+                raise damaged(at) if not whole else StructureError(_CUT.format("a fragment"))
             break
         if kind in (b"moov", b"moof"):
             file.seek(at + 8)
@@ -283,7 +279,7 @@ def _boxes(file: BinaryIO, file_bytes: int) -> None:
             if kind == b"moov" and b"mvex" in content:
                 tracks = set(_track_ids(content))
             if kind == b"moof" and tracks is not None and not _fragment_agrees(content, tracks):
-                raise _damaged(at)
+                raise damaged(at)
         at += size
     if recordings > 1:
         raise StructureError(_JOINED)
@@ -380,7 +376,7 @@ def _movi(file: BinaryIO, at: int, end: int, streams: int) -> None:
         number = int(kind[:2]) if kind[:2].isdigit() else streams
         known = kind in (b"JUNK", b"LIST", b"idx1") or kind[:2] == b"ix"
         if not (known or (number < streams and kind[2:] in _DATA)) or at + 8 + size > end:
-            raise _damaged(at)
+            raise damaged(at)
         at += 12 if kind == b"LIST" else 8 + size + size % 2  # a list holds chunks
 
 

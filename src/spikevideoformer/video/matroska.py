@@ -22,13 +22,18 @@ _NUMBERS_IN_CLUSTER = {0xE7, 0xA7, 0xAB}  # of eight bytes at most
 
 
 # A track and its number; a group of blocks and the block in it.
+_TRACK, _TRACK_NUMBER, _BLOCK_GROUP, _BLOCK, _SIMPLE_BLOCK = 0xAE, 0xD7, 0xA0, 0xA1, 0xA3
 _TRACK_TYPE, _VIDEO = 0x83, 1
 _LACES = 0x06  # of the flags of a block: it holds several frames, as sound may
-_TRACK, _TRACK_NUMBER, _BLOCK_GROUP, _BLOCK, _SIMPLE_BLOCK = 0xAE, 0xD7, 0xA0, 0xA1, 0xA3
 
 
 class StructureError(Exception):
     """The elements of a Matroska file do not fit together."""
+
+
+def damaged(at: int, why: str = "") -> StructureError:
+    """What lies there does not fit."""
+    return StructureError(f"its structure is damaged at byte {at}{why and ': '}{why}")
 
 
 def check_matroska(file: BinaryIO, file_bytes: int) -> None:
@@ -71,7 +76,7 @@ def check_matroska(file: BinaryIO, file_bytes: int) -> None:
                 for block, block_end in _elements(file, inner_end, _IN_CLUSTER):
                     at = file.tell()
                     if block in _NUMBERS_IN_CLUSTER and block_end - at > 8:
-                        raise StructureError(f"its structure is damaged at byte {at}")
+                        raise damaged(at)
                     if block == _SIMPLE_BLOCK:
                         _check_track(file, tracks)
                     elif block == _BLOCK_GROUP:
@@ -85,10 +90,10 @@ def _check_track(file: BinaryIO, tracks: dict[int | None, int]) -> None:
     at = file.tell()
     track = _ebml_number(file)
     if track not in tracks:
-        raise StructureError(f"its structure is damaged at byte {at}: a block of no track")
+        raise damaged(at, "a block of no track")
     flags = file.read(3)[2:]  # behind two bytes of time
     if tracks[track] == _VIDEO and flags and flags[0] & _LACES:
-        raise StructureError(f"its structure is damaged at byte {at}: several pictures in a block")
+        raise damaged(at, "several pictures in a block")
 
 
 def is_joined(file: BinaryIO) -> bool:
@@ -109,10 +114,10 @@ def _elements(file: BinaryIO, end: int, known: set[int] | None = None) -> Iterat
         if size == -1 and name in (_SEGMENT, _CLUSTER):
             inner = _IN_SEGMENT if name == _SEGMENT else _IN_CLUSTER
             if file.tell() < end and _ebml_number(file, keep_marker=True) not in inner:
-                raise StructureError(f"its structure is damaged at byte {at}")
+                raise damaged(at)
             return  # a live recording, written before its sizes were known
         if size == -1 or (known is not None and name not in known) or name is None or size is None:
-            raise StructureError(f"its structure is damaged at byte {at}")
+            raise damaged(at)
         element_end = file.tell() + size
         if element_end > end:
             raise StructureError(f"it is cut short or damaged: byte {element_end} is not there")

@@ -9,6 +9,7 @@ frame.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -184,7 +185,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
             frames = self._frames(pictures.frames, step, square)
         # One frame more than a window has: events of its first are those since the one before.
         seen: deque[Any] = deque(maxlen=T + 1)
-        count, poses_of_clip, times = 0, self.clip.num_poses, list[float]()
+        count, poses_of_clip, apart = 0, self.clip.num_poses, _Apart()
         while window := list(islice(frames, T if count else poses_of_clip)):
             seen.extend(shown for _, shown in window)
             count += len(window)
@@ -209,9 +210,10 @@ class PoseTracker(StreamPredictor[PosePrediction]):
                     distance=distance,
                     **{name: values[place] for name, values in poses.items()},
                 )
-            times += [frame.timestamp_s for frame, _ in window]
+            for frame, _ in window:
+                apart.see(frame.timestamp_s)
             window.clear()  # before the next pictures are read
-        self._tell_uneven(times, pictures.path)
+        self._tell_uneven(apart, pictures.path)
         if follower is not None and not follower.sees_somebody:
             log.warning(
                 "nobody was found in %s, so the whole picture was looked at; say where the person "
@@ -219,22 +221,21 @@ class PoseTracker(StreamPredictor[PosePrediction]):
                 pictures.path or "the video",
             )
 
-    def _tell_uneven(self, times_s: Sequence[float], path: Any) -> None:
+    def _tell_uneven(self, apart: _Apart, path: Any) -> None:
         """A line about pictures that are not as far apart as those that the network learned from.
 
         Steps are counted in pictures, which a variable frame rate makes uneven.
         """
-        if (rate_hz := self.clip.frame_rate_hz) is None or len(times_s) < 2:
+        if (rate_hz := self.clip.frame_rate_hz) is None:
             return
-        apart = np.diff(times_s)
-        if apart.max() > 2 / rate_hz and apart.max() > 2 * apart.min():
+        if apart.most_s > max(2 / rate_hz, 2 * apart.least_s):
             log.warning(
                 "%s has a variable frame rate: the network saw pictures %.2g to %.2g s apart, and "
                 "learned from those %.2g s apart; write it with a fixed rate, for example with "
                 "ffmpeg -r",
                 path or "the video",
-                apart.min(),
-                apart.max(),
+                apart.least_s,
+                apart.most_s,
                 1 / rate_hz,
             )
 
@@ -358,6 +359,21 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         write_bvh(motion, result.motion(self.body))
         write_atomically(data, result.write_json)
         return {"side_view": str(side), "motion": str(motion), "json": str(data)}
+
+
+class _Apart:
+    """The least and the most time from one frame to the next; a stream may have no end."""
+
+    def __init__(self) -> None:
+        self.least_s, self.most_s = math.inf, 0.0
+        self._before_s: float | None = None
+
+    def see(self, time_s: float) -> None:
+        """The time of the next frame."""
+        if self._before_s is not None:
+            step_s = time_s - self._before_s
+            self.least_s, self.most_s = min(self.least_s, step_s), max(self.most_s, step_s)
+        self._before_s = time_s
 
 
 def _shown_s(group: Sequence[VideoFrame]) -> float:

@@ -203,9 +203,7 @@ def shape_values(sequence: PoseSequence, body: BodyModel) -> Float[Tensor, " S"]
     found = _bones(sequence, body.parents)
     if found is None:
         return unknown
-    own, usual = found[0].norm(dim=-1), body.offsets.norm(dim=-1)
-    exists = (own > NO_BONE_M) & (usual > NO_BONE_M)
-    return (own.where(exists, 1) / usual.where(exists, 1)).log().float()
+    return body.shape_of(found[0].norm(dim=-1)).float()
 
 
 def _bones(sequence: PoseSequence, parents: Sequence[int]) -> tuple[Tensor, bool] | None:
