@@ -22,13 +22,13 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.nn.neuron import FiringRates, Neuron, record_firing_rates
 from spikevideoformer.nn.statistics import all_finite, kept_statistics, measure_statistics
 from spikevideoformer.progress import Progress
 from spikevideoformer.stopping import Interrupt, InterruptedBetweenSteps
 from spikevideoformer.training.batches import MicroBatches, StepPlan, mixed_seed
 from spikevideoformer.training.checkpoint import CheckpointFolder, save_checkpoint
 from spikevideoformer.training.devices import deterministic, over_processes
+from spikevideoformer.training.firing import FiringWatch
 from spikevideoformer.training.logs import TensorBoardLog, shortened, write_metrics
 from spikevideoformer.training.mean_statistics import MeanStatistics
 from spikevideoformer.training.memory import freed_memory_kept
@@ -42,13 +42,10 @@ from spikevideoformer.training.plots import spoken
 from spikevideoformer.training.rate_budget import RateBudget
 from spikevideoformer.training.task_training import Batch, TaskTraining
 
-SILENT, SATURATED = 0.001, 0.95
-"""Share of its possible spikes under (over) which a layer of neurons is worth a warning."""
 REMEDY = (
     "nothing of it was saved; lower learning_rate, set clip_grad_norm, or use precision 32-true, "
     "and begin anew or go on from the last checkpoint with --resume"
 )
-_FIRST_STEPS = 3  # each of which is watched for silent layers; later, one step an epoch
 _LOG_EVERY_STEPS = 10
 log = logging.getLogger(__name__)
 
@@ -110,11 +107,8 @@ class Loop:
         self._wrapped, self._stepper = fabric.setup(model, self.optimizer)
         self._statistics = _running(model)
         self._lasting = [v for v in model.state_dict().values() if v.is_floating_point()]
-        self._levels = {
-            name: m.config.levels for name, m in model.named_modules() if isinstance(m, Neuron)
-        }
         self.budget = RateBudget(model, config.rate_budget) if config.rate_budget else None
-        self._reported: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self._firing = FiringWatch(model, plan.steps_per_epoch)
         self.state = RunState()
         self.state.sums = self.state.sums.to(fabric.device)
         self.total_steps = plan.steps_per_epoch * config.epochs
@@ -287,7 +281,7 @@ class Loop:
             is_last = a == config.accumulate - 1
             with (
                 fabric.no_backward_sync(self._wrapped, enabled=not is_last),
-                self._watch_firing() if is_last else nullcontext(),
+                self._firing.step(state.step, self._board) if is_last else nullcontext(),
                 statistics.micro_batch(),
             ):
                 with self.budget.watch(batch.video) if self.budget else nullcontext():
@@ -469,37 +463,6 @@ class Loop:
             row["clips_per_second"],
             self._progress.left(self.state.step),
         )
-
-    @contextmanager
-    def _watch_firing(self) -> Iterator[None]:
-        """In the steps that are watched, warn of layers that are silent or saturated."""
-        step = self.state.step
-        last_of_epoch = (step + 1) % self.plan.steps_per_epoch == 0
-        if self._board is None or not (step < _FIRST_STEPS or last_of_epoch):
-            yield
-            return
-        with record_firing_rates(self.model) as rates:
-            yield
-        shares = self._shares(rates)
-        self._board.add(shares, step=step, prefix="firing_rate")
-        silent = tuple(name for name, share in shares.items() if share < SILENT)
-        saturated = tuple(name for name, share in shares.items() if share > SATURATED)
-        if (silent, saturated) != self._reported:
-            self._reported = silent, saturated
-            log.warning(
-                "step %d: of %d layers of neurons, silent (under %g %% of possible spikes): %s; "
-                "saturated (over %g %%): %s",
-                step,
-                len(shares),
-                100 * SILENT,
-                shortened(silent),
-                100 * SATURATED,
-                shortened(saturated),
-            )
-
-    def _shares(self, rates: FiringRates) -> dict[str, float]:
-        """Firing rates as shares of the possible: an Integer-LIF neuron fires up to D a frame."""
-        return {name: rate / self._levels[name] for name, rate in rates.mean.items()}
 
 
 def _running(model: nn.Module) -> dict[str, Tensor]:

@@ -15,9 +15,7 @@ from spikevideoformer.nn.neuron import record_firing_rates
 from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.training.batches import clip_loader
 
-_MOST_CLIPS = 512  # of each split, taken evenly
-
-
+_MOST_CLIPS = 256  # of each split, taken evenly
 _MOST_PICTURES = 128  # likewise of those that go one by one
 
 

@@ -134,8 +134,9 @@ def fit_frame(frame: np.ndarray) -> np.ndarray:
         )
         frame = scaled[0].permute(1, 2, 0).numpy()
     enlarge = max(1, min(SMALL_WIDTH // width, SMALL_HEIGHT // height))
-    frame = frame.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
-    height, width = frame.shape[:2]
+    if enlarge > 1:
+        frame = frame.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+        height, width = frame.shape[:2]
     if width >= MIN_WIDTH:
         return frame
     canvas = np.empty((height, MIN_WIDTH, 3), dtype=np.uint8)

@@ -127,6 +127,8 @@ def _encode(
 def even(image: UInt8[np.ndarray, "H W 3"]) -> np.ndarray:
     """With one more row or column, the last repeated, where 4:2:0 video needs it."""
     H, W = image.shape[:2]
+    if not (H % 2 or W % 2):
+        return image
     return np.pad(image, ((0, H % 2), (0, W % 2), (0, 0)), mode="edge")
 
 
