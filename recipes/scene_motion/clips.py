@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from cameras import CameraPath, camera_path
+from recordings import Footage
 from torch import Tensor
 from worlds import Panorama, Plane, blob, made_texture, tone_mapped
 
@@ -21,7 +22,7 @@ SHAPES = ((90, 120), (90, 160), (120, 90), (96, 96), (96, 128))
 RATES_HZ = (24, 25, 30)
 LENGTH_S = 1.15
 EXPOSED = 3  # moments that are averaged while the shutter is open
-PLAIN = 0.012  # mean step from a pixel to the next, below which nobody could see what moves
+PLAIN = 0.004  # mean step from a pixel to the next, below which nobody could see what moves
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,6 @@ def rendered(
     world: Panorama | Plane,
     sprites: list[Tensor],
     rng: np.random.Generator,
-    plain: float = PLAIN,
 ) -> np.ndarray | None:
     """The pictures of a clip, uint8 ``[T, H, W, 3]``; None where there is nothing to see.
 
@@ -86,7 +86,6 @@ def rendered(
         world: what stands still; of a `Plane` with several pictures the one of each moment.
         sprites: pictures ``[1, 3, h, w]`` that what moves is cut out of.
         rng: decides everything else.
-        plain: detail below which nobody could see a camera move.
     """
     path = camera_path(name, view.moments_s, rng)
     x, y = view.plane()
@@ -97,7 +96,7 @@ def rendered(
     curve = int(rng.integers(2**63))
     if name not in ("still", "moving_object"):
         middle = len(rays) // 2
-        if detail(_shown(world.at(middle), rays[middle, None], curve)) < plain:
+        if detail(_shown(world.at(middle), rays[middle, None], curve)) < PLAIN:
             return None
     pictures = _shown(world, rays, curve)
     movers = 1 + int(rng.integers(3)) if name == "moving_object" else int(rng.random() < 0.15)
@@ -246,16 +245,34 @@ def _photographed(pictures: Tensor, rng: np.random.Generator) -> np.ndarray:
 
 
 def random_world(
-    panoramas: list[Panorama], rng: np.random.Generator, view: View
+    name: str,
+    panoramas: list[Panorama],
+    recordings: list[Footage],
+    rng: np.random.Generator,
+    view: View,
 ) -> tuple[Panorama | Plane, list[Tensor]]:
-    """A world to look at, and pictures to cut movers out of."""
+    """A world to look at in a clip of a class, and pictures to cut movers out of.
+
+    Half of them are panoramas; of the rest, made textures and, where there are any, recordings as
+    often.
+    """
     other = panoramas[int(rng.integers(len(panoramas)))]
     sprites = [made_texture(rng, 256), tone_mapped(other.picture, rng)]
-    if rng.random() < 0.6:
+    if recordings:
+        sprites.append(recordings[int(rng.integers(len(recordings)))].picture(rng))
+    if rng.random() < 0.5:
         return panoramas[int(rng.integers(len(panoramas)))], sprites
-    made = made_texture(rng)
-    # the short side spans 100 to 230 of 512 texels
-    return Plane(made, 2 * view.reach * made.shape[2] / rng.uniform(100, 230)), sprites
+    if not recordings or rng.random() < 0.5:
+        made = made_texture(rng)
+        # the short side spans 100 to 230 of 512 texels
+        return Plane(made, 2 * view.reach * made.shape[2] / rng.uniform(100, 230)), sprites
+    own, pictures = recordings[int(rng.integers(len(recordings)))], None
+    if name not in ("still", "moving_object") and rng.random() < 0.5:
+        pictures = own.playing(view.moments_s, rng)
+    if pictures is None:
+        pictures = own.picture(rng)
+    # the view is 40 to 80 % of the short side of the recording
+    return Plane(pictures, 2 * view.reach / rng.uniform(0.4, 0.8)), sprites
 
 
 def write_clip(path: Path, pictures: np.ndarray, rate_hz: int, rng: np.random.Generator) -> None:

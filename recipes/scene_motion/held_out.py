@@ -14,93 +14,24 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from cameras import CLASSES
-from clips import PLAIN, random_view, rendered, write_clip
-from torch import Tensor
+from clips import random_view, rendered, write_clip
+from recordings import FIXED, OTHER, Footage, footage
 from worlds import Plane
 
 import spikevideoformer as svf
 from spikevideoformer.files import write_text
-from spikevideoformer.video.frames import iter_frames
 
-FIXED = (  # the camera stands, people move
-    "people/real/classroom.gif",
-    "people/real/face-demographics-walking-and-pause.gif",
-    "people/real/face-demographics-walking.gif",
-    "people/real/head-pose-face-detection-female-and-male.gif",
-    "people/real/head-pose-face-detection-female.gif",
-    "people/real/head-pose-face-detection-male.gif",
-    "people/real/one-by-one-person-detection.mp4",
-    "people/real/people-detection.gif",
-    "people/real/person-bicycle-car-detection.gif",
-    "people/real/store-aisle-detection.gif",
-    "people/real/worker-zone-detection.gif",
-    "people/real/asl_hand.25fps.mp4",
-)
-OTHER = (
-    "clips/decord__flipping_a_pancake.mkv",
-    "clips/decord__video_0.mov",
-    "clips/mmaction2__demo.mp4",
-    "clips/mmaction2__demo_spatiotemporal_det.mp4",
-    "clips/sam2__05_default_juggle.mp4",
-    "clips/torchcodec__nasa_13013.mp4",
-)
 KINDS = {
     "cut": "cut out of real recordings, camera motion known",
     "recorded": "of fixed cameras as they were recorded, people moving: moving_object",
 }
-SHORT = 240  # pixels of the short side, to which recordings are brought
-MOST = 240  # frames of a recording that are looked at
 CHANGED, SHARE = 14 / 255, 0.02  # of a pixel in a quarter of a second; of pixels: something moves
-
-
-@dataclass(frozen=True)
-class Footage:
-    """The beginning of a recording.
-
-    Attributes:
-        name: its path in the data.
-        frames: uint8 ``[N, H, W, 3]``.
-        rate_hz: of the frames.
-    """
-
-    name: str
-    frames: np.ndarray
-    rate_hz: float
-
-    def picture(self, rng: np.random.Generator) -> Tensor:
-        """One of its frames, ``[1, 3, H, W]``."""
-        return _as_colours(self.frames[int(rng.integers(len(self.frames)))][None])
-
-    def playing(self, moments_s: np.ndarray, rng: np.random.Generator) -> Tensor | None:
-        """Its frames at these moments, from a random one on; None where it is too short."""
-        room = len(self.frames) - 1 - int(moments_s[-1] * self.rate_hz)
-        if room < 1:
-            return None
-        return _as_colours(
-            self.frames[int(rng.integers(room)) + (moments_s * self.rate_hz).astype(int)]
-        )
-
-
-def _as_colours(frames: np.ndarray) -> Tensor:
-    return torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 255
-
-
-def footage(shared: Path, name: str) -> Footage:
-    frames = []
-    for frame in iter_frames(shared / name, resize_short=SHORT):
-        frames.append(frame)
-        if len(frames) == MOST:
-            break
-    images = np.stack([f.image for f in frames])
-    length_s = frames[-1].timestamp_s - frames[0].timestamp_s
-    return Footage(name, images, (len(images) - 1) / length_s)
 
 
 def cut(
@@ -118,7 +49,7 @@ def cut(
         # the view is 45 to 70 % of the short side of the recording
         world = Plane(pictures, 2 * view.reach / rng.uniform(0.45, 0.7))
         with torch.inference_mode():
-            clip = rendered(name, view, world, sprites, rng, plain=PLAIN / 3)
+            clip = rendered(name, view, world, sprites, rng)
         if clip is not None:
             return clip, view.rate_hz
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from spikevideoformer.training import TrainConfig
+from spikevideoformer.video.writing import write_video
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "scene_motion"
-NAMES = ("cameras", "worlds", "clips", "make_clips", "held_out", "sheet")
+NAMES = ("cameras", "worlds", "recordings", "clips", "make_clips", "held_out", "sheet")
 
 
 @pytest.fixture(scope="module")
@@ -129,19 +130,25 @@ def test_cameras_do_what_the_label_says(recipe, name) -> None:
             assert shaken > 0.005 and max(speed["x"], speed["y"]) < 0.3
 
 
-def test_the_seed_decides_every_byte(recipe, panoramas, tmp_path) -> None:
-    work = {"folder": panoramas, "seed": 3}
+def test_the_seed_decides_every_byte(recipe, panoramas, tmp_path, monkeypatch) -> None:
+    shared = tmp_path / "shared"
+    (shared / "people").mkdir(parents=True)
+    (shared / "people" / "hdri").symlink_to(panoramas)
+    frames = np.random.default_rng(0).integers(0, 255, (40, 48, 64, 3), dtype=np.uint8)
+    write_video(shared / "people" / "seen.mp4", frames, 25.0)
+    monkeypatch.setattr(recipe.make_clips, "TRAINED", ("people/seen.mp4",))
+    work = {"shared": shared, "seed": 3}
     for out in ("one", "two"):
         for name in ("pan", "moving_object"):
             (tmp_path / out / "train" / name).mkdir(parents=True)
-        order = [("train", "pan", 0), ("train", "moving_object", 4), ("train", "pan", 1)]
+        order = [("train", "pan", n) for n in range(5)] + [("train", "moving_object", 4)]
         for task in order if out == "one" else order[::-1]:
             recipe.make_clips.make(task, out=tmp_path / out, **work)
     files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.mp4"))
-    assert len(files) == 3
+    assert len(files) == 6
     contents = [(tmp_path / "one" / f).read_bytes() for f in files]
     assert contents == [(tmp_path / "two" / f).read_bytes() for f in files]
-    assert len(set(contents)) == 3
+    assert len(set(contents)) == 6
 
 
 def test_splits_do_not_share_a_panorama(recipe, panoramas) -> None:
@@ -149,6 +156,11 @@ def test_splits_do_not_share_a_panorama(recipe, panoramas) -> None:
         recipe.make_clips.panoramas(panoramas / "nowhere", "train")
     train, val = (recipe.make_clips.panoramas(panoramas, s)[0] for s in ("train", "val"))
     assert not torch.equal(train.picture, val.picture)
+
+
+def test_recordings_that_judge_are_not_trained_on(recipe) -> None:
+    judges = {*recipe.recordings.FIXED, *recipe.recordings.OTHER}
+    assert judges.isdisjoint(recipe.recordings.TRAINED)
 
 
 def test_intervals_are_over_recordings(recipe) -> None:
