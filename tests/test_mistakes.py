@@ -108,6 +108,8 @@ COMMANDS = {
     "file as rendered data": ("render --out {videos}/one.mp4", "give --out a folder"),
     "class names that are not there": (f"{CONVERT} --classes {{no.txt}}", "published .pth"),
     "weights to start from that are not there": (f"{TRAIN} --init-from {{no}}", "model folder"),
+    "teacher that is not there": (f"{TRAIN} --teacher {{no}}", "model folder"),
+    "weights of torch as teacher": (f"{TRAIN} --teacher {{model}}/model.safetensors", "to ONNX"),
     "file as evaluation folder": (f"{EVAL} --out {{videos}}/one.mp4", "give --out a folder"),
     "data of evaluation that are not there": ("eval --model {model} --data {no}", "give the"),
     "file as run folder": (f"{TRAIN} --out {{videos}}/one.mp4", "give --out a folder"),

@@ -110,6 +110,8 @@ class Task(ABC):
         "eval_crops": 1,
         "fold": 1,
         "unlimited_decoding": False,
+        "teacher": None,
+        "distillation_head": False,
     }
     """General settings of a run that mean nothing here, and the only value they may have."""
     unvaried: ClassVar[tuple[str, ...]] = (

@@ -196,6 +196,13 @@ def normalised(video: Float[Tensor, "T 3 H W"], spec: Colours) -> Float[Tensor, 
     return (video - mean) / std
 
 
+def denormalised(video: Float[Tensor, "T 3 H W"], spec: Colours) -> Float[Tensor, "T 3 H W"]:
+    """What :func:`normalised` was given."""
+    mean = video.new_tensor(spec.mean).view(1, 3, 1, 1)
+    std = video.new_tensor(spec.std).view(1, 3, 1, 1)
+    return video * std + mean
+
+
 def to_pictures(video: Float[Tensor, "T 3 H W"], spec: Colours) -> UInt8[Tensor, "T H W 3"]:
     """Normalised frames as pictures again; colours outside of what a picture holds are clipped.
 
@@ -203,7 +210,5 @@ def to_pictures(video: Float[Tensor, "T 3 H W"], spec: Colours) -> UInt8[Tensor,
         video: as :func:`eval_transform` gives it.
         spec: what it was normalised by.
     """
-    mean = video.new_tensor(spec.mean).view(1, 3, 1, 1)
-    std = video.new_tensor(spec.std).view(1, 3, 1, 1)
-    colours = ((video * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+    colours = (denormalised(video, spec).clamp(0, 1) * 255).round().to(torch.uint8)
     return colours.permute(0, 2, 3, 1).contiguous()

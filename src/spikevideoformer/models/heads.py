@@ -49,6 +49,7 @@ class Head(nn.Module):
         reads_all_stages: whether it looks at all features of the backbone, or at the last only.
         reads_half: whether these are to begin at half the size of the input (``from_half``).
         may_be_distilled: whether it can have a second layer, trained on a teacher.
+        apart: whether such a one gives what both layers say, [2, ...], while it is trained.
         any_size: whether maps may have any size.
         one_answer: whether it answers for a clip, not for each frame.
     """
@@ -58,6 +59,7 @@ class Head(nn.Module):
     may_be_distilled: ClassVar[bool] = False
     any_size: ClassVar[bool] = False
     one_answer: bool = False
+    apart: bool = False
     real = RealValues()
     fc: Any
 

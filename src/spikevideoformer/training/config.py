@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -29,6 +30,7 @@ Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Cache = Literal["auto", "memory", "off"]
 OptimizerName = Literal["adamw", "lamb"]
 Schedule = Literal["cosine", "poly"]
+Distillation = Literal["hard", "soft"]
 
 # Fields of ModelConfig that a run may set; None leaves the preset's value.
 _MODEL_OPTIONS = (
@@ -42,7 +44,7 @@ _OFF = vars(Augmentation.off())
 # Fields that change where, how fast or how often, but not which weights come out, and which may
 # therefore differ when a run is resumed.
 _FREE_ON_RESUME = frozenset(
-    {"data", "out", "device", "workers", "cache", "check", "keep"}
+    {"data", "teacher", "out", "device", "workers", "cache", "check", "keep"}
     | {"checkpoint_every_steps", "gradient_checkpointing", "spike_memory"}
     | {"unlimited_decoding", "eval_clips", "eval_crops"}
 )
@@ -110,6 +112,14 @@ class TrainConfig(Stored):
             the operations that spikes cause (`training.rate_budget`), at least 1e-6, such as 0.05;
             None for no limit.
         rate_weight: of that term, above 0.
+        teacher: a model folder, or an ONNX file, whose answers to the training clips are learned
+            besides the labels (docs/training.md); of classification only.
+        distillation: what is learned of it: hard, the class that it names, or soft, its
+            probabilities.
+        distillation_weight: of that in the loss, in [0, 1]; the labels have the rest.
+        distillation_temperature: by which soft divides logits, above 0.
+        distillation_head: the teacher is learned by a second last layer, which the answer is the
+            mean of with the first, as in published files with `head_kd`.
         norm_clips: training clips over which the statistics of batch norms are measured anew before
             each validation, for it and for the released weights; 0 leaves them at the running
             averages, which are wrong after few steps.
@@ -184,6 +194,11 @@ class TrainConfig(Stored):
     clip_grad_norm: float | None = 1.0
     rate_budget: float | None = None
     rate_weight: float = 1.0
+    teacher: Path | None = None
+    distillation: Distillation = "hard"
+    distillation_weight: float = 0.5
+    distillation_temperature: float = 3.0
+    distillation_head: bool = False
     norm_clips: int = 128
 
     precision: Precision = "32-true"
@@ -221,6 +236,8 @@ class TrainConfig(Stored):
         )
         require(self, "workers", "seed", "weight_decay", "warmup_epochs", "norm_clips", at_least=0)
         require(self, "learning_rate", "head_lr", "clip_grad_norm", "rate_weight", above=0)
+        require(self, "distillation_temperature", above=0)
+        require(self, "distillation_weight", at_least=0, at_most=1)
         require(self, "rate_budget", at_least=1e-6)  # float32 has no room far below
         if self.learning_rate > 1:
             raise ValueError(
@@ -249,6 +266,8 @@ class TrainConfig(Stored):
                 "rate_budget needs the spikes that gradient_checkpointing does not keep; leave one "
                 "out (spike_memory: packed saves memory as well)"
             )
+        if self.distillation_head and self.teacher is None:
+            raise ValueError("distillation_head has nothing to learn; set teacher, or leave it out")
 
     def _check_task(self) -> None:
         """Refuse what belongs to another task, and values that only a task's own type refuses."""
@@ -375,4 +394,29 @@ def check_paths(config: TrainConfig, *, resume: bool) -> None:
         check_layout(config.layout, config.of_task.layouts)
     if config.init_from is not None:
         read_about(config.init_from)
+    if config.teacher is not None:
+        _check_teacher(config.teacher, config.task)
     config.of_task.check_paths(config)
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a teacher is an ONNX file, by its name."""
+    return path.suffix.lower() == ".onnx"
+
+
+def _check_teacher(path: Path, task: str) -> None:
+    if is_onnx(path):
+        if not path.is_file():
+            raise ValueError(f"{path} is no file; give --teacher a model folder or an ONNX file")
+        if find_spec("onnxruntime") is None:
+            raise ValueError(
+                f"{path} is run by onnxruntime; pip install 'spikevideoformer[onnx]', or give "
+                "--teacher a model folder"
+            )
+    elif path.is_file():
+        raise ValueError(
+            f"{path} is a file, and not of ONNX; other formats may hold code, so export it to ONNX "
+            "or give --teacher a model folder"
+        )
+    elif (other := read_about(path)["task"]) != task:
+        raise ValueError(f"the teacher {path} is for {other}; give one for {task}")

@@ -129,6 +129,8 @@ class Loop:
         changed = self.config.differences(saved["config"])
         if saved["data"] != self.task.data:
             changed.append("the clips (files, labels or splits)")
+        if saved.get("taught") != self.task.taught:  # earlier versions had no teachers
+            changed.append("the teacher")
         if saved["processes"] != self.fabric.world_size:
             changed.append(f"processes: {saved['processes']} then, {self.fabric.world_size} now")
         if changed:
@@ -174,6 +176,7 @@ class Loop:
                 {
                     "config": self.config.to_dict(),
                     "data": self.task.data,
+                    "taught": self.task.taught,
                     "processes": self.fabric.world_size,
                     "threads": torch.get_num_threads(),
                     "step": state.step,

@@ -57,9 +57,11 @@ class TaskTraining(ABC, Generic[Index]):
 
     Attributes:
         config: the run.
+        device: where the network runs.
         classes: their names.
         clips: training items of an epoch.
         data: fingerprint of what is trained and validated on.
+        taught: fingerprint of the teacher; None without one.
         measure: the name of the share that training counts, such as top1.
         watched: the names of two validation metrics in a row that are shares, drawn over the
             epochs.
@@ -78,9 +80,10 @@ class TaskTraining(ABC, Generic[Index]):
     measure: str
     watched: tuple[str, str]
     loss_unit: str = "nats"
+    taught: str | None = None
 
     def __init__(self, config: TrainConfig, index: Index | None, fabric: Fabric) -> None:
-        self.config, self.of_task = config, get_task(self.name)
+        self.config, self.of_task, self.device = config, get_task(self.name), fabric.device
         training, validation, prepared = from_first_process(fabric, lambda: self._splits(index))
         self.prepare(training, validation, prepared, fabric.device)
         self.cache = RunCache(config, fabric.world_size)

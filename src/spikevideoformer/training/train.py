@@ -154,14 +154,12 @@ def start_from(model: SpikeVideoFormer, folder: Path) -> tuple[list[str], list[s
     source = SpikeVideoFormer.from_pretrained(folder)
     offered, own = source.state_dict(), model.state_dict()
     same_classes = source.classes is not None and source.classes == model.classes
-    last_layer = "" if same_classes else "head.fc."
-    apart = last_layer if source.task == model.task else "head."
+    last_layer = () if same_classes else ("head.fc.", "head.fc_kd.")
+    apart = last_layer if source.task == model.task else ("head.",)
     taken = [
         name
         for name, value in own.items()
-        if name in offered
-        and offered[name].shape == value.shape
-        and not (apart and name.startswith(apart))
+        if name in offered and offered[name].shape == value.shape and not name.startswith(apart)
     ]
     # Scales, shifts and counters fit many models by chance; kernels do not.
     if not any(name.startswith("backbone.") and own[name].ndim > 1 for name in taken):

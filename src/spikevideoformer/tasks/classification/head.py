@@ -41,7 +41,7 @@ class ClassificationHead(Head):
                 nn.init.zeros_(fc.bias)
 
     def forward(self, features: tuple[Tensor, ...]) -> Tensor:
-        """Logits ``[B, K]`` from the last stage's ``[T, B, C, H, W]``."""
+        """Logits ``[B, K]`` from the last stage's ``[T, B, C, H, W]``; where `apart`, of both."""
         mean = self.real.mean(features[-1].flatten(3), 3)  # [T, B, C]
         spikes = x = self.neuron(mean)
         if self.reads_membranes:
@@ -52,5 +52,8 @@ class ClassificationHead(Head):
                 _, x = self.gru(x.to(self.gru.weight_hh_l0.dtype))  # [1, B, C], the last state
         logits = self.fc(x)
         if self.fc_kd is not None:
-            logits = (logits + self.fc_kd(spikes if self.reads_membranes else x)) / 2
+            taught = self.fc_kd(spikes if self.reads_membranes else x)
+            if self.apart and self.training:
+                return self.real.mean(torch.stack((logits, taught)), 1)
+            logits = (logits + taught) / 2
         return self.real.mean(logits, 0)

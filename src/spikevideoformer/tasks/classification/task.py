@@ -110,6 +110,9 @@ class Classification(Task):
             raise ValueError("a batch of one clip has none to mix it with; raise batch_size")
         super().check(config)
 
+    def model_options(self, config: TrainConfig) -> dict[str, Any]:
+        return {"distilled": True} if config.distillation_head else {}
+
     def recipe(self, config: TrainConfig, given: Mapping[str, Any]) -> Recipe:
         index = self.read(config.data or "", layout=config.layout, fold=config.fold)
         index.select(config.train_split)  # complains of a name that is not there

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -21,6 +23,7 @@ from spikevideoformer.tasks.classification.mixing import MixedBatch, mix, mixed_
 from spikevideoformer.tasks.classification.plots import plot_confusion
 from spikevideoformer.tasks.classification.sample import ClipIndex
 from spikevideoformer.training.devices import Fabric
+from spikevideoformer.training.distillation import Teacher, distillation_loss
 from spikevideoformer.training.judging import Judging
 from spikevideoformer.training.task_training import Row, TaskTraining
 from spikevideoformer.video.clip import ClipBatch, collate_clips
@@ -40,6 +43,7 @@ class ClassificationTraining(TaskTraining[ClipIndex]):
     labelled = True
     measure = "top1"
     watched = ("top1", "top5")
+    teacher: Teacher | None = None
 
     def check(
         self, index: ClipIndex, required: Sequence[str], progress: Callable[[int, int], None]
@@ -63,6 +67,17 @@ class ClassificationTraining(TaskTraining[ClipIndex]):
                 f"{index.root} has one class only ({', '.join(index.classes) or 'none'}), so there "
                 "is nothing to tell apart; add a folder or label of another class"
             )
+        if not index.problems:
+            self._look_for_teacher(index)  # complains before the long check
+
+    def prepare(self, training: ClipIndex, *_: Any) -> None:
+        self._look_for_teacher(training)  # in the other processes
+
+    def _look_for_teacher(self, index: ClipIndex) -> None:
+        path = self.config.teacher
+        if path is not None and self.teacher is None:
+            self.teacher = Teacher(path, index.classes, self.config.spec, self.device)
+            self.taught = self.teacher.fingerprint
 
     def sets_aside(self, index: ClipIndex) -> bool:
         return "val" not in index.splits
@@ -91,10 +106,28 @@ class ClassificationTraining(TaskTraining[ClipIndex]):
         mixup, cutmix = self.config.options.mixup, self.config.options.cutmix
         return mix(batch, mixup=mixup, cutmix=cutmix) if mixup or cutmix else batch
 
+    def create_model(self) -> SpikeVideoFormer:
+        model = super().create_model()
+        model.head.apart = self.config.distillation_head
+        return model
+
     def loss(self, output: Tensor, batch: ClipBatch) -> Tensor:
-        return mixed_loss(output, batch, label_smoothing=self.config.label_smoothing)
+        config = self.config
+        own, pupil = output if config.distillation_head else (output, output)
+        loss = mixed_loss(own, batch, label_smoothing=config.label_smoothing)
+        if self.teacher is None:
+            return loss
+        taught = distillation_loss(
+            pupil,
+            self.teacher(batch.video),
+            kind=config.distillation,
+            temperature=config.distillation_temperature,
+        )
+        return torch.lerp(loss, taught, config.distillation_weight)
 
     def count(self, output: Tensor, batch: ClipBatch) -> tuple[Tensor, int]:
+        if self.config.distillation_head:
+            output = output.mean(0)  # as it answers
         labels = batch.shown if isinstance(batch, MixedBatch) else batch.labels
         return count_correct(output, labels), len(batch)
 
