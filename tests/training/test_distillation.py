@@ -166,7 +166,7 @@ def test_resuming_gives_the_same_bits_wherever_the_teacher_lies(tiny, tmp_path) 
 
     for other in (saved(tmp_path / "other"), None):
         changed = replace(config, teacher=other, distillation_head=other is not None)
-        with pytest.raises(ValueError, match="other settings.*the teacher"):
+        with pytest.raises(ValueError, match=r"other settings.*the teacher"):
             train(changed, resume=True)
 
 

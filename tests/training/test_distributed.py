@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spikevideoformer.models.spikevideoformer import create_model
 from spikevideoformer.training import train
 from spikevideoformer.training.checkpoint import load_checkpoint
 
@@ -68,6 +69,13 @@ def test_torchrun_equals_accumulation(tiny, tmp_path):
 def test_torchrun_equals_accumulation_with_the_published_recipe(tiny, tmp_path):
     published = {"optimizer": "lamb", "schedule": "poly", "layer_decay": 0.8, "ema": 0.9}
     compare(tiny, tmp_path, TORCHRUN, **published)
+
+
+@pytest.mark.slow
+def test_torchrun_equals_accumulation_with_a_teacher(tiny, tmp_path):
+    teacher = create_model("ann_nano", num_classes=2)
+    teacher.save_pretrained(tmp_path / "teacher", classes=("left", "right"))
+    compare(tiny, tmp_path, TORCHRUN, teacher=tmp_path / "teacher", distillation_head=True)
 
 
 @pytest.mark.slow
