@@ -59,6 +59,8 @@ def test_the_command(tmp_path: Path, clips: Path, capsys: pytest.CaptureFixture[
 
     assert main([*words, "--learning-rate", "0.001"]) == 2
     assert "is of other settings (learning_rate" in capsys.readouterr().err
+    assert main([*words, "--teacher", str(tmp_path / "a/dot-0/model")]) == 2
+    assert "is of other settings (teacher: None then" in capsys.readouterr().err
 
 
 @pytest.mark.slow

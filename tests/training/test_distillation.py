@@ -150,7 +150,7 @@ def test_each_head_has_a_gradient_of_its_own() -> None:
 
 
 def test_resuming_gives_the_same_bits_wherever_the_teacher_lies(tiny, tmp_path) -> None:
-    teacher = saved(tmp_path / "teacher")
+    teacher = saved(tmp_path / "teacher", size=32, std=(0.2, 0.2, 0.2))
     options = {"distillation_head": True, "ema": 0.9, "accumulate": 2, "batch_size": 2}
     config = tiny(teacher=teacher, **options)
     train(config)

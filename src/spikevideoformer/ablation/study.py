@@ -23,6 +23,7 @@ from spikevideoformer.files import write_text
 from spikevideoformer.inference.counted_clips import clips_of
 from spikevideoformer.models.folder import read_about
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
+from spikevideoformer.settings import plain
 from spikevideoformer.stopping import Terminated
 from spikevideoformer.task import get_task
 from spikevideoformer.training import TrainConfig, train
@@ -50,7 +51,11 @@ def finished(
     done = config.out / "last.json"
     if done.exists():
         entry: dict[str, Any] = json.loads(done.read_text())
-        if changed := config.differences(entry["config"]):
+        changed = config.differences(entry["config"])
+        before, now = entry["config"].get("teacher"), plain(config.teacher)
+        if before != now:  # a run that goes on compares what it holds, and may find it elsewhere
+            changed.append(f"teacher: {before!r} then, {now!r} now")
+        if changed:
             raise ValueError(
                 f"{config.out} is of other settings ({'; '.join(changed)}); use another --out"
             )
