@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--puppets", type=int, default=2400, help="clips to pre-train on")
     parser.add_argument("--pretrain-epochs", type=int, default=8)
+    parser.add_argument("--start", help="a network to transfer, instead of one of puppets")
     parser.add_argument("--epochs", type=int, default=30, help="of each fold")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument(
@@ -218,7 +219,9 @@ def main() -> None:
         key, _, value = pair.partition("=")
         settings[key] = yaml.safe_load(value)
     start = None
-    if "transfer" in args.arms:
+    if "transfer" in args.arms and args.start:
+        start = Path(args.start)
+    elif "transfer" in args.arms:
         start = pretrain(args.out, args.puppets, args.pretrain_epochs, settings)
 
     context = multiprocessing.get_context("spawn")
