@@ -50,7 +50,7 @@ def judge(segmenter, data: Path, split: str) -> tuple[dict[str, tuple[float, flo
 def empty_share(segmenter, folder: Path, most: int) -> float:
     """Mean share of pixels called person in rendered pictures that show none."""
     shares = []
-    for labels in sorted(folder.glob("*/labels.npz"))[:most]:
+    for labels in sorted(folder.glob("[0-9]*/labels.npz"))[:most]:
         with np.load(labels) as file:
             if file["people"].any():
                 continue

@@ -68,7 +68,7 @@ def measured(model: svf.SpikeVideoFormer, training: Any) -> None:
 def rendered(folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     """A picture of each rendered clip, and where people are in it."""
     found = []
-    for labels in sorted(folder.glob("*/labels.npz")):
+    for labels in sorted(folder.glob("[0-9]*/labels.npz")):
         pictures = sorted(labels.parent.glob("*.jpg"))
         middle = len(pictures) // 2
         with np.load(labels) as file:

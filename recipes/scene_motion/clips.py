@@ -19,7 +19,7 @@ from worlds import Panorama, Plane, blob, made_texture, tone_mapped
 from spikevideoformer.files import write_atomically
 
 SHAPES = ((90, 120), (90, 160), (120, 90), (96, 96), (96, 128))
-RATES_HZ = (24, 25, 30)
+RATES_HZ = (10, 12, 15, 24, 25, 30)
 LENGTH_S = 1.15
 EXPOSED = 3  # moments that are averaged while the shutter is open
 PLAIN = 0.004  # mean step from a pixel to the next, below which nobody could see what moves

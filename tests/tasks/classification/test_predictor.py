@@ -87,6 +87,20 @@ def test_windows_share_the_video_and_average(predictor: VideoPredictor, video_fo
         assert label.probability == pytest.approx(np.mean(each))
 
 
+def test_a_short_last_window_counts_for_its_length(
+    predictor: VideoPredictor, video_folder: Path
+) -> None:
+    result = predictor.predict(video_folder / "three.avi", window_s=2.0, top_k=6)
+    first, last = (
+        {label.name: label.probability for label in window.labels} for window in result.windows
+    )
+    assert result.windows[1].end_s == pytest.approx(3.0)
+    assert first != last
+    for label in result.labels:
+        expected = (2 * first[label.name] + last[label.name]) / 3
+        assert label.probability == pytest.approx(expected)
+
+
 def test_window_length_can_be_chosen(predictor: VideoPredictor, video_folder: Path) -> None:
     result = predictor.predict(video_folder / "three.avi", window_s=1.5)
     assert [(w.start_s, w.end_s) for w in result.windows] == [

@@ -39,7 +39,7 @@ class PredictionResult(Prediction):
 
     Attributes:
         labels: the most probable labels of the whole video, best first: the mean of the
-            probabilities of its windows.
+            probabilities of its windows, each for as long as it is.
         windows: the same for each stretch of the video, in order of time.
     """
 

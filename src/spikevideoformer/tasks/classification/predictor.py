@@ -311,11 +311,12 @@ class _Tally:
     ) -> PredictionResult | FailedPrediction:
         if self.failed is not None:
             return FailedPrediction(path=self.path or "array", reason=self.failed)
-        distance = mean(self.distances)
+        lasting = np.array([end - start for start, end in self.windows])
+        distance = float(np.average(self.distances, weights=lasting)) if self.distances else None
         return PredictionResult(
             path=self.path,
             duration_s=self.windows[-1][1],
-            labels=_best(np.mean(self.probabilities, axis=0), classes, top_k),
+            labels=_best(np.average(self.probabilities, axis=0, weights=lasting), classes, top_k),
             windows=tuple(
                 WindowPrediction(start_s=start, end_s=end, labels=_best(p, classes, top_k))
                 for (start, end), p in zip(self.windows, self.probabilities, strict=True)
