@@ -13,9 +13,9 @@ trains the recipes of configs/motion_pose_nano.yaml and configs/motion_actions_n
 variants and measures the LAST epoch of each on the validation motions, whose performer or style is
 not in training (no epoch is chosen by looking at it).
 
-    pose-hamming-S     poses as in the recipe, seed S = 0, 1, 2
+    pose-hamming-S     attention and memory over all frames, seed S = 0, 1, 2
     pose-dot-S         attention by the dot product, the same seeds
-    pose-spatial-0     every frame for itself
+    pose-spatial-0     every frame for itself: the recipe
     pose-membrane-0    a head that reads mean membranes instead of spikes
     pose-heatmap-0     a head with maps of where each joint is seen
     pose-front-0       clips from cameras within 60 degrees of where the body faces
@@ -65,8 +65,8 @@ from spikevideoformer.training.train import TrainResult
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DESIGNS: dict[str, dict[str, Any]] = {
-    "hamming": {},
-    "dot": {"attention": "dot"},
+    "hamming": {"design": "joint"},
+    "dot": {"design": "joint", "attention": "dot"},
     "spatial": {"design": "spatial_only"},
 }
 NAMES = {
@@ -94,7 +94,7 @@ COLOURS = {
 
 
 def variants(arguments: argparse.Namespace) -> dict[str, TrainConfig]:
-    pose = TrainConfig.from_yaml(CONFIGS / "motion_pose_nano.yaml")
+    pose = replace(TrainConfig.from_yaml(CONFIGS / "motion_pose_nano.yaml"), design="joint")
     actions = TrainConfig.from_yaml(CONFIGS / "motion_actions_nano.yaml")
     configs: dict[str, TrainConfig] = {}
     for seed in arguments.seeds:
