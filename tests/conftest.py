@@ -16,6 +16,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 import av
@@ -26,11 +27,14 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+import spikevideoformer
+
 if TYPE_CHECKING:
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
     from spikevideoformer.training import TrainConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+SOURCE = Path(spikevideoformer.__file__).parent
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -99,6 +103,25 @@ def _alike_measured_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spikevideoformer, "start_statistics", start)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _refusals_are_one_line() -> Iterator[None]:
+    """Of every error of ours that a test provokes with `pytest.raises`."""
+    leave = pytest.RaisesExc.__exit__
+
+    def leave_in_one_line(
+        self: pytest.RaisesExc, kind: type | None, error: Exception | None, trace: TracebackType
+    ) -> bool:
+        as_expected = leave(self, kind, error, trace)
+        if isinstance(error, (ValueError, RuntimeError)):
+            raised_in = Path(self.excinfo.traceback[-1].path)
+            assert not raised_in.is_relative_to(SOURCE) or "\n" not in str(error)
+        return as_expected
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytest.RaisesExc, "__exit__", leave_in_one_line)
         yield
 
 

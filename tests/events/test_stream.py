@@ -95,9 +95,8 @@ class TestStream:
         ],
     )
     def test_refuses(self, replaced: dict[str, Any], message: str) -> None:
-        with pytest.raises(EventError, match=message) as error:
+        with pytest.raises(EventError, match=message):
             stream(**replaced)
-        assert "\n" not in str(error.value)
 
 
 class TestPackedFrames:

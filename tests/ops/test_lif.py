@@ -350,9 +350,8 @@ def test_unrolled_neuron_takes_a_state():
     ],
 )
 def test_wrong_neurons_are_refused(values, says):
-    with pytest.raises(ValueError, match=says) as error:
+    with pytest.raises(ValueError, match=says):
         NeuronConfig(**values)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference", "fused"])
@@ -361,9 +360,8 @@ def test_a_rectifier_is_no_neuron_over_time(backend):
     assert not config.spiking
     assert NeuronConfig().spiking
     assert NeuronConfig.integer(4).spiking
-    with pytest.raises(ValueError, match=r"kind relu.*nn\.neuron\.Rectifier") as error:
+    with pytest.raises(ValueError, match=r"kind relu.*nn\.neuron\.Rectifier"):
         lif(torch.zeros(2, 3), config, backend=backend)
-    assert "\n" not in str(error.value)
 
 
 def test_beta():

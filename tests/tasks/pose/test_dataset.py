@@ -332,9 +332,8 @@ def test_frames_of_videos_are_those_of_picture_files(
 
 def test_too_few_pictures_are_named(filmed: Callable[..., PoseSequence]) -> None:
     sequence = filmed(4, pictures=3)
-    with pytest.raises(DatasetError, match=r"4\.mkv has 3 pictures and 4 poses; give") as error:
+    with pytest.raises(DatasetError, match=r"4\.mkv has 3 pictures and 4 poses; give"):
         dataset_of(index_of(sequence))[0]
-    assert "\n" not in str(error.value)
     sequence = filmed(9, pictures=6)
     with pytest.raises(DatasetError, match=r"9\.mkv has 6 pictures and 9 poses"):
         dataset_of(index_of(sequence), cache=FrameCache(2**26))[0]
@@ -521,9 +520,8 @@ def test_stored_events_have_no_other_channels(
     spec = replace(EVENTS, channels=channels)
     sequence = with_events(dotted(4), tmp_path)
     message = f"set polarity to both and event_mode .*got {channels.polarity} and {channels.mode}$"
-    with pytest.raises(DatasetError, match=message) as error:
+    with pytest.raises(DatasetError, match=message):
         dataset_of(index_of(sequence), spec)
-    assert "\n" not in str(error.value)
     assert len(dataset_of(index_of(sequence), replace(spec, input="grey"))) == 1
     assert len(dataset_of(index_of(replace(sequence, events=())), spec)) == 1
 

@@ -480,9 +480,8 @@ def test_smpl_does_not_travel_with_the_model(lively, tmp_path):
         output = loaded(_video())
         for mine, expected in zip(output, model(_video()), strict=True):
             assert torch.equal(mine, expected)
-    with pytest.raises(ValueError, match=r"--body smpl\.safetensors, or in Python.*body=load") as e:
+    with pytest.raises(ValueError, match=r"--body smpl\.safetensors, or in Python.*body=load"):
         _meaning(output, loaded.body)
-    assert "\n" not in str(e.value)
     loaded.body = body
     assert torch.equal(_meaning(output, loaded.body).joints, _meaning(output, body).joints)
 

@@ -403,9 +403,8 @@ def test_smpl_needs_its_file(video: Path, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_settings(tracker: PoseTracker, settings: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=message):
         PoseTracker(tracker.model, device="cpu", **settings)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("box", [(48, 0, 20), (0, 48, 20), (-20, 0, 20), (0, -20, 20)])
@@ -439,9 +438,8 @@ def test_a_model_that_gives_nan(tracker: PoseTracker, video: Path) -> None:
         broken = PoseTracker(model, device="cpu", engine="model")
         with torch.no_grad():
             model.head.fc.bias[number] = torch.nan
-        with pytest.raises(ValueError, match="outputs of the model are NaN or infinite") as error:
+        with pytest.raises(ValueError, match="outputs of the model are NaN or infinite"):
             broken.predict(video)
-        assert "\n" not in str(error.value)
 
 
 def test_a_still_square_around_a_person_is_asked_for(

@@ -582,9 +582,8 @@ class TestEvaluation:
     def test_a_model_that_gives_nan(self, run, validation):
         model, dataset = model_and_data(run, validation)
         torch.nn.init.constant_(model.head.fc.bias, torch.nan)
-        with pytest.raises(ValueError, match="outputs of the model are NaN or infinite") as error:
+        with pytest.raises(ValueError, match="outputs of the model are NaN or infinite"):
             evaluate_pose(model, dataset, model.body)
-        assert "\n" not in str(error.value)
 
     def test_a_body_behind_the_camera_has_no_right_point(self, run, validation):
         """Each of its bones points at the camera, and is far too long."""
