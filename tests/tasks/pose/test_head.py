@@ -16,6 +16,7 @@ from spikevideoformer.body.stored import AbsentBody, AbsentSmpl, body_from_dict,
 from spikevideoformer.deploy.fold import fold_for_inference
 from spikevideoformer.energy.count import count_clips
 from spikevideoformer.models.config import preset
+from spikevideoformer.models.heads import part_of
 from spikevideoformer.tasks.pose.head import (
     USUAL_WIDTH_M,
     Pose,
@@ -196,7 +197,7 @@ def test_the_published_head(options, poses, readout, lively):
         output = model(video)
     assert [x.shape for x in output] == [(2, poses, J, 6), (2, poses, J), (2, poses, 3)]
     pose = _meaning(output)
-    assert output.part(0)[0].shape == (poses, J, 6)
+    assert part_of(output, 0)[0].shape == (poses, J, 6)
     if "pose_head" in options:
         assert isinstance(output, RegressedOutput)
         assert torch.equal(pose.translation, output.translation)
@@ -343,7 +344,7 @@ def test_numbers_by_name():
     numbers = torch.randn(2, 7 * J + 3)
     for mine, expected in zip(head.named(numbers), _output(numbers), strict=True):
         assert torch.equal(mine, expected)
-    assert torch.equal(head.named(numbers).part(1).camera, numbers[1, -3:])
+    assert torch.equal(part_of(head.named(numbers), 1).camera, numbers[1, -3:])
 
 
 def test_the_folded_network_has_the_body(lively):

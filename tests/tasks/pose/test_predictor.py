@@ -23,6 +23,7 @@ from spikevideoformer.body.stored import AbsentSmpl
 from spikevideoformer.events.spec import EventView
 from spikevideoformer.files import write_atomically
 from spikevideoformer.inference.answer import FailedPrediction
+from spikevideoformer.models.heads import part_of
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.neuron import record_firing_rates
 from spikevideoformer.synth.motions import procedural_motion, standing_skeleton
@@ -129,7 +130,7 @@ def by_dataset(
     for i in range(len(dataset)):
         item = dataset[i]
         with torch.no_grad(), record_firing_rates(model) as rates:
-            output = model(item.video[None]).part(0)
+            output = part_of(model(item.video[None]), 0)
             pose = pose_from_output(
                 output, body, size=spec.size, focal_px=item.focal_px, centre_px=item.centre_px
             )
