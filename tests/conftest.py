@@ -25,7 +25,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from torch import nn
 
 import spikevideoformer
 
@@ -312,37 +311,10 @@ def make_video() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def lively() -> Callable[[SpikeVideoFormer], SpikeVideoFormer]:
-    """Give batch norms the parameters of a trained network, so that neurons fire.
+    """`measured_norms`: a network whose neurons fire."""
+    from .lively import measured_norms
 
-    A fresh network is nearly silent, with residual branches closed (``residual_gain`` 0): tests
-    of what passes through it would hold for the wrong reason.
-    """
-
-    from spikevideoformer.nn.conv import StochasticDepth
-
-    def prepare(model: SpikeVideoFormer) -> SpikeVideoFormer:
-        generator = torch.Generator().manual_seed(7)
-
-        def noise(*shape: int) -> torch.Tensor:
-            return torch.randn(shape, generator=generator)
-
-        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-        with torch.no_grad():
-            for norm in norms:
-                norm.weight.copy_(1 + 0.2 * noise(norm.num_features))
-                norm.bias.copy_(1.5 + noise(norm.num_features))
-                norm.momentum = 1.0  # statistics of one batch
-            model.train()
-            for module in model.modules():
-                if isinstance(module, StochasticDepth):
-                    module.eval()
-            model(noise(2, 2, model.config.in_channels, 32, 32))
-            for norm in norms:
-                norm.momentum = 0.1
-                norm.num_batches_tracked.zero_()
-        return model.train()
-
-    return prepare
+    return measured_norms
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.block_config import E_SPIKEFORMER, E_SPIKEFORMER_LARGE, BlockConfig
 from spikevideoformer.synth.motions import standing_skeleton
 
+from ..lively import random_norms
+
 WHOLE, SMALL_PIECES = 8 * 2**20, 2**17
 
 
@@ -23,15 +25,7 @@ def lively_model(name: str = "svf_nano", **overrides: Any) -> SpikeVideoFormer:
     """Batch norms as after training, so that neurons fire at every depth."""
     torch.manual_seed(0)
     options = {"task": "classification", "num_classes": 10} | overrides
-    model = svf.create_model(name, **options).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0.2, 0.3)
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.1, 0.6)
-    return model
+    return random_norms(svf.create_model(name, **options)).eval()
 
 
 def clip(clips: int = 2, frames: int = 5, size: int = 48) -> Tensor:

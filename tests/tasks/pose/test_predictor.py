@@ -41,6 +41,7 @@ from spikevideoformer.tasks.pose.square import MOST_SIDE, Square
 from spikevideoformer.video.frames import VideoError, iter_frames, write_video
 from spikevideoformer.video.spec import ClipSpec
 
+from ...lively import random_norms
 from ...video.clips import encode
 
 FRAMES, RATE_HZ = 11, 30.0
@@ -69,12 +70,7 @@ def lively_model(
         in_channels=spec.in_channels,
         **({"readout": "membrane", "poses": spec.poses} | options),
     )
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias, 0.2, 0.3)
-            norm.running_mean.normal_(0, 0.2)
-            norm.running_var.uniform_(0.1, 0.6)
+    random_norms(model)
     nn.init.normal_(model.head.fc.weight, std=0.004)
     model.clip = spec.to_dict()
     return model.eval()
