@@ -54,13 +54,13 @@ NEURONS = {
 }
 
 
-def _nano(seed=0, **overrides):
-    torch.manual_seed(seed)
-    return (
-        measured_norms(svf.create_model("svf_nano", num_classes=5, **overrides), signed=True)
-        .double()
-        .eval()
-    )
+def _lively(name="svf_nano", **options):
+    torch.manual_seed(0)
+    return measured_norms(svf.create_model(name, **options), signed=True).double().eval()
+
+
+def _nano(**overrides):
+    return _lively(num_classes=5, **overrides)
 
 
 def _video(*shape, dtype=torch.float64, seed=1):
@@ -236,15 +236,8 @@ def test_segmentation(preset, neuron, repconv, sepconv):
 
 @pytest.mark.parametrize("readout", ["membrane", "spike"])
 def test_pose(readout):
-    torch.manual_seed(0)
     body = standing_skeleton()
-    model = (
-        measured_norms(
-            svf.create_model("svf_nano", task="pose", body=body, readout=readout), signed=True
-        )
-        .double()
-        .eval()
-    )
+    model = _lively(task="pose", body=body, readout=readout)
     folded = fold_for_inference(model)
     assert (folded.task, folded.body) == ("pose", body)
     assert _assert_same(model, folded, _video(2, 3, 3, 32, 48)) > 0.9
