@@ -1,6 +1,5 @@
 """Pickles of arrays as plain values; how SMPL and 3DPW fare is tested with them."""
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import pytest
 
 from spikevideoformer.body import inert_pickle
 from spikevideoformer.body.inert_pickle import read_inert_joblib, read_inert_pickle
+
+from ..payload import Payload
 
 
 def written(path: Path, entries: Any, protocol: int = 2) -> Path:
@@ -76,14 +77,6 @@ def test_what_joblib_writes(compress: Any, protocol: int, tmp_path: Path) -> Non
     for value in (held, arrays, [3, 5], arrays[1]):
         joblib.dump(value, tmp_path / "a.pkl", compress=compress, protocol=protocol)
         assert same(read_inert_joblib(tmp_path / "a.pkl"), value)
-
-
-class Payload:
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (self.path,)
 
 
 @pytest.mark.parametrize("compress", [0, 3])

@@ -1,10 +1,8 @@
 """SMPL from files in the official format, made here: small, and some of them malicious."""
 
-import os
 import pickle
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,8 @@ from spikevideoformer.body.smpl import (
     convert_smpl,
     load_body,
 )
+
+from ..payload import Payload
 
 VERTICES = 40
 TREE = [[2**32 - 1, *SMPL_PARENTS[1:]], list(range(24))]
@@ -222,21 +222,11 @@ def test_gradients(body: SmplBody) -> None:
 # --- What is refused -----------------------------------------------------------------------------
 
 
-class Attack:
-    """Makes a folder when it is unpickled the usual way."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return os.mkdir, (str(self.folder),)
-
-
 @pytest.mark.parametrize("protocol", range(6))
 def test_nothing_in_a_pickle_is_executed(protocol: int, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     source = tmp_path / "model.pkl"
-    source.write_bytes(pickle.dumps(model() | {"extra": Attack(trace)}, protocol=protocol))
+    source.write_bytes(pickle.dumps(model() | {"extra": Payload(trace)}, protocol=protocol))
     with pytest.raises(
         ValueError, match=r"model.pkl cannot be read \(it asks for posix.mkdir, which"
     ):
