@@ -19,7 +19,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import av
 import beartype._check.code.codemain as beartype_code
 import numpy as np
 import pytest
@@ -287,6 +286,8 @@ _CODEC = {".mp4": "mpeg4", ".avi": "mpeg4", ".webm": "libvpx"}
 @pytest.fixture(scope="session")
 def make_video() -> Callable[..., Path]:
     """``make_video(path, seed, frames=8, size=32)`` writes a moving square; content by seed."""
+    from spikevideoformer.video.frames import write_video
+
     written = 0
 
     def write(path: Path, seed: int | None = None, frames: int = 8, size: int = 32) -> Path:
@@ -295,15 +296,10 @@ def make_video() -> Callable[..., Path]:
         draw = np.random.default_rng(written if seed is None else seed)
         background = draw.integers(0, 256, 3)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(_CODEC[path.suffix], rate=10)
-            stream.width = stream.height = size
-            stream.pix_fmt = "yuv420p"
-            for t in range(frames):
-                image = np.tile(background.astype(np.uint8), (size, size, 1))
-                image[:, 2 * t : 2 * t + 6] = 255 - image[0, 0]
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            container.mux(stream.encode())
+        images = np.tile(background.astype(np.uint8), (frames, size, size, 1))
+        for t, image in enumerate(images):
+            image[:, 2 * t : 2 * t + 6] = 255 - image[0, 0]
+        write_video(path, images, 10.0, codec=_CODEC[path.suffix])
         return path
 
     return write
@@ -332,16 +328,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _write(path: Path, step: int, x: int, y: int, colour: np.ndarray) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width = stream.height = 32
-        stream.pix_fmt = "yuv420p"
-        for t in range(8):
-            image = np.zeros((32, 32, 3), np.uint8)
-            columns = (x + step * t + np.arange(8)) % 32
-            image[y : y + 8, columns] = colour
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
+    from spikevideoformer.video.frames import write_video
+
+    images = np.zeros((8, 32, 32, 3), np.uint8)
+    for t, image in enumerate(images):
+        image[y : y + 8, (x + step * t + np.arange(8)) % 32] = colour
+    write_video(path, images, 10.0, codec="mpeg4")
 
 
 @pytest.fixture
