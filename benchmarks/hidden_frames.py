@@ -21,7 +21,7 @@ from spikevideoformer.tasks.segmentation.dataset import SegmentationDataset
 from spikevideoformer.tasks.segmentation.demo import Demo
 from spikevideoformer.tasks.segmentation.index import read_sequences
 from spikevideoformer.tasks.segmentation.metrics import SegmentationMetrics
-from spikevideoformer.tasks.segmentation.training import JudgedFrame
+from spikevideoformer.tasks.segmentation.plots import JudgedFrame
 from spikevideoformer.training import TrainConfig, evaluate_segmentation, train
 
 DROPOUT = 0.25

@@ -16,21 +16,23 @@ from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
-import av
 import beartype._check.code.codemain as beartype_code
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from torch import nn
+
+import spikevideoformer
 
 if TYPE_CHECKING:
     from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
     from spikevideoformer.training import TrainConfig
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+SOURCE = Path(spikevideoformer.__file__).parent
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -99,6 +101,25 @@ def _alike_measured_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spikevideoformer, "start_statistics", start)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _refusals_are_one_line() -> Iterator[None]:
+    """Of every error of ours that a test provokes with `pytest.raises`."""
+    leave = pytest.RaisesExc.__exit__
+
+    def leave_in_one_line(
+        self: pytest.RaisesExc, kind: type | None, error: Exception | None, trace: TracebackType
+    ) -> bool:
+        as_expected = leave(self, kind, error, trace)
+        if isinstance(error, (ValueError, RuntimeError)):
+            raised_in = Path(self.excinfo.traceback[-1].path)
+            assert not raised_in.is_relative_to(SOURCE) or "\n" not in str(error)
+        return as_expected
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pytest.RaisesExc, "__exit__", leave_in_one_line)
         yield
 
 
@@ -265,6 +286,8 @@ _CODEC = {".mp4": "mpeg4", ".avi": "mpeg4", ".webm": "libvpx"}
 @pytest.fixture(scope="session")
 def make_video() -> Callable[..., Path]:
     """``make_video(path, seed, frames=8, size=32)`` writes a moving square; content by seed."""
+    from spikevideoformer.video.frames import write_video
+
     written = 0
 
     def write(path: Path, seed: int | None = None, frames: int = 8, size: int = 32) -> Path:
@@ -273,15 +296,10 @@ def make_video() -> Callable[..., Path]:
         draw = np.random.default_rng(written if seed is None else seed)
         background = draw.integers(0, 256, 3)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream(_CODEC[path.suffix], rate=10)
-            stream.width = stream.height = size
-            stream.pix_fmt = "yuv420p"
-            for t in range(frames):
-                image = np.tile(background.astype(np.uint8), (size, size, 1))
-                image[:, 2 * t : 2 * t + 6] = 255 - image[0, 0]
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            container.mux(stream.encode())
+        images = np.tile(background.astype(np.uint8), (frames, size, size, 1))
+        for t, image in enumerate(images):
+            image[:, 2 * t : 2 * t + 6] = 255 - image[0, 0]
+        write_video(path, images, 10.0, codec=_CODEC[path.suffix])
         return path
 
     return write
@@ -289,37 +307,10 @@ def make_video() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def lively() -> Callable[[SpikeVideoFormer], SpikeVideoFormer]:
-    """Give batch norms the parameters of a trained network, so that neurons fire.
+    """`measured_norms`: a network whose neurons fire."""
+    from .lively import measured_norms
 
-    A fresh network is nearly silent, with residual branches closed (``residual_gain`` 0): tests
-    of what passes through it would hold for the wrong reason.
-    """
-
-    from spikevideoformer.nn.conv import StochasticDepth
-
-    def prepare(model: SpikeVideoFormer) -> SpikeVideoFormer:
-        generator = torch.Generator().manual_seed(7)
-
-        def noise(*shape: int) -> torch.Tensor:
-            return torch.randn(shape, generator=generator)
-
-        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-        with torch.no_grad():
-            for norm in norms:
-                norm.weight.copy_(1 + 0.2 * noise(norm.num_features))
-                norm.bias.copy_(1.5 + noise(norm.num_features))
-                norm.momentum = 1.0  # statistics of one batch
-            model.train()
-            for module in model.modules():
-                if isinstance(module, StochasticDepth):
-                    module.eval()
-            model(noise(2, 2, model.config.in_channels, 32, 32))
-            for norm in norms:
-                norm.momentum = 0.1
-                norm.num_batches_tracked.zero_()
-        return model.train()
-
-    return prepare
+    return measured_norms
 
 
 @pytest.fixture(scope="session")
@@ -337,16 +328,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _write(path: Path, step: int, x: int, y: int, colour: np.ndarray) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width = stream.height = 32
-        stream.pix_fmt = "yuv420p"
-        for t in range(8):
-            image = np.zeros((32, 32, 3), np.uint8)
-            columns = (x + step * t + np.arange(8)) % 32
-            image[y : y + 8, columns] = colour
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())
+    from spikevideoformer.video.frames import write_video
+
+    images = np.zeros((8, 32, 32, 3), np.uint8)
+    for t, image in enumerate(images):
+        image[y : y + 8, (x + step * t + np.arange(8)) % 32] = colour
+    write_video(path, images, 10.0, codec="mpeg4")
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from spikevideoformer.video.frames import write_video
 class Workplace:
     """A folder with what the mistakes are made on; `{name}` in a command is a path in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capfd = folder, capfd
 
     def __truediv__(self, name: str) -> Path:
         return self.folder / name
@@ -31,6 +31,22 @@ class Workplace:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
+
+    def words(self, command: str) -> list[str]:
+        return [
+            word.replace("{", f"{self.folder}/").replace("}", "") if "{" in word else word
+            for word in command.split()
+        ]
+
+    def mistake(self, command: str, remedy: str, status: int = 2) -> None:
+        """Run a command that cannot work, and prints one line."""
+        assert main(self.words(command)) == status
+        out, err = self.capfd.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1, err
+        assert err.startswith("svf: ")
+        assert "Traceback" not in err and "unexpected" not in err
+        assert remedy in err, err
 
     def model_with(self, **changes: object) -> None:
         """Change entries of the model's config.json."""
@@ -55,8 +71,8 @@ def untouched(
 
 
 @pytest.fixture
-def work(tmp_path: Path, untouched: Path) -> Workplace:
-    return Workplace(shutil.copytree(untouched, tmp_path / "work"))
+def work(tmp_path: Path, untouched: Path, capfd: pytest.CaptureFixture[str]) -> Workplace:
+    return Workplace(shutil.copytree(untouched, tmp_path / "work"), capfd)
 
 
 TRAIN = "train --data {data} --out {run} --workers 0 --device cpu --frames 2 --size 16"
@@ -166,36 +182,14 @@ LOOKS_INTO_FILES = {
 }
 
 
-def words_of(command: str, work: Workplace) -> list[str]:
-    return [
-        word.replace("{", f"{work.folder}/").replace("}", "") if "{" in word else word
-        for word in command.split()
-    ]
-
-
-def mistake(
-    capfd: pytest.CaptureFixture[str], work: Workplace, command: str, remedy: str, status: int = 2
-) -> str:
-    """Run a command that cannot work and return the one line that it prints."""
-    assert main(words_of(command, work)) == status
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert err.startswith("svf: ")
-    assert "Traceback" not in err
-    assert "unexpected" not in err
-    assert remedy in err, err
-    return err
-
-
 @pytest.mark.parametrize("name", COMMANDS)
-def test_mistake(name: str, work: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
-    mistake(capfd, work, *COMMANDS[name])
+def test_mistake(name: str, work: Workplace) -> None:
+    work.mistake(*COMMANDS[name])
 
 
 def test_usage_errors_do_not_wait_for_torch(work: Workplace) -> None:
     """All of them, and the help of each verb, in one process that never imports torch."""
-    commands = {n: words_of(c, work) for n, (c, _) in COMMANDS.items() if n not in LOOKS_INTO_FILES}
+    commands = {n: work.words(c) for n, (c, _) in COMMANDS.items() if n not in LOOKS_INTO_FILES}
     commands |= {f"help of {verb}": [verb, "--help"] for verb in VERBS}
     code = """
 import json, sys
@@ -227,11 +221,9 @@ for name, words in json.load(sys.stdin).items():
         (bytes(range(256)), "not valid YAML"),
     ],
 )
-def test_configuration_files(
-    content: bytes, remedy: str, work: Workplace, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_configuration_files(content: bytes, remedy: str, work: Workplace) -> None:
     (work / "file.yaml").write_bytes(content)
-    mistake(capfd, work, "train --data {data} --out {run} --config {file.yaml}", remedy)
+    work.mistake("train --data {data} --out {run} --config {file.yaml}", remedy)
 
 
 def cut_a_tensor(work: Workplace) -> None:
@@ -266,36 +258,32 @@ Spoil = Callable[[Workplace], object]
         (lambda w: w.text("model/model.safetensors", "not weights"), "copy or train it again"),
     ],
 )
-def test_model_folders(
-    spoil: Spoil, remedy: str, work: Workplace, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_model_folders(spoil: Spoil, remedy: str, work: Workplace) -> None:
     spoil(work)
-    mistake(capfd, work, PREDICT, remedy)
+    work.mistake(PREDICT, remedy)
 
 
-def test_checkpoints(work: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
+def test_checkpoints(work: Workplace) -> None:
     work.text("checkpoint.pth", "weights")
-    mistake(capfd, work, CONVERT, "checkpoint.pth")
+    work.mistake(CONVERT, "checkpoint.pth")
     torch.save({"model": {"fc.weight": torch.zeros(2, 2)}}, work / "checkpoint.pth")
-    mistake(capfd, work, CONVERT, "not a published SpikeVideoFormer checkpoint")
+    work.mistake(CONVERT, "not a published SpikeVideoFormer checkpoint")
 
 
-def test_wrong_attention_for_a_checkpoint(
-    golden: Path, work: Workplace, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_attention_for_a_checkpoint(golden: Path, work: Workplace) -> None:
     shutil.copy(golden / "tiny_3d_dot.pth", work / "checkpoint.pth")
-    mistake(capfd, work, CONVERT, "try joint_dot")
+    work.mistake(CONVERT, "try joint_dot")
 
 
 @pytest.mark.parametrize(
     ("lines", "remedy"), [("a\nb\n", "2 class names"), ("\xff\xfe", "one class name on each line")]
 )
 def test_class_names_that_do_not_fit(
-    lines: str, remedy: str, golden: Path, work: Workplace, capfd: pytest.CaptureFixture[str]
+    lines: str, remedy: str, golden: Path, work: Workplace
 ) -> None:
     shutil.copy(golden / "tiny_3d_hamming.pth", work / "checkpoint.pth")
     (work / "names.txt").write_bytes(lines.encode("latin-1"))
-    mistake(capfd, work, f"{CONVERT} --classes {{names.txt}}", remedy)
+    work.mistake(f"{CONVERT} --classes {{names.txt}}", remedy)
 
 
 # --- Mistakes in data ----------------------------------------------------------------------------
@@ -363,35 +351,31 @@ def class_called_train(w: Workplace) -> None:
         (list_names_a_missing_file, "splits.csv:3"),
     ],
 )
-def test_data_folders(
-    spoil: Spoil, remedy: str, work: Workplace, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_data_folders(spoil: Spoil, remedy: str, work: Workplace) -> None:
     spoil(work)
-    mistake(capfd, work, f"{TRAIN} --batch-size 1", remedy)
+    work.mistake(f"{TRAIN} --batch-size 1", remedy)
 
 
-def test_a_split_that_no_line_has(work: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_split_that_no_line_has(work: Workplace) -> None:
     lines = "val/left/0.mp4,left,dev\nval/right/0.mp4,right,blind\n"
     work.text("data/splits.csv", f"path,label,split\n{lines}")
     remedy = "no split 'train' (it has: blind, dev); ask for one of these"
-    assert main(words_of(TRAIN, work)) == 2
-    out, err = capfd.readouterr()
+    assert main(work.words(TRAIN)) == 2
+    out, err = work.capfd.readouterr()
     assert out == ""
     assert remedy in err.splitlines()[-1]
-    mistake(capfd, work, f"{EVAL} --split train", remedy)
+    work.mistake(f"{EVAL} --split train", remedy)
 
 
-def test_run_folder_in_use_and_changed_settings(
-    work: Workplace, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_run_folder_in_use_and_changed_settings(work: Workplace) -> None:
     run = f"{TRAIN} --batch-size 2 --epochs 1 --warmup-epochs 0"
-    assert main([w.replace("{", f"{work.folder}/").rstrip("}") for w in run.split()]) == 0
-    capfd.readouterr()
-    mistake(capfd, work, run, "--resume")
+    assert main(work.words(run)) == 0
+    work.capfd.readouterr()
+    work.mistake(run, "--resume")
     # logs precede the line here: the run was begun before the difference showed
     words = f"train --resume --out {work / 'run'} --learning-rate 0.1".split()
     assert main(words) == 2
-    out, err = capfd.readouterr()
+    out, err = work.capfd.readouterr()
     assert out == ""
     assert sum(line.startswith("svf: ") for line in err.splitlines()) == 1
     assert "learning_rate: 0.003 then, 0.1 now" in err
@@ -400,30 +384,28 @@ def test_run_folder_in_use_and_changed_settings(
 # --- Some inputs fail ----------------------------------------------------------------------------
 
 
-def test_only_an_unreadable_video(work: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
+def test_only_an_unreadable_video(work: Workplace) -> None:
     work.text("bad.mp4", "text")
-    mistake(capfd, work, "predict --model {model} {bad.mp4}", "bad.mp4", status=1)
+    work.mistake("predict --model {model} {bad.mp4}", "bad.mp4", status=1)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write anything")
-def test_permissions(work: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
+def test_permissions(work: Workplace) -> None:
     (work / "videos" / "one.mp4").chmod(0)
-    mistake(capfd, work, "predict --model {model} {videos}/one.mp4", "ermission", status=1)
+    work.mistake("predict --model {model} {videos}/one.mp4", "ermission", status=1)
     (work / "locked").mkdir(mode=0o500)
-    mistake(capfd, work, f"{PREDICT} --out {{locked}}/out", "permissions")
+    work.mistake(f"{PREDICT} --out {{locked}}/out", "permissions")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 @pytest.mark.parametrize("command", [f"{PREDICT} --device cuda", f"{TRAIN} --device cuda"])
-def test_cuda_where_there_is_none(
-    command: str, work: Workplace, capfd: pytest.CaptureFixture[str]
-) -> None:
-    mistake(capfd, work, command, "cpu")
+def test_cuda_where_there_is_none(command: str, work: Workplace) -> None:
+    work.mistake(command, "cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_half_precision_without_cuda(work: Workplace, capfd: pytest.CaptureFixture[str]) -> None:
-    mistake(capfd, work, f"{PREDICT} --precision 16-mixed --device cpu", "bf16-mixed")
+def test_half_precision_without_cuda(work: Workplace) -> None:
+    work.mistake(f"{PREDICT} --precision 16-mixed --device cpu", "bf16-mixed")
 
 
 # --- As a process --------------------------------------------------------------------------------

@@ -9,18 +9,21 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spikevideoformer.deploy.engine import InferenceEngine
-    from spikevideoformer.deploy.fold import fold_for_inference
-    from spikevideoformer.energy.cost import CostTable
-    from spikevideoformer.energy.report import energy_report
-    from spikevideoformer.models.config import ModelConfig, list_models
-    from spikevideoformer.models.published import load_published, published_names
-    from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
-    from spikevideoformer.nn.neuron import record_firing_rates
-    from spikevideoformer.ops.lif import NeuronConfig
-    from spikevideoformer.tasks.classification.predictor import VideoPredictor
-    from spikevideoformer.tasks.pose.predictor import PoseTracker
-    from spikevideoformer.tasks.segmentation.predictor import VideoSegmenter
+    from spikevideoformer.deploy.engine import InferenceEngine as InferenceEngine
+    from spikevideoformer.deploy.fold import fold_for_inference as fold_for_inference
+    from spikevideoformer.energy.cost import CostTable as CostTable
+    from spikevideoformer.energy.report import energy_report as energy_report
+    from spikevideoformer.models.config import ModelConfig as ModelConfig
+    from spikevideoformer.models.config import list_models as list_models
+    from spikevideoformer.models.published import load_published as load_published
+    from spikevideoformer.models.published import published_names as published_names
+    from spikevideoformer.models.spikevideoformer import SpikeVideoFormer as SpikeVideoFormer
+    from spikevideoformer.models.spikevideoformer import create_model as create_model
+    from spikevideoformer.nn.neuron import record_firing_rates as record_firing_rates
+    from spikevideoformer.ops.lif import NeuronConfig as NeuronConfig
+    from spikevideoformer.tasks.classification.predictor import VideoPredictor as VideoPredictor
+    from spikevideoformer.tasks.pose.predictor import PoseTracker as PoseTracker
+    from spikevideoformer.tasks.segmentation.predictor import VideoSegmenter as VideoSegmenter
 
 _HOME = {
     "CostTable": "energy.cost",
@@ -40,23 +43,7 @@ _HOME = {
     "record_firing_rates": "nn.neuron",
 }
 
-__all__ = [
-    "CostTable",
-    "InferenceEngine",
-    "ModelConfig",
-    "NeuronConfig",
-    "PoseTracker",
-    "SpikeVideoFormer",
-    "VideoPredictor",
-    "VideoSegmenter",
-    "create_model",
-    "energy_report",
-    "fold_for_inference",
-    "list_models",
-    "load_published",
-    "published_names",
-    "record_firing_rates",
-]
+__all__ = list(_HOME)
 
 __version__ = version("spikevideoformer")
 

@@ -1,13 +1,20 @@
 """Text for people, on any terminal."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def one_line(text: str) -> str:
     """The text on one line that any terminal can print, whatever a file name contains."""
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return escaped.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def require_known(what: str, value: object, known: Iterable[str]) -> None:
+    """Raise ValueError for a value that is none of the known ones."""
+    known = tuple(known)
+    if value not in known:
+        raise ValueError(f"{what} {value!r} is unknown; choose one of {', '.join(known)}")
 
 
 def require_finite(finite: bool) -> None:

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from spikevideoformer.messages import require_known
 from spikevideoformer.video.spec import ClipSpec
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ TASKS: dict[str, str] = {
 
 def get_task(name: str) -> Task:
     """The task of a name; ValueError where there is none."""
-    if not isinstance(name, str) or name not in TASKS:
-        raise ValueError(f"task {name!r} is unknown; choose one of {', '.join(TASKS)}")
+    require_known("task", name, TASKS)
     return _made(TASKS[name])
 
 

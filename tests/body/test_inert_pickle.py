@@ -1,6 +1,5 @@
 """Pickles of arrays as plain values; how SMPL and 3DPW fare is tested with them."""
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import pytest
 
 from spikevideoformer.body import inert_pickle
 from spikevideoformer.body.inert_pickle import read_inert_joblib, read_inert_pickle
+
+from ..payload import Payload
 
 
 def written(path: Path, entries: Any, protocol: int = 2) -> Path:
@@ -78,14 +79,6 @@ def test_what_joblib_writes(compress: Any, protocol: int, tmp_path: Path) -> Non
         assert same(read_inert_joblib(tmp_path / "a.pkl"), value)
 
 
-class Payload:
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (self.path,)
-
-
 @pytest.mark.parametrize("compress", [0, 3])
 def test_a_payload_is_not_run(compress: int, tmp_path: Path) -> None:
     canary, path = tmp_path / "canary", tmp_path / "a.pkl"
@@ -112,9 +105,8 @@ def test_other_files_of_joblib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         whole = path.read_bytes()
         for end in range(0, len(whole) - 1, 5):
             path.write_bytes(whole[:end])
-            with pytest.raises(ValueError, match="cannot be read") as error:
+            with pytest.raises(ValueError, match="cannot be read"):
                 read_inert_joblib(path)
-            assert "\n" not in str(error.value)
     path.write_bytes(whole)
     monkeypatch.setattr(inert_pickle, "MOST_BYTES", len(whole))
     with pytest.raises(ValueError, match="it is cut off, or unpacks to"):

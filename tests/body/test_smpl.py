@@ -1,10 +1,8 @@
 """SMPL from files in the official format, made here: small, and some of them malicious."""
 
-import os
 import pickle
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,8 @@ from spikevideoformer.body.smpl import (
     convert_smpl,
     load_body,
 )
+
+from ..payload import Payload
 
 VERTICES = 40
 TREE = [[2**32 - 1, *SMPL_PARENTS[1:]], list(range(24))]
@@ -222,21 +222,11 @@ def test_gradients(body: SmplBody) -> None:
 # --- What is refused -----------------------------------------------------------------------------
 
 
-class Attack:
-    """Makes a folder when it is unpickled the usual way."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return os.mkdir, (str(self.folder),)
-
-
 @pytest.mark.parametrize("protocol", range(6))
 def test_nothing_in_a_pickle_is_executed(protocol: int, tmp_path: Path) -> None:
     trace = tmp_path / "executed"
     source = tmp_path / "model.pkl"
-    source.write_bytes(pickle.dumps(model() | {"extra": Attack(trace)}, protocol=protocol))
+    source.write_bytes(pickle.dumps(model() | {"extra": Payload(trace)}, protocol=protocol))
     with pytest.raises(
         ValueError, match=r"model.pkl cannot be read \(it asks for posix.mkdir, which"
     ):
@@ -295,9 +285,8 @@ def test_other_names_are_refused(program: bytes, tmp_path: Path) -> None:
 def test_other_models(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     source = tmp_path / "model.pkl"
     source.write_bytes(pickle.dumps(model() | change))
-    with pytest.raises(ValueError, match=f"model.pkl .*{message}") as caught:
+    with pytest.raises(ValueError, match=f"model.pkl .*{message}"):
         convert_smpl(source, tmp_path / "smpl.safetensors")
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -349,9 +338,8 @@ def test_damaged_files(tmp_path: Path) -> None:
     ):
         if content is not None:
             (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=message) as caught:
+        with pytest.raises(ValueError, match=message):
             convert_smpl(tmp_path / name, tmp_path / "smpl.safetensors")
-        assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"smpl.npz must end in .safetensors"):
         convert_smpl(tmp_path / "whole.npz", tmp_path / "smpl.npz")
 

@@ -1,6 +1,5 @@
 """The check before step 0: each kind of problem is found, located and skippable."""
 
-import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,8 @@ from spikevideoformer.data.problems import DatasetError
 from spikevideoformer.tasks.classification.check import CheckReport, check_index
 from spikevideoformer.tasks.classification.index import read_index
 from spikevideoformer.tasks.classification.sample import ClipIndex
+
+from .reports import explained, found, skipped
 
 MakeVideo = Callable[..., Path]
 
@@ -35,25 +36,11 @@ def add_lines(root: Path, *lines: str) -> None:
 
 
 def check(root: Path, **options: object) -> CheckReport:
-    report = check_index(read_index(root), **options)  # type: ignore[arg-type]
-    for problem in report.problems:
-        assert "\n" not in str(problem)
-        assert problem.source
-        assert problem.remedy
-    return report
-
-
-def found(report: CheckReport) -> list[tuple[str, str]]:
-    return [(p.kind, p.source) for p in report.problems]
+    return explained(check_index(read_index(root), **options))  # type: ignore[arg-type]
 
 
 def names(index: ClipIndex) -> list[str]:
     return [s.path.relative_to(index.root).as_posix() for s in index.samples]
-
-
-def skipped(folder: Path, name: str = "skipped.csv") -> list[dict[str, str]]:
-    with (folder / name).open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_sound_data_set_has_none(root: Path, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from spikevideoformer.synth.motions import standing_skeleton
 from spikevideoformer.task import get_task
 from spikevideoformer.video.spec import ClipSpec
 
+from ..lively import random_norms
+
 PRECISIONS = ("float", "int16", "int8")
 T, SIZE = 6, 48
 
@@ -244,16 +246,6 @@ def test_24_bits_fire_what_the_model_fires_in_float64(options: dict[str, Any]) -
 # --- Parts ----------------------------------------------------------------------------------------
 
 
-def _norms(module: nn.Module) -> None:
-    for norm in module.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            assert norm.running_mean is not None and norm.running_var is not None
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias, 0.2, 0.3)
-            norm.running_mean.normal_(0, 0.2)
-            norm.running_var.uniform_(0.1, 0.6)
-
-
 @pytest.mark.parametrize(("bits", "tolerance"), [(24, 1e-6), (16, 1e-4), (8, 5e-2)])
 @pytest.mark.parametrize("levels", [1, 4])
 def test_parts_compute_what_the_modules_do(bits: int, tolerance: float, levels: int) -> None:
@@ -263,7 +255,7 @@ def test_parts_compute_what_the_modules_do(bits: int, tolerance: float, levels: 
         config = NeuronConfig(kind="integer_lif", levels=levels, v_reset=None)
     spikes = torch.randint(levels + 1, (2, 24, 9, 8), dtype=torch.uint8)
     sep, rep = SepConv(12, config, False).eval(), RepConv(24, config).eval()
-    _norms(sep), _norms(rep)
+    random_norms(sep), random_norms(rep)
     tail = ExactSepTail(sep, bits, levels, torch.device("cpu"))
     merged = exact_projection(rep, bits, levels, torch.device("cpu"))
     with torch.inference_mode():
@@ -304,7 +296,7 @@ def test_upsampling_is_bilinear() -> None:
 def test_the_first_layer_is_convolution_and_norm() -> None:
     torch.manual_seed(0)
     conv, bn = nn.Conv2d(3, 8, 7, 2, 3), nn.BatchNorm2d(8)
-    _norms(nn.Sequential(bn))
+    random_norms(nn.Sequential(bn))
     x = torch.randn(2, 3, 20, 22)
     expected = bn.eval().double()(conv.double()(x.double()))
     got = FirstConv(conv.float(), bn.float())(x)

@@ -11,17 +11,9 @@ from spikevideoformer.deploy.merge import fold_conv_bn, merge_projection, times
 from spikevideoformer.nn.conv import ChannelScale, ConvPair, PlainConv, Projection, SpikeConv2d
 from spikevideoformer.ops.lif import NeuronConfig
 
+from ..lively import random_norms
+
 NORMALISED = NeuronConfig.of_kind("ni_lif", levels=8)
-
-
-def _lively(module):
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-            nn.init.normal_(part.bias)
-            part.running_mean.normal_()
-            part.running_var.uniform_(0.5, 2)
-    return module.double().eval()
 
 
 @pytest.mark.parametrize("neuron", [NeuronConfig(), NORMALISED], ids=["lif", "ni_lif"])
@@ -35,7 +27,7 @@ def _lively(module):
     ids=["plain", "pair", "pair_without_outer_norm"],
 )
 def test_a_projection_is_one_convolution(make, neuron):
-    part = _lively(make(neuron))
+    part = random_norms(make(neuron)).double().eval()
     weight, bias = merge_projection(part)
     x = torch.randint(neuron.levels + 1, (2, weight.shape[1], 4, 3)).double()
     merged = nn.functional.conv2d(x, weight, bias)
@@ -46,7 +38,7 @@ def test_a_factor_of_each_channel_goes_into_the_convolution():
     conv = SpikeConv2d(4, 6, 3, padding=1, neuron=NORMALISED)
     scale = ChannelScale(6)
     nn.init.normal_(scale.weight)
-    whole = _lively(nn.Sequential(conv, nn.BatchNorm2d(6), scale))
+    whole = random_norms(nn.Sequential(conv, nn.BatchNorm2d(6), scale)).double().eval()
     x = torch.randint(9, (2, 4, 5, 5)).double()
     weight, bias = times(fold_conv_bn(whole[0], whole[1]), whole[2])
     merged = nn.functional.conv2d(x, weight, bias, padding=1)

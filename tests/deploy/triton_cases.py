@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 import spikevideoformer as svf
 from spikevideoformer.deploy.engine import InferenceEngine
@@ -20,6 +19,8 @@ from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.ops import _kernels
 from spikevideoformer.ops._triton import int8_conv, lif
 from spikevideoformer.ops.exact_conv import as_integers
+
+from ..lively import random_norms
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -57,14 +58,8 @@ def test_a_convolution_is_its_reference(bits: int, levels: int) -> None:
 
 def _lively_model(**overrides: object) -> SpikeVideoFormer:
     torch.manual_seed(0)
-    model = svf.create_model("svf_nano", depths=(1,) * 5, num_classes=10, **overrides).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0.2, 0.3)
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.1, 0.6)
-    return model
+    model = svf.create_model("svf_nano", depths=(1,) * 5, num_classes=10, **overrides)
+    return random_norms(model).eval()
 
 
 @pytest.mark.parametrize(("precision", "neuron"), [("exact", "lif"), ("int8", "integer_lif")])

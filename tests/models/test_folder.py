@@ -81,10 +81,9 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monkey
         )
         threading.Thread(target=_accept, args=(server,), daemon=True).start()
         begin = time.monotonic()
-        with pytest.raises(ValueError, match=r"^no folder owner/name here, and the hub") as caught:
+        with pytest.raises(ValueError, match=r"^no folder owner/name here, and the hub"):
             local_folder("owner/name")
         assert time.monotonic() - begin < 20
-    assert "\n" not in str(caught.value)
 
 
 def _accept(server: socket.socket) -> None:

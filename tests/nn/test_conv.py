@@ -17,23 +17,14 @@ from spikevideoformer.nn.conv import (
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops.lif import NeuronConfig
 
-
-def _with_random_norms(module: nn.Module) -> nn.Module:
-    """Batch norms as after training: random affine parameters and statistics."""
-    for m in module.modules():
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.uniform_(m.weight, 0.5, 1.5)
-            nn.init.normal_(m.bias, 0.3, 0.5)
-            nn.init.normal_(m.running_mean, 0.0, 0.5)
-            nn.init.uniform_(m.running_var, 0.5, 2.0)
-    return module
+from ..lively import random_norms
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 6)])
 def test_repconv_is_one_dense_convolution(size):
     """Kernel and bias found from impulse responses; equal at the borders too."""
     channels = 5
-    conv = _with_random_norms(RepConv(channels)).double().eval()
+    conv = random_norms(RepConv(channels)).double().eval()
     with torch.no_grad():
         bias = conv(torch.zeros(1, channels, 3, 3).double())[0, :, 1, 1]
         # response in the middle of 3x3 to an impulse of channel i at offset (y, x)
@@ -48,7 +39,7 @@ def test_repconv_is_one_dense_convolution(size):
 
 def test_repconv_border_is_what_its_norm_makes_of_zero():
     """A zero image gives a constant image: nothing is special about the border."""
-    conv = _with_random_norms(RepConv(3)).double().eval()
+    conv = random_norms(RepConv(3)).double().eval()
     out = conv(torch.zeros(1, 3, 4, 4).double())
     torch.testing.assert_close(out, out[..., :1, :1].expand_as(out), rtol=0, atol=1e-12)
 
@@ -63,14 +54,14 @@ def test_repconv_weights():
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_repconv_memory_format(memory_format):
-    conv = _with_random_norms(RepConv(4)).double().eval()
+    conv = random_norms(RepConv(4)).double().eval()
     x = torch.randn(3, 4, 6, 5, dtype=torch.float64)
     out = conv(x.contiguous(memory_format=memory_format))
     torch.testing.assert_close(out, conv(x), rtol=1e-12, atol=1e-12)
 
 
 def test_repconv_without_its_outer_norm():
-    conv = _with_random_norms(RepConv(3)).eval()
+    conv = random_norms(RepConv(3)).eval()
     x = torch.randn(2, 3, 4, 4)
     assert torch.equal(conv.bn_out(conv(x, with_bn_out=False)), conv(x))
 
@@ -152,7 +143,7 @@ def test_convolutions_receive_spikes(part):
             m.register_forward_pre_hook(
                 lambda _m, args, name=name: seen.update({name: set(args[0].unique().tolist())})
             )
-    _with_random_norms(module)(2 * torch.randn(3, 2, 8, 6, 6))
+    random_norms(module)(2 * torch.randn(3, 2, 8, 6, 6))
     real = {name for name, values in seen.items() if not values <= {0.0, 1.0}}
     assert real == ({"pw2"} if part == "sep_conv" else set())
     assert len(seen) == {"downsample": 1, "sep_conv": 3, "channel_conv": 2}[part]

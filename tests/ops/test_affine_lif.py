@@ -574,9 +574,8 @@ def test_stepwise_form_equals_the_kernel_in_bfloat16():
     ],
 )
 def test_wrong_input_is_refused(shape, kwargs, says):
-    with pytest.raises(ValueError, match=says) as error:
+    with pytest.raises(ValueError, match=says):
         affine_lif(torch.zeros(shape), NeuronConfig(), **kwargs)
-    assert "\n" not in str(error.value)
 
 
 def test_fused_runs_or_says_why_not():

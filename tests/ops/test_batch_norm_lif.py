@@ -243,9 +243,8 @@ def test_forward_mode_is_refused_rather_than_zero(carrier, training):
 )
 def test_wrong_input_is_refused(shape, kwargs, says):
     given = {"running_mean": torch.zeros(3), "running_var": torch.ones(3), **kwargs}
-    with pytest.raises(ValueError, match=says) as error:
+    with pytest.raises(ValueError, match=says):
         batch_norm_lif(torch.zeros(shape), NeuronConfig(), **given)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference", "fused"])

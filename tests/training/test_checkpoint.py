@@ -15,17 +15,9 @@ from spikevideoformer.training.checkpoint import (
     save_checkpoint,
 )
 
+from ..payload import Payload
+
 STATE = {"step": 7, "model": {"w": torch.arange(1000.0)}, "history": [{"loss": 0.5}], "best": None}
-
-
-class Canary:
-    """Leaves a file behind when it is unpickled without restriction."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (os.mkdir, (str(self.path),))
 
 
 def refusal(path: Path) -> str | None:
@@ -76,12 +68,12 @@ def test_a_truncated_file_is_refused(tmp_path, share):
 
 def test_a_pickle_payload_is_refused_unexecuted(tmp_path):
     canary = tmp_path / "executed"
-    torch.save({"format": FORMAT, "step": Canary(canary)}, tmp_path / "a.pt")
+    torch.save({"format": FORMAT, "step": Payload(canary)}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="other than tensors"):
         load_checkpoint(tmp_path / "a.pt")
     assert not canary.exists()
 
-    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Canary(canary)))
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Payload(canary)))
     with pytest.raises(CheckpointError):
         load_checkpoint(tmp_path / "plain.pt")
     assert not canary.exists()
@@ -94,7 +86,7 @@ def test_a_pickle_smuggled_into_a_good_zip_is_refused(tmp_path, name):
     with zipfile.ZipFile(good) as source, zipfile.ZipFile(path, "w") as target:
         for item in source.namelist():
             is_pickle = item.endswith("data.pkl")
-            content = pickle.dumps(Canary(canary)) if is_pickle else source.read(item)
+            content = pickle.dumps(Payload(canary)) if is_pickle else source.read(item)
             target.writestr(name if is_pickle else item, content)
     with pytest.raises(CheckpointError):
         load_checkpoint(path)

@@ -128,9 +128,8 @@ def test_out_is_needed():
 def test_a_bad_yaml_file_is_named(tmp_path, text):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"bad\.yaml") as caught:
+    with pytest.raises(ValueError, match=r"bad\.yaml"):
         TrainConfig.from_yaml(path)
-    assert "\n" not in str(caught.value)
 
 
 def test_an_absent_yaml_file_is_named(tmp_path):

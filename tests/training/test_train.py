@@ -136,9 +136,8 @@ def test_resume_refuses_another_run(begun, clips, tmp_path):
 
 
 def test_too_few_clips_for_a_step(tiny):
-    with pytest.raises(ValueError, match="12 training clips do not fill one step of 20") as caught:
+    with pytest.raises(ValueError, match="12 training clips do not fill one step of 20"):
         train(tiny(batch_size=10, accumulate=2))
-    assert "\n" not in str(caught.value)
 
 
 def test_no_data_is_an_error(tiny):

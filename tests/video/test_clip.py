@@ -34,9 +34,8 @@ def test_spec_survives_json() -> None:
     ],
 )
 def test_wrong_spec_is_refused(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError, match=message):
         ClipSpec.from_dict(values)
-    assert "\n" not in str(caught.value)
 
 
 def item(index: int, size: int = 4) -> LabelledClip:

@@ -219,6 +219,5 @@ def test_a_change_of_a_byte_that_hides_a_picture(
         at = elements(data, b"\0\0\1\0")[5]
         data[at + 3] = 0xB2  # user data in the place of a picture
     path.write_bytes(data)
-    with pytest.raises(VideoError) as refusal:
+    with pytest.raises(VideoError):
         check_decodes(path)
-    assert "\n" not in str(refusal.value)

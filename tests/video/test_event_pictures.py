@@ -150,9 +150,8 @@ def test_networks_of_pictures_refuse_recordings(recording: Path) -> None:
 def test_what_is_wrong_is_said_as_of_a_video(recording: Path, tmp_path: Path) -> None:
     broken = tmp_path / "e.npz"
     broken.write_bytes(recording.read_bytes()[:500])
-    with pytest.raises(VideoError, match=r"e\.npz: cannot be read") as error:
+    with pytest.raises(VideoError, match=r"e\.npz: cannot be read"):
         check_decodes(EventPath(broken, VIEW))
-    assert "\n" not in str(error.value)
     with pytest.raises(VideoError, match="no such file"):
         probe(EventPath(tmp_path / "no.mp4", VIEW))
     few = DecodeLimits(max_frames=7)

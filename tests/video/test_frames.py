@@ -64,7 +64,6 @@ def test_real_file_gives_what_its_table_says(shared_data: Path, name: str) -> No
             with pytest.raises(VideoError) as caught:
                 read(path)
             assert str(caught.value).startswith(f"{path}: ")
-            assert "\n" not in str(caught.value)
         return
     info = check_decodes(path)
     assert info.decoded_frames == int(row["decoded_frames"])

@@ -10,7 +10,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Self, cast
 
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from spikevideoformer.models.config import ModelConfig
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
-from spikevideoformer.nn.attention import MLP
 from spikevideoformer.nn.conv import ConvBlock, Downsample, RepConv
 from spikevideoformer.nn.neuron import Neuron
 from spikevideoformer.ops.lif import NeuronConfig, lif_reference
@@ -132,42 +131,35 @@ class _Downsample(nn.Module):
         return y.unflatten(0, (frames, clips))
 
 
-class _SepConv(nn.Module):
-    def __init__(self, ours: nn.Module, make: MakeNeuron) -> None:
+class _Branch(nn.Module):
+    """A neuron, convolutions and a norm, twice, under the names that ours have."""
+
+    def __init__(
+        self, ours: nn.Module, make: MakeNeuron, first: Sequence[str], second: Sequence[str]
+    ) -> None:
         super().__init__()
-        self.neuron1, self.neuron2 = make(_config(ours, 1)), make(_config(ours, 2))
-        self.pw1, self.dw, self.pw2 = (_conv_like(getattr(ours, n)) for n in ("pw1", "dw", "pw2"))
-        self.bn1, self.bn2 = (_norm_like(getattr(ours, n)) for n in ("bn1", "bn2"))
+        for name in (*first, *second):
+            self.add_module(name, _conv_like(getattr(ours, name)))
+        for i in (1, 2):
+            self.add_module(f"neuron{i}", make(_config(ours, i)))
+            self.add_module(f"bn{i}", _norm_like(getattr(ours, f"bn{i}")))
+        self._units = [("neuron1", [*first, "bn1"]), ("neuron2", [*second, "bn2"])]
 
     def forward(self, x: Tensor) -> Tensor:
         frames, clips = x.shape[:2]
-        x = self.neuron1(x)
-        x = self.bn1(self.pw1(x.flatten(0, 1))).unflatten(0, (frames, clips))
-        x = self.neuron2(x)
-        x = self.bn2(self.pw2(self.dw(x.flatten(0, 1))))
-        return x.unflatten(0, (frames, clips))
-
-
-class _ChannelConv(nn.Module):
-    def __init__(self, ours: nn.Module, make: MakeNeuron) -> None:
-        super().__init__()
-        self.neuron1, self.neuron2 = make(_config(ours, 1)), make(_config(ours, 2))
-        self.conv1, self.conv2 = (_conv_like(getattr(ours, n)) for n in ("conv1", "conv2"))
-        self.bn1, self.bn2 = (_norm_like(getattr(ours, n)) for n in ("bn1", "bn2"))
-
-    def forward(self, x: Tensor) -> Tensor:
-        frames, clips = x.shape[:2]
-        x = self.neuron1(x)
-        x = self.bn1(self.conv1(x.flatten(0, 1))).unflatten(0, (frames, clips))
-        x = self.neuron2(x)
-        return cast(Tensor, self.bn2(self.conv2(x.flatten(0, 1)))).unflatten(0, (frames, clips))
+        for neuron, layers in self._units:
+            x = getattr(self, neuron)(x).flatten(0, 1)
+            for layer in layers:
+                x = getattr(self, layer)(x)
+            x = x.unflatten(0, (frames, clips))
+        return x
 
 
 class _ConvBlock(nn.Module):
     def __init__(self, ours: ConvBlock, make: MakeNeuron) -> None:
         super().__init__()
-        self.sep_conv = _SepConv(cast(nn.Module, ours.sep_conv), make)
-        self.channel_conv = _ChannelConv(ours.channel_conv, make)
+        self.sep_conv = _Branch(cast(nn.Module, ours.sep_conv), make, ["pw1"], ["dw", "pw2"])
+        self.channel_conv = _Branch(ours.channel_conv, make, ["conv1"], ["conv2"])
 
     def forward(self, u: Tensor) -> Tensor:
         u = u + self.sep_conv(u)
@@ -231,21 +223,6 @@ class _Attention(nn.Module):
         return cast(Tensor, self.proj(y.flatten(0, 1))).unflatten(0, (frames, clips))
 
 
-class _MLP(nn.Module):
-    def __init__(self, ours: MLP, make: MakeNeuron) -> None:
-        super().__init__()
-        self.neuron1, self.neuron2 = make(_config(ours, 1)), make(_config(ours, 2))
-        self.fc1, self.fc2 = _conv_like(ours.fc1), _conv_like(ours.fc2)
-        self.bn1, self.bn2 = _norm_like(ours.bn1), _norm_like(ours.bn2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        frames, clips = x.shape[:2]
-        x = self.neuron1(x)
-        x = self.bn1(self.fc1(x.flatten(0, 1))).unflatten(0, (frames, clips))
-        x = self.neuron2(x)
-        return cast(Tensor, self.bn2(self.fc2(x.flatten(0, 1)))).unflatten(0, (frames, clips))
-
-
 class _TransformerBlock(nn.Module):
     def __init__(
         self,
@@ -257,7 +234,7 @@ class _TransformerBlock(nn.Module):
         self.attention = nn.ModuleList(
             attention(a, make) for a in cast(nn.ModuleList, ours.attention)
         )
-        self.mlp = _MLP(cast(MLP, ours.mlp), make)
+        self.mlp = _Branch(cast(nn.Module, ours.mlp), make, ["fc1"], ["fc2"])
 
     def forward(self, u: Tensor) -> Tensor:
         for attention in self.attention:

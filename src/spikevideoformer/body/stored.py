@@ -15,13 +15,8 @@ _MOST = 1024
 """Joints or shape values; larger numbers are damage."""
 
 
-class AbsentSmpl(BodyModel):
-    """SMPL without its file, which its licence does not let a model folder carry."""
-
-    num_shape = NUM_BETAS
-
-    def __init__(self) -> None:
-        super().__init__(SMPL_JOINTS, SMPL_PARENTS)
+class _Absent(BodyModel):
+    why: str
 
     def joints(
         self,
@@ -29,15 +24,25 @@ class AbsentSmpl(BodyModel):
         translation: Float[Tensor, "*#batch 3"],
         shape: Float[Tensor, "*#batch S"] | None = None,
     ) -> Float[Tensor, "*batch J 3"]:
-        """Refused: ValueError that says how to give the file."""
-        raise ValueError(
-            "the model was trained with SMPL, whose file is not part of it; give your own with"
-            " --body smpl.safetensors, or in Python PoseTracker.from_pretrained(folder,"
-            " body=load_body(path))"
-        )
+        """Refused: ValueError that says how to give what is absent."""
+        raise ValueError(self.why)
 
 
-class AbsentBody(BodyModel):
+class AbsentSmpl(_Absent):
+    """SMPL without its file, which its licence does not let a model folder carry."""
+
+    num_shape = NUM_BETAS
+    why = (
+        "the model was trained with SMPL, whose file is not part of it; give your own with"
+        " --body smpl.safetensors, or in Python PoseTracker.from_pretrained(folder,"
+        " body=load_body(path))"
+    )
+
+    def __init__(self) -> None:
+        super().__init__(SMPL_JOINTS, SMPL_PARENTS)
+
+
+class AbsentBody(_Absent):
     """A body of which a published file tells the sizes only: J joints without names, S values.
 
     Args:
@@ -48,17 +53,9 @@ class AbsentBody(BodyModel):
     def __init__(self, joints: int, num_shape: int) -> None:
         super().__init__([f"joint_{j}" for j in range(joints)], [-1, *[0] * (joints - 1)])
         self.num_shape = num_shape
-
-    def joints(
-        self,
-        rotations: Float[Tensor, "*batch J 3 3"],
-        translation: Float[Tensor, "*#batch 3"],
-        shape: Float[Tensor, "*#batch S"] | None = None,
-    ) -> Float[Tensor, "*batch J 3"]:
-        """Refused: ValueError that says how to give the body."""
-        raise ValueError(
-            f"the network was made for a body of {len(self.parents)} joints and {self.num_shape} "
-            "shape values that its file does not describe; set model.body to a BodyModel of these"
+        self.why = (
+            f"the network was made for a body of {joints} joints and {num_shape} shape values "
+            "that its file does not describe; set model.body to a BodyModel of these"
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from spikevideoformer.cli.options import Json
+from spikevideoformer.cli.options import Json, flag
 from spikevideoformer.cli.output import folder_to_write, require_file, show
 from spikevideoformer.messages import one_line
 from spikevideoformer.models.config import STRIDE
@@ -119,15 +119,11 @@ def _words(about: dict[str, Any], model: SpikeVideoFormer) -> list[str]:
     ]
     for key, said in (("told", "told"), ("assumed", "assumed, as tensors do not tell it")):
         if about[key]:
-            values = (f"{_flag(name)} {value}" for name, value in about[key].items())
+            values = (f"{flag(name)} {value}" for name, value in about[key].items())
             lines.append(f"  {said}: {', '.join(values)}")
     if about["not_needed"]:
-        lines.append(f"  of no meaning here: {', '.join(map(_flag, about['not_needed']))}")
+        lines.append(f"  of no meaning here: {', '.join(map(flag, about['not_needed']))}")
     return [one_line(line) for line in lines]
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
 
 
 def _lines(path: Path) -> list[str]:

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from spikevideoformer.data.problems import Problem, split_of_name
+from spikevideoformer.data.problems import Problem, listed_split, split_of_name
 from spikevideoformer.video.interface import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 
@@ -62,6 +62,22 @@ def csv_records(
             yield source, malformed(source, reason, remedy)
         else:
             yield source, dict(zip(header, fields, strict=True))
+
+
+def split_records(
+    path: Path, required: tuple[str, ...], problems: list[Problem]
+) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """The lines of a table with a column `split`: where each stands, its split, and its fields.
+
+    What cannot be used is added to `problems`.
+    """
+    for source, record in csv_records(path, (*required, "split")):
+        if isinstance(record, Problem):
+            problems.append(record)
+        elif (split := listed_split(record["split"])) is None:
+            problems.append(malformed(source, "no split", "name one, such as train, val or test"))
+        else:
+            yield source, split, record
 
 
 def malformed(source: str, reason: str, remedy: str, split: str | None = None) -> Problem:

@@ -180,13 +180,15 @@ def coloured(
     video: Float[Tensor, "T 3 H W"], brightness: float, contrast: float, saturation: float
 ) -> Float[Tensor, "T 3 H W"]:
     """Colours changed alike in all frames; each factor leaves them as they are at 1."""
-    luma = video.new_tensor(_LUMA).view(1, 3, 1, 1)
     video = (video * brightness).clamp_(0, 1)
     # One mean for the whole clip: a mean per frame would make the colours flicker.
-    mean_grey = (video * luma).sum(1).mean()
-    video = torch.lerp(mean_grey, video, contrast).clamp_(0, 1)
-    grey = (video * luma).sum(1, keepdim=True)  # [T, 1, H, W]
-    return torch.lerp(grey, video, saturation).clamp_(0, 1)
+    video = torch.lerp(grey(video).mean(), video, contrast).clamp_(0, 1)
+    return torch.lerp(grey(video), video, saturation).clamp_(0, 1)
+
+
+def grey(video: Float[Tensor, "T 3 H W"]) -> Float[Tensor, "T 1 H W"]:
+    """Luma of each pixel."""
+    return (video * video.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def normalised(video: Float[Tensor, "T 3 H W"], spec: Colours) -> Float[Tensor, "T 3 H W"]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from spikevideoformer.deploy.steps import Build, Fire, Stream, for_each, join
+from spikevideoformer.messages import require_known
 from spikevideoformer.models.config import STRIDE
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import TransformerBlock
@@ -57,11 +58,7 @@ class InferenceEngine:
     """
 
     def __init__(self, model: SpikeVideoFormer, *, precision: Precision = "exact") -> None:
-        if precision not in get_args(Precision):
-            raise ValueError(
-                f"precision {precision!r} is unknown; choose one of "
-                f"{', '.join(get_args(Precision))}"
-            )
+        require_known("precision", precision, get_args(Precision))
         if reason := cannot_run(model):
             raise ValueError(reason)
         first = next(model.parameters())

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikevideoformer.deploy.int8 import Int8Digits, int8_available
-from spikevideoformer.deploy.merge import fold_conv_bn, merge_projection
+from spikevideoformer.deploy.merge import fold_conv_bn, merge_projection, times
 from spikevideoformer.models.heads import Head, RealValues, SpikeProjection
 from spikevideoformer.nn.conv import Projection, SepConv, kernel_of
 from spikevideoformer.ops.exact_conv import (
@@ -170,7 +170,7 @@ def exact_conv(
     bits: int,
     levels: int,
     device: torch.device,
-    scale: Tensor | None = None,
+    scale: nn.Module | None = None,
 ) -> ExactConv:
     """A convolution with what is after it, merged in float64 before it is rounded.
 
@@ -180,7 +180,7 @@ def exact_conv(
         bits: of a weight.
         levels: the largest spike.
         device: of the spikes.
-        scale: a factor of each output, ``[C']``, behind the norm.
+        scale: a `ChannelScale` behind the norm, or what does nothing.
     """
     own = copy.deepcopy(conv).double()
     if isinstance(bn, nn.BatchNorm2d):
@@ -189,7 +189,7 @@ def exact_conv(
         weight = kernel_of(own)
         bias = weight.new_zeros(len(weight)) if own.bias is None else own.bias
     return ExactConv(
-        *_scaled(weight, bias, scale),
+        *times((weight, bias), scale),
         bits=bits,
         levels=levels,
         stride=cast(Pair, conv.stride),
@@ -200,23 +200,15 @@ def exact_conv(
 
 
 def exact_projection(
-    part: Projection, bits: int, levels: int, device: torch.device, scale: Tensor | None = None
+    part: Projection, bits: int, levels: int, device: torch.device, scale: nn.Module | None = None
 ) -> ExactConv:
     """A projection as one convolution: its merged weights are what is rounded.
 
     Arguments as of :func:`exact_conv`.
     """
-    weight, bias = merge_projection(copy.deepcopy(part).double())
+    weight, bias = times(merge_projection(copy.deepcopy(part).double()), scale)
     padding = (weight.shape[2] // 2, weight.shape[3] // 2)
-    weight, bias = _scaled(weight, bias, scale)
     return ExactConv(weight, bias, bits=bits, levels=levels, padding=padding, device=device)
-
-
-def _scaled(weight: Tensor, bias: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-    if scale is None:
-        return weight, bias
-    factor = scale.detach().to(weight)
-    return weight * factor[:, None, None, None], bias * factor
 
 
 class ExactSepTail:

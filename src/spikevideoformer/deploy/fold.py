@@ -47,6 +47,7 @@ from spikevideoformer.deploy.merge import (
     merge_sepconv,
     times,
 )
+from spikevideoformer.messages import require_known
 from spikevideoformer.models.heads import SpikeProjection
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.nn.attention import (
@@ -117,10 +118,7 @@ def fold_for_inference(
             f"this one are of kind {model.config.neuron.kind}; use the model as it is"
         )
     for name, form in (("repconv", repconv), ("sepconv", sepconv)):
-        if form not in get_args(Form):
-            raise ValueError(
-                f"{name} {form!r} is unknown; choose one of {', '.join(get_args(Form))}"
-            )
+        require_known(name, form, get_args(Form))
     folded = FoldedSpikeVideoFormer(model, repconv, sepconv)
     for stage, module in folded.backbone.named_children():
         for i, block in enumerate(cast(nn.ModuleList, module.blocks)):

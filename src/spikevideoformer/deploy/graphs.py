@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spikevideoformer.deploy.engine import InferenceEngine
+from spikevideoformer.messages import require_known
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 
 Precision = Literal["bf16", "fp32", "int8"]
@@ -52,11 +53,7 @@ class GraphedModel:
     def __init__(
         self, model: SpikeVideoFormer, example_video: Tensor, precision: Precision = "bf16"
     ) -> None:
-        if precision not in get_args(Precision):
-            raise ValueError(
-                f"precision {precision!r} is unknown; choose one of "
-                f"{', '.join(get_args(Precision))}"
-            )
+        require_known("precision", precision, get_args(Precision))
         if not torch.cuda.is_available():
             raise ValueError("CUDA graphs need a CUDA device, and torch sees none; call the model")
         device = next(model.parameters()).device

@@ -143,19 +143,17 @@ class Build:
 
     def conv(self, conv: nn.Conv2d, bn: nn.BatchNorm2d, scale: nn.Module | None = None) -> Conv:
         """Spikes through a convolution; its scale and shift are left to the next neuron."""
-        factor = _factor(scale)
         if self.bits is not None:
-            return _exact(exact_conv(conv, bn, self.bits, self.levels, self.device, factor))
+            return _exact(exact_conv(conv, bn, self.bits, self.levels, self.device, scale))
         norm = _affine(bn)
-        return lambda spikes: _times(Stream(per_frame(conv, spikes), norm), factor)
+        return lambda spikes: _times(Stream(per_frame(conv, spikes), norm), scale)
 
     def projection(self, part: Projection, scale: nn.Module | None = None) -> Conv:
-        factor = _factor(scale)
         if self.bits is not None:
-            return _exact(exact_projection(part, self.bits, self.levels, self.device, factor))
+            return _exact(exact_projection(part, self.bits, self.levels, self.device, scale))
         norm = _affine(part.bn_out)
         return lambda spikes: _times(
-            Stream(per_frame(part, spikes, with_bn_out=False), norm), factor
+            Stream(per_frame(part, spikes, with_bn_out=False), norm), scale
         )
 
     def downsample(self, part: Downsample) -> Step:
@@ -295,14 +293,9 @@ def _exact(conv: ExactConv | ExactSepTail) -> Conv:
     return lambda spikes: Stream(per_frame(module, spikes), conv.norm, exact=True)
 
 
-def _factor(scale: nn.Module | None) -> Tensor | None:
-    """Of each channel ``[C]``, of a part that has one."""
-    return scale.weight if isinstance(scale, ChannelScale) else None
-
-
-def _times(stream: Stream, factor: Tensor | None) -> Stream:
+def _times(stream: Stream, scale: nn.Module | None) -> Stream:
     """With a factor of each channel: in the order of operations of the model, not left over."""
-    return stream if factor is None else Stream(stream.value() * factor[:, None, None])
+    return Stream(scale(stream.value())) if isinstance(scale, ChannelScale) else stream
 
 
 def _affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from spikevideoformer.energy import provenance as origin
-from spikevideoformer.energy.layer_rules import front_of, is_zero
+from spikevideoformer.energy.layer_rules import front_of, is_zero, times
 from spikevideoformer.energy.provenance import Tag
 from spikevideoformer.energy.record import Call, Kind, Rule
 
@@ -269,14 +269,6 @@ def movement(run: Counter, call: Call) -> Tag:
 def scalar(run: Counter, call: Call) -> Tag:
     """A value that Python looks at: nothing is computed."""
     return run.tag(call["self"])
-
-
-def times(work: dict[str, Any], value: Any, n: float) -> None:
-    """Add ``n`` multiplications by a constant, or shifts where they are."""
-    kind = origin.factor(value)
-    if kind != "none":
-        name = "shifts" if kind == "shift" else "multiplications"
-        work[name] = work.get(name, 0) + n
 
 
 # --- Which rule for what --------------------------------------------------------------------------

@@ -333,24 +333,26 @@ def neuron_step(neuron: NeuronConfig) -> dict[str, int]:
     if not neuron.remembers:
         return {"comparisons": neuron.levels}
     work = {"additions": 0, "multiplications": 0, "shifts": 0, "comparisons": neuron.levels}
-
-    def times(value: float) -> None:
-        kind = origin.factor(value)
-        if kind != "none":
-            work["shifts" if kind == "shift" else "multiplications"] += 1
-
     rest = neuron.v_reset or 0.0
     if neuron.decay_input:
         work["additions"] += 2 + (rest != 0)
-        times(1 / neuron.tau)
+        times(work, 1 / neuron.tau, 1)
     else:
         work["additions"] += 1 + 2 * (rest != 0)
-        times(1 - 1 / neuron.tau)
+        times(work, 1 - 1 / neuron.tau, 1)
     if neuron.v_reset is None:
         work["additions"] += 1
         if neuron.levels > 1:
-            times(neuron.v_threshold)
+            times(work, neuron.v_threshold, 1)
     return work
+
+
+def times(work: dict[str, Any], value: Any, n: float) -> None:
+    """Add ``n`` multiplications by a constant, or shifts where they are."""
+    kind = origin.factor(value)
+    if kind != "none":
+        name = "shifts" if kind == "shift" else "multiplications"
+        work[name] = work.get(name, 0) + n
 
 
 def softmax_of(n: int) -> dict[str, Any]:

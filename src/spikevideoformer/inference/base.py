@@ -22,7 +22,7 @@ from torch import Tensor
 from spikevideoformer.deploy.engine import InferenceEngine, cannot_run
 from spikevideoformer.files import part_of
 from spikevideoformer.inference.answer import FailedPrediction
-from spikevideoformer.messages import one_line, require_finite
+from spikevideoformer.messages import one_line, require_finite, require_known
 from spikevideoformer.models.familiarity import profile
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, unusable
 from spikevideoformer.nn.neuron import FiringRates, record_firing_rates
@@ -323,8 +323,7 @@ def _array_pictures(frames: Tensor, frame_rate_hz: float) -> Pictures:
 def _choose_engine(
     name: Engine, model: SpikeVideoFormer, device: torch.device, precision: Precision
 ) -> Literal["model", "exact", "float", "int16", "int8"]:
-    if name not in get_args(Engine):
-        raise ValueError(f"engine {name!r} is unknown; choose one of {', '.join(get_args(Engine))}")
+    require_known("engine", name, get_args(Engine))
     possible = precision == "32-true"
     if name == "auto":  # on CUDA no engine has been timed
         return "float" if possible and device.type == "cpu" and not cannot_run(model) else "model"

@@ -1,7 +1,6 @@
 """The spatio-temporal CNN + Transformer backbone, top down."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ from spikevideoformer.models.config import check_spike_memory as check_spike_mem
 from spikevideoformer.nn.attention import Axes, SpikeAttention, TransformerBlock
 from spikevideoformer.nn.conv import ConvBlock, Downsample, SpikeConv2d
 from spikevideoformer.nn.neuron import AnyNeuron, make_neuron
+from spikevideoformer.nn.statistics import momentum_of
 from spikevideoformer.shapes import Design
 
 KEEPS_SPIKES = (SpikeConv2d, SpikeAttention)  # what the backward pass needs spikes for
@@ -78,27 +78,11 @@ def _kept_by_compiler(_context: Any, _op: Any, *args: Any, **_options: Any) -> C
 def _recompute(
     block: nn.Module,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _frozen_statistics(block)
-
-
-@contextmanager
-def _frozen_statistics(block: nn.Module) -> Iterator[None]:
-    """Batch norms normalise as in training but leave their running statistics alone.
-
-    Without this a recomputed block would count every batch twice.
-    """
+    # Without this a recomputed block would count every batch twice. A momentum of 0 adds nothing to
+    # the statistics, yet saves the same tensors for backward as the first pass did, which
+    # checkpoint() insists on.
     norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
-    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        # A momentum of 0 adds nothing to the statistics, yet saves the same tensors for backward
-        # as the first pass did, which checkpoint() insists on.
-        norm.momentum = 0.0
-        norm.num_batches_tracked = None
-    try:
-        yield
-    finally:
-        for norm, momentum, count in before:
-            norm.momentum, norm.num_batches_tracked = momentum, count
+    return nullcontext(), momentum_of(norms, 0.0)
 
 
 class Backbone(nn.Module):

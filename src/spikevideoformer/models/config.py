@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
+from spikevideoformer.messages import require_known
 from spikevideoformer.nn.block_config import E_SPIKEFORMER, E_SPIKEFORMER_LARGE, BlockConfig
 from spikevideoformer.ops.neuron_config import NeuronConfig
 from spikevideoformer.settings import check_types, require
@@ -353,10 +354,9 @@ def list_models(family: Family | Literal["all"] = "spiking") -> list[str]:
     Raises:
         ValueError: an unknown family.
     """
+    require_known("family", family, [*FAMILIES, "all"])
     if family == "all":
         return list(PRESETS)
-    if family not in FAMILIES:
-        raise ValueError(f"family {family!r} is unknown; choose one of {', '.join(FAMILIES)}, all")
     prefix = "svf_" if family == "spiking" else f"{family}_"
     return [name for name in PRESETS if name.startswith(prefix)]
 
@@ -367,8 +367,7 @@ def preset(name: str) -> ModelConfig:
     Raises:
         ValueError: an unknown name, with the known ones.
     """
-    if name not in PRESETS:
-        raise ValueError(f"model {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+    require_known("model", name, PRESETS)
     return PRESETS[name]
 
 

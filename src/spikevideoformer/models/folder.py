@@ -5,8 +5,9 @@ import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from spikevideoformer.models.box import PREFIX, boxed, boxed_folder
 
@@ -101,6 +102,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_palette(value: Any, classes: int) -> TypeGuard[Sequence[Sequence[int]]]:
+    """Whether it is a colour [R, G, B], each 0 to 255, for each class."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == classes
+        and all(isinstance(colour, (list, tuple)) and len(colour) == 3 for colour in value)
+        and all(isinstance(v, int) and 0 <= v <= 255 for colour in value for v in colour)
+    )
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The checked entries of a ``config.json``.
 
@@ -143,12 +154,7 @@ def read_config(path: Path) -> dict[str, Any]:
     ):
         raise ValueError(f"{path}: classes is {names!r}; expected {about['num_classes']} names")
     palette = about["palette"]
-    if palette is not None and not (
-        isinstance(palette, list)
-        and len(palette) == about["num_classes"]
-        and all(isinstance(colour, list) and len(colour) == 3 for colour in palette)
-        and all(isinstance(v, int) and 0 <= v <= 255 for colour in palette for v in colour)
-    ):
+    if palette is not None and not is_palette(palette, about["num_classes"]):
         raise ValueError(
             f"{path}: palette is {palette!r}; expected a colour [R, G, B], each 0 to 255, for each "
             f"of {about['num_classes']} classes"

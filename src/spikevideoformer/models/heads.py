@@ -106,6 +106,11 @@ class SpikeProjection(nn.Module):
         return per_frame(self.bn, per_frame(self.conv, self.neuron(u)))
 
 
+def part_of(output: Any, some: int | slice) -> Any:
+    """Some of the first axis of what a network gives: a tensor, or a named tuple of them."""
+    return output[some] if isinstance(output, Tensor) else type(output)(*(v[some] for v in output))
+
+
 def check_classes(num_classes: int) -> None:
     """Refuse a number of classes that is none; ValueError."""
     if not (isinstance(num_classes, int) and num_classes >= 1):

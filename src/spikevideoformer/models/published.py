@@ -9,11 +9,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import Tensor
 
+from spikevideoformer.messages import require_known
 from spikevideoformer.models.config import MaskHeadConfig, ModelConfig, Poses
+from spikevideoformer.models.folder import is_palette
 from spikevideoformer.models.published_file import PublishedFile, read_published
 from spikevideoformer.models.published_names import published_names as published_names
 from spikevideoformer.models.published_names import renamed
@@ -78,11 +80,8 @@ def load_published(
     ICLR 2024 and TPAMI 2025).
     """
     path = Path(path)
-    if attention is not None and attention not in _DESIGNS:
-        raise ValueError(
-            f"attention {attention!r} is unknown; choose one of "
-            f"{', '.join(get_args(PublishedAttention))}"
-        )
+    if attention is not None:
+        require_known("attention", attention, _DESIGNS)
     if frames is not None and not (isinstance(frames, int) and frames >= 1):
         raise ValueError(f"frames is {frames!r}; expected an integer of at least 1")
     file = read_published(path)
@@ -318,12 +317,7 @@ def _name_classes(model: SpikeVideoFormer, file: PublishedFile) -> None:
     n = model.num_classes
     if isinstance(names, (list, tuple)) and len(names) == n == len({str(name) for name in names}):
         model.classes = tuple(str(name) for name in names)
-    if (
-        isinstance(palette, (list, tuple))
-        and len(palette) == n
-        and all(isinstance(c, (list, tuple)) and len(c) == 3 for c in palette)
-        and all(isinstance(v, int) and 0 <= v <= 255 for colour in palette for v in colour)
-    ):
+    if is_palette(palette, n):
         model.palette = tuple(tuple(colour) for colour in palette)
 
 

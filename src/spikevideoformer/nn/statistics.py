@@ -109,20 +109,29 @@ def kept_statistics(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _own_statistics_of_each_batch(model: nn.Module, norms: list[_BatchNorm]) -> Iterator[None]:
     training = [(module, module.training) for module in model.modules()]
-    momenta = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     model.train()
     for module in model.modules():
         if isinstance(module, StochasticDepth):
             module.eval()
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 1.0, None
+    try:
+        with momentum_of(norms, 1.0):
+            yield
+    finally:
+        for module, mode in training:
+            module.training = mode
+
+
+@contextmanager
+def momentum_of(norms: Iterable[_BatchNorm], momentum: float) -> Iterator[None]:
+    """Batch norms take so much of each batch into their statistics, and count none."""
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, _, _ in before:
+        norm.momentum, norm.num_batches_tracked = momentum, None
     try:
         yield
     finally:
-        for norm, momentum, count in momenta:
-            norm.momentum, norm.num_batches_tracked = momentum, count
-        for module, mode in training:
-            module.training = mode
+        for norm, own, count in before:
+            norm.momentum, norm.num_batches_tracked = own, count
 
 
 def _known(statistics: Tensor | None) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
+from spikevideoformer.messages import require_known
 from spikevideoformer.ops import _stepwise
 from spikevideoformer.ops._layout import dense, empty_as, empty_step_as
 from spikevideoformer.ops.neuron_config import NeuronConfig
@@ -34,8 +35,14 @@ HOME = {"cpu": "_numba", "cuda": "_triton"}
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-class Outputs(NamedTuple):
-    """Spikes, last membrane, new residual stream (None without a residual)."""
+class AffineLIF(NamedTuple):
+    """What :func:`affine_lif` returns.
+
+    Attributes:
+        spikes: ``[T, B, C, ...]``.
+        v: membrane after the last frame ``[B, C, ...]``.
+        y: affine(x) + residual, the new residual stream; None without a residual.
+    """
 
     spikes: Tensor
     v: Tensor
@@ -56,8 +63,7 @@ def load(package: str, name: str) -> ModuleType | str:
 
 def check_backend(backend: str) -> None:
     """Raise ValueError for a ``backend`` that does not exist."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
+    require_known("backend", backend, BACKENDS)
 
 
 def is_traced(x: Tensor) -> bool:
@@ -140,17 +146,17 @@ def run(
     spike_dtype: torch.dtype,
     neuron: NeuronConfig,
     fused: bool = False,
-) -> Outputs:
+) -> AffineLIF:
     """Neurons over time by the best kernel, differentiable."""
     tensors = (x, scale, shift, residual, v_init)
     refuse_forward_mode("backend='reference'", *tensors)
     if is_traced(x):
         spikes, v, y = affine_lif_op(*tensors, spike_dtype, *scalars(neuron), fused)
-        return Outputs(spikes, v, None if residual is None else y)
+        return AffineLIF(spikes, v, None if residual is None else y)
     module = kernels(x, residual, fused=fused)
     if _wants_gradient(*tensors):
-        return Outputs(*_AffineLIF.apply(*tensors, spike_dtype, neuron, module))
-    return Outputs(*module.forward(*tensors, spike_dtype, neuron))
+        return AffineLIF(*_AffineLIF.apply(*tensors, spike_dtype, neuron, module))
+    return AffineLIF(*module.forward(*tensors, spike_dtype, neuron))
 
 
 def _wants_gradient(*tensors: Tensor | None) -> bool:

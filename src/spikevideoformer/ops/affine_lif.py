@@ -19,11 +19,10 @@ device and precision), ``_numba/lif.py`` (CPU) and ``_triton/lif.py`` (CUDA); ``
 over ``grad_y``. ``_kernels`` chooses and holds the custom ops and their gradients.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from spikevideoformer.ops._kernels import AffineLIF as AffineLIF
 from spikevideoformer.ops._kernels import run
 from spikevideoformer.ops._stepwise import affine
 from spikevideoformer.ops.lif import (
@@ -34,20 +33,6 @@ from spikevideoformer.ops.lif import (
     check_kind,
     lif_reference,
 )
-
-
-class AffineLIF(NamedTuple):
-    """What :func:`affine_lif` returns.
-
-    Attributes:
-        spikes: ``[T, B, C, ...]``.
-        v: membrane after the last frame ``[B, C, ...]``.
-        y: affine(x) + residual, the new residual stream; None without a residual.
-    """
-
-    spikes: Tensor
-    v: Tensor
-    y: Tensor | None
 
 
 def affine_lif_reference(
@@ -125,7 +110,7 @@ def affine_lif(
         )
         return out._replace(spikes=out.spikes.to(dtype))
     check_kind(config)
-    return AffineLIF(*run(x, scale, shift, residual, v_init, dtype, config, backend == "fused"))
+    return run(x, scale, shift, residual, v_init, dtype, config, backend == "fused")
 
 
 def check_channels(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from spikevideoformer.messages import require_known
+
 Surrogate = Literal["sigmoid", "arctan", "triangle"]
 SURROGATES: tuple[str, ...] = get_args(Surrogate)
 Rounding = Literal["half_even", "half_up"]
@@ -159,17 +161,10 @@ class NeuronConfig:
             raise ValueError(
                 f"v_reset {self.v_reset} must lie below v_threshold {self.v_threshold}"
             )
-        if self.surrogate not in SURROGATES:
-            raise ValueError(
-                f"surrogate {self.surrogate!r} is unknown; choose one of {', '.join(SURROGATES)}"
-            )
+        require_known("surrogate", self.surrogate, SURROGATES)
         if self.surrogate_alpha is not None and not self.surrogate_alpha > 0:
             raise ValueError(f"surrogate_alpha is {self.surrogate_alpha}; it must be positive")
-        if self.rounding not in get_args(Rounding):
-            raise ValueError(
-                f"rounding {self.rounding!r} is unknown; choose one of "
-                f"{', '.join(get_args(Rounding))}"
-            )
+        require_known("rounding", self.rounding, get_args(Rounding))
         kind.check(self)
 
     @classmethod

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikevideoformer.body.skeleton import Skeleton
-from spikevideoformer.synth.spec import RenderSpec as RenderSpec
 
 Array = NDArray[np.float64]
 

@@ -27,12 +27,8 @@ from spikevideoformer.body.motion import Motion
 from spikevideoformer.body.skeleton import Skeleton, forward_kinematics
 from spikevideoformer.files import write_atomically, write_text
 from spikevideoformer.synth.motions import LabelledMotion, clip_starts_s, resampled
-from spikevideoformer.synth.performer import (
-    dressed,
-)
-from spikevideoformer.synth.shading import (
-    drawn,
-)
+from spikevideoformer.synth.performer import dressed
+from spikevideoformer.synth.shading import drawn
 from spikevideoformer.synth.spec import RenderSpec as RenderSpec
 from spikevideoformer.synth.viewpoint import Camera, facing, random_camera
 from spikevideoformer.video.frames import write_video

@@ -9,9 +9,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy.typing import NDArray
 
-from spikevideoformer.synth.performer import (
-    Body,
-)
+from spikevideoformer.synth.performer import Body
 from spikevideoformer.synth.spec import RenderSpec as RenderSpec
 from spikevideoformer.synth.viewpoint import Camera, direction
 

@@ -10,10 +10,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from spikevideoformer.body.skeleton import Skeleton
-from spikevideoformer.synth.performer import (
-    Body,
-)
-from spikevideoformer.synth.spec import RenderSpec as RenderSpec
+from spikevideoformer.synth.performer import Body
 
 Array = NDArray[np.float64]
 

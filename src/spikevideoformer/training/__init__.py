@@ -9,14 +9,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spikevideoformer.tasks.classification.evaluate import evaluate
-    from spikevideoformer.tasks.pose.spec import PoseOptions
-    from spikevideoformer.tasks.pose.training import PoseEvaluation, evaluate_pose
-    from spikevideoformer.tasks.segmentation.spec import SegmentationOptions
-    from spikevideoformer.tasks.segmentation.training import evaluate_segmentation
-    from spikevideoformer.training.config import TrainConfig
-    from spikevideoformer.training.released import evaluate_folder
-    from spikevideoformer.training.train import TrainResult, start_from, train
+    from spikevideoformer.tasks.classification.evaluate import evaluate as evaluate
+    from spikevideoformer.tasks.pose.spec import PoseOptions as PoseOptions
+    from spikevideoformer.tasks.pose.training import PoseEvaluation as PoseEvaluation
+    from spikevideoformer.tasks.pose.training import evaluate_pose as evaluate_pose
+    from spikevideoformer.tasks.segmentation.spec import SegmentationOptions as SegmentationOptions
+    from spikevideoformer.tasks.segmentation.training import (
+        evaluate_segmentation as evaluate_segmentation,
+    )
+    from spikevideoformer.training.config import TrainConfig as TrainConfig
+    from spikevideoformer.training.released import evaluate_folder as evaluate_folder
+    from spikevideoformer.training.train import TrainResult as TrainResult
+    from spikevideoformer.training.train import start_from as start_from
+    from spikevideoformer.training.train import train as train
 
 _HOME = {
     "PoseEvaluation": "tasks.pose.training",
@@ -32,19 +37,7 @@ _HOME = {
     "train": "training.train",
 }
 
-__all__ = [
-    "PoseEvaluation",
-    "PoseOptions",
-    "SegmentationOptions",
-    "TrainConfig",
-    "TrainResult",
-    "evaluate",
-    "evaluate_folder",
-    "evaluate_pose",
-    "evaluate_segmentation",
-    "start_from",
-    "train",
-]
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

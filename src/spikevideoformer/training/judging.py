@@ -15,6 +15,7 @@ from torch import nn
 
 from spikevideoformer.data.check import Report
 from spikevideoformer.data.specs import Decode
+from spikevideoformer.models.heads import part_of
 from spikevideoformer.nn.neuron import record_firing_rates, silence
 from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.training.batches import clip_loader
@@ -63,13 +64,13 @@ def judged_batches(
         for batch in loader:
             batch = batch.to(device)
             count = len(batch)
-            video = batch.video
-            video = torch.cat([video, video[:1].expand(batch_size - count, -1, -1, -1, -1)])
+            video = torch.cat(
+                [batch.video, batch.video[:1].expand(batch_size - count, -1, -1, -1, -1)]
+            )
             with fabric.autocast(), watch.first_pass():
                 output = model(video)
             after_batch()
-            part = getattr(output, "part", None)  # of outputs with names
-            yield output[:count] if part is None else part(slice(count)), batch
+            yield part_of(output, slice(count)), batch
     finally:
         model.train(was_training)
 

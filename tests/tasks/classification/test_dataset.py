@@ -36,10 +36,6 @@ def index(tmp_path_factory: pytest.TempPathFactory, make_video: MakeVideo) -> Cl
     return read_index(root, split="train")
 
 
-def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return torch.equal(a, b)
-
-
 def test_an_item(index: ClipIndex) -> None:
     item = ClipDataset(index, SPEC)[4]
     assert item.video.shape == (4, 3, 16, 16)
@@ -51,12 +47,12 @@ def test_evaluation_sees_what_prediction_sees(index: ClipIndex) -> None:
     for spec in (SPEC, replace(SPEC, frame_rate_hz=8.0)):
         path = index.samples[0].path
         frames = read_clip(path, spec, resize_short=spec.size).frames
-        assert same(ClipDataset(index, spec)[0].video, eval_transform(frames, spec))
+        assert torch.equal(ClipDataset(index, spec)[0].video, eval_transform(frames, spec))
 
 
 def test_training_without_augmentation_is_evaluation(index: ClipIndex) -> None:
     training = ClipDataset(index, SPEC, augmentation=Augmentation.off())
-    assert same(training[7, 2].video, ClipDataset(index, SPEC)[2].video)
+    assert torch.equal(training[7, 2].video, ClipDataset(index, SPEC)[2].video)
 
 
 class TestPureFunction:
@@ -64,18 +60,18 @@ class TestPureFunction:
         def item(key: int | tuple[int, int], seed: int = 0) -> torch.Tensor:
             return ClipDataset(index, SPEC, augmentation=AUGMENTATION, seed=seed)[key].video
 
-        assert same(item((2, 1)), item((2, 1)))
-        assert same(item(1), item((0, 1)))
-        assert not same(item((2, 1)), item((3, 1)))
-        assert not same(item((2, 1)), item((2, 1), seed=1))
-        assert not same(item((2, 1)), item((2, 2)))
+        assert torch.equal(item((2, 1)), item((2, 1)))
+        assert torch.equal(item(1), item((0, 1)))
+        assert not torch.equal(item((2, 1)), item((3, 1)))
+        assert not torch.equal(item((2, 1)), item((2, 1), seed=1))
+        assert not torch.equal(item((2, 1)), item((2, 2)))
 
     def test_not_of_what_was_read_before(self, index: ClipIndex) -> None:
         one = ClipDataset(index, SPEC, augmentation=AUGMENTATION, cache=FrameCache(2**26))
         for i in range(len(one)):
             one[5, i]
         other = ClipDataset(index, SPEC, augmentation=AUGMENTATION)
-        assert same(one[1, 3].video, other[1, 3].video)
+        assert torch.equal(one[1, 3].video, other[1, 3].video)
 
     def test_leaves_global_generators_alone(self, index: ClipIndex) -> None:
         # Python's own generator is left out: the type checker of the tests draws from it.
@@ -104,8 +100,8 @@ class TestPureFunction:
         caches = (None, FrameCache(2**26), FrameCache(30_000))  # one of them is soon full
         for together in (batches(2, cache) for cache in caches):
             for a, b in zip(alone, together, strict=True):
-                assert same(a.video, b.video)
-                assert same(a.labels, b.labels)
+                assert torch.equal(a.video, b.video)
+                assert torch.equal(a.labels, b.labels)
                 assert a.paths == b.paths
 
 
@@ -120,7 +116,7 @@ class TestCache:
         cached = ClipDataset(index, spec, augmentation=augmentation, cache=FrameCache(2**26))
         for epoch in range(3):
             for i in range(len(index)):
-                assert same(plain[epoch, i].video, cached[epoch, i].video)
+                assert torch.equal(plain[epoch, i].video, cached[epoch, i].video)
 
     def test_with_parts_of_files(self, index: ClipIndex) -> None:
         sample = index.samples[2]
@@ -134,7 +130,7 @@ class TestCache:
             for cache in (None, FrameCache(2**26))
         )
         for i in range(len(parts)):
-            assert same(plain[1, i].video, cached[1, i].video)
+            assert torch.equal(plain[1, i].video, cached[1, i].video)
 
     def test_reads_each_file_once(self, index: ClipIndex, tmp_path: Path) -> None:
         path = shutil.copy(index.samples[0].path, tmp_path / "1.mp4")
@@ -152,7 +148,7 @@ class TestCache:
                 for cache in (None, FrameCache(2**26))
             )
             for i in range(len(plain)):
-                assert same(plain[i].video, cached[i].video)
+                assert torch.equal(plain[i].video, cached[i].video)
 
     @pytest.mark.parametrize("budget", [100, 20_000, 70_000])
     def test_with_little_room(self, index: ClipIndex, budget: int) -> None:
@@ -161,7 +157,7 @@ class TestCache:
         cached = ClipDataset(index, SPEC, augmentation=AUGMENTATION, cache=cache)
         for epoch in range(2):
             for i in range(len(index)):
-                assert same(plain[epoch, i].video, cached[epoch, i].video)
+                assert torch.equal(plain[epoch, i].video, cached[epoch, i].video)
         assert cache.used_bytes <= budget
 
     def test_is_shared_by_data_sets_that_keep_the_same(self, index: ClipIndex) -> None:
@@ -182,7 +178,9 @@ class TestCache:
         part = replace(index.samples[0], path=torn, start_s=0.0, end_s=1.0)
         one = replace(index, samples=(part,))
         cache = FrameCache(2**26)
-        assert same(ClipDataset(one, SPEC)[0].video, ClipDataset(one, SPEC, cache=cache)[0].video)
+        assert torch.equal(
+            ClipDataset(one, SPEC)[0].video, ClipDataset(one, SPEC, cache=cache)[0].video
+        )
         assert (cache.kept, cache.refused) == (0, 1)
 
     def test_of_real_clips(self, shared_data: Path) -> None:
@@ -191,7 +189,7 @@ class TestCache:
         spec = ClipSpec(frames=12, size=64)
         plain = ClipDataset(index, spec, augmentation=AUGMENTATION)
         cached = ClipDataset(index, spec, augmentation=AUGMENTATION, cache=FrameCache(2**26))
-        assert same(plain[0, 1].video, cached[0, 1].video)
+        assert torch.equal(plain[0, 1].video, cached[0, 1].video)
 
 
 @pytest.fixture

@@ -102,9 +102,8 @@ def test_logits_that_are_no_numbers_are_an_error(clips, value):
     model.fc.bias.data[1] = value
     dataset = ClipDataset(read_index(clips, split="train"), SPEC)
     batches = []
-    with pytest.raises(ValueError, match="are NaN or infinite; use precision 32-true") as caught:
+    with pytest.raises(ValueError, match="are NaN or infinite; use precision 32-true"):
         evaluate(model, dataset, batch_size=4, after_batch=lambda: batches.append(None))
-    assert "\n" not in str(caught.value)
     assert len(batches) == 1  # the rest is not waited for
 
 

@@ -109,9 +109,8 @@ class TestReadIndex:
             ("file", "is a file"),
             ("empty", "holds no clips"),
         ]:
-            with pytest.raises(DatasetError, match=text) as error:
+            with pytest.raises(DatasetError, match=text):
                 read_index(tmp_path / name)
-            assert "\n" not in str(error.value)
 
     def test_an_unknown_layout(self, tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="choose one of splits, ucf101"):
@@ -121,9 +120,8 @@ class TestReadIndex:
         "layout", [name for name in LAYOUTS if name not in ("folders", "stills")]
     )
     def test_a_layout_that_the_folder_does_not_have(self, tmp_path: Path, layout: str) -> None:
-        with pytest.raises(DatasetError) as error:
+        with pytest.raises(DatasetError):
             read_index(tmp_path, layout=layout)
-        assert "\n" not in str(error.value)
 
     def test_layout_overrides_recognition(self, tmp_path: Path) -> None:
         touch(tmp_path / "a/1.mp4")
@@ -170,9 +168,8 @@ class TestClasses:
         assert index_of("aa").with_classes(["a"]).classes == ("a",)
 
     def test_an_unknown_class_is_named(self) -> None:
-        with pytest.raises(DatasetError, match="the model has no class 'b', 'c'") as error:
+        with pytest.raises(DatasetError, match="the model has no class 'b', 'c'"):
             index_of("abc").with_classes(["a", "B"])
-        assert "\n" not in str(error.value)
 
 
 class TestFolds:
@@ -231,11 +228,8 @@ class TestWithValidation:
 
     @pytest.mark.parametrize("groups", [None, "123"])
     def test_refuses_where_a_class_would_be_lost(self, groups: str | None) -> None:
-        with pytest.raises(
-            DatasetError, match=r"class '[abc]' would .* --val-split none"
-        ) as caught:
+        with pytest.raises(DatasetError, match=r"class '[abc]' would .* --val-split none"):
             index_of("abc", groups=groups).with_validation()
-        assert "\n" not in str(caught.value)
 
 
 def test_a_problem_is_one_line_whatever_the_file_is_called() -> None:

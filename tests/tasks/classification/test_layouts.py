@@ -505,9 +505,8 @@ class TestSomething:
     @pytest.mark.parametrize("text", ["", "[]", "3", '{"a": "1"}', '{"a": {}}', '{"a": "x"}'])
     def test_a_broken_label_list(self, root: Path, text: str) -> None:
         write(root / "labels/labels.json", text)
-        with pytest.raises(DatasetError, match=r"labels\.json is not a mapping") as error:
+        with pytest.raises(DatasetError, match=r"labels\.json is not a mapping"):
             read_index(root)
-        assert "\n" not in str(error.value)
 
 
 def test_what_a_class_folder_does_not_give_is_told(tmp_path, caplog):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spikevideoformer.body.rotations import axis_angle_from_matrix, matrix_from_axis_angle
 from spikevideoformer.body.skeleton import forward_kinematics
-from spikevideoformer.body.smpl import SMPL_PARENTS
+from spikevideoformer.body.smpl import NUM_BETAS, SMPL_PARENTS, SmplBody
 from spikevideoformer.data.problems import Problem
 from spikevideoformer.tasks.pose.check import check_poses
 from spikevideoformer.tasks.pose.layouts.human36m import HUMAN36M_PARENTS
@@ -54,6 +54,13 @@ def body(parents: tuple[int, ...], frames: int, seed: int = 0, scale: float = 1.
     return Body(
         offsets=offsets, rotations=rotations.numpy(), joints=joints, points=CAMERA.project(joints)
     )
+
+
+def random_smpl() -> SmplBody:
+    """With joints and shapes of nobody."""
+    generator = torch.Generator().manual_seed(0)
+    template = torch.randn(24, 3, generator=generator) * 0.3
+    return SmplBody(template, torch.randn(24, 3, NUM_BETAS, generator=generator) * 0.02)
 
 
 def video(path: Path, frames: int, rate_hz: float = 20.0) -> None:

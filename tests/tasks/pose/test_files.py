@@ -41,9 +41,8 @@ def test_arrays_come_back(tmp_path: Path) -> None:
 )
 def test_other_arrays(arrays: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=message):
         read_npz(tmp_path / "a.npz", SHAPES, texts=("names",))
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no archive", b"PK\x03\x04", "cut", "flipped"])
@@ -61,9 +60,8 @@ def test_damaged_files(content: bytes | str | None, tmp_path: Path) -> None:
     else:
         assert isinstance(content, bytes)
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.npz cannot be read \(.+\)") as error:
+    with pytest.raises(ValueError, match=r"a\.npz cannot be read \(.+\)"):
         read_npz(path, SHAPES, texts=("names",))
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("array", [None, [1, 2], 3.0, np.array([1j, 2])])

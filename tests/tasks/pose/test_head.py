@@ -11,11 +11,12 @@ from torch import nn
 import spikevideoformer as svf
 from spikevideoformer.body.rotations import matrix_from_axis_angle
 from spikevideoformer.body.skeleton import Skeleton
-from spikevideoformer.body.smpl import NUM_BETAS, SmplBody
+from spikevideoformer.body.smpl import NUM_BETAS
 from spikevideoformer.body.stored import AbsentBody, AbsentSmpl, body_from_dict, body_to_dict
 from spikevideoformer.deploy.fold import fold_for_inference
 from spikevideoformer.energy.count import count_clips
 from spikevideoformer.models.config import preset
+from spikevideoformer.models.heads import part_of
 from spikevideoformer.tasks.pose.head import (
     USUAL_WIDTH_M,
     Pose,
@@ -30,6 +31,8 @@ from spikevideoformer.tasks.pose.head import (
 )
 from spikevideoformer.tasks.pose.metrics import MIN_DEPTH_M, in_front, project_perspective
 
+from .poses import random_smpl
+
 NAMES, J = ("hips", "left_hip", "left_knee", "right_hip"), 4
 BODY = Skeleton(
     NAMES,
@@ -39,14 +42,6 @@ BODY = Skeleton(
 )
 FOCAL, CENTRE = torch.tensor([90.0, 110.0]), torch.tensor([30.0, 34.0])
 SIZE = 64
-
-
-def smpl(seed: int = 0) -> SmplBody:
-    generator = torch.Generator().manual_seed(seed)
-    return SmplBody(
-        torch.randn(24, 3, generator=generator) * 0.3,
-        torch.randn(24, 3, NUM_BETAS, generator=generator) * 0.02,
-    )
 
 
 def _model(name="svf_nano", body=BODY, seed=0, **overrides):
@@ -166,16 +161,10 @@ def test_a_fresh_head_starts_unturned():
     torch.testing.assert_close(pose.rotations[0, 0], torch.eye(3).expand(J, 3, 3), atol=0.2, rtol=0)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"task": "classification"}, "a body is given, and the task is classification; set task"),
-        ({"task": "segmentation"}, "a body is given, and the task is segmentation; set task"),
-    ],
-)
-def test_mistakes(options, message):
-    with pytest.raises(ValueError, match=message):
-        svf.create_model("svf_nano", **({"task": "pose", "body": BODY} | options))
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_a_body_is_for_pose(task):
+    with pytest.raises(ValueError, match=f"a body is given, and the task is {task}; set task"):
+        svf.create_model("svf_nano", task=task, body=BODY)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +185,7 @@ def test_the_published_head(options, poses, readout, lively):
         output = model(video)
     assert [x.shape for x in output] == [(2, poses, J, 6), (2, poses, J), (2, poses, 3)]
     pose = _meaning(output)
-    assert output.part(0)[0].shape == (poses, J, 6)
+    assert part_of(output, 0)[0].shape == (poses, J, 6)
     if "pose_head" in options:
         assert isinstance(output, RegressedOutput)
         assert torch.equal(pose.translation, output.translation)
@@ -287,7 +276,7 @@ def test_maps_learn_in_every_part(lively):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"body": smpl()}, "finds joints, of which it poses a skeleton"),
+        ({"body": random_smpl()}, "finds joints, of which it poses a skeleton"),
         ({"body": None}, "the body is SMPL; give body="),
         ({"poses": "between"}, "reads frames; choose grid"),
         ({"readout": "membrane"}, "one that makes maps reads spikes"),
@@ -343,7 +332,7 @@ def test_numbers_by_name():
     numbers = torch.randn(2, 7 * J + 3)
     for mine, expected in zip(head.named(numbers), _output(numbers), strict=True):
         assert torch.equal(mine, expected)
-    assert torch.equal(head.named(numbers).part(1).camera, numbers[1, -3:])
+    assert torch.equal(part_of(head.named(numbers), 1).camera, numbers[1, -3:])
 
 
 def test_the_folded_network_has_the_body(lively):
@@ -361,7 +350,7 @@ def test_the_folded_network_has_the_body(lively):
 # --- What the numbers mean ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("body", [BODY, smpl()], ids=["skeleton", "smpl"])
+@pytest.mark.parametrize("body", [BODY, random_smpl()], ids=["skeleton", "smpl"])
 def test_the_root_is_seen_where_the_head_says(body):
     """(u, v) in picture widths from the middle of the input, whatever the camera is."""
     count, shapes = len(body.joint_names), body.num_shape
@@ -467,7 +456,7 @@ def test_a_saved_model_finds_the_same_poses(readout, lively, tmp_path):
 
 
 def test_smpl_does_not_travel_with_the_model(lively, tmp_path):
-    body = smpl()
+    body = random_smpl()
     model = lively(_model(body=body)).eval()
     model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["body"] == {"kind": "smpl"}
@@ -480,9 +469,8 @@ def test_smpl_does_not_travel_with_the_model(lively, tmp_path):
         output = loaded(_video())
         for mine, expected in zip(output, model(_video()), strict=True):
             assert torch.equal(mine, expected)
-    with pytest.raises(ValueError, match=r"--body smpl\.safetensors, or in Python.*body=load") as e:
+    with pytest.raises(ValueError, match=r"--body smpl\.safetensors, or in Python.*body=load"):
         _meaning(output, loaded.body)
-    assert "\n" not in str(e.value)
     loaded.body = body
     assert torch.equal(_meaning(output, loaded.body).joints, _meaning(output, body).joints)
 
@@ -492,7 +480,7 @@ def test_bodies_as_json():
     assert values["kind"] == "skeleton"
     again = body_from_dict(values)
     assert body_to_dict(again) == body_to_dict(BODY)
-    assert body_to_dict(body_from_dict(body_to_dict(smpl()))) == {"kind": "smpl"}
+    assert body_to_dict(body_from_dict(body_to_dict(random_smpl()))) == {"kind": "smpl"}
     absent = body_from_dict(body_to_dict(AbsentBody(3, 5)))
     assert (absent.joint_names, absent.num_shape) == (("joint_0", "joint_1", "joint_2"), 5)
     with pytest.raises(ValueError, match="3 joints and 5 shape values that its file does not"):

@@ -72,9 +72,8 @@ def test_no_data_set(tmp_path: Path) -> None:
         (tmp_path, {"layout": "mmhpsd"}, "mmhpsd_events cannot be read .*has the layout mmhpsd"),
         (tmp_path, {"layout": "3dpw"}, "sequenceFiles cannot be read .*has the layout 3dpw"),
     ):
-        with pytest.raises(DatasetError, match=message) as caught:
+        with pytest.raises(DatasetError, match=message):
             read_poses(root, **options)  # type: ignore[arg-type]
-        assert "\n" not in str(caught.value)
     assert tuple(POSE_LAYOUTS) == ("mmhpsd", "eventhpe", "human36m", "3dpw", "rendered")
 
 
@@ -114,9 +113,8 @@ def test_a_video_drifts_from_its_poses(rate_hz: float, sound: bool, tmp_path: Pa
             assert check_poses(index, decode=decode).settle().sequences == index.sequences
             continue
         message = "other frame rate: 1.mp4 has 20.4 frames a second, but its poses 20; restore"
-        with pytest.raises(DatasetError, match=message) as caught:
+        with pytest.raises(DatasetError, match=message):
             check_poses(index, decode=decode).settle()
-        assert "\n" not in str(caught.value)
 
 
 def test_a_single_pose_has_no_frame_rate(tmp_path: Path) -> None:

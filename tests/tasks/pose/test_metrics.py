@@ -50,9 +50,14 @@ def metrics_of(**options) -> PoseMetrics:
     return PoseMetrics(NAMES, **{**defaults, **options})
 
 
-def measure(predicted: Tensor, truth: Tensor) -> PoseResult:
-    metrics = metrics_of()
+def walking(**options) -> PoseMetrics:
+    metrics = metrics_of(**options)
     metrics.start_sequence("walk")
+    return metrics
+
+
+def measure(predicted: Tensor, truth: Tensor) -> PoseResult:
+    metrics = walking()
     metrics.add_frames(predicted, truth)
     return metrics.compute()
 
@@ -592,8 +597,7 @@ def test_an_alignment_needs_its_joints():
     truth[1, 1] = math.nan  # no hip
     truth[2, 1:4] = math.nan  # two joints, which always fit
     truth[3] = math.nan
-    metrics = metrics_of()
-    metrics.start_sequence("walk")
+    metrics = walking()
     metrics.add_frames(predicted, truth)
     counts = metrics.sums[0, 1:].view(9, 2, 5)[:, 1].sum(1).tolist()
     assert counts == [4 + 2, 4 + 4, 4, 4 + 4 + 2, 4 + 2, 4, 0, 0, 0]
@@ -616,8 +620,7 @@ def test_acceleration_by_hand():
 def test_acceleration_does_not_reach_across_sequences_or_missing_frames():
     truth, predicted = poses(9), poses(9, seed=1)
     truth[6] = math.nan
-    metrics = metrics_of()
-    metrics.start_sequence("walk")
+    metrics = walking()
     metrics.add_frames(predicted[:2], truth[:2])
     metrics.start_sequence("walk")
     metrics.add_frames(predicted[2:], truth[2:])
@@ -636,8 +639,7 @@ def test_acceleration_does_not_reach_across_sequences_or_missing_frames():
 def test_frames_may_come_in_pieces(cuts):
     truth, predicted = poses(8), poses(8, seed=1)
     truth[3, 4] = math.nan
-    metrics = metrics_of()
-    metrics.start_sequence("walk")
+    metrics = walking()
     for p, t in zip(predicted.split(cuts), truth.split(cuts), strict=True):
         metrics.add_frames(p, t)
     whole = measure(predicted, truth)
@@ -650,8 +652,7 @@ def test_points_by_the_box():
     truth = torch.tensor([[0.0, 0], [100, 0], [50, 50], [50, 0], [50, 10]])
     off = torch.tensor([0.0, 19.9, 20, 20.1, 5])
     predicted = truth + torch.stack([torch.zeros(5), off], -1)
-    metrics = metrics_of()
-    metrics.start_sequence("walk")
+    metrics = walking()
     metrics.add_points(predicted[None], truth[None])
     result = metrics.compute()
     assert [s.pck_2d for s in result.joints.values()] == [1, 1, 0, 0, 1]
@@ -679,8 +680,7 @@ def test_points_need_the_joints_that_measure_the_person():
     truth[1, 4] = math.nan  # no head
     truth[2, 3] = truth[2, 4]  # a head of no length
     truth[3] = math.nan
-    metrics = metrics_of(head=("neck", "head"))
-    metrics.start_sequence("walk")
+    metrics = walking(head=("neck", "head"))
     metrics.add_points(truth.nan_to_num(), truth)
     counts = metrics.sums[0, 1:].view(9, 2, 5)[7:, 1].sum(1).tolist()
     assert counts == [5 + 4 + 5, 5]
@@ -693,8 +693,7 @@ def test_points_are_averaged_within_joints_first():
     truth[1:, 4] = math.nan
     predicted = truth.nan_to_num()
     predicted[0, 4] = 500
-    metrics = metrics_of()
-    metrics.start_sequence("walk")
+    metrics = walking()
     metrics.add_points(predicted, truth)
     # 12 of 13 points, but 4 of 5 joints.
     assert metrics.compute().overall.pck_2d == pytest.approx(4 / 5)
@@ -768,8 +767,7 @@ def test_predictions_that_are_no_numbers_give_no_metrics(value, where):
 
 
 def test_nothing_labelled_is_an_error():
-    metrics = metrics_of()
-    metrics.start_sequence("walk")
+    metrics = walking()
     metrics.add_frames(poses(3), torch.full((3, 5, 3), math.nan))
     metrics.add_points(poses(3)[..., :2], torch.full((3, 5, 2), math.nan))
     with pytest.raises(ValueError, match="no labelled joint was compared; give a split with"):

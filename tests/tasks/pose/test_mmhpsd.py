@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,6 +30,7 @@ from spikevideoformer.tasks.pose.sequence import PoseIndex, fit_skeleton
 from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.tasks.pose.square import Square
 
+from ...payload import Payload
 from .poses import (
     assert_skeleton,
     assert_sound,
@@ -208,14 +208,6 @@ def test_the_official_split(tmp_path: Path) -> None:
     index = read_mmhpsd(write_mmhpsd(tmp_path, range(1, 10), 1, events=False))
     tested = {s.name[7:9] for s in index.select("test").sequences}
     assert (tested, len(index.select("train").sequences)) == ({"01", "02", "07"}, 6)
-
-
-class Payload:
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (self.path,)
 
 
 def of_npz(**changes: Any) -> Callable[[Path], None]:

@@ -18,11 +18,11 @@ from torch import nn
 from spikevideoformer.body.bvh import read_bvh, write_bvh
 from spikevideoformer.body.rotations import matrix_from_axis_angle
 from spikevideoformer.body.skeleton import Skeleton
-from spikevideoformer.body.smpl import NUM_BETAS, SmplBody
 from spikevideoformer.body.stored import AbsentSmpl
 from spikevideoformer.events.spec import EventView
 from spikevideoformer.files import write_atomically
 from spikevideoformer.inference.answer import FailedPrediction
+from spikevideoformer.models.heads import part_of
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.nn.neuron import record_firing_rates
 from spikevideoformer.synth.motions import procedural_motion, standing_skeleton
@@ -40,7 +40,9 @@ from spikevideoformer.tasks.pose.square import MOST_SIDE, Square
 from spikevideoformer.video.frames import VideoError, iter_frames, write_video
 from spikevideoformer.video.spec import ClipSpec
 
+from ...lively import random_norms
 from ...video.clips import encode
+from .poses import random_smpl
 
 FRAMES, RATE_HZ = 11, 30.0
 SPEC = PoseSpec(frames=4, size=32)
@@ -68,12 +70,7 @@ def lively_model(
         in_channels=spec.in_channels,
         **({"readout": "membrane", "poses": spec.poses} | options),
     )
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias, 0.2, 0.3)
-            norm.running_mean.normal_(0, 0.2)
-            norm.running_var.uniform_(0.1, 0.6)
+    random_norms(model)
     nn.init.normal_(model.head.fc.weight, std=0.004)
     model.clip = spec.to_dict()
     return model.eval()
@@ -129,7 +126,7 @@ def by_dataset(
     for i in range(len(dataset)):
         item = dataset[i]
         with torch.no_grad(), record_firing_rates(model) as rates:
-            output = model(item.video[None]).part(0)
+            output = part_of(model(item.video[None]), 0)
             pose = pose_from_output(
                 output, body, size=spec.size, focal_px=item.focal_px, centre_px=item.centre_px
             )
@@ -295,9 +292,6 @@ def test_joints_behind_the_camera_have_no_point(video: Path) -> None:
     np.testing.assert_allclose(np.array(written, float), result.points, atol=0.006)
 
 
-# --- Inputs and memory ----------------------------------------------------------------------------
-
-
 # --- What is written ------------------------------------------------------------------------------
 
 
@@ -340,16 +334,10 @@ def test_json_that_cannot_be_written_leaves_what_was_there(
         assert json.loads(path.read_text())["path"] == str(video)
 
 
-def small_smpl() -> SmplBody:
-    generator = torch.Generator().manual_seed(0)
-    template = torch.randn(24, 3, generator=generator) * 0.3
-    return SmplBody(template, torch.randn(24, 3, NUM_BETAS, generator=generator) * 0.02)
-
-
 @pytest.mark.parametrize("kind", ["skeleton", "smpl"])
 def test_motion_as_a_file(kind: str, video: Path, tmp_path: Path) -> None:
     """Read back it is the prediction with the mean shape, turned upright."""
-    body = standing_skeleton() if kind == "skeleton" else small_smpl()
+    body = standing_skeleton() if kind == "skeleton" else random_smpl()
     result = PoseTracker(lively_model(body=body), device="cpu").predict(video)
     assert result.shape.std(0).max() > 1e-4
     write_bvh(tmp_path / "walk.bvh", result.motion(body))
@@ -369,19 +357,19 @@ def test_motion_as_a_file(kind: str, video: Path, tmp_path: Path) -> None:
 def test_motion_of_another_body(tracker: PoseTracker, video: Path) -> None:
     result = tracker.predict(video)
     with pytest.raises(ValueError, match=r"other joints than the prediction; give tracker\.body"):
-        result.motion(small_smpl())
+        result.motion(random_smpl())
 
 
 # --- Settings -------------------------------------------------------------------------------------
 
 
 def test_smpl_needs_its_file(video: Path, tmp_path: Path) -> None:
-    lively_model(body=small_smpl()).save_pretrained(tmp_path)
+    lively_model(body=random_smpl()).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"give your own with --body smpl\.safetensors"):
         VideoPredictor.from_pretrained(tmp_path, device="cpu")
-    given = PoseTracker.from_pretrained(tmp_path, device="cpu", body=small_smpl())
+    given = PoseTracker.from_pretrained(tmp_path, device="cpu", body=random_smpl())
     assert isinstance(given.model.body, AbsentSmpl)
-    own = PoseTracker(lively_model(body=small_smpl()), device="cpu")
+    own = PoseTracker(lively_model(body=random_smpl()), device="cpu")
     np.testing.assert_array_equal(given.predict(video).joints, own.predict(video).joints)
     with pytest.raises(ValueError, match="give the body that the model was trained with"):
         PoseTracker.from_pretrained(tmp_path, device="cpu", body=standing_skeleton())
@@ -403,9 +391,8 @@ def test_smpl_needs_its_file(video: Path, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_settings(tracker: PoseTracker, settings: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(ValueError, match=message):
         PoseTracker(tracker.model, device="cpu", **settings)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("box", [(48, 0, 20), (0, 48, 20), (-20, 0, 20), (0, -20, 20)])
@@ -439,9 +426,8 @@ def test_a_model_that_gives_nan(tracker: PoseTracker, video: Path) -> None:
         broken = PoseTracker(model, device="cpu", engine="model")
         with torch.no_grad():
             model.head.fc.bias[number] = torch.nan
-        with pytest.raises(ValueError, match="outputs of the model are NaN or infinite") as error:
+        with pytest.raises(ValueError, match="outputs of the model are NaN or infinite"):
             broken.predict(video)
-        assert "\n" not in str(error.value)
 
 
 def test_a_still_square_around_a_person_is_asked_for(

@@ -269,9 +269,8 @@ def test_channels_and_steps() -> None:
 )
 def test_specs_that_are_none(changes: dict[str, Any], message: str) -> None:
     values = json.loads(json.dumps(PoseSpec(frames=2, size=32).to_dict()))
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(ValueError, match=message):
         PoseSpec.from_dict(values | changes)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_spec_needs_frames_and_size() -> None:

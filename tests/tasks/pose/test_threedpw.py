@@ -1,6 +1,5 @@
 """3DPW in its official layout; its pickles are never executed."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from spikevideoformer.tasks.pose.check import check_poses
 from spikevideoformer.tasks.pose.index import read_poses
 from spikevideoformer.tasks.pose.layouts.threedpw import read_3dpw
 
+from ...payload import Payload
 from .poses import (
     assert_skeleton,
     assert_sound,
@@ -60,19 +60,9 @@ def test_frames_with_an_invalid_camera_are_not_labelled(tmp_path: Path) -> None:
     assert [s.name[-7:] for s in settled.sequences] == ["person0", "person0"]
 
 
-class Attack:
-    """Makes a folder when it is unpickled the usual way."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.folder),)
-
-
 def test_nothing_in_a_pickle_is_executed(tmp_path: Path) -> None:
     trace = tmp_path / "executed"
-    index = read_3dpw(write_3dpw(tmp_path, texture_maps=Attack(trace)))
+    index = read_3dpw(write_3dpw(tmp_path, texture_maps=Payload(trace)))
     assert not trace.exists()
     assert "cannot be read (it asks for posix.mkdir, which may be" in str(only_problem(index))
     assert [s.split for s in index.sequences] == ["val"]

@@ -1,6 +1,5 @@
 """The check of frames with masks: each kind of problem is found, located and skippable."""
 
-import csv
 import logging
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ from spikevideoformer.tasks.segmentation.index import read_sequences
 from spikevideoformer.tasks.segmentation.masks import MaskError
 from spikevideoformer.tasks.segmentation.sequence import SequenceIndex
 
+from ...data.reports import explained, found, skipped
 from .frames import flat, lengths, names, picture, save, write
 
 
@@ -34,21 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def check(root: Path, **options: object) -> SequenceReport:
-    report = check_sequences(read_sequences(root), **options)  # type: ignore[arg-type]
-    for problem in report.problems:
-        assert "\n" not in str(problem)
-        assert problem.source
-        assert problem.remedy
-    return report
-
-
-def found(report: SequenceReport) -> list[tuple[str, str]]:
-    return [(p.kind, p.source) for p in report.problems]
-
-
-def skipped(folder: Path, name: str = "skipped.csv") -> list[dict[str, str]]:
-    with (folder / name).open(newline="") as file:
-        return list(csv.DictReader(file))
+    return explained(check_sequences(read_sequences(root), **options))  # type: ignore[arg-type]
 
 
 def labelled(index: SequenceIndex) -> list[str]:

@@ -81,6 +81,5 @@ def test_a_layout_whose_files_are_not_there(tmp_path: Path, layout: str) -> None
     with pytest.raises(DatasetError, match=r"classes\.csv does not exist|holds no frame"):
         read_sequences(tmp_path, layout=layout)
     write(tmp_path / "classes.csv", "id,name\n0,a\n")
-    with pytest.raises(DatasetError, match=r"splits\.csv cannot be read|holds no frame") as error:
+    with pytest.raises(DatasetError, match=r"splits\.csv cannot be read|holds no frame"):
         read_sequences(tmp_path, layout=layout)
-    assert "\n" not in str(error.value)

@@ -21,10 +21,11 @@ from spikevideoformer.nn.statistics import measure_statistics
 from spikevideoformer.synth.moving_shapes import CLASSES, PALETTE, write_scenes
 from spikevideoformer.tasks.segmentation.dataset import SegmentationDataset
 from spikevideoformer.tasks.segmentation.index import read_sequences
+from spikevideoformer.tasks.segmentation.plots import JudgedFrame
 from spikevideoformer.tasks.segmentation.predictor import VideoSegmenter
 from spikevideoformer.tasks.segmentation.sequence import IGNORED
 from spikevideoformer.tasks.segmentation.spec import SegmentationSpec
-from spikevideoformer.tasks.segmentation.training import JudgedFrame, SegmentationTraining
+from spikevideoformer.tasks.segmentation.training import SegmentationTraining
 from spikevideoformer.training import (
     SegmentationOptions,
     TrainConfig,

@@ -72,10 +72,6 @@ def _everywhere(builder: Any, value: Any, item: ir.Type, width: int) -> Any:
     return builder.shuffle_vector(first, undefined, _splat(_i32, 0, width))
 
 
-def _width(numba_type: types.Type) -> int:
-    return LANES if isinstance(numba_type, _Lanes) else 1
-
-
 def _lanes(value: Any) -> int:
     return LANES if isinstance(value.type, ir.VectorType) else 1
 
@@ -109,86 +105,74 @@ def _llvm(builder: Any, name: str, *arguments: Any) -> Any:
     return _call(builder, f"{name}.{short}", kind, list(arguments))
 
 
-def _operation(signature: Any) -> Any:
+def _operation(signature: Any, literals: int = 0) -> Any:
     """An intrinsic from a function of the builder and its values that has LLVM compute it.
 
     Args:
         signature: in numba's types, or a function from the types that are given to one.
+        literals: how many of the last values are numbers known when a call is compiled. They stay
+            in the signature: the same types with another number are another function.
     """
 
     def make(emit: Any) -> Any:
         @wraps(emit)  # numba reads the names of its arguments
         def typed(typing: Any, *given: Any) -> Any:
+            computed = len(given) - literals
+            numbers = [kind.literal_value for kind in given[computed:]]
+
             def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-                value = emit(builder, *args)
+                value = emit(builder, *args[:computed], *numbers)
                 return context.get_dummy_value() if value is None else value
 
             return signature(*given) if callable(signature) else signature, generate
 
-        return intrinsic(typed)
+        return intrinsic(prefer_literal=True)(typed) if literals else intrinsic(typed)
 
     return make
 
 
-@intrinsic(prefer_literal=True)
-def load(typing: Any, address: Any, index: Any, kind: Any, width: Any) -> Any:
+def _of_width(width: Any, one: types.Type, lanes: types.Type) -> types.Type:
+    return one if width.literal_value == 1 else lanes
+
+
+@_operation(lambda a, i, kind, w: _of_width(w, types.float32, _floats)(_int, _int, kind, w), 2)
+def load(builder, address, index, kind, width):
     """``width`` numbers of ``kind`` at ``address[index]`` as float32."""
-    returned = types.float32 if width.literal_value == 1 else _floats
-    # literals stay in the signature: the same types with another width are another function
-    signature = returned(_int, _int, kind, width)
-    kind, width = kind.literal_value, width.literal_value
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = _load(builder, args[0], args[1], (_f32, _i16, _i8)[kind], width)
-        if kind == BFLOAT16:
-            value = builder.zext(value, _wide(_i32, width))
-            value = builder.shl(value, _splat(_i32, 16, width))
-            value = builder.bitcast(value, _wide(_f32, width))
-        elif kind == UINT8:
-            value = builder.uitofp(value, _wide(_f32, width))
-        return value
-
-    return signature, generate
+    value = _load(builder, address, index, (_f32, _i16, _i8)[kind], width)
+    if kind == BFLOAT16:
+        value = builder.zext(value, _wide(_i32, width))
+        value = builder.shl(value, _splat(_i32, 16, width))
+        value = builder.bitcast(value, _wide(_f32, width))
+    elif kind == UINT8:
+        value = builder.uitofp(value, _wide(_f32, width))
+    return value
 
 
-@intrinsic(prefer_literal=True)
-def store(typing: Any, address: Any, index: Any, value: Any, kind: Any) -> Any:
+@_operation(lambda address, index, value, kind: _void(_int, _int, value, kind), 1)
+def store(builder, address, index, value, kind):
     """Write ``value`` to ``address[index]``, rounded to ``kind`` (to nearest, ties to even)."""
-    signature = _void(_int, _int, value, kind)
-    kind, width = kind.literal_value, _width(value)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number = args[2]
-        if kind == UINT8:
-            number = builder.fptoui(number, _wide(_i8, width))
-        elif kind == BFLOAT16:
-            nan = builder.fcmp_unordered("uno", number, number)
-            bits = builder.bitcast(number, _wide(_i32, width))
-            upper = builder.lshr(bits, _splat(_i32, 16, width))
-            odd = builder.and_(upper, _splat(_i32, 1, width))
-            bits = builder.add(bits, builder.add(odd, _splat(_i32, 0x7FFF, width)))
-            bits = builder.lshr(bits, _splat(_i32, 16, width))
-            bits = builder.select(nan, _splat(_i32, 0x7FC0, width), bits)
-            number = builder.trunc(bits, _wide(_i16, width))
-        _store(builder, number, args[0], args[1], (_f32, _i16, _i8)[kind])
-        return context.get_dummy_value()
-
-    return signature, generate
+    width = _lanes(value)
+    if kind == UINT8:
+        value = builder.fptoui(value, _wide(_i8, width))
+    elif kind == BFLOAT16:
+        nan = builder.fcmp_unordered("uno", value, value)
+        bits = builder.bitcast(value, _wide(_i32, width))
+        upper = builder.lshr(bits, _splat(_i32, 16, width))
+        odd = builder.and_(upper, _splat(_i32, 1, width))
+        bits = builder.add(bits, builder.add(odd, _splat(_i32, 0x7FFF, width)))
+        bits = builder.lshr(bits, _splat(_i32, 16, width))
+        bits = builder.select(nan, _splat(_i32, 0x7FC0, width), bits)
+        value = builder.trunc(bits, _wide(_i16, width))
+    _store(builder, value, address, index, (_f32, _i16, _i8)[kind])
 
 
-@intrinsic(prefer_literal=True)
-def store_truth(typing: Any, address: Any, index: Any, truth: Any, kind: Any) -> Any:
+@_operation(lambda address, index, truth, kind: _void(_int, _int, truth, kind), 1)
+def store_truth(builder, address, index, truth, kind):
     """Write 1 where ``truth`` and 0 elsewhere as ``kind``."""
-    signature = _void(_int, _int, truth, kind)
-    kind, width = kind.literal_value, _width(truth)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        item, one = ((_f32, 1.0), (_i16, 0x3F80), (_i8, 1))[kind]
-        number = builder.select(args[2], _splat(item, one, width), _splat(item, 0, width))
-        _store(builder, number, args[0], args[1], item)
-        return context.get_dummy_value()
-
-    return signature, generate
+    width = _lanes(truth)
+    item, one = ((_f32, 1.0), (_i16, 0x3F80), (_i8, 1))[kind]
+    number = builder.select(truth, _splat(item, one, width), _splat(item, 0, width))
+    _store(builder, number, address, index, item)
 
 
 @_operation(_truths(_int, _int))
@@ -231,17 +215,11 @@ def take_part(builder, arguments):
     return builder.atomic_rmw("add", arguments, _i64(1), "monotonic")
 
 
-@intrinsic(prefer_literal=True)
-def splat_double_at(typing: Any, address: Any, index: Any, width: Any) -> Any:
+@_operation(lambda address, i, w: _of_width(w, types.float32, _floats)(_int, _int, w), 1)
+def splat_double_at(builder, address, index, width):
     """The float64 at ``address[index]``, rounded to float32, in every lane."""
-    signature = (types.float32 if width.literal_value == 1 else _floats)(_int, _int, width)
-    width = width.literal_value
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.fptrunc(_load(builder, args[0], args[1], _f64), _f32)
-        return value if width == 1 else _everywhere(builder, value, _f32, width)
-
-    return signature, generate
+    value = builder.fptrunc(_load(builder, address, index, _f64), _f32)
+    return value if width == 1 else _everywhere(builder, value, _f32, width)
 
 
 @_operation(_void(_int, _int, _double))
@@ -254,21 +232,14 @@ def add_to_float64(builder, address, index, value):
 # Whole numbers: int32 in lanes, which wrap around, and numba's own int64 where width is 1.
 
 
-@intrinsic(prefer_literal=True)
-def load_int(typing: Any, address: Any, index: Any, kind: Any, width: Any) -> Any:
+@_operation(lambda address, i, kind, w: _of_width(w, _int, _ints)(_int, _int, kind, w), 2)
+def load_int(builder, address, index, kind, width):
     """``width`` whole numbers at ``address[index]``, which holds bytes (UINT8) or int32 (INT32)."""
-    returned = _int if width.literal_value == 1 else _ints
-    signature = returned(_int, _int, kind, width)
-    item, width = _i8 if kind.literal_value == UINT8 else _i32, width.literal_value
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = _load(builder, args[0], args[1], item, width)
-        wanted = _i64 if width == 1 else _wide(_i32, width)
-        if item is _i8:
-            return builder.zext(value, wanted)
-        return builder.sext(value, wanted) if width == 1 else value
-
-    return signature, generate
+    value = _load(builder, address, index, _i8 if kind == UINT8 else _i32, width)
+    wanted = _i64 if width == 1 else _wide(_i32, width)
+    if kind == UINT8:
+        return builder.zext(value, wanted)
+    return builder.sext(value, wanted) if width == 1 else value
 
 
 @_operation(lambda address, index, value: _void(_int, _int, value))
@@ -278,18 +249,10 @@ def store_int(builder, address, index, value):
     _store(builder, number, address, index, _i32)
 
 
-@intrinsic(prefer_literal=True)
-def splat_int(typing: Any, value: Any, width: Any) -> Any:
+@_operation(lambda value, width: _of_width(width, _int, _ints)(_int, width), 1)
+def splat_int(builder, value, width):
     """A whole number in every lane."""
-    signature = (_int if width.literal_value == 1 else _ints)(_int, width)
-    width = width.literal_value
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if width == 1:
-            return args[0]
-        return _everywhere(builder, builder.trunc(args[0], _i32), _i32, width)
-
-    return signature, generate
+    return value if width == 1 else _everywhere(builder, builder.trunc(value, _i32), _i32, width)
 
 
 @_operation(lambda value: (_floats if value == _ints else types.float32)(value))
@@ -313,16 +276,10 @@ def lowest_bit(builder, bits):
     return builder.cttz(bits, _i1(1))
 
 
-@intrinsic(prefer_literal=True)
-def splat(typing: Any, value: Any, width: Any) -> Any:
+@_operation(lambda value, w: _of_width(w, types.float32, _floats)(types.float32, w), 1)
+def splat(builder, value, width):
     """A float32 in every lane."""
-    signature = (types.float32 if width.literal_value == 1 else _floats)(types.float32, width)
-    width = width.literal_value
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return args[0] if width == 1 else _everywhere(builder, args[0], _f32, width)
-
-    return signature, generate
+    return value if width == 1 else _everywhere(builder, value, _f32, width)
 
 
 @_operation(lambda a, b, c: a(a, a, a))

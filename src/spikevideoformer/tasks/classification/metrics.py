@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -74,8 +74,8 @@ class ClassificationResult:
     top1: float
     top5: float
     mean_class_accuracy: float
-    classes: tuple[str, ...]
     class_accuracy: tuple[float | None, ...]
+    classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...]
 
     def __repr__(self) -> str:
@@ -114,12 +114,7 @@ class ClassificationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain lists, dicts and numbers, ready for JSON."""
-        return {
-            "clips": self.clips,
-            "loss": self.loss,
-            "top1": self.top1,
-            "top5": self.top5,
-            "mean_class_accuracy": self.mean_class_accuracy,
+        return asdict(self) | {
             "class_accuracy": dict(zip(self.classes, self.class_accuracy, strict=True)),
             "classes": list(self.classes),
             "confusion": [list(row) for row in self.confusion],

@@ -85,14 +85,10 @@ class ClipIndex(DatasetIndex[ClipSample]):
                 f" {len(classes)} classes begin with {known}); evaluate on data with the classes"
                 " it was trained on, or rename them"
             )
-
-        def relabelled(sample: ClipSample) -> ClipSample:
-            return replace(sample, label=position[self.classes[sample.label]])
-
         return replace(
             self,
             classes=tuple(classes),
-            samples=tuple(relabelled(sample) for sample in self.samples),
+            samples=tuple(replace(s, label=position[self.classes[s.label]]) for s in self.samples),
         )
 
     def folds(self, k: int, seed: int = 0) -> tuple[ClipIndex, ...]:

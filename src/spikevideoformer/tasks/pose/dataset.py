@@ -23,7 +23,7 @@ from spikevideoformer.data.items import Items
 from spikevideoformer.data.pictures import read_picture
 from spikevideoformer.data.problems import DatasetError
 from spikevideoformer.data.specs import Augmentation
-from spikevideoformer.data.transforms import coloured, normalised, resized, scaled
+from spikevideoformer.data.transforms import coloured, grey, normalised, resized, scaled
 from spikevideoformer.events.camera import EventSimulator
 from spikevideoformer.events.recording import open_recording
 from spikevideoformer.events.stream import EventAccumulator, EventStream
@@ -40,8 +40,6 @@ from spikevideoformer.video.clip import Batch
 from spikevideoformer.video.event_pictures import is_event_file
 from spikevideoformer.video.frames import DecodeLimits, iter_frames, read_clip
 from spikevideoformer.video.spec import ClipSpec
-
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, section 2.5.1
 
 # --- Frames as input ------------------------------------------------------------------------------
 
@@ -66,8 +64,7 @@ def picture_input(
     if colours != (1.0, 1.0, 1.0):
         video = coloured(video, *colours)
     if spec.input == "grey":
-        luma = video.new_tensor(_LUMA).view(1, 3, 1, 1)
-        video = (video * luma).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+        video = grey(video).expand(-1, 3, -1, -1)
     return normalised(video, ClipSpec(frames=1, size=1, mean=spec.mean, std=spec.std))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -46,10 +46,6 @@ class PoseOutput(NamedTuple):
     shape: Float[Tensor, "*batch S"]
     camera: Float[Tensor, "*batch 3"]
 
-    def part(self, some: int | slice) -> PoseOutput:
-        """Some of the first axis."""
-        return PoseOutput(*(values[some] for values in self))
-
 
 class RegressedOutput(NamedTuple):
     """The same of the published head, which says the place of the body in metres.
@@ -63,10 +59,6 @@ class RegressedOutput(NamedTuple):
     rotations_6d: Float[Tensor, "*batch J 6"]
     shape: Float[Tensor, "*batch S"]
     translation: Float[Tensor, "*batch 3"]
-
-    def part(self, some: int | slice) -> RegressedOutput:
-        """Some of the first axis."""
-        return RegressedOutput(*(values[some] for values in self))
 
 
 class SeenOutput(NamedTuple):
@@ -87,10 +79,6 @@ class SeenOutput(NamedTuple):
     depths: Float[Tensor, "*batch J"]
     width: Float[Tensor, "*batch 1"]
     heat: Float[Tensor, "*batch J H W"]
-
-    def part(self, some: int | slice) -> SeenOutput:
-        """Some of the first axis."""
-        return SeenOutput(*(values[some] for values in self))
 
 
 AnyPoseOutput = PoseOutput | RegressedOutput | SeenOutput
@@ -265,14 +253,8 @@ class Pose:
 
     def part(self, some: int | slice) -> Pose:
         """Some of the first axis."""
-        rotations, shape = (None if v is None else v[some] for v in (self.rotations, self.shape))
-        return replace(
-            self,
-            joints=self.joints[some],
-            rotations=rotations,
-            shape=shape,
-            translation=self.translation[some],
-        )
+        values: dict[str, Any] = {n: v if v is None else v[some] for n, v in vars(self).items()}
+        return Pose(**values)
 
 
 def with_rotations(pose: Pose, body: BodyModel) -> Pose:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -385,14 +385,10 @@ class PoseMetrics:
         sums, counts = table.unbind(1)
         pooled = (sums.sum(-1) / counts.sum(-1)).tolist()  # NaN where nothing was counted
         by_joint = (sums / counts).nanmean(-1).tolist()
-        mpjpe, pa, pel, absolute, pck_3d, pel_pck, acceleration = map(_or_none, pooled[:_PCK_2D])
+        *found, acceleration = map(_or_none, pooled[:_PCK_2D])
+        names = [field.name for field in fields(PoseScores)]  # of the rows, in their order
         return PoseScores(
-            mpjpe_mm=mpjpe,
-            pa_mpjpe_mm=pa,
-            pel_mpjpe_mm=pel,
-            absolute_mpjpe_mm=absolute,
-            pck_3d=pck_3d,
-            pel_pck_3d=pel_pck,
+            **dict(zip(names, found, strict=False)),
             acceleration_error_mm_per_frame2=acceleration,
             acceleration_error_mm_per_s2=(
                 None if acceleration is None else acceleration * self.frame_rate_hz**2

@@ -31,6 +31,7 @@ from spikevideoformer.inference.answer import Tally
 from spikevideoformer.inference.base import Engine, Precision
 from spikevideoformer.inference.stream import StreamPredictor, mean_rates
 from spikevideoformer.messages import require_finite
+from spikevideoformer.models.heads import part_of
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.tasks.pose.answer import POSE_NAMES, PosePrediction, TrackedFrame
 from spikevideoformer.tasks.pose.dataset import (
@@ -41,7 +42,11 @@ from spikevideoformer.tasks.pose.dataset import (
 )
 from spikevideoformer.tasks.pose.draw import overlaid, write_side_view
 from spikevideoformer.tasks.pose.follow import Finder, Follower, person_finder
-from spikevideoformer.tasks.pose.head import focal_of_view, pose_from_output, with_rotations
+from spikevideoformer.tasks.pose.head import (
+    focal_of_view,
+    pose_from_output,
+    with_rotations,
+)
 from spikevideoformer.tasks.pose.metrics import project_perspective
 from spikevideoformer.tasks.pose.spec import PoseSpec
 from spikevideoformer.tasks.pose.square import MOST_SIDE, Square
@@ -318,7 +323,7 @@ class PoseTracker(StreamPredictor[PosePrediction]):
         focal, middle = self.focal_of(H, W), np.array((W / 2, H / 2))
         size = self.clip.size
         pose = pose_from_output(
-            output.part(0),
+            part_of(output, 0),
             self.body,
             size=size,
             focal_px=torch.full((2,), focal * size / square.side),

@@ -20,6 +20,7 @@ from spikevideoformer.body.smpl import load_body
 from spikevideoformer.body.stored import AbsentSmpl
 from spikevideoformer.data.check import Report, split_names
 from spikevideoformer.data.problems import DatasetError
+from spikevideoformer.models.heads import part_of
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
 from spikevideoformer.progress import progress_on_stderr
 from spikevideoformer.tasks.pose.check import check_poses
@@ -372,7 +373,7 @@ def evaluate_pose(
             pose = batch_pose(output, batch, body)
             for b in range(len(batch)):  # each for itself: labels are not spread evenly
                 one = slice(b, b + 1)
-                own = _loss(output.part(one), pose.part(one), batch.window(b), weights)
+                own = _loss(part_of(output, one), pose.part(one), batch.window(b), weights)
                 losses += torch.tensor([float(own), 1])
             points = project_perspective(
                 pose.joints, batch.focal_px[:, None], batch.centre_px[:, None]

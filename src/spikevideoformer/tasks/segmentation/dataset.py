@@ -266,22 +266,16 @@ class SegmentationDataset(Items[SegmentationClip]):
         """Picture and mask, whole or with a short side of at most `largest`."""
 
         def made() -> tuple[Tensor, ...]:
-            picture, mask = self._shrunk(frame, largest)
+            picture, mask = self._read(frame)
+            if largest is not None and min(picture.shape[:2]) > largest:
+                H, W = picture.shape[:2]
+                size = short_side_size(H, W, largest)
+                picture = resized(picture[None], size)[0].permute(1, 2, 0).contiguous()
+                mask = None if mask is None else nearest(mask[None], size)[0]
             return (picture,) if mask is None else (picture, mask)
 
         picture, *mask = self._cache.get_or_make(f"{largest} {frame.image} {frame.label}", made)
         return picture, mask[0] if mask else None
-
-    def _shrunk(
-        self, frame: SequenceFrame, largest: int | None
-    ) -> tuple[UInt8[Tensor, "h w 3"], Tensor | None]:
-        picture, mask = self._read(frame)
-        if largest is not None and min(picture.shape[:2]) > largest:
-            H, W = picture.shape[:2]
-            size = short_side_size(H, W, largest)
-            picture = resized(picture[None], size)[0].permute(1, 2, 0).contiguous()
-            mask = None if mask is None else nearest(mask[None], size)[0]
-        return picture, mask
 
 
 def picture_input(

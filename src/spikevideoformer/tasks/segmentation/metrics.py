@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 import torch
@@ -14,10 +14,8 @@ from torch import Tensor
 
 from spikevideoformer.messages import one_line, require_finite
 from spikevideoformer.tasks.outputs import one_class_for_all
+from spikevideoformer.tasks.segmentation.sequence import IGNORED
 from spikevideoformer.tasks.segmentation.spec import Weighting
-
-IGNORED = 255
-"""The label of pixels that neither loss nor metrics see."""
 
 
 def segmentation_loss(
@@ -265,12 +263,12 @@ class SegmentationResult:
     miou: float
     pixel_accuracy: float
     mean_class_accuracy: float
-    classes: tuple[str, ...]
-    class_iou: tuple[float | None, ...]
-    class_pixels: tuple[int, ...]
-    confusion: tuple[tuple[int, ...], ...]
     mvc8: float | None
     mvc16: float | None
+    class_iou: tuple[float | None, ...]
+    class_pixels: tuple[int, ...]
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]
 
     def __repr__(self) -> str:
         return (
@@ -316,15 +314,7 @@ class SegmentationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The same as plain lists, dicts and numbers, ready for JSON."""
-        return {
-            "frames": self.frames,
-            "pixels": self.pixels,
-            "loss": self.loss,
-            "miou": self.miou,
-            "pixel_accuracy": self.pixel_accuracy,
-            "mean_class_accuracy": self.mean_class_accuracy,
-            "mvc8": self.mvc8,
-            "mvc16": self.mvc16,
+        return asdict(self) | {
             "class_iou": dict(zip(self.classes, self.class_iou, strict=True)),
             "class_pixels": dict(zip(self.classes, self.class_pixels, strict=True)),
             "classes": list(self.classes),

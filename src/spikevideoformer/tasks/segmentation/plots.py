@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,23 +22,23 @@ SHOWN = 6  # frames of a contact sheet
 LEGEND = 24  # most classes that a legend names
 
 
-class Judged(Protocol):
-    """A frame with its labels and what the network makes of it."""
+@dataclass(frozen=True, kw_only=True)
+class JudgedFrame:
+    """One labelled frame of an evaluation, with what the network makes of it.
 
-    @property
-    def number(self) -> int: ...
+    Args:
+        number: how many labelled frames came before it in this process.
+        total: how many this process judges.
+        image: the picture file.
+        labels: class index of each pixel, or `IGNORED`.
+        predicted: class index of each pixel.
+    """
 
-    @property
-    def total(self) -> int: ...
-
-    @property
-    def image(self) -> Path: ...
-
-    @property
-    def labels(self) -> UInt8[Tensor, "H W"]: ...
-
-    @property
-    def predicted(self) -> UInt8[Tensor, "H W"]: ...
+    number: int
+    total: int
+    image: Path
+    labels: UInt8[Tensor, "H W"]
+    predicted: UInt8[Tensor, "H W"]
 
 
 class ContactSheet:
@@ -60,9 +60,9 @@ class ContactSheet:
         self._colours = np.zeros((IGNORED + 1, 3), dtype=np.uint8)  # ignored pixels are black
         self._colours[: len(palette)] = palette
         self._classes = tuple(classes)
-        self._frames: list[Judged] = []
+        self._frames: list[JudgedFrame] = []
 
-    def offer(self, frame: Judged) -> None:
+    def offer(self, frame: JudgedFrame) -> None:
         """Keep the frame if it is one of those to be shown."""
         shown = min(SHOWN, frame.total)
         if frame.number == round((len(self._frames) + 0.5) * frame.total / shown - 0.5):

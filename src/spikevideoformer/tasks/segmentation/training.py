@@ -5,12 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
@@ -28,7 +26,7 @@ from spikevideoformer.tasks.segmentation.metrics import (
     class_weights_from_pixels,
     segmentation_loss,
 )
-from spikevideoformer.tasks.segmentation.plots import ContactSheet, plot_iou
+from spikevideoformer.tasks.segmentation.plots import ContactSheet, JudgedFrame, plot_iou
 from spikevideoformer.tasks.segmentation.sequence import IGNORED, SequenceIndex
 from spikevideoformer.tasks.segmentation.spec import SegmentationOptions, SegmentationSpec
 from spikevideoformer.tasks.segmentation.tiling import class_scores, most_likely, upsampled
@@ -197,25 +195,6 @@ class SegmentationTraining(TaskTraining[SequenceIndex]):
 def _of_each_frame(output: Tensor, batch: SegmentationBatch) -> Tensor:
     """Logits ``[B, T, K, H, W]``, where a network gives one map for all frames, too."""
     return output.expand(-1, batch.labels.shape[1], -1, -1, -1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class JudgedFrame:
-    """One labelled frame of an evaluation, with what the network makes of it.
-
-    Args:
-        number: how many labelled frames came before it in this process.
-        total: how many this process judges.
-        image: the picture file.
-        labels: class index of each pixel, or `IGNORED`.
-        predicted: class index of each pixel.
-    """
-
-    number: int
-    total: int
-    image: Path
-    labels: UInt8[Tensor, "H W"]
-    predicted: UInt8[Tensor, "H W"]
 
 
 @torch.no_grad()

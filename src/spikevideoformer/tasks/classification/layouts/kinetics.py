@@ -21,8 +21,8 @@ from spikevideoformer.data.lists import (
     split_folders,
 )
 from spikevideoformer.data.problems import SPLITS, DatasetError, Problem, relative, split_of_name
-from spikevideoformer.tasks.classification.layouts.lists import Row, label_rows
-from spikevideoformer.tasks.classification.sample import ClipIndex
+from spikevideoformer.tasks.classification.layouts.lists import UNKNOWN, Row, labelled_index
+from spikevideoformer.tasks.classification.sample import ClipIndex, ClipSample
 from spikevideoformer.video.interface import VIDEO_SUFFIXES
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end")
@@ -81,21 +81,18 @@ def read_kinetics(root: Path) -> ClipIndex:
             if name is None:
                 problems.append(malformed(source, wrong, "restore the official line", split))
                 continue
-            rows.append(
-                Row(
-                    path=files.get(name, folder / f"{name}.mp4"),
-                    label=record["label"],
-                    split=split,
-                    source=source,
-                    group=record["youtube_id"],
-                )
+            clip = ClipSample(
+                path=files.get(name, folder / f"{name}.mp4"),
+                label=UNKNOWN,
+                split=split,
+                source=source,
+                group=record["youtube_id"],
             )
+            rows.append((record["label"], clip))
         if not listed:
             problems.append(empty_split(relative(path, root), split))
-    names = tuple(sorted({row.label for row in rows}))
-    classes, samples, label_problems = label_rows(rows, names)
-    problems += label_problems
-    return ClipIndex(root=root, classes=classes, samples=tuple(samples), problems=tuple(problems))
+    names = tuple(sorted({label for label, _ in rows}))
+    return labelled_index(root, rows, names, problems)
 
 
 def _clip_name(record: dict[str, str]) -> str | None:

@@ -13,65 +13,41 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from spikevideoformer.data.lists import (
     csv_fields,
-    csv_records,
     empty_split,
     find_lists,
     listed_path,
     malformed,
     numbered_lines,
+    split_records,
 )
-from spikevideoformer.data.problems import Problem, listed_split
+from spikevideoformer.data.problems import Problem
 from spikevideoformer.tasks.classification.sample import ClipIndex, ClipSample
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One line of a list, before its label is known to be one of the classes."""
-
-    path: Path
-    label: str
-    split: str
-    source: str
-    group: str | None = None
-    start_s: float | None = None
-    end_s: float | None = None
+Row = tuple[str, ClipSample]
+"""A label as a list has it, and its clip, whose own label is `UNKNOWN` yet."""
+UNKNOWN = -1
 
 
-def read_class_list(path: Path) -> tuple[tuple[str, ...], list[Problem]]:
-    """The class names of a file with one name a line, in its order; repeated names are problems."""
-    classes: list[str] = []
-    problems: list[Problem] = []
-    for number, line in numbered_lines(path):
-        name = line.strip()
-        if name in classes:
-            source, reason = f"{path.name}:{number}", f"class {name!r} is listed twice"
-            problems.append(malformed(source, reason, "keep one of the two lines"))
-        else:
-            classes.append(name)
-    return tuple(classes), problems
-
-
-def label_rows(
-    rows: list[Row], classes: tuple[str, ...] | None
-) -> tuple[tuple[str, ...], list[ClipSample], list[Problem]]:
-    """Turn the labels of a list, names or numbers, into indices.
+def labelled_index(
+    root: Path, rows: list[Row], classes: tuple[str, ...] | None, problems: list[Problem]
+) -> ClipIndex:
+    """The index of clips of a list, whose labels, names or numbers, become indices.
 
     Args:
+        root: of the data set.
         rows: the lines.
         classes: the class list that was given; None: the classes are the labels that occur.
-
-    Returns:
-        The classes, the samples whose label is one of them, and a problem for each other line.
+        problems: of the list; one is added for each line whose label is none of the classes.
     """
-    numeric = all(_INTEGER.fullmatch(row.label) for row in rows)
-    keys = [str(int(row.label)) if numeric else row.label for row in rows]
+    numeric = all(_INTEGER.fullmatch(label) for label, _ in rows)
+    keys = [str(int(label)) if numeric else label for label, _ in rows]
     if classes is None and numeric:
         classes = tuple(sorted({key for key in keys if int(key) >= 0}, key=int))
     elif classes is None:
@@ -81,25 +57,14 @@ def label_rows(
     position = {name: label for label, name in enumerate(classes)}
 
     samples: list[ClipSample] = []
-    problems: list[Problem] = []
-    for row, key in zip(rows, keys, strict=True):
+    for (label, clip), key in zip(rows, keys, strict=True):
         if key in position:
-            samples.append(
-                ClipSample(
-                    path=row.path,
-                    label=position[key],
-                    split=row.split,
-                    group=row.group,
-                    start_s=row.start_s,
-                    end_s=row.end_s,
-                    source=row.source,
-                )
-            )
+            samples.append(replace(clip, label=position[key]))
         else:
             problems.append(
-                label_problem(row.source, row.label, row.split, row.path, len(classes), numeric)
+                label_problem(clip.source, label, clip.split, clip.path, len(classes), numeric)
             )
-    return classes, samples, problems
+    return ClipIndex(root=root, classes=classes, samples=tuple(samples), problems=tuple(problems))
 
 
 def _name_of_number(number: int, classes: tuple[str, ...]) -> str:
@@ -130,19 +95,16 @@ def read_splits(root: Path) -> ClipIndex:
     """
     classes, problems = _optional_class_list(root)
     rows: list[Row] = []
-    for source, record in csv_records(root / "splits.csv", ("path", "label", "split")):
-        row = record if isinstance(record, Problem) else _row_of_record(root, source, record)
+    for source, split, record in split_records(root / "splits.csv", ("path", "label"), problems):
+        row = _row_of_record(root, source, split, record)
         if isinstance(row, Problem):
             problems.append(row)
         else:
             rows.append(row)
-    return _index(root, rows, classes, problems)
+    return labelled_index(root, rows, classes, problems)
 
 
-def _row_of_record(root: Path, source: str, record: dict[str, str]) -> Row | Problem:
-    split = listed_split(record["split"])
-    if split is None:
-        return malformed(source, "no split", "name one, such as train, val or test")
+def _row_of_record(root: Path, source: str, split: str, record: dict[str, str]) -> Row | Problem:
     empty = [name for name in ("path", "label") if not record[name]]
     if empty or "\0" in record["path"]:
         return malformed(source, "no usable path or label", "fill in both", split)
@@ -160,14 +122,13 @@ def _row_of_record(root: Path, source: str, record: dict[str, str]) -> Row | Pro
     if not 0.0 <= first_s < last_s:
         reason = f"the part from {start_s} s to {end_s} s is empty or begins before the file"
         return malformed(source, reason, "give 0 <= start_s < end_s", split)
-    return Row(
+    return record["label"], ClipSample(
         path=listed_path(root, record["path"]),
-        label=record["label"],
+        label=UNKNOWN,
         split=split,
         source=source,
         group=record.get("subject") or record.get("group") or None,
-        start_s=start_s,
-        end_s=end_s,
+        **window,
     )
 
 
@@ -192,13 +153,12 @@ def read_lists(root: Path) -> ClipIndex:
             elif order == 0 and fields[1].lower() in ("label", "class", "category"):
                 continue
             else:
-                file, label = fields
-                rows.append(
-                    Row(path=listed_path(root, file), label=label, split=split, source=source)
-                )
+                file = listed_path(root, fields[0])
+                clip = ClipSample(path=file, label=UNKNOWN, split=split, source=source)
+                rows.append((fields[1], clip))
         if (len(rows), len(problems)) == (rows_before, problems_before):
             problems.append(empty_split(path.name, split))
-    return _index(root, rows, classes, problems)
+    return labelled_index(root, rows, classes, problems)
 
 
 def _path_and_label(line: str) -> tuple[str, str] | None:
@@ -216,13 +176,15 @@ def _path_and_label(line: str) -> tuple[str, str] | None:
 
 
 def _optional_class_list(root: Path) -> tuple[tuple[str, ...] | None, list[Problem]]:
-    path = root / "classes.txt"
-    return read_class_list(path) if path.is_file() else (None, [])
-
-
-def _index(
-    root: Path, rows: list[Row], classes: tuple[str, ...] | None, problems: list[Problem]
-) -> ClipIndex:
-    names, samples, label_problems = label_rows(rows, classes)
-    problems += label_problems
-    return ClipIndex(root=root, classes=names, samples=tuple(samples), problems=tuple(problems))
+    """The class names of `classes.txt`, one a line, in its order; repeated names are problems."""
+    path, classes, problems = root / "classes.txt", list[str](), list[Problem]()
+    if not path.is_file():
+        return None, problems
+    for number, line in numbered_lines(path):
+        name = line.strip()
+        if name in classes:
+            source, reason = f"{path.name}:{number}", f"class {name!r} is listed twice"
+            problems.append(malformed(source, reason, "keep one of the two lines"))
+        else:
+            classes.append(name)
+    return tuple(classes), problems

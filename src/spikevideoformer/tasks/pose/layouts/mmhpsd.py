@@ -39,8 +39,8 @@ import numpy as np
 
 from spikevideoformer.body.inert_pickle import read_inert_joblib
 from spikevideoformer.body.smpl import SMPL_JOINTS, SMPL_PARENTS
-from spikevideoformer.data.lists import csv_records, malformed, subfolders
-from spikevideoformer.data.problems import Problem, listed_split
+from spikevideoformer.data.lists import malformed, split_records, subfolders
+from spikevideoformer.data.problems import Problem
 from spikevideoformer.messages import one_line
 from spikevideoformer.tasks.pose.layouts.files import (
     Shape,
@@ -206,15 +206,9 @@ def _splits(root: Path, poses: str, names: list[str]) -> tuple[dict[str, str], l
         return {n: "test" if s in TEST_SUBJECTS else "train" for n, s in subjects.items()}, []
     split_of: dict[str, str] = {}
     problems: list[Problem] = []
-    for source, record in csv_records(path, ("sequence", "split")):
-        if isinstance(record, Problem):
-            problems.append(record)
-            continue
-        name, split = record["sequence"], listed_split(record["split"])
-        if split is None:
-            remedy = "name one, such as train, val or test"
-            problems.append(malformed(source, "no split", remedy))
-        elif name in split_of:
+    for source, split, record in split_records(path, ("sequence",), problems):
+        name = record["sequence"]
+        if name in split_of:
             reason = f"{name} is already listed"
             problems.append(malformed(source, reason, "remove one of the two lines", split))
         elif name not in names:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from spikevideoformer.data.lists import csv_records, listed_path, malformed
-from spikevideoformer.data.problems import Problem, listed_split
+from spikevideoformer.data.lists import listed_path, malformed, split_records
+from spikevideoformer.data.problems import Problem
 from spikevideoformer.tasks.pose.layouts.files import Shape, bad_file, float32, read_npz
 from spikevideoformer.tasks.pose.sequence import PoseIndex, PoseSequence, PoseTruth
 
-_COLUMNS = ("path", "label", "split")
 _SHAPES: dict[str, Shape] = {
     "joints3d": (None, None, 3),
     "joints2d": (None, None, 2),
@@ -42,16 +41,9 @@ def read_rendered(root: Path) -> PoseIndex:
     sequences: dict[str, PoseSequence] = {}
     problems: list[Problem] = []
     tree: tuple[tuple[str, ...], tuple[int, ...]] | None = None
-    for source, record in csv_records(root / "splits.csv", _COLUMNS):
-        if isinstance(record, Problem):
-            problems.append(record)
-            continue
-        split = listed_split(record["split"])
+    for source, split, record in split_records(root / "splits.csv", ("path", "label"), problems):
         name = record["path"].rpartition(".")[0]
-        if split is None:
-            remedy = "name one, such as train, val or test"
-            problems.append(malformed(source, "no split", remedy))
-        elif not name or "\0" in name or not record["label"]:
+        if not name or "\0" in name or not record["label"]:
             reason = "no usable path or label"
             problems.append(malformed(source, reason, "fill in both", split))
         elif name in sequences:

@@ -17,8 +17,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from spikevideoformer.data.lists import csv_records, listed_path, malformed
-from spikevideoformer.data.problems import DatasetError, Problem, listed_split, relative
+from spikevideoformer.data.lists import csv_records, listed_path, malformed, split_records
+from spikevideoformer.data.problems import DatasetError, Problem, relative
 from spikevideoformer.tasks.segmentation.masks import distinct_palette
 from spikevideoformer.tasks.segmentation.sequence import (
     IGNORED,
@@ -110,16 +110,10 @@ def read_mask_table(root: Path) -> SequenceIndex:
     problems: list[Problem] = []
     listed: defaultdict[tuple[str, str], list[tuple[int | None, SequenceFrame]]] = defaultdict(list)
     source_of_image: dict[tuple[str, Path], str] = {}
-    for source, record in csv_records(root / "splits.csv", ("image", "label", "split")):
-        if isinstance(record, Problem):
-            problems.append(record)
-            continue
-        split = listed_split(record["split"])
+    for source, split, record in split_records(root / "splits.csv", ("image", "label"), problems):
         number = _whole(record.get("frame", ""))
         image = listed_path(root, record["image"])
-        if split is None:
-            reason, remedy = "no split", "name one, such as train, val or test"
-        elif not record["image"] or "\0" in record["image"] + record["label"]:
+        if not record["image"] or "\0" in record["image"] + record["label"]:
             reason, remedy = "no usable image or label", "give the image, and the label or nothing"
         elif number is None and record.get("frame"):
             reason, remedy = f"frame is {record['frame']!r}", "give a whole number, or leave it out"
