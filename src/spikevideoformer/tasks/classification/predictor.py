@@ -312,7 +312,8 @@ class _Tally:
         if self.failed is not None:
             return FailedPrediction(path=self.path or "array", reason=self.failed)
         lasting = np.array([end - start for start, end in self.windows])
-        distance = float(np.average(self.distances, weights=lasting)) if self.distances else None
+        shares = lasting / lasting.sum()  # of one window exactly 1
+        distance = float(shares @ self.distances) if self.distances else None
         return PredictionResult(
             path=self.path,
             duration_s=self.windows[-1][1],
