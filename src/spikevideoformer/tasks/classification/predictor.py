@@ -317,7 +317,7 @@ class _Tally:
         return PredictionResult(
             path=self.path,
             duration_s=self.windows[-1][1],
-            labels=_best(np.average(self.probabilities, axis=0, weights=lasting), classes, top_k),
+            labels=_best(shares @ np.stack(self.probabilities), classes, top_k),
             windows=tuple(
                 WindowPrediction(start_s=start, end_s=end, labels=_best(p, classes, top_k))
                 for (start, end), p in zip(self.windows, self.probabilities, strict=True)
