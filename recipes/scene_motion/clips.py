@@ -173,8 +173,8 @@ def _with_mover(
 ) -> Tensor:
     """Pictures ``[T, 3, H, W]`` with something cut out of `sprite` that moves through them."""
     t = view.moments_s - view.moments_s.mean()
-    size = rng.uniform(0.14, 0.5) if big else rng.uniform(0.08, 0.25)  # its height, in sides
-    speed, heading = rng.uniform(0.2, 1.2), rng.uniform(0, 2 * math.pi)
+    size = rng.uniform(0.14, 0.8) if big else rng.uniform(0.08, 0.25)  # its height, in sides
+    speed, heading = rng.uniform(0.1, 1.2), rng.uniform(0, 2 * math.pi)
     if rng.random() < 0.6:  # most things move along the ground
         heading = rng.choice([0, math.pi]) + rng.normal(0, 0.15)
     if rng.random() < 0.25:  # to and fro
@@ -198,7 +198,8 @@ def _with_mover(
 
     x, y = plane[0] - field(at_x), plane[1] - field(at_y)
     cos_t, sin_t = field(np.cos(turned)), field(np.sin(turned))
-    half = field(size / 2 * path.zoom)
+    nearer = rng.normal(0, 0.5) if rng.random() < 0.5 else 0.0  # people come up to a camera, and go
+    half = field(size / 2 * path.zoom * np.exp(nearer * t))
     grid = torch.stack(
         [(cos_t * x + sin_t * y) / (half * field(wide)), (cos_t * y - sin_t * x) / half], dim=-1
     )

@@ -1,7 +1,7 @@
 r"""Pictures of places to pre-train on: views out of panoramas, and which of them it is.
 
     python recipes/scene_motion/views.py --panoramas ../shared/data/people/hdri --out runs/views
-    svf train --layout stills --data runs/views --out runs/places --frames 1 --size 64
+    svf train --config recipes/scene_motion/places.yaml
 
 A folder a panorama, as ImageNet lies on disk. The same seed makes the same pictures.
 """
