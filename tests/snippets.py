@@ -43,6 +43,11 @@ SMALL = "--epochs 1 --size 32 --batch-size 8 --workers 0"
 RULES = (
     Rule(r"svf demo", unrun="the demos were made, by a small recipe, for all other snippets"),
     Rule(r"svf train .*--resume"),
+    Rule(
+        r"svf train --config recipes/scene_motion/places\.yaml",
+        "--epochs 1 --batch-size 8",
+        slow="learns the pictures that a slow command makes",
+    ),
     Rule(r"svf train", SMALL + " --frames 2"),
     Rule(r"svf ablate", SMALL + " --frames 2 --seeds 0"),
     Rule(r"svf eval .*--scales", "--workers 0 --scales 0.75,1"),
@@ -67,6 +72,11 @@ RULES = (
         r"python benchmarks/first_hour\.py",
         "--only clips2 --tuned 0",
         slow="trains two networks, minutes each",
+    ),
+    Rule(
+        r"python recipes/scene_motion/views\.py",
+        "--train 2 --val 1",
+        slow="makes the pictures that a slow command learns",
     ),
     Rule(
         r"python benchmarks/action_crossval\.py",

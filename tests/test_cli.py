@@ -410,7 +410,8 @@ def test_predict_for_people(
     bad, video = tmp_path / "bad.mp4", video_folder / "one.mp4"
     bad.write_text("no video")
     status, out, err = svf("predict", "--model", models[task], bad, video, "--out", tmp_path / "o")
-    (told,) = err.splitlines()
+    # the box may find nobody on noise
+    (told,) = (line for line in err.splitlines() if "nobody was found" not in line)
     assert status == 1
     assert told.startswith(f"svf: {bad}: ")
     first, *written = out.splitlines()

@@ -22,6 +22,7 @@ SHAPES = ((90, 120), (90, 160), (120, 90), (96, 96), (96, 128))
 RATES_HZ = (10, 12, 15, 24, 25, 30)
 LENGTH_S = 1.15
 EXPOSED = 3  # moments that are averaged while the shutter is open
+CHANGED, SHARE = 14 / 255, 0.02  # of a pixel in a quarter of a second; of pixels: something moves
 PLAIN = 0.004  # mean step from a pixel to the next, below which nobody could see what moves
 
 
@@ -100,6 +101,8 @@ def rendered(
             return None
     pictures = _shown(world, rays, curve)
     movers = 1 + int(rng.integers(3)) if name == "moving_object" else int(rng.random() < 0.15)
+    if name == "moving_object" and isinstance(world, Plane) and len(world.pictures) > 1:
+        movers = int(rng.integers(2))  # people move in the recording already
     if name == "still":
         movers = 0
     for _ in range(movers):
@@ -245,6 +248,16 @@ def _photographed(pictures: Tensor, rng: np.random.Generator) -> np.ndarray:
     return (pictures.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
 
+def moves(pictures: Tensor) -> bool:
+    """Whether things move in the middle square of a stretch of a recording of a fixed camera."""
+    quarter_s = max(1, round(len(pictures) / LENGTH_S / 4))
+    side = min(pictures.shape[2:])
+    top, left = ((n - side) // 2 for n in pictures.shape[2:])
+    grey = pictures[:, :, top : top + side : 4, left : left + side : 4].mean(1)
+    changed = (grey[quarter_s:] - grey[:-quarter_s]).abs() > CHANGED
+    return float(changed.float().mean((1, 2)).median()) > SHARE
+
+
 def random_world(
     name: str,
     panoramas: list[Panorama],
@@ -268,8 +281,10 @@ def random_world(
         # the short side spans 100 to 230 of 512 texels
         return Plane(made, 2 * view.reach * made.shape[2] / rng.uniform(100, 230)), sprites
     own, pictures = recordings[int(rng.integers(len(recordings)))], None
-    if name not in ("still", "moving_object") and rng.random() < 0.5:
+    if name != "still" and rng.random() < 0.5:
         pictures = own.playing(view.moments_s, rng)
+        if name == "moving_object" and pictures is not None and not moves(pictures):
+            pictures = None
     if pictures is None:
         pictures = own.picture(rng)
     # the view is 40 to 80 % of the short side of the recording

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from cameras import CLASSES
-from clips import random_view, rendered, write_clip
+from clips import CHANGED, SHARE, random_view, rendered, write_clip
 from recordings import FIXED, OTHER, Footage, footage
 from worlds import Plane
 
@@ -31,7 +31,6 @@ KINDS = {
     "cut": "cut out of real recordings, camera motion known",
     "recorded": "of fixed cameras as they were recorded, people moving: moving_object",
 }
-CHANGED, SHARE = 14 / 255, 0.02  # of a pixel in a quarter of a second; of pixels: something moves
 
 
 def cut(
@@ -55,7 +54,7 @@ def cut(
 
 
 def stretches(own: Footage, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Stretches of 1.15 s in which something moves, at 24 to 30 frames a second."""
+    """Stretches of 1.15 s in which something moves, at the rate of the recording."""
     length, gap = round(1.15 * own.rate_hz), max(1, round(own.rate_hz / 4))
     for start in rng.permutation(max(0, len(own.frames) - length))[:60]:
         piece = own.frames[start : start + length]

@@ -340,3 +340,30 @@ def test_answers_that_are_no_numbers_stop_the_run(tmp_path) -> None:
     teacher = Teacher(path, CLASSES, SPEC, CPU)
     with pytest.raises(ValueError, match="NaN or infinite"):
         teacher(torch.full((1, 2, 3, 16, 16), float("inf")))
+
+
+@pytest.mark.parametrize("kind", ["no input", "one row for all", "whole numbers"])
+def test_graphs_that_are_no_teachers_are_refused_in_one_line(tmp_path, kind) -> None:
+    onnx = pytest.importorskip("onnx", reason="needs onnx, which is not installed")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime, which is not installed")
+    make, number, whole = onnx.helper, onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    pictures = make.make_tensor_value_info("x", number, ["B", 3, 16, 16])
+    if kind == "no input":
+        value = make.make_tensor("v", number, [1, 2], [0.0, 1.0])
+        nodes, inputs, out = [make.make_node("Constant", [], ["y"], value=value)], [], number
+    elif kind == "one row for all":
+        nodes, inputs, out = [make.make_node("ReduceMean", ["x"], ["y"])], [pictures], number
+    else:
+        shape = [make.make_node("Shape", ["x"], ["y"])]
+        nodes, inputs, out = shape, [pictures], whole
+    said = make.make_tensor_value_info("y", out, None)
+    opset = [make.make_opsetid("", 17)]
+    model = make.make_model(
+        make.make_graph(nodes, "g", inputs, [said]), opset_imports=opset, ir_version=8
+    )
+    path = tmp_path / "t.onnx"
+    (tmp_path / "t.onnx_files").mkdir()  # as some exporters leave them
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match=str(path)) as caught:
+        Teacher(path, CLASSES, SPEC, CPU)
+    assert "\n" not in str(caught.value)

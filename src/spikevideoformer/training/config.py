@@ -280,10 +280,10 @@ class TrainConfig(Stored):
                 f"{task.options.__name__}"
             )
         for name, value in task.unused.items():
-            if getattr(self, name) != value:
+            if (own := getattr(self, name)) != value:
+                said = own if isinstance(own, Path) else repr(own)
                 raise ValueError(
-                    f"{name} is {getattr(self, name)!r}, which task {self.task} does not have; "
-                    "leave it out"
+                    f"{name} is {said}, which task {self.task} does not have; leave it out"
                 )
         usual = Augmentation()
         for name in task.unvaried:

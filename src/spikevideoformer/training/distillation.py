@@ -69,7 +69,8 @@ class Teacher:
         self.path, self._given, self._wanted = path, spec, spec
         self._order: Any = slice(None)  # where the run's classes stand among its outputs
         if is_onnx(path):  # large weights lie in a second file, which begins with its name
-            files = sorted(f for f in path.parent.iterdir() if f.name.startswith(path.name))
+            beside = (f for f in path.parent.iterdir() if f.name.startswith(path.name))
+            files = sorted(f for f in beside if f.is_file())
             self._run, self._size = _onnx(path, spec, device)
         else:
             folder = local_folder(path)
@@ -123,6 +124,11 @@ class Teacher:
         if frames.shape[2:] != self._size:
             frames = F.interpolate(frames, self._size, mode="bilinear", antialias=True)
         logits = self._run(frames.unflatten(0, video.shape[:2])).float()
+        if logits.ndim != 2:
+            raise ValueError(
+                f"the teacher {self.path} gives {list(logits.shape)} of {len(video)} clips; "
+                "expected logits [B, K]"
+            )
         if not bool(logits.isfinite().all()):
             raise ValueError(f"the logits of {self.path} are NaN or infinite; take another teacher")
         return logits[:, self._order]
@@ -148,7 +154,9 @@ def _onnx(
         session = runtime.InferenceSession(path, options, providers=providers)
     except Exception as error:
         raise refused(error) from error
-    (first, *others), output = session.get_inputs(), session.get_outputs()[0].name
+    if not (inputs := session.get_inputs()):
+        raise ValueError(f"{path} takes no input; a teacher takes clips or pictures")
+    (first, *others), output = inputs, session.get_outputs()[0].name
     shape = [n if isinstance(n, int) else None for n in first.shape]  # None: any
     pictures = len(shape) == 4
     accepted = ({None, 1}, *(() if pictures else ({None, spec.frames},)), {None, 3})
@@ -168,9 +176,9 @@ def _onnx(
         parts = np.split(items, len(items)) if shape[0] else [items]
         try:
             rows = [session.run([output], {first.name: part})[0] for part in parts]
-            logits = torch.from_numpy(np.concatenate(rows)).to(video.device)
+            logits = torch.from_numpy(np.concatenate(rows)).float().to(video.device)
+            return logits.unflatten(0, video.shape[:2]).mean(1) if pictures else logits
         except Exception as error:
             raise refused(error) from error
-        return logits.unflatten(0, video.shape[:2]).mean(1) if pictures else logits
 
     return run, (shape[-2] or spec.size, shape[-1] or spec.size)

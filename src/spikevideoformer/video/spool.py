@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
@@ -17,6 +18,7 @@ from spikevideoformer.video.interface import Shown, VideoError
 from spikevideoformer.video.writing import even
 
 _MOST_RAW_BYTES = 2**29  # ten seconds of 720p; compressing pictures takes ten times their copying
+_SHARE_OF_ROOM = 8  # what they take of a disk with less room
 _RATE_HZ = 25  # of the files; times are kept beside them
 _NEAR_LOSSLESS = {"crf": "8", "preset": "ultrafast"}  # far finer than what is written in the end
 
@@ -45,8 +47,10 @@ class Spool:
         self._end_s = 0.0
         try:
             self._file()
+            room = shutil.disk_usage(folder).free // _SHARE_OF_ROOM
         except OSError as error:
             raise self._error(error) from error
+        self._most_raw_bytes = min(_MOST_RAW_BYTES, room)
 
     def _file(self) -> str:
         self._files.append(
@@ -88,7 +92,8 @@ class Spool:
         width, height = self._size
         image = even(picture.rgb(width=width, height=height))
         raw_bytes = image.size // 2  # as 4:2:0, like what is written in the end
-        if len(self._files) == 1 and (len(self._times_s) + 1) * raw_bytes > _MOST_RAW_BYTES:
+        full = (len(self._times_s) + 1) * raw_bytes > self._most_raw_bytes
+        if len(self._files) == 1 and self._times_s and full:
             self._finish()
             self._out = self._begin(self._file(), "libx264", _NEAR_LOSSLESS)
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
