@@ -134,6 +134,20 @@ def test_video_of_any_rate_is_seen_at_any_rate(tmp_path: Path, video_hz, rate_hz
     assert any(frame.image.any() for frame in frames)
 
 
+def test_who_watches_sees_the_video_and_of_a_recording_the_events(
+    video: Path, recording: Path
+) -> None:
+    seen_by: dict[Path, list[np.ndarray]] = {video: [], recording: []}
+    for path, pictures in seen_by.items():
+        watch = lambda picture, to=pictures: to.append(picture.rgb(width=12, height=8))  # noqa: E731
+        windows = list(iter_windows(EventPath(path, VIEW), SPEC, window_s=0.5, watch=watch))
+        assert windows
+    shown = [f.image for f in iter_frames(video)]
+    assert len(seen_by[video]) == len(shown) == 20
+    assert all(image.min() > 30 for image in seen_by[video])  # no events on black
+    assert len(seen_by[recording]) == 8
+
+
 def test_a_frame_alone(recording: Path, tmp_path: Path) -> None:
     assert read_event_picture(recording, VIEW).shape == (8, 12, 3)
     none = tmp_path / "none.npz"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from spikevideoformer.events.stream import EventError, EventStream, joined
 from spikevideoformer.video.interface import (
     DecodeLimits,
     SeenPath,
+    Shown,
     Source,
     VideoError,
     VideoInfo,
@@ -260,12 +261,18 @@ class SimulatedPictures(_EventSource):
     def _count(self) -> int | None:
         return math.ceil(self.length_s() * self.view.rate_hz - 1e-6)
 
-    def pictures(self, *, from_s: float = 0.0) -> Iterator[EventPicture]:
-        """All pictures in order: what a pixel fires depends on all that it saw."""
+    def pictures(
+        self, *, from_s: float = 0.0, watch: Callable[[Shown], None] = lambda _picture: None
+    ) -> Iterator[EventPicture]:
+        """All pictures in order: what a pixel fires depends on all that it saw.
+
+        `watch` is called with those of the video, which people look at.
+        """
         rate, simulator = self.view.rate_hz, EventSimulator(self.view.camera)
         held: deque[EventStream] = deque()
         number, size, end_s = 0, (0, 0), 0.0
         for picture in self.source.pictures():
+            watch(picture)
             size = size if size != (0, 0) else picture.size(SIMULATED_SHORT)
             image = picture.rgb(width=size[0], height=size[1])
             held.append(simulator.step(image, picture.timestamp_s))

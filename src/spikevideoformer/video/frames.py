@@ -24,6 +24,7 @@ from torch import Tensor
 from spikevideoformer.events.stream import EventStream
 from spikevideoformer.video.clip import Clip
 from spikevideoformer.video.clock import is_broadcast
+from spikevideoformer.video.event_pictures import SimulatedPictures
 from spikevideoformer.video.interface import (
     IMAGE_SUFFIXES,
     LIFT,
@@ -302,7 +303,8 @@ def iter_windows(
         spec: T and the frame rate.
         window_s: length of a window for a spec without a frame rate, in seconds.
         resize_short: shrink pictures to this short side, in pixels; smaller ones stay.
-        watch: called with every picture of the video, in order.
+        watch: called with every picture of the video, in order; where a simulated camera looks at
+            it, too.
         **reading: see `Reading`.
 
     Yields:
@@ -316,7 +318,7 @@ def iter_windows(
     window_s = checked_window_s(spec, window_s)
     with open_source(path, **reading) as source:
         length_s = source.length_s() if window_s is None else window_s
-        pictures = source.pictures() if watch is None else _watched(source.pictures(), watch)
+        pictures = source.pictures() if watch is None else _watched(source, watch)
         chooser = _Chooser(path, pictures, spec.frames, resize_short, reading)
         for index in itertools.count():
             start_s, end_s = index * length_s, (index + 1) * length_s
@@ -335,8 +337,11 @@ def iter_windows(
                 return
 
 
-def _watched(pictures: Iterator[Shown], watch: Callable[[Shown], None]) -> Iterator[Shown]:
-    for picture in pictures:
+def _watched(source: Source, watch: Callable[[Shown], None]) -> Iterator[Shown]:
+    if isinstance(source, SimulatedPictures):
+        yield from source.pictures(watch=watch)
+        return
+    for picture in source.pictures():
         watch(picture)
         yield picture
 
