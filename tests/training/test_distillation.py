@@ -21,7 +21,7 @@ from spikevideoformer.video.clip import collate_clips
 from spikevideoformer.video.frames import write_video
 from spikevideoformer.video.spec import ClipSpec
 
-from .tiny import tiny_config
+from .tiny import assert_resumes_to_the_same_bits, tiny_config
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -305,12 +305,7 @@ def test_the_twin_as_a_teacher_of_onnx_and_what_is_refused(tiny, tmp_path) -> No
 
     config = tiny(teacher=path, epochs=1, checkpoint_every_steps=2)
     train(config)
-    newest = max((tmp_path / "run/checkpoints").glob("step-*.pt"))
-    before = torch.load(newest, weights_only=True)["model"]
-    newest.unlink()
-    train(config, resume=True)
-    after = torch.load(newest, weights_only=True)["model"]
-    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert_resumes_to_the_same_bits(config)
 
     with pytest.raises(ValueError, match=r"float32 clips \[B, 4, 3, H, W\]"):
         Teacher(path, CLASSES, replace(SPEC, frames=4), CPU)

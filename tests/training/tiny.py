@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import torch
+
 from spikevideoformer.data.specs import Augmentation
-from spikevideoformer.training import TrainConfig
+from spikevideoformer.training import TrainConfig, train
 
 
 def tiny_config(data: Path, out: Path, **changes: object) -> TrainConfig:
@@ -22,3 +24,13 @@ def tiny_config(data: Path, out: Path, **changes: object) -> TrainConfig:
         "check": "none",
     }
     return TrainConfig(**{**values, **changes})
+
+
+def assert_resumes_to_the_same_bits(config: TrainConfig) -> None:
+    """A finished run whose last checkpoint is lost goes on from the one before to the same bits."""
+    newest = max((config.out / "checkpoints").glob("step-*.pt"))
+    before = torch.load(newest, weights_only=True)["model"]
+    newest.unlink()
+    train(config, resume=True)
+    after = torch.load(newest, weights_only=True)["model"]
+    assert all(torch.equal(after[name], value) for name, value in before.items())
