@@ -267,17 +267,23 @@ def test_parts_compute_what_the_modules_do(bits: int, tolerance: float, levels: 
         assert error < tolerance
 
 
-def test_both_halves_of_a_sep_conv_are_exact() -> None:
-    """The matrix product in float64 against int64."""
-    if events_available() is not None:
-        pytest.skip(str(events_available()))
+@pytest.mark.parametrize("events", [True, False])
+@pytest.mark.parametrize(("channels", "levels", "width"), [(40, 1, 7), (5, 4, 1), (16, 1, 6)])
+def test_both_halves_of_a_sep_conv_are_exact(
+    channels: int, levels: int, width: int, events: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The products in float64 against int64, by our kernel and by torch."""
+    if not events:
+        monkeypatch.setattr(exact, "events_available", lambda: "not asked for")
+    elif (reason := events_available()) is not None:
+        pytest.skip(reason)
     torch.manual_seed(0)
-    sep = SepConv(40, NeuronConfig(), False).eval()
-    spikes = torch.ones(1, 80, 7, 7, dtype=torch.uint8)
+    sep = SepConv(channels, NeuronConfig(), False).eval()
+    spikes = torch.randint(levels + 1, (2, 2 * channels, 7, width), dtype=torch.uint8)
+    spikes[0, :, 3:] = levels
     for bits in (8, 16, 24):
-        tail = ExactSepTail(sep, bits, 1, torch.device("cpu"))
-        dw = tail.dw.weights.permute(2, 0, 1)[:, None]  # type: ignore[attr-defined]
-        a = exact_sums_reference(spikes, dw, (1, 1), (3, 3), 80)
+        tail = ExactSepTail(sep, bits, levels, torch.device("cpu"))
+        a = exact_sums_reference(spikes, tail.dw, (1, 1), (3, 3), 2 * channels)
         total = torch.einsum("nchw,co->nohw", a, tail.pw.long())
         assert torch.equal(tail(spikes), total.float())
 

@@ -20,7 +20,6 @@ from spikevideoformer.deploy.merge import fold_conv_bn, merge_projection, times
 from spikevideoformer.models.heads import Head, RealValues, SpikeProjection
 from spikevideoformer.nn.conv import Projection, SepConv, kernel_of
 from spikevideoformer.ops.exact_conv import (
-    FLOAT32_EXACT,
     FLOAT64_EXACT,
     INT32_EXACT,
     LARGEST,
@@ -144,9 +143,8 @@ def depthwise_adder(
     if UNIT == "sub_steps":
         return _by_sub_steps(weights, stride, padding, len(weights.integers))
     if device.type == "cpu" and events_available() is None:
-        kind = torch.float32 if weights.largest <= FLOAT32_EXACT else torch.float64
-        sums = kernels().DepthwiseSums(weights.integers, weights.levels, kind, stride, padding)
-        return lambda spikes: sums(spikes).float()
+        made = kernels().DepthwiseSums(weights.integers, weights.levels, stride, padding)
+        return cast(Sums, made)
     kernel = weights.integers.to(device, torch.float64)
     return lambda spikes: F.conv2d(
         spikes.double(), kernel, None, stride, padding, groups=len(kernel)
@@ -241,26 +239,29 @@ class ExactSepTail:
             largest = min(LARGEST[bits], 2**21)  # 2^53 is to be shared with pw
             reach = torch.tensor(float(levels), dtype=torch.float64)
             integers, unit = in_powers_of_two(dw.flatten(1), largest, reach, INT32_EXACT)
-        integers = integers.reshape(dw.shape).to(torch.int32)
+        integers = self.dw = integers.reshape(dw.shape).to(torch.int32)
         reach = levels * largest_sums(integers.flatten(1).long()).double()
         rows, self.unit = in_powers_of_two(
             pw * unit.double(), LARGEST[max(bits, 16)], reach, FLOAT64_EXACT, signed=True
         )
-        self.pw = rows.to(device).T.contiguous()  # [2C, C]
         self.norm = (self.unit.to(device), bias.detach().float().to(device))
-        self.dw: Sums
+        pw = self.pw = rows.to(device).T.contiguous()  # [2C, C]
+        self.sums: Sums
         if device.type == "cpu" and events_available() is None:
-            self.dw = kernels().DepthwiseSums(integers, levels, torch.float64, (1, 1), self.padding)
-        else:
-            weights = integers.to(device, torch.float64)
-            self.dw = lambda spikes: F.conv2d(
-                spikes.double(), weights, padding=self.padding, groups=len(weights)
-            )
+            made = kernels().SeparableConv(integers, pw, levels, self.padding)
+            self.sums = cast(Sums, made)
+            return
+        weights = integers.to(device, torch.float64)
+
+        def sums(spikes: Tensor) -> Tensor:
+            a = F.conv2d(spikes.double(), weights, padding=self.padding, groups=len(weights))
+            return torch.matmul(a.permute(0, 2, 3, 1), pw).float().permute(0, 3, 1, 2)
+
+        self.sums = sums
 
     def __call__(self, spikes: Tensor) -> Tensor:
         """Sums rounded to float32 ``[N, C, H, W]`` for uint8 ``[N, 2C, H, W]``."""
-        a = self.dw(spikes).permute(0, 2, 3, 1)  # [N, H, W, 2C]
-        return torch.matmul(a, self.pw).float().permute(0, 3, 1, 2)
+        return self.sums(spikes)
 
 
 class FirstConv:

@@ -28,6 +28,7 @@ from spikevideoformer.ops._numba.vector import (
     UINT8,
     add_shorts,
     copy_indices,
+    double_zeros,
     fma,
     fma_doubles,
     list_bytes,
@@ -52,6 +53,7 @@ from spikevideoformer.ops._numba.vector import (
 
 BLOCK = 4  # vectors of a row that are summed up in registers at a time
 VECTOR_BYTES = 4 * LANES
+PIXELS = 4  # output pixels whose float64 sums are in registers together
 
 
 def _make_block(vectors, short):
@@ -225,12 +227,8 @@ def events_kernel(short: bool) -> tuple[Any, int]:
     return compile_kernel(kernel, "events", short)
 
 
-@cache
-def depthwise_kernel(binary: bool, doubles: bool) -> tuple[Any, int]:
-    """Integer sums of a depthwise convolution, as float32 (below 2^24) or float64 numbers.
-
-    The rows of weights are ``[kh, kw, C]``, int32.
-    """
+def _make_depthwise_row(binary, doubles):
+    """A row of integer sums of a depthwise convolution, as float32 or float64 numbers."""
 
     @jit
     def put(out, c, value):
@@ -245,67 +243,148 @@ def depthwise_kernel(binary: bool, doubles: bool) -> tuple[Any, int]:
             return where_bytes(w, spikes, place)
         return times_bytes(w, spikes, place)
 
-    def kernel(a):
-        parts, images, height, width, channels = a[1], a[2], a[3], a[4], a[5]
-        out_height, out_width, kh, kw = a[6], a[7], a[12], a[13]
+    @jit_loop
+    def depthwise_row(a, spikes, y, out_row):
+        """Row ``y`` of the picture at ``spikes``; weights are ``[kh, kw, C]``, int32."""
+        height, width, channels, out_width, kh, kw = a[3], a[4], a[5], a[7], a[12], a[13]
         item_bytes = 8 if doubles else 4
         whole = channels - channels % LANES
         next_pixel = a[9] * channels  # from an output pixel's spikes to those of the next
+        top = y * a[8] - a[10]
+        i0, i1 = max(0, -top), min(kh, height - top)
+        for c in range(0, whole, LANES):
+            x = 0
+            while x < out_width:
+                left = x * a[9] - a[11]
+                out = out_row + x * channels * item_bytes
+                # four pixels at once where the kernel lies inside the picture for all
+                if left >= 0 and x + 4 <= out_width and left + 3 * a[9] + kw <= width:
+                    t0 = t1 = t2 = t3 = splat_int(0, LANES)
+                    for i in range(i0, i1):
+                        line = spikes + ((top + i) * width + left) * channels + c
+                        weights = a[21] + 4 * (i * kw * channels + c)
+                        for _ in range(kw):
+                            w = load_int(weights, 0, INT32, LANES)
+                            t0 = t0 + times(w, line, 0)
+                            t1 = t1 + times(w, line, next_pixel)
+                            t2 = t2 + times(w, line, 2 * next_pixel)
+                            t3 = t3 + times(w, line, 3 * next_pixel)
+                            weights += 4 * channels
+                            line += channels
+                    put(out, c, t0)
+                    put(out, c + channels, t1)
+                    put(out, c + 2 * channels, t2)
+                    put(out, c + 3 * channels, t3)
+                    x += 4
+                else:
+                    total = splat_int(0, LANES)
+                    for i in range(i0, i1):
+                        line = ((top + i) * width + left) * channels + c
+                        for j in range(max(0, -left), min(kw, width - left)):
+                            w = load_int(a[21], (i * kw + j) * channels + c, INT32, LANES)
+                            total = total + times(w, spikes, line + j * channels)
+                    put(out, c, total)
+                    x += 1
+        for x in range(out_width):
+            left = x * a[9] - a[11]
+            for c in range(whole, channels):
+                single = 0
+                for i in range(i0, i1):
+                    line = ((top + i) * width + left) * channels + c
+                    for j in range(max(0, -left), min(kw, width - left)):
+                        w = load_int(a[21], (i * kw + j) * channels + c, INT32, 1)
+                        single += w * load_int(spikes, line + j * channels, UINT8, 1)
+                put(out_row + x * channels * item_bytes, c, single)
+
+    return depthwise_row
+
+
+@cache
+def depthwise_kernel(binary: bool) -> tuple[Any, int]:
+    """Integer sums of a depthwise convolution, rounded to float32."""
+    depthwise_row = _make_depthwise_row(binary, False)
+
+    def kernel(a):
+        parts, images, height, width, channels = a[1], a[2], a[3], a[4], a[5]
+        out_height, row_bytes = a[6], 4 * a[7] * channels
         part = take_part(a)
         while part < parts:
             work = images * out_height
             for item in range(work * part // parts, work * (part + 1) // parts):
                 image, y = item // out_height, item % out_height
                 spikes = a[20] + image * height * width * channels
-                top = y * a[8] - a[10]
-                i0, i1 = max(0, -top), min(kh, height - top)
-                out_row = a[24] + item * out_width * channels * item_bytes
-                for c in range(0, whole, LANES):
-                    x = 0
-                    while x < out_width:
-                        left = x * a[9] - a[11]
-                        out = out_row + x * channels * item_bytes
-                        # four pixels at once where the kernel lies inside the picture for all
-                        if left >= 0 and x + 4 <= out_width and left + 3 * a[9] + kw <= width:
-                            t0 = t1 = t2 = t3 = splat_int(0, LANES)
-                            for i in range(i0, i1):
-                                line = spikes + ((top + i) * width + left) * channels + c
-                                weights = a[21] + 4 * (i * kw * channels + c)
-                                for _ in range(kw):
-                                    w = load_int(weights, 0, INT32, LANES)
-                                    t0 = t0 + times(w, line, 0)
-                                    t1 = t1 + times(w, line, next_pixel)
-                                    t2 = t2 + times(w, line, 2 * next_pixel)
-                                    t3 = t3 + times(w, line, 3 * next_pixel)
-                                    weights += 4 * channels
-                                    line += channels
-                            put(out, c, t0)
-                            put(out, c + channels, t1)
-                            put(out, c + 2 * channels, t2)
-                            put(out, c + 3 * channels, t3)
-                            x += 4
-                        else:
-                            total = splat_int(0, LANES)
-                            for i in range(i0, i1):
-                                line = ((top + i) * width + left) * channels + c
-                                for j in range(max(0, -left), min(kw, width - left)):
-                                    w = load_int(a[21], (i * kw + j) * channels + c, INT32, LANES)
-                                    total = total + times(w, spikes, line + j * channels)
-                            put(out, c, total)
-                            x += 1
-                for x in range(out_width):
-                    left = x * a[9] - a[11]
-                    for c in range(whole, channels):
-                        single = 0
-                        for i in range(i0, i1):
-                            line = ((top + i) * width + left) * channels + c
-                            for j in range(max(0, -left), min(kw, width - left)):
-                                w = load_int(a[21], (i * kw + j) * channels + c, INT32, 1)
-                                single += w * load_int(spikes, line + j * channels, UINT8, 1)
-                        put(out_row + x * channels * item_bytes, c, single)
+                depthwise_row(a, spikes, y, a[24] + item * row_bytes)
             part = take_part(a)
 
-    return compile_kernel(kernel, "depthwise", binary, doubles)
+    return compile_kernel(kernel, "depthwise", binary)
+
+
+@cache
+def separable_kernel(binary: bool) -> tuple[Any, int]:
+    """A depthwise convolution of integers and a pointwise one of its sums.
+
+    The second adds up products of whole numbers in float64, where they are exact in any order. Its
+    weights are ``[blocks, C, LANES]``, float64: LANES of the output channels to a block.
+    """
+    depthwise_row = _make_depthwise_row(binary, True)
+
+    @jit_loop
+    def products(row, channels, x0, x1, x2, x3, weights, out, o0, o1, o2, o3):
+        """LANES outputs of four pixels of the row, to the floats from ``out[o0]``, ... on."""
+        s0 = s1 = s2 = s3 = double_zeros()
+        p0, p1 = row + 8 * x0 * channels, row + 8 * x1 * channels
+        p2, p3 = row + 8 * x2 * channels, row + 8 * x3 * channels
+        for c in range(channels):
+            w = load_doubles(weights, c * LANES)
+            s0 = fma_doubles(splat_double(p0, c), w, s0)
+            s1 = fma_doubles(splat_double(p1, c), w, s1)
+            s2 = fma_doubles(splat_double(p2, c), w, s2)
+            s3 = fma_doubles(splat_double(p3, c), w, s3)
+        store_rounded(out, o0, s0)
+        store_rounded(out, o1, s1)
+        store_rounded(out, o2, s2)
+        store_rounded(out, o3, s3)
+
+    def kernel(a):
+        parts, images, height, width, channels = a[1], a[2], a[3], a[4], a[5]
+        out_height, out_width, out_channels = a[6], a[7], a[17]
+        blocks = (out_channels + LANES - 1) // LANES
+        part = take_part(a)
+        while part < parts:
+            row = a[25] + part * a[26]
+            last = row + 8 * out_width * channels  # outputs of a block that is not full
+            work = images * out_height
+            for item in range(work * part // parts, work * (part + 1) // parts):
+                image, y = item // out_height, item % out_height
+                depthwise_row(a, a[20] + image * height * width * channels, y, row)
+                out = a[24] + 4 * item * out_width * out_channels
+                for block in range(blocks):
+                    first = block * LANES
+                    weights = a[22] + 8 * first * channels
+                    here = min(LANES, out_channels - first)
+                    for x in range(0, out_width, PIXELS):
+                        # beyond the edge the last pixel once more
+                        x1 = min(x + 1, out_width - 1)
+                        x2 = min(x + 2, out_width - 1)
+                        x3 = min(x + 3, out_width - 1)
+                        if here == LANES:
+                            products(
+                                row, channels, x, x1, x2, x3, weights, out,
+                                x * out_channels + first, x1 * out_channels + first,
+                                x2 * out_channels + first, x3 * out_channels + first,
+                            )  # fmt: skip
+                        else:
+                            products(
+                                row, channels, x, x1, x2, x3, weights, last,
+                                0, LANES, 2 * LANES, 3 * LANES,
+                            )  # fmt: skip
+                            for i in range(min(PIXELS, out_width - x)):
+                                for c in range(here):
+                                    value = load(last, i * LANES + c, FLOAT32, 1)
+                                    store(out, (x + i) * out_channels + first + c, value, FLOAT32)
+            part = take_part(a)
+
+    return compile_kernel(kernel, "separable", binary)
 
 
 @cache
@@ -328,9 +407,6 @@ def scaled_kernel() -> tuple[Any, int]:
             part = take_part(a)
 
     return compile_kernel(kernel, "scaled")
-
-
-PIXELS = 4  # output pixels whose float64 sums are in registers together
 
 
 @cache
@@ -497,35 +573,76 @@ class DepthwiseSums:
     Args:
         integers: ``[C, 1, kh, kw]``, int32, whose sums stay within int32.
         levels: the largest spike.
-        dtype: of the sums, float32 (where they stay within 2^24) or float64.
         stride, padding: of rows and columns.
     """
 
-    def __init__(
-        self, integers: Tensor, levels: int, dtype: torch.dtype, stride: Pair, padding: Pair
-    ) -> None:
-        self.levels, self.dtype, self.stride, self.padding = levels, dtype, stride, padding
+    def __init__(self, integers: Tensor, levels: int, stride: Pair, padding: Pair) -> None:
+        self.levels, self.stride, self.padding = levels, stride, padding
         self.kernel = integers.shape[2:]
         self.weights = integers[:, 0].permute(1, 2, 0).contiguous()
 
     def __call__(self, spikes: Tensor) -> Tensor:
-        """Sums ``[N, C, H', W']`` for uint8 ``[N, C, H, W]``; channels-last."""
+        """Sums rounded to float32 ``[N, C, H', W']`` for uint8 ``[N, C, H, W]``."""
         spikes = spikes.contiguous(memory_format=torch.channels_last)
         images, channels, height, width = spikes.shape
         rows, columns = _out_size(height, width, self.kernel, self.stride, self.padding)
         out = torch.empty(
             (images, channels, rows, columns),
-            dtype=self.dtype,
+            dtype=torch.float32,
             memory_format=torch.channels_last,
         )
         if out.numel() == 0:
             return out
         threads = min(thread_count(), images * rows) if out.numel() > SERIAL else 1
-        function, address = depthwise_kernel(self.levels == 1, self.dtype == torch.float64)
+        function, address = depthwise_kernel(self.levels == 1)
         arguments = Arguments(
             *(0, threads, images, height, width, channels, rows, columns),
             *(*self.stride, *self.padding, *self.kernel, 0, 0, 0, 0, 0, 0),
             *(spikes.data_ptr(), self.weights.data_ptr(), 0, 0, out.data_ptr()),
+        )
+        run(function, address, arguments, threads)
+        return out
+
+
+class SeparableConv:
+    """A depthwise convolution of byte spikes and a pointwise one of its sums; weights are integers.
+
+    Args:
+        integers: ``[C, 1, kh, kw]``, int32, whose sums stay within int32.
+        rows: ``[C, C']``, whole numbers in float64; no sum of products passes 2^53.
+        levels: the largest spike.
+        padding: of rows and columns.
+    """
+
+    def __init__(self, integers: Tensor, rows: Tensor, levels: int, padding: Pair) -> None:
+        self.levels, self.padding, self.kernel = levels, padding, integers.shape[2:]
+        self.depthwise = integers[:, 0].permute(1, 2, 0).contiguous()
+        self.out_channels = rows.shape[1]
+        blocks = F.pad(rows, (0, -self.out_channels % LANES)).unflatten(1, (-1, LANES))
+        self.pointwise = blocks.movedim(1, 0).contiguous()
+
+    def __call__(self, spikes: Tensor) -> Tensor:
+        """Sums rounded to float32 ``[N, C', H', W']`` for uint8 ``[N, C, H, W]``."""
+        spikes = spikes.contiguous(memory_format=torch.channels_last)
+        images, channels, height, width = spikes.shape
+        rows, columns = _out_size(height, width, self.kernel, (1, 1), self.padding)
+        out = torch.empty(
+            (images, self.out_channels, rows, columns),
+            dtype=torch.float32,
+            memory_format=torch.channels_last,
+        )
+        if out.numel() == 0:
+            return out
+        threads = min(thread_count(), images * rows) if spikes.numel() > SERIAL else 1
+        row = _aligned(8 * columns * channels + 4 * PIXELS * LANES)
+        scratch = torch.empty(threads * row + 64, dtype=torch.uint8)
+        start = scratch.data_ptr() + -scratch.data_ptr() % 64
+        function, address = separable_kernel(self.levels == 1)
+        arguments = Arguments(
+            *(0, threads, images, height, width, channels, rows, columns),
+            *(1, 1, *self.padding, *self.kernel, 0, 0, 0, self.out_channels, 0, 0),
+            *(spikes.data_ptr(), self.depthwise.data_ptr(), self.pointwise.data_ptr(), 0),
+            *(out.data_ptr(), start, row),
         )
         run(function, address, arguments, threads)
         return out

@@ -451,6 +451,12 @@ def load_doubles(builder, address, index):
     return _load(builder, address, index, _f64, LANES)
 
 
+@_operation(_doubles())
+def double_zeros(builder):
+    """LANES zeros, float64."""
+    return _splat(_f64, 0.0, LANES)
+
+
 @_operation(_doubles(_int, _int))
 def splat_double(builder, address, index):
     """The float64 at ``address[index]`` in every lane."""
