@@ -21,7 +21,7 @@ from torch import Tensor
 
 from spikevideoformer.bench.inputs import lively_model, random_video
 from spikevideoformer.deploy.engine import InferenceEngine
-from spikevideoformer.deploy.exact import ExactConv
+from spikevideoformer.deploy.exact import ExactConvs
 from spikevideoformer.deploy.int8 import Int8Digits
 from spikevideoformer.figures import legend_above
 from spikevideoformer.files import save_figure
@@ -58,25 +58,26 @@ def layers(precision: Any, frames: int, size: int, rounds: int) -> list[dict[str
     """Of each shape of convolution: calls, seconds, work and firing rate."""
     model = lively_model("svf_15m", frames=frames, size=size)
     engine = InferenceEngine(model, precision=precision)
-    seen: dict[tuple[int, ...], list[tuple[ExactConv, Tensor]]] = {}
-    run = ExactConv.__call__
+    seen: dict[tuple[int, ...], list[tuple[ExactConvs, Tensor]]] = {}
+    run = ExactConvs.__call__
 
-    def look(self: ExactConv, spikes: Tensor) -> Tensor:
-        shape = (*self.weights.integers.shape, *spikes.shape[2:])
+    def look(self: ExactConvs, spikes: Tensor) -> tuple[Tensor, ...]:
+        outputs, *rest = self.weights[0].integers.shape
+        shape = (len(self.weights) * outputs, *rest, *spikes.shape[2:])
         seen.setdefault(shape, []).append((self, spikes))
         return run(self, spikes)
 
-    ExactConv.__call__ = look  # type: ignore[method-assign]
+    ExactConvs.__call__ = look  # type: ignore[method-assign]
     try:
         engine(random_video(1, frames, 3, size, size))
     finally:
-        ExactConv.__call__ = run  # type: ignore[method-assign]
+        ExactConvs.__call__ = run  # type: ignore[method-assign]
     rows = []
     for shape, calls in seen.items():
         conv, spikes = calls[len(calls) // 2]
         took = seconds(partial(run, conv, spikes), rounds)
-        pixels = run(conv, spikes)[:, 0].numel()
-        macs = pixels * conv.weights.integers[0].numel() * shape[0]
+        pixels = run(conv, spikes)[0][:, 0].numel()
+        macs = pixels * conv.weights[0].integers[0].numel() * shape[0]
         rate = spikes.float().mean().item()
         rows.append(
             {

@@ -19,7 +19,7 @@ from spikevideoformer.bench.inputs import lively_model, made_clip, random_video
 from spikevideoformer.deploy import engine as engine_module
 from spikevideoformer.deploy import exact
 from spikevideoformer.deploy.engine import InferenceEngine
-from spikevideoformer.deploy.exact import ExactSepTail, FirstConv, exact_projection
+from spikevideoformer.deploy.exact import ExactSepTail, FirstConv, exact_projections
 from spikevideoformer.nn.conv import RepConv, SepConv
 from spikevideoformer.ops.exact_conv import events_available, exact_sums_reference
 from spikevideoformer.ops.lif import NeuronConfig
@@ -257,12 +257,12 @@ def test_parts_compute_what_the_modules_do(bits: int, tolerance: float, levels: 
     sep, rep = SepConv(12, config, False).eval(), RepConv(24, config).eval()
     random_norms(sep), random_norms(rep)
     tail = ExactSepTail(sep, bits, levels, torch.device("cpu"))
-    merged = exact_projection(rep, bits, levels, torch.device("cpu"))
+    merged = exact_projections([rep], bits, levels, torch.device("cpu"))
     with torch.inference_mode():
         sep, rep = sep.double(), rep.double()
         pairs = ((tail, sep.bn2(sep.pw2(sep.dw(spikes.double())))), (merged, rep(spikes.double())))
     for part, expected in pairs:
-        got = exact.scaled(part(spikes), *part.norm)
+        got = exact.scaled(part(spikes)[0], *part.norms[0])
         error = (got - expected).abs().max() / expected.abs().max()
         assert error < tolerance
 
@@ -285,7 +285,25 @@ def test_both_halves_of_a_sep_conv_are_exact(
         tail = ExactSepTail(sep, bits, levels, torch.device("cpu"))
         a = exact_sums_reference(spikes, tail.dw, (1, 1), (3, 3), 2 * channels)
         total = torch.einsum("nchw,co->nohw", a, tail.pw.long())
-        assert torch.equal(tail(spikes), total.float())
+        assert torch.equal(tail(spikes)[0], total.float())
+
+
+@pytest.mark.parametrize("break_even", [0.0, 2.0])
+def test_few_spikes_make_the_same_sums_by_events(
+    break_even: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (reason := events_available() or exact.int8_available()) is not None:
+        pytest.skip(reason)
+    monkeypatch.setattr(exact, "_break_even", lambda: break_even)
+    torch.manual_seed(0)
+    parts = [(torch.randn(96, 40, 3, 3), torch.randn(96)) for _ in range(3)]
+    convs = exact.ExactConvs(parts, bits=8, levels=1, padding=(1, 1))
+    spikes = (torch.rand(2, 40, 9, 8) < 0.3).to(torch.uint8)
+    for sums, weights in zip(convs(spikes), convs.weights, strict=True):
+        expected = exact_sums_reference(spikes, weights.integers, (1, 1), (1, 1))
+        assert torch.equal(sums, expected.float())
+    assert isinstance(convs.sums, exact._DenseOrEvents)
+    assert (convs.sums.events is not None) == (break_even > 1)
 
 
 def test_upsampling_is_bilinear() -> None:

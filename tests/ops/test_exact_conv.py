@@ -98,7 +98,8 @@ def check_all(case: Case) -> None:
     if events_available() is None:
         kernels = exact_conv.kernels()
         if case.groups == 1:
-            assert torch.equal(kernels.EventConv(integers, levels, *where)(case.spikes), expected)
+            (by_events,) = kernels.EventConv(integers, levels, *where)(case.spikes)
+            assert torch.equal(by_events, expected)
         else:
             depthwise = kernels.DepthwiseSums(integers, levels, *where)
             assert torch.equal(depthwise(case.spikes), expected)
@@ -120,6 +121,14 @@ def test_every_unit_on_a_thousand_cases(case: Case) -> None:
     check_all(case)
 
 
+@pytest.mark.skipif(int8_available() is not None, reason=str(int8_available()))
+def test_int8_sums_over_one_channel_of_one_column() -> None:
+    spikes = torch.ones(1, 1, 9, 3, dtype=torch.uint8)
+    weights = as_integers(torch.randn(9, 1, 3, 3), 8)
+    expected = exact_sums_reference(spikes, weights.integers, (1, 2)).float()
+    assert torch.equal(Int8Digits(weights, (1, 2))(spikes), expected)
+
+
 @needs_events
 @pytest.mark.parametrize("threads", [1, 2])
 def test_wide_layers_in_bands_and_poisoned_memory(
@@ -127,7 +136,7 @@ def test_wide_layers_in_bands_and_poisoned_memory(
 ) -> None:
     """Many tiles, blocks of every width, several bands, memory that held NaN before."""
     kernels = exact_conv.kernels()
-    monkeypatch.setattr(kernels, "SUMS_BYTES", 2**14)
+    monkeypatch.setattr(kernels, "BAND_BYTES", 2**14)
     empty = torch.empty
 
     def poisoned(*args: Any, **options: Any) -> Tensor:
@@ -146,7 +155,7 @@ def test_wide_layers_in_bands_and_poisoned_memory(
             conv = kernels.EventConv(weights.integers, 1, (2, 1), (1, 1))
             assert conv.short == (bits == 8)
             expected = exact_sums_reference(spikes, weights.integers, (2, 1), (1, 1)).float()
-            assert torch.equal(conv(spikes), expected)
+            assert torch.equal(conv(spikes)[0], expected)
     finally:
         torch.set_num_threads(before)
 
@@ -159,7 +168,21 @@ def test_sums_of_a_tile_that_may_leave_int16_are_int32() -> None:
     spikes = torch.full((1, 64, 2, 2), 8, dtype=torch.uint8)
     conv = kernels.EventConv(integers, 8, (1, 1), (0, 0))
     assert not conv.short
-    assert torch.equal(conv(spikes), torch.full((1, 3, 2, 2), 127.0 * 64 * 8))
+    assert torch.equal(conv(spikes)[0], torch.full((1, 3, 2, 2), 127.0 * 64 * 8))
+
+
+@needs_events
+@pytest.mark.parametrize(("weight", "runs"), [(1, 1), (100, 2), (127, 4), (127 * 257, None)])
+def test_int16_sums_go_over_as_many_tiles_as_they_may(weight: int, runs: int | None) -> None:
+    """Three outputs of which none fills its vectors, sums as large as they can get."""
+    integers = torch.full((3 * 37, 64, 3, 3), weight, dtype=torch.int32)
+    integers[1::2] *= -1
+    spikes = torch.ones(1, 64, 5, 4, dtype=torch.uint8)
+    conv = exact_conv.kernels().EventConv(integers, 1, (1, 1), (1, 1), outputs=3)
+    assert int((conv.ends & 1).sum()) == (runs or 1) and conv.short == (runs is not None)
+    expected = exact_sums_reference(spikes, integers, (1, 1), (1, 1)).float()
+    for found, wanted in zip(conv(spikes), expected.chunk(3, 1), strict=True):
+        assert torch.equal(found, wanted)
 
 
 def test_lowered_float32_does_not_round_digits() -> None:

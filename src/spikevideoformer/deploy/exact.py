@@ -7,8 +7,10 @@ where a clip is cut, on threads or on the processor.
 """
 
 import copy
+import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Literal, cast
 
 import torch
@@ -40,26 +42,35 @@ from spikevideoformer.ops.upsample import upsample
 
 Unit = Literal["auto", "events", "int8", "float32", "sub_steps"]
 UNIT: Unit = "auto"
-"""What adds up spikes; the bits are the same. ``auto``: one digit of 8 bits by int8 convolutions,
-more bits by events (integer spikes into thin layers by float32 convolutions), on CUDA int8
-convolutions always (docs/speed.md says why). ``sub_steps``: by D binary convolutions
-(``ops/unroll.py``), what hardware of one spike does, for comparisons."""
+"""What adds up spikes; the bits are the same. ``auto``: one digit of 8 bits by int8 convolutions
+(few spikes into wide layers by events), more bits by events (integer spikes into thin layers by
+float32 convolutions), on CUDA int8 convolutions always (docs/speed.md says why). ``sub_steps``: by
+D binary convolutions (``ops/unroll.py``), what hardware of one spike does, for comparisons."""
 
 THIN = 40
 """Output channels up to which integer spikes are added up faster by float32 convolutions: a vector
 of events is half empty there, and a spike of 3 is three events."""
 
+WIDE = 256
+"""Output channels from which few spikes are added up faster by events than by int8 convolutions:
+below that, listing the spikes of a pixel costs too much of what is saved."""
+
 Pair = tuple[int, int]
 Sums = Callable[[Tensor], Tensor]
+SeveralSums = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 def adder(
-    weights: IntegerWeights, stride: Pair, padding: Pair, device: torch.device, unit: Unit | None
-) -> Sums:
-    """What makes float32 sums of byte spikes, by the best unit of a device.
+    convs: Sequence[IntegerWeights],
+    stride: Pair,
+    padding: Pair,
+    device: torch.device,
+    unit: Unit | None,
+) -> SeveralSums:
+    """What makes float32 sums of the same byte spikes, by the best unit of a device.
 
     Args:
-        weights: of a convolution of one group.
+        convs: weights of convolutions of one group.
         stride: of rows and columns.
         padding: of rows and columns.
         device: of the spikes.
@@ -69,51 +80,114 @@ def adder(
         ValueError: the unit is not available there.
     """
     unit = UNIT if unit is None else unit
-    if unit == "sub_steps":
-        return _by_sub_steps(weights, stride, padding)
-    one_digit = int(weights.integers.abs().max()) <= 127
+    if len({weights.integers.shape for weights in convs}) > 1:  # nothing is shared
+        own = [adder([weights], stride, padding, device, unit) for weights in convs]
+        return lambda spikes: tuple(sums(spikes)[0] for sums in own)
+    levels = convs[0].levels
+    on_cpu = device.type == "cpu"
+    one_digit = max(int(weights.integers.abs().max()) for weights in convs) <= 127
     if unit == "auto":
-        if device.type != "cpu" or (one_digit and int8_available(weights.levels) is None):
+        if on_cpu and one_digit and int8_available(levels) is None:
+            wide = sum(len(weights.integers) for weights in convs) >= WIDE
+            if wide and events_available() is None:
+                return _DenseOrEvents(convs, stride, padding)
+            unit = "int8"
+        elif not on_cpu:
             unit = "int8"
         else:
             unit = "float32" if events_available() else "events"
-            if weights.levels > 1 and len(weights.integers) <= THIN:
-                by_digits = Float32Digits(weights, stride, padding)
-                if by_digits.count <= 2:
-                    return by_digits
+            if levels > 1 and len(convs[0].integers) <= THIN:
+                digits = [Float32Digits(weights, stride, padding) for weights in convs]
+                if all(sums.count <= 2 for sums in digits):
+                    return _each(digits)
+    if unit == "sub_steps":
+        return _each([_by_sub_steps(weights, stride, padding) for weights in convs])
     if unit == "int8":
-        return Int8Digits(weights, stride, padding, device=device)
-    if device.type != "cpu":
+        return _each([Int8Digits(weights, stride, padding, device=device) for weights in convs])
+    if not on_cpu:
         raise ValueError(f"only int8 convolutions are exact on {device}; got unit {unit}")
     if unit == "float32":
-        return Float32Digits(weights, stride, padding)
+        return _each([Float32Digits(weights, stride, padding) for weights in convs])
     if reason := events_available():
         raise ValueError(f"spikes cannot be added up by events: {reason}")
-    return cast(Sums, kernels().EventConv(weights.integers, weights.levels, stride, padding))
+    return _by_events(convs, stride, padding)
 
 
-class ExactConv:
-    """A convolution of byte spikes; its currents are ``fma(sums, *norm)``.
+def _each(convs: Sequence[Sums]) -> SeveralSums:
+    return lambda spikes: tuple(conv(spikes) for conv in convs)
+
+
+def _by_events(convs: Sequence[IntegerWeights], stride: Pair, padding: Pair) -> SeveralSums:
+    """One pass over the spikes for all."""
+    integers = torch.cat([weights.integers for weights in convs])
+    made = kernels().EventConv(integers, convs[0].levels, stride, padding, outputs=len(convs))
+    return cast(SeveralSums, made)
+
+
+class _DenseOrEvents:
+    """Sums of 8-bit weights by int8 convolutions, or by events where few neurons fired.
+
+    The sums are the same; how many fired is estimated at each call, from some of the places.
+    """
+
+    def __init__(self, convs: Sequence[IntegerWeights], stride: Pair, padding: Pair) -> None:
+        self.convs, self.form = convs, (stride, padding)
+        self.dense = _each([Int8Digits(weights, stride, padding) for weights in convs])
+        self.events: SeveralSums | None = None  # takes memory, and may never be needed
+
+    def __call__(self, spikes: Tensor) -> tuple[Tensor, ...]:
+        if float(spikes[..., ::4, ::4].float().mean()) >= _break_even():
+            return self.dense(spikes)
+        if self.events is None:
+            self.events = _by_events(self.convs, *self.form)
+        return self.events(spikes)
+
+
+@cache
+def _break_even() -> float:
+    """Spikes of a neuron below which events are faster, as one layer has it on this processor.
+
+    It is measured once in a process, and decides nothing but the time that is taken.
+    """
+    rate = 0.125
+    generator = torch.Generator().manual_seed(0)
+    spikes = (torch.rand(8, WIDE, 8, 8, generator=generator) < rate).to(torch.uint8)
+    spikes = spikes.contiguous(memory_format=torch.channels_last)
+    weights = as_integers(torch.randn(2 * WIDE, WIDE, 3, 3, generator=generator), 8)
+    seconds = []
+    for conv in (Int8Digits(weights, padding=(1, 1)), _by_events([weights], (1, 1), (1, 1))):
+        conv(spikes)
+        took = []
+        for _ in range(5):
+            start = time.perf_counter()
+            conv(spikes)
+            took.append(time.perf_counter() - start)
+        seconds.append(min(took))
+    return rate * seconds[0] / seconds[1]
+
+
+class ExactConvs:
+    """Convolutions of the same byte spikes; the currents of each are ``fma(sums, *norm)``.
 
     Args:
-        weight: real-valued ``[C', C, kh, kw]``, in float64 where it was merged.
-        bias: ``[C']``.
+        parts: real-valued weights ``[C', C, kh, kw]``, in float64 where they were merged, and
+            bias ``[C']`` of each.
         bits: of a weight.
         levels: the largest spike.
         stride: of rows and columns.
         padding: of rows and columns.
         device: of the spikes.
         unit: see :func:`adder`.
-        groups: of channels that do not mix: 1, or as many as channels.
+        groups: of channels that do not mix: 1, or, of one convolution, as many as channels.
 
     Attributes:
-        norm: unit and bias of each output channel, float32.
+        weights: of each, as integers.
+        norms: unit and bias of each output channel, float32.
     """
 
     def __init__(
         self,
-        weight: Tensor,
-        bias: Tensor,
+        parts: Sequence[tuple[Tensor, Tensor]],
         *,
         bits: int,
         levels: int,
@@ -124,15 +198,19 @@ class ExactConv:
         groups: int = 1,
     ) -> None:
         device = torch.device("cpu") if device is None else device
-        self.weights = as_integers(weight, bits, levels=levels)
-        self.norm = (self.weights.unit.to(device), bias.detach().float().to(device))
+        self.weights = [as_integers(weight, bits, levels=levels) for weight, _ in parts]
+        self.norms = [
+            (weights.unit.to(device), bias.detach().float().to(device))
+            for weights, (_, bias) in zip(self.weights, parts, strict=True)
+        ]
         if groups == 1:
             self.sums = adder(self.weights, stride, padding, device, unit)
         else:
-            self.sums = depthwise_adder(self.weights, stride, padding, device)
+            (weights,) = self.weights
+            self.sums = _each([depthwise_adder(weights, stride, padding, device)])
 
-    def __call__(self, spikes: Tensor) -> Tensor:
-        """Sums rounded to float32 ``[N, C', H', W']`` for uint8 ``[N, C, H, W]``."""
+    def __call__(self, spikes: Tensor) -> tuple[Tensor, ...]:
+        """Sums rounded to float32, each ``[N, C', H', W']``, for uint8 ``[N, C, H, W]``."""
         return self.sums(spikes)
 
 
@@ -169,7 +247,7 @@ def exact_conv(
     levels: int,
     device: torch.device,
     scale: nn.Module | None = None,
-) -> ExactConv:
+) -> ExactConvs:
     """A convolution with what is after it, merged in float64 before it is rounded.
 
     Args:
@@ -186,8 +264,8 @@ def exact_conv(
     else:
         weight = kernel_of(own)
         bias = weight.new_zeros(len(weight)) if own.bias is None else own.bias
-    return ExactConv(
-        *times((weight, bias), scale),
+    return ExactConvs(
+        [times((weight, bias), scale)],
         bits=bits,
         levels=levels,
         stride=cast(Pair, conv.stride),
@@ -197,16 +275,21 @@ def exact_conv(
     )
 
 
-def exact_projection(
-    part: Projection, bits: int, levels: int, device: torch.device, scale: nn.Module | None = None
-) -> ExactConv:
-    """A projection as one convolution: its merged weights are what is rounded.
+def exact_projections(
+    parts: Sequence[Projection],
+    bits: int,
+    levels: int,
+    device: torch.device,
+    scale: nn.Module | None = None,
+) -> ExactConvs:
+    """Projections of the same spikes, each one convolution: its merged weights are rounded.
 
     Arguments as of :func:`exact_conv`.
     """
-    weight, bias = times(merge_projection(copy.deepcopy(part).double()), scale)
-    padding = (weight.shape[2] // 2, weight.shape[3] // 2)
-    return ExactConv(weight, bias, bits=bits, levels=levels, padding=padding, device=device)
+    merged = [times(merge_projection(copy.deepcopy(part).double()), scale) for part in parts]
+    height, width = merged[0][0].shape[2:]
+    padding = (height // 2, width // 2)
+    return ExactConvs(merged, bits=bits, levels=levels, padding=padding, device=device)
 
 
 class ExactSepTail:
@@ -244,7 +327,7 @@ class ExactSepTail:
         rows, self.unit = in_powers_of_two(
             pw * unit.double(), LARGEST[max(bits, 16)], reach, FLOAT64_EXACT, signed=True
         )
-        self.norm = (self.unit.to(device), bias.detach().float().to(device))
+        self.norms = [(self.unit.to(device), bias.detach().float().to(device))]
         pw = self.pw = rows.to(device).T.contiguous()  # [2C, C]
         self.sums: Sums
         if device.type == "cpu" and events_available() is None:
@@ -259,9 +342,9 @@ class ExactSepTail:
 
         self.sums = sums
 
-    def __call__(self, spikes: Tensor) -> Tensor:
-        """Sums rounded to float32 ``[N, C, H, W]`` for uint8 ``[N, 2C, H, W]``."""
-        return self.sums(spikes)
+    def __call__(self, spikes: Tensor) -> tuple[Tensor]:
+        """Sums rounded to float32 ``[N, C, H, W]`` for uint8 ``[N, 2C, H, W]``, as the only one."""
+        return (self.sums(spikes),)
 
 
 class FirstConv:
@@ -358,12 +441,13 @@ class _InOrder(RealValues):
 class _ImageCurrents(nn.Module):
     """Spikes ``[N, C, H, W]`` to currents."""
 
-    def __init__(self, conv: ExactConv) -> None:
+    def __init__(self, conv: ExactConvs) -> None:
         super().__init__()
         self.conv = conv
 
     def forward(self, spikes: Tensor) -> Tensor:
-        return scaled(self.conv(spikes.to(torch.uint8)), *self.conv.norm)
+        (sums,) = self.conv(spikes.to(torch.uint8))
+        return scaled(sums, *self.conv.norms[0])
 
 
 class _Currents(_ImageCurrents):

@@ -93,6 +93,11 @@ class _Conv:
     ) -> None:
         self.weight, self.levels, self.form = weight.to(device), levels, (stride, padding)
         self.unit = torch.ones(len(weight), device=device)
+        # oneDNN's sums over one channel are wrong where rows have the stride 1, columns a larger
+        # one, and the result one column: there is a second channel, of zeros.
+        self.alone = weight.shape[1] == 1 and not _on_triton(device)
+        if self.alone:
+            self.weight = F.pad(self.weight, (0, 0, 0, 0, 0, 1))
         if _on_triton(device):
             self.weight = _triton().arranged(self.weight)
         # Weights in the order that oneDNN wants for images of this height and width.
@@ -101,6 +106,8 @@ class _Conv:
     def __call__(self, spikes: Tensor) -> Tensor:
         if _on_triton(spikes.device):
             return _triton().int8_conv(spikes, self.weight, *self.form, self.levels)
+        if self.alone:
+            spikes = F.pad(spikes, (0, 0, 0, 0, 0, 1))
         spikes = spikes.contiguous(memory_format=torch.channels_last)
         size = (spikes.shape[2], spikes.shape[3])
         packed = self._packed  # read once: another thread may replace it

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from spikevideoformer.deploy.exact import (
-    ExactConv,
+    ExactConvs,
     ExactSepTail,
     FirstConv,
     exact_conv,
     exact_head,
-    exact_projection,
+    exact_projections,
 )
 from spikevideoformer.models.heads import Head
 from spikevideoformer.nn.attention import (
@@ -69,6 +69,7 @@ class Stream:
 Step = Callable[[Stream], Stream]
 ClipStep = Callable[[list[Stream]], list[Stream]]
 Conv = Callable[[Tensor], Stream]
+Convs = Callable[[Tensor], list[Stream]]
 
 
 class Fire:
@@ -150,11 +151,18 @@ class Build:
 
     def projection(self, part: Projection, scale: nn.Module | None = None) -> Conv:
         if self.bits is not None:
-            return _exact(exact_projection(part, self.bits, self.levels, self.device, scale))
+            return _exact(exact_projections([part], self.bits, self.levels, self.device, scale))
         norm = _affine(part.bn_out)
         return lambda spikes: _times(
             Stream(per_frame(part, spikes, with_bn_out=False), norm), scale
         )
+
+    def projections(self, parts: list[Projection]) -> Convs:
+        """Several of the same spikes."""
+        if self.bits is not None:
+            return _exact_all(exact_projections(parts, self.bits, self.levels, self.device))
+        convs = [self.projection(part) for part in parts]
+        return lambda spikes: [conv(spikes) for conv in convs]
 
     def downsample(self, part: Downsample) -> Step:
         if part.neuron is None:  # pixels: real values in every precision
@@ -264,7 +272,7 @@ class Build:
         return run
 
     def spike_attention(self, part: SpikeAttention) -> Callable[[list[Tensor]], list[Tensor]]:
-        convs = [self.projection(conv) for conv in (part.q_conv, part.k_conv, part.v_conv)]
+        convs = self.projections([part.q_conv, part.k_conv, part.v_conv])
         fires = [
             self.fire(neuron, into_conv=False)
             for neuron in (part.q_neuron, part.k_neuron, part.v_neuron)
@@ -276,10 +284,8 @@ class Build:
             attend = partial(hamming_attention, constant_term=part.constant_term)
 
         def step(spikes: list[Tensor]) -> list[Tensor]:
-            q, k, v = (
-                join([fire(conv(s))[0] for s in spikes])
-                for conv, fire in zip(convs, fires, strict=True)
-            )
+            pieces = [[fire(c)[0] for fire, c in zip(fires, convs(s), strict=True)] for s in spikes]
+            q, k, v = (join(list(of_all)) for of_all in zip(*pieces, strict=True))
             tokens = [to_tokens(z, part.heads, part.axes) for z in (q, k, v)]
             y = attend(*tokens, scale=part.scale, levels=part.levels)
             y = from_tokens(y, v.shape, part.axes)
@@ -288,9 +294,20 @@ class Build:
         return step
 
 
-def _exact(conv: ExactConv | ExactSepTail) -> Conv:
-    module: Any = conv
-    return lambda spikes: Stream(per_frame(module, spikes), conv.norm, exact=True)
+def _exact(conv: ExactConvs | ExactSepTail) -> Conv:
+    convs = _exact_all(conv)
+    return lambda spikes: convs(spikes)[0]
+
+
+def _exact_all(convs: ExactConvs | ExactSepTail) -> Convs:
+    def streams(spikes: Tensor) -> list[Stream]:
+        sums = convs(spikes.flatten(0, 1))
+        return [
+            Stream(x.unflatten(0, spikes.shape[:2]), norm, exact=True)
+            for x, norm in zip(sums, convs.norms, strict=True)
+        ]
+
+    return streams
 
 
 def _times(stream: Stream, scale: nn.Module | None) -> Stream:

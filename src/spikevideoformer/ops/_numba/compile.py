@@ -21,7 +21,7 @@ log = logging.getLogger("spikevideoformer")
 
 KIND = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.uint8: UINT8}
 SERIAL = 32_768  # numbers below which a second thread costs more than it gives
-ARGUMENTS = 32  # length of a kernel's argument array; place 0 counts the parts taken
+ARGUMENTS = 40  # length of a kernel's argument array; place 0 counts the parts taken
 Arguments = ctypes.c_int64 * ARGUMENTS
 
 # what the code on disk was made from

@@ -5,11 +5,11 @@ Nothing is multiplied by a spike: a sum is made of the rows of weights (one for 
 and place in the kernel) that fired, an integer spike counting its row that many times. So the work
 shrinks with the firing rate, and a weight may have as many bits as its sums leave room for.
 
-A band of output rows of one picture is one piece of work. For a few input channels at a time (a
-tile, whose rows of weights for 64 or 128 output channels fit into the first-level cache) the
-spikes of each input pixel become a list of channels, those of each output pixel a list of rows,
-used for all output channels. Sums are int32; with ``short`` rows are int16 and so are the sums of
-one tile, twice as many to a vector.
+A band of output rows is one piece of work. For a few input channels at a time (a tile, whose rows
+of weights for 64 or 128 output channels fit into the first-level cache) the spikes of each input
+pixel become a list of channels, those of each output pixel a list of rows, used for all output
+channels. Sums are int32; with ``short`` rows are int16 and so are the sums of as many tiles as
+cannot leave it, twice as many to a vector.
 """
 
 from functools import cache
@@ -36,6 +36,7 @@ from spikevideoformer.ops._numba.vector import (
     load_doubles,
     load_index,
     load_int,
+    load_short,
     lower_shorts,
     splat_double,
     splat_int,
@@ -57,20 +58,24 @@ PIXELS = 4  # output pixels whose float64 sums are in registers together
 
 
 def _make_block(vectors, short):
-    """Sums of listed rows of ``vectors`` vectors, added to int32 sums in memory."""
+    """Sums of listed rows of ``vectors`` vectors, added to sums in memory.
+
+    Sums are int32. With ``short`` they are int16 where a sum starts (``fresh``) or goes on, and
+    are added to the int32 ones where it ends (``last``).
+    """
 
     @jit_loop
-    def add_rows(rows, count, weights, sums):
-        if short:
-            a0 = a1 = a2 = a3 = splat_int(0, LANES)
-        else:
-            a0 = a1 = a2 = a3 = load_int(sums, 0, INT32, LANES)
+    def add_rows(rows, count, weights, sums, shorts, fresh, last):
+        a0 = a1 = a2 = a3 = splat_int(0, LANES)
+        held = shorts if short else sums
+        if not fresh:
+            a0 = load_int(held, 0, INT32, LANES)
             if vectors > 1:
-                a1 = load_int(sums, LANES, INT32, LANES)
+                a1 = load_int(held, LANES, INT32, LANES)
             if vectors > 2:
-                a2 = load_int(sums, 2 * LANES, INT32, LANES)
+                a2 = load_int(held, 2 * LANES, INT32, LANES)
             if vectors > 3:
-                a3 = load_int(sums, 3 * LANES, INT32, LANES)
+                a3 = load_int(held, 3 * LANES, INT32, LANES)
         for j in range(count):
             row = weights + load_index(rows, j) * (vectors * VECTOR_BYTES)
             if short:
@@ -89,7 +94,7 @@ def _make_block(vectors, short):
                     a2 = a2 + load_int(row, 2 * LANES, INT32, LANES)
                 if vectors > 3:
                     a3 = a3 + load_int(row, 3 * LANES, INT32, LANES)
-        if short:
+        if short and last:
             _widen(sums, a0)
             if vectors > 1:
                 _widen(sums + 2 * VECTOR_BYTES, a1)
@@ -98,13 +103,13 @@ def _make_block(vectors, short):
             if vectors > 3:
                 _widen(sums + 6 * VECTOR_BYTES, a3)
         else:
-            store_int(sums, 0, a0)
+            store_int(held, 0, a0)
             if vectors > 1:
-                store_int(sums, LANES, a1)
+                store_int(held, LANES, a1)
             if vectors > 2:
-                store_int(sums, 2 * LANES, a2)
+                store_int(held, 2 * LANES, a2)
             if vectors > 3:
-                store_int(sums, 3 * LANES, a3)
+                store_int(held, 3 * LANES, a3)
 
     return add_rows
 
@@ -133,30 +138,48 @@ def _list_channels(spikes, channels, levels, target):
 
 @cache
 def events_kernel(short: bool) -> tuple[Any, int]:
-    """The kernel; ``ops/exact_conv.py`` makes its arguments."""
+    """The kernel; ``EventConv`` makes its arguments."""
     add4, add2, add1 = (_make_block(n, short) for n in (BLOCK, 2, 1))
-    widths = 2 if short else 1  # vectors of sums for one of weights
+    widths = 2 if short else 1  # vectors of int32 sums for one of weights
 
     @jit
     def finish(sums, out, channels):
+        """Sums of a pixel as float32."""
         whole = channels - channels % LANES
         for c in range(0, whole, LANES):
             store(out, c, to_float(load_int(sums, c, INT32, LANES)), FLOAT32)
         for c in range(whole, channels):
             store(out, c, to_float(load_int(sums, c, INT32, 1)), FLOAT32)
 
+    @jit
+    def finish_shorts(shorts, out, channels):
+        """The same of int16 sums."""
+        whole = channels - channels % (2 * LANES)
+        for c in range(0, whole, 2 * LANES):
+            value = load_int(shorts, c // 2, INT32, LANES)
+            store(out, c, to_float(lower_shorts(value)), FLOAT32)
+            store(out, c + LANES, to_float(upper_shorts(value)), FLOAT32)
+        for c in range(whole, channels):
+            lane, upper = (c - whole) % LANES, (c - whole) // LANES
+            store(out, c, to_float(load_short(shorts, whole + 2 * lane + upper)), FLOAT32)
+
     @jit_loop
-    def list_rows(a, picture, y0, y1, in0, in1, tile, lists, counts, rows, starts):
-        """Lists of rows, one after the other, of the output pixels in rows ``y0`` to ``y1``."""
+    def list_rows(a, picture, y0, y1, tile, place, pixel, lists, counts, rows, starts):
+        """Lists of rows, one after the other, of the output pixels in rows ``y0`` to ``y1``.
+
+        They go to ``rows[place]`` on, where each begins to ``starts[pixel]`` on; returns the place
+        after them.
+        """
         height, width, channels, out_width = a[3], a[4], a[5], a[7]
         kh, kw, tile_channels, pitch, levels = a[12], a[13], a[14], a[23], a[27]
+        in0 = max(0, y0 * a[8] - a[10])
+        in1 = min(height, (y1 - 1) * a[8] - a[10] + kh)
         first = tile * tile_channels
         here = min(tile_channels, channels - first)
         for p in range(in0 * width, in1 * width):
             at = p - in0 * width
             spikes = picture + p * channels + first
             store_int(counts, at, _list_channels(spikes, here, levels, lists + at * pitch))
-        place, pixel = 0, 0
         for y in range(y0, y1):
             top = y * a[8] - a[10]
             for x in range(out_width):
@@ -167,61 +190,82 @@ def events_kernel(short: bool) -> tuple[Any, int]:
                     for j in range(max(0, -left), min(kw, width - left)):
                         offset = (i * kw + j) * tile_channels
                         count = load_int(counts, line + j, INT32, 1)
-                        for k in range(0, count, LANES):
-                            copy_indices(rows, place + k, lists + (line + j) * pitch, k, offset)
+                        listed = lists + (line + j) * pitch
+                        copy_indices(rows, place, listed, 0, offset)  # mostly that is all
+                        for k in range(LANES, count, LANES):
+                            copy_indices(rows, place + k, listed, k, offset)
                         place += count
                 pixel += 1
         store_int(starts, pixel, place)
-        return pixel
+        return place
 
     def kernel(a):
         parts, images, height, width, channels = a[1], a[2], a[3], a[4], a[5]
-        out_height, out_width, kh = a[6], a[7], a[12]
-        tiles, vectors, out_channels, band, bands = a[15], a[16], a[17], a[18], a[19]
-        tile_rows = kh * a[13] * a[14]
-        row_ints = vectors * widths * LANES
-        all_spikes = a[20]
+        out_height, out_width, tiles, vectors, out_channels = a[6], a[7], a[15], a[16], a[17]
+        band, bands, outputs, only_shorts = a[18], a[19], a[33], a[34]
+        tile_rows = a[12] * a[13] * a[14]
+        row_bytes = outputs * vectors * VECTOR_BYTES  # of a row of weights
+        numbers = LANES * widths  # sums of a vector
+        all_rows = images * out_height
         part = take_part(a)
         while part < parts:
             lists = a[25] + part * a[26]
-            counts, rows, starts, sums = lists + a[28], lists + a[29], lists + a[30], lists + a[31]
-            work = images * bands
-            for item in range(work * part // parts, work * (part + 1) // parts):
-                image, y0 = item // bands, item % bands * band
-                y1 = min(y0 + band, out_height)
-                in0 = max(0, y0 * a[8] - a[10])
-                in1 = min(height, (y1 - 1) * a[8] - a[10] + kh)
-                spikes = all_spikes + image * height * width * channels
-                pixels = (y1 - y0) * out_width
-                zero = splat_int(0, LANES)
-                for i in range(0, pixels * row_ints, LANES):
-                    store_int(sums, i, zero)
+            counts, rows, starts = lists + a[28], lists + a[29], lists + a[30]
+            sums, shorts = lists + a[31], lists + a[32]
+            for item in range(bands * part // parts, bands * (part + 1) // parts):
+                first, last_row = item * band, min((item + 1) * band, all_rows)
+                pixels = (last_row - first) * out_width
+                place = 0
                 for tile in range(tiles):
-                    first_weights = a[21] + tile * tile_rows * vectors * VECTOR_BYTES
-                    list_rows(a, spikes, y0, y1, in0, in1, tile, lists, counts, rows, starts)
+                    row, pixel = first, tile * (pixels + 1)
+                    while row < last_row:  # the rows of one picture after the other
+                        image, y0 = row // out_height, row % out_height
+                        y1 = min(out_height, y0 + last_row - row)
+                        picture = a[20] + image * height * width * channels
+                        place = list_rows(
+                            a, picture, y0, y1, tile, place, pixel, lists, counts, rows, starts
+                        )
+                        pixel += (y1 - y0) * out_width
+                        row += y1 - y0
+                for output in range(outputs):
+                    out = a[24] + 4 * (output * all_rows + first) * out_width * out_channels
                     v = 0
                     while v < vectors:
                         n = BLOCK if v + BLOCK <= vectors else (2 if v + 2 <= vectors else 1)
-                        weights = first_weights + tile_rows * v * VECTOR_BYTES
-                        target = sums + v * widths * VECTOR_BYTES
-                        start = load_int(starts, 0, INT32, 1)
+                        bytes_here = n * VECTOR_BYTES
+                        if short and not only_shorts:
+                            zero = splat_int(0, LANES)
+                            for i in range(0, pixels * n * widths * LANES, LANES):
+                                store_int(sums, i, zero)
+                        for tile in range(tiles):
+                            weights = a[21] + tile * tile_rows * row_bytes
+                            weights += tile_rows * (output * vectors + v) * VECTOR_BYTES
+                            ends = load_int(a[22], tile, INT32, 1)
+                            fresh, last = ends & 1, ends & 2
+                            into, held = sums, shorts
+                            listed = starts + 4 * tile * (pixels + 1)
+                            start = load_int(listed, 0, INT32, 1)
+                            for pixel in range(pixels):
+                                stop = load_int(listed, pixel + 1, INT32, 1)
+                                of_pixel, count = rows + 2 * start, stop - start
+                                if n == BLOCK:
+                                    add4(of_pixel, count, weights, into, held, fresh, last)
+                                elif n == 2:
+                                    add2(of_pixel, count, weights, into, held, fresh, last)
+                                else:
+                                    add1(of_pixel, count, weights, into, held, fresh, last)
+                                into += widths * bytes_here
+                                held += bytes_here
+                                start = stop
+                        channels_here = min(n * numbers, out_channels - v * numbers)
                         for pixel in range(pixels):
-                            stop = load_int(starts, pixel + 1, INT32, 1)
-                            listed = rows + 2 * start
-                            if n == BLOCK:
-                                add4(listed, stop - start, weights, target)
-                            elif n == 2:
-                                add2(listed, stop - start, weights, target)
+                            target = out + 4 * (pixel * out_channels + v * numbers)
+                            if only_shorts:
+                                finish_shorts(shorts + pixel * bytes_here, target, channels_here)
                             else:
-                                add1(listed, stop - start, weights, target)
-                            target += 4 * row_ints
-                            start = stop
+                                place = pixel * widths * bytes_here
+                                finish(sums + place, target, channels_here)
                         v += n
-                out = a[24] + 4 * (image * out_height + y0) * out_width * out_channels
-                for pixel in range(pixels):
-                    finish(
-                        sums + 4 * pixel * row_ints, out + 4 * pixel * out_channels, out_channels
-                    )
             part = take_part(a)
 
     return compile_kernel(kernel, "events", short)
@@ -464,7 +508,7 @@ def fixed_order_kernel(vectors: int) -> tuple[Any, int]:
 # --- Called from torch ----------------------------------------------------------------------------
 
 LINES = 144  # rows of weights of a tile; of 64 int32 or 128 int16 numbers: 36 KB
-SUMS_BYTES = 2**19  # of the int32 sums of a band, for the second-level cache
+BAND_BYTES = 2**19  # of lists, where a quarter fires, and sums: for the second-level cache
 SHORT_EXACT = 2**15 - 1
 Pair = tuple[int, int]
 
@@ -487,68 +531,80 @@ class EventConv:
         integers: ``[C', C, kh, kw]``, int32, whose sums stay within int32.
         levels: the largest spike.
         stride, padding: of rows and columns.
+        outputs: into how many tensors the output channels go; their number is a multiple of it.
     """
 
-    def __init__(self, integers: Tensor, levels: int, stride: Pair, padding: Pair) -> None:
-        self.levels, self.stride, self.padding = levels, stride, padding
-        self.out_channels, self.channels, *self.kernel = integers.shape
+    def __init__(
+        self, integers: Tensor, levels: int, stride: Pair, padding: Pair, outputs: int = 1
+    ) -> None:
+        self.levels, self.stride, self.padding, self.outputs = levels, stride, padding, outputs
+        self.channels, *self.kernel = integers.shape[1:]
+        self.out_channels = len(integers) // outputs  # of each
         taps = self.kernel[0] * self.kernel[1]
         tile = max(1, LINES // taps)
         tile -= tile % LANES if tile > LANES else 0
         self.tile = tile = min(tile, self.channels, 256)
         self.tiles = -(-self.channels // tile)
-        short = int(integers.abs().max()) <= SHORT_EXACT
         lines = F.pad(integers, (0, 0, 0, 0, 0, self.tiles * tile - self.channels))
         lines = lines.permute(2, 3, 1, 0).unflatten(2, (self.tiles, tile))
-        lines = lines.movedim(2, 0).reshape(self.tiles, taps * tile, self.out_channels)
-        if short:  # no sum of a tile may leave int16
-            wide = lines.long()
-            sums = torch.maximum(wide.clamp(min=0).sum(1), -wide.clamp(max=0).sum(1))
-            short = levels * int(sums.max()) <= SHORT_EXACT
-        self.short = short
-        numbers = 2 * LANES if short else LANES  # in a vector
-        self.vectors = -(-self.out_channels // numbers)
-        lines = F.pad(lines, (0, self.vectors * numbers - self.out_channels))
-        if short:
+        lines = lines.movedim(2, 0).reshape(self.tiles, taps * tile, len(integers))
+        runs = _short_runs(lines, levels)
+        self.short, self.only_shorts = runs is not None, runs is not None and len(runs) == 1
+        starts = {0} if runs is None else set(runs)
+        # 1: sums start with this tile; 2: int16 sums end with it
+        ends = [
+            (t in starts) + 2 * (not self.only_shorts and (t + 1 in starts or t + 1 == self.tiles))
+            for t in range(self.tiles)
+        ]
+        self.ends = torch.tensor(ends, dtype=torch.int32)
+        numbers = 2 * LANES if self.short else LANES  # in a vector
+        self.vectors = -(-self.out_channels // numbers)  # of each output
+        more = self.vectors * numbers - self.out_channels
+        lines = F.pad(lines.unflatten(2, (outputs, -1)), (0, more))
+        if self.short:
             # lower halves of the lanes hold the first LANES numbers, upper halves the others
-            lines = lines.unflatten(2, (self.vectors, 2, LANES)).transpose(3, 4)
-            lines = lines.to(torch.int16).flatten(2)
-        blocks, first = [], 0
-        while first < self.vectors:
-            left = self.vectors - first
-            n = BLOCK if left >= BLOCK else (2 if left >= 2 else 1)
-            part = lines[..., first * numbers : (first + n) * numbers]
-            blocks.append(part.reshape(self.tiles, -1))
-            first += n
+            lines = lines.unflatten(3, (self.vectors, 2, LANES)).transpose(4, 5)
+            lines = lines.to(torch.int16).flatten(3)
+        blocks = []
+        for output in range(outputs):
+            first = 0
+            while first < self.vectors:
+                left = self.vectors - first
+                n = BLOCK if left >= BLOCK else (2 if left >= 2 else 1)
+                part = lines[:, :, output, first * numbers : (first + n) * numbers]
+                blocks.append(part.reshape(self.tiles, -1))
+                first += n
         self.weights = torch.cat(blocks, 1).contiguous()
 
-    def __call__(self, spikes: Tensor) -> Tensor:
-        """Sums rounded to float32 ``[N, C', H', W']`` for uint8 ``[N, C, H, W]``."""
+    def __call__(self, spikes: Tensor) -> tuple[Tensor, ...]:
+        """Sums rounded to float32, each ``[N, C', H', W']``, for uint8 ``[N, C, H, W]``."""
         spikes = spikes.contiguous(memory_format=torch.channels_last)
         images, channels, height, width = spikes.shape
         rows, columns = _out_size(height, width, self.kernel, self.stride, self.padding)
         out = torch.empty(
-            (images, self.out_channels, rows, columns),
+            (self.outputs * images, self.out_channels, rows, columns),
             dtype=torch.float32,
             memory_format=torch.channels_last,
         )
         if out.numel() == 0:
-            return out
-        sums = self.vectors * (2 if self.short else 1) * VECTOR_BYTES  # of one pixel
-        band = max(1, min(rows, SUMS_BYTES // (sums * columns)))
-        bands = -(-rows // band)
-        band = -(-rows // bands)
-        work = images * rows * columns * channels
-        threads = min(thread_count(), images * bands) if work > SERIAL else 1
-        seen = min(height, (band - 1) * self.stride[0] + self.kernel[0])
+            return out.chunk(self.outputs)
+        threads = thread_count() if images * rows * columns * channels > SERIAL else 1
+        lines = self.kernel[0] * self.kernel[1] * self.channels * self.levels
+        row = min(self.vectors, BLOCK) * VECTOR_BYTES  # of weights, or of int16 sums
+        of_pixel = lines // 2 + row * (3 if self.short else 1)
+        band = max(1, min(-(-images * rows // threads), BAND_BYTES // of_pixel // columns))
+        bands = -(-images * rows // band)
+        threads = min(threads, bands)
+        seen = min(height, (min(band, rows) - 1) * self.stride[0] + self.kernel[0])
         pitch = _aligned(self.tile * self.levels + LANES)
-        lines = self.kernel[0] * self.kernel[1] * self.tile * self.levels
+        pixels = band * columns
         sizes = (
             seen * width * pitch,
             4 * seen * width,
-            2 * (band * columns * lines + LANES),
-            4 * (band * columns + 1),
-            band * columns * sums,
+            2 * (pixels * lines + LANES),
+            4 * self.tiles * (pixels + 1),
+            0 if self.only_shorts else pixels * row * (2 if self.short else 1),
+            pixels * row if self.short else 0,
         )
         places = [0]
         for size in sizes:
@@ -560,11 +616,32 @@ class EventConv:
             *(0, threads, images, height, width, channels, rows, columns),
             *(*self.stride, *self.padding, *self.kernel),
             *(self.tile, self.tiles, self.vectors, self.out_channels, band, bands),
-            *(spikes.data_ptr(), self.weights.data_ptr(), 0, pitch),
-            *(out.data_ptr(), start, places[-1], self.levels, *places[1:5]),
+            *(spikes.data_ptr(), self.weights.data_ptr(), self.ends.data_ptr(), pitch),
+            *(out.data_ptr(), start, places[-1], self.levels, *places[1:6]),
+            *(self.outputs, self.only_shorts),
         )
         run(function, address, arguments, threads)
-        return out
+        return out.chunk(self.outputs)
+
+
+def _short_runs(lines: Tensor, levels: int) -> list[int] | None:
+    """Tiles at which int16 sums start, so that none can leave int16; None where one tile's may.
+
+    Args:
+        lines: ``[tiles, lines of a tile, C']``, int32.
+        levels: the largest spike.
+    """
+    wide = levels * lines.long()
+    of_tiles = wide.clamp(min=0).sum(1), -wide.clamp(max=0).sum(1)
+    if max(int(z.max()) for z in of_tiles) > SHORT_EXACT:
+        return None
+    runs, reached = [0], [torch.zeros_like(z[0]) for z in of_tiles]
+    for tile, found in enumerate(zip(*of_tiles, strict=True)):
+        reached = [so_far + z for so_far, z in zip(reached, found, strict=True)]
+        if max(int(z.max()) for z in reached) > SHORT_EXACT:
+            runs.append(tile)
+            reached = list(found)
+    return runs
 
 
 class DepthwiseSums:

@@ -372,6 +372,12 @@ def load_index(builder, address, index):
     return builder.zext(_load(builder, address, index, _i16), _i64)
 
 
+@_operation(_int(_int, _int))
+def load_short(builder, address, index):
+    """The int16 at ``address[index]``."""
+    return builder.sext(_load(builder, address, index, _i16), _i64)
+
+
 @_operation(_int(*[_int] * 6))
 def list_bytes(builder, target, place, source, index, least, first):
     """Write ``first + i`` for each of LANES bytes ``source[index + i] >= least``; how many.
