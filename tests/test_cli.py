@@ -376,6 +376,19 @@ def test_eval_by_several_looks(svf, finished) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_eval_by_the_engine_that_predicts(task: str, svf, finished) -> None:
+    data, run = finished(task)
+    evaluate = ("eval", "--model", run / "model", "--data", data, "--workers", "0", "--json")
+    losses = {}
+    for engine in ("model", "float", "int8"):
+        out, _ = svf.told(*evaluate, "--engine", engine)
+        losses[engine] = json.loads(out)["loss"]
+    assert losses["float"] == pytest.approx(losses["model"], rel=1e-3)
+    assert losses["int8"] != losses["float"]
+    assert losses["int8"] == pytest.approx(losses["model"], rel=0.2)
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_resume_of_a_finished_run(task: str, svf, finished) -> None:
     """It goes on with the settings of the run, says its outcome, and changes no weight."""
     _, run = finished(task)
@@ -488,6 +501,7 @@ def test_predict_mistakes(
         ("segmentation", "--scales 1,x", "'1,x' is no list of numbers"),
         ("pose", "--batch-size 0", "--batch-size is 0; give at least 1"),
         ("pose", "--split test", "has no split 'test' (it has: train, val)"),
+        ("pose", "--engine int8 --precision bf16-mixed", "runs in precision 32-true, not in bf16"),
         ("pose", "--layout coco", "unknown layout 'coco'; choose one of mmhpsd"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from spikevideoformer.cli.options import DIR, Json, OfEvents, OnModel
 from spikevideoformer.cli.output import folder_to_write, note, show
@@ -26,6 +26,8 @@ class Options(Json, OnModel, OfEvents):
         data: folder of the data set.
         split: one of the data set, such as train or test.
         layout: how the data lies (default: recognised).
+        engine: what runs the network: model, as in training; float, int16, int8: integer weights of
+            24, 16 and 8 bits, as `svf predict` does.
         workers: processes that decode.
         skip_bad: go on without videos that cannot be read.
         out: also write evaluation.json, plots (and skipped.csv) into this folder.
@@ -35,6 +37,7 @@ class Options(Json, OnModel, OfEvents):
     data: Path = field(metadata=DIR)
     split: str = "val"
     layout: str | None = None
+    engine: Literal["model", "float", "int16", "int8"] = "model"
     workers: int = field(default=2, metadata={"at_least": 0})
     skip_bad: bool = False
     out: Path | None = field(default=None, metadata=DIR)
@@ -65,7 +68,7 @@ def _evaluated(options: Options, task: Task, own: Any, out: Path | None) -> Eval
     index = task.read(
         options.data, split=options.split, layout=options.layout, fold=getattr(own, "fold", 0) or 1
     )
-    names = ("workers", "device", "precision", "skip_bad")
+    names = ("workers", "device", "precision", "skip_bad", "engine")
     how: dict[str, Any] = {name: getattr(options, name) for name in names}
     how["events"] = options.settings.get("events", {})
     how |= {"check": "full" if options.skip_bad else "open", "out": out}

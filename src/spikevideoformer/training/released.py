@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spikevideoformer.data.index import DatasetIndex
 from spikevideoformer.data.specs import Decode
+from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.task import get_task
 from spikevideoformer.training.config import Precision
 from spikevideoformer.training.devices import Device, launch
 from spikevideoformer.training.judging import Judging
 from spikevideoformer.video.spec import told_of_events
+
+EvalEngine = Literal["model", "float", "int16", "int8"]
 
 
 def evaluate_folder(
@@ -28,6 +31,7 @@ def evaluate_folder(
     skip_bad: bool = False,
     out: Path | None = None,
     events: Mapping[str, Any] | None = None,
+    engine: EvalEngine = "model",
     **options: Any,
 ) -> Any:
     """Metrics of a released model on data that it was not trained on.
@@ -45,13 +49,17 @@ def evaluate_folder(
         out: folder for pictures, and `skipped.csv` or `problems.csv`; None: what is left out is
             logged.
         events: settings of recordings, `EventFiles`, that differ from those of the model.
+        engine: what runs the network: the model, as in training, or integer weights of an
+            `InferenceEngine`, as in prediction.
         **options: of the task: `clips_per_video`, `crops` and `limits`; `sliding_window`, `scales`
             and `flip`; or `body`.
 
     Raises:
         ValueError: a folder that is no model for such data, other classes or joints, bad files,
-            outputs that are NaN or infinite.
+            outputs that are NaN or infinite, a network or precision that the engine does not run.
     """
+    if engine != "model" and precision != "32-true":
+        raise ValueError(f"engine {engine} runs in precision 32-true, not in {precision}")
     model = SpikeVideoFormer.from_pretrained(folder)
     task = get_task(model.task).training()
     if not isinstance(index, task.index_type):
@@ -68,6 +76,8 @@ def evaluate_folder(
         model.clip = told_of_events(model.clip, events)
     fabric = launch(device=device, devices=1, precision=precision)
     fabric.to_device(model)
+    if engine != "model":
+        model.forward = InferenceEngine(model, precision=engine)  # type: ignore[method-assign]
     judging = Judging(
         fabric=fabric,
         batch_size=batch_size,
