@@ -121,12 +121,15 @@ def run_fold(
         model = SpikeVideoFormer.from_pretrained(result.model)
         saved = load_checkpoint(newest)
         validation = ClipDataset(index.select("val"), config.spec, clips_per_video=EVAL_CLIPS)
-        entry = {"minutes": seconds / 60}
+        entry = {"minutes": seconds / 60, "start": str(config.init_from)}
         for name, statistics in (("running", {}), ("confusion", saved["measured"])):
             model.load_state_dict(saved["model"] | statistics)
             entry[name] = evaluate(model, validation, batch_size=12).to_dict()["confusion"]
         write_text(done, json.dumps(entry))
-    return json.loads(done.read_text())
+    found = json.loads(done.read_text())
+    if found["start"] != str(config.init_from):
+        raise SystemExit(f"{done} starts from {found['start']}; give another --out")
+    return found
 
 
 def baseline(index: ClipIndex, motion: bool) -> list[float]:

@@ -160,7 +160,7 @@ def test_models_as_json(svf) -> None:
     assert models["svf_15m"]["parameters"] == 14_900_120
     assert models["svf_15m"]["widths"] == [64, 128, 256, 360]
     families = {name: model["family"] for name, model in models.items()}
-    assert len(families) == 23
+    assert len(families) == 32
     assert {n: families[n] for n in ("svf_nano", "espike_171m", "ann_15m", "gru_124m")} == {
         "svf_nano": "spiking",
         "espike_171m": "espike",
@@ -179,7 +179,7 @@ def test_models_are_listed_by_family(svf) -> None:
         "ordinary",
     ]
     names = [[line.split()[0] for line in group[1:]] for group in groups]
-    sizes = ("nano", "tiny", "15m", "31m", "55m", "124m")
+    sizes = ("pico", "nano", "micro", "mini", "tiny", "15m", "31m", "55m", "124m")
     espike = names.pop(1)
     assert names == [[f"{family}_{s}" for s in sizes] for family in ("svf", "ann", "gru")]
     assert espike == [f"espike_{size}" for size in ("5m", "10m", "19m", "83m", "171m")]

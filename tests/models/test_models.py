@@ -75,7 +75,10 @@ def test_e_spikeformers_of_1000_classes_are_of_the_published_size(name, millions
 
 def test_list_of_models():
     assert svf.list_models() == [
+        "svf_pico",
         "svf_nano",
+        "svf_micro",
+        "svf_mini",
         "svf_tiny",
         "svf_15m",
         "svf_31m",
@@ -661,8 +664,8 @@ def test_memory_layout_of_the_input_does_not_matter(memory, lively):
         ({**ORDINARY, "constant_term": True}, "belongs to Hamming"),
         ({**ORDINARY, "attention": "none"}, "set design='spatial_only'"),
         ({**ORDINARY, "depths": (1, 1, 1, 1, 0)}, "5 positive integers"),
-        ({**RECURRENT, "depths": (1, 1, 0, 1, 0)}, "of which the last two may be 0"),
-        ({**RECURRENT, "depths": (1, 1, 1, 1, -1)}, "of which the last two may be 0"),
+        ({**RECURRENT, "depths": (1, 1, 0, 1, 0)}, "of which the first and the last two may be 0"),
+        ({**RECURRENT, "depths": (1, 1, 1, 1, -1)}, "of which the first and the last two may be 0"),
     ],
     ids=str,
 )
@@ -672,7 +675,7 @@ def test_wrong_configurations_are_refused_in_one_line(overrides, says):
 
 
 def test_unknown_preset():
-    with pytest.raises(ValueError, match="svf_nano, svf_tiny, svf_15m"):
+    with pytest.raises(ValueError, match="svf_mini, svf_tiny, svf_15m"):
         svf.create_model("svf_16m")
 
 

@@ -228,6 +228,11 @@ def test_files_that_are_no_teacher(tiny, tmp_path, name, words) -> None:
         check_paths(tiny(teacher=tmp_path / name), resume=False)
 
 
+def test_distillation_of_nobody(tiny) -> None:
+    with pytest.raises(ValueError, match="distillation has nothing to learn; set teacher"):
+        tiny(distillation="soft")
+
+
 def test_what_to_install(tiny, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(settings, "find_spec", lambda _: None)
     (tmp_path / "teacher.onnx").touch()
@@ -311,6 +316,10 @@ def test_the_twin_as_a_teacher_of_onnx_and_what_is_refused(tiny, tmp_path) -> No
         Teacher(path, CLASSES, replace(SPEC, frames=4), CPU)
     with pytest.raises(ValueError, match=r"expected logits \[2, 3\]"):
         Teacher(path, (*CLASSES, "up"), SPEC, CPU)
+    after_softmax = nn.Sequential(Pictures(), nn.Softmax(1)).eval()
+    likely = exported(after_softmax, torch.randn(2, 3, 16, 16), tmp_path / "p.onnx", any_batch=True)
+    with pytest.raises(ValueError, match="gives probabilities, not logits"):
+        Teacher(likely, CLASSES, SPEC, CPU)
     other = exported(
         nn.Linear(4, 2).eval(), torch.randn(2, 4), tmp_path / "other.onnx", any_batch=False
     )

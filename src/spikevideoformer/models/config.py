@@ -76,7 +76,8 @@ class ModelConfig:
     Attributes:
         widths: channels [e1, e2, e3, e4] at 1/4, 1/8, 1/16, 1/16 of the input; e1 is even, e3
             and e4 are multiples of ``heads``. Without e4 the last stage is e3's.
-        depths: blocks at e1/2, e1, e2 (ConvBlocks), e3, e4 (TransformerBlocks; ConvBlocks with
+        depths: blocks at e1/2 (0 leaves them out at half the size of the input, where they cost
+            most), e1, e2 (ConvBlocks), e3, e4 (TransformerBlocks; ConvBlocks with
             ``attention="none"``, where these two may be 0); one more than ``widths``.
         heads: attention heads.
         mlp_ratio: widening inside ChannelConv and MLP.
@@ -138,7 +139,7 @@ class ModelConfig:
         last = 0 if self.attention == "none" else 1  # the last two stages may go without blocks
         stages = self.depths if isinstance(self.depths, (tuple, list)) else ()
         four = len(stages) != 4  # with 1/4, 1/8, 1/16 there are three
-        least_depths = (1, 1, 1, last, last) if four else (1, 1, 1, last)
+        least_depths = (0, 1, 1, last, last) if four else (0, 1, 1, last)
         for name, least in (("widths", (1,) * (3 + four)), ("depths", least_depths)):
             values = getattr(self, name)
             if not (
@@ -148,7 +149,8 @@ class ModelConfig:
                     isinstance(v, int) and v >= low for v, low in zip(values, least, strict=True)
                 )
             ):
-                hint = ", of which the last two may be 0" if 0 in least else ""
+                hint = ", of which the first may be 0" if 0 in least else ""
+                hint = ", of which the first and the last two may be 0" if least[-1] == 0 else hint
                 raise ValueError(
                     f"{name} is {values!r}; expected {len(least)} positive integers{hint}"
                 )
@@ -272,8 +274,12 @@ def refuse_unknown(values: Mapping[str, Any], config: type, what: str) -> None:
 
 
 _SPIKING: dict[str, ModelConfig] = {
-    # two that are ours, for small data and small machines
+    # ours, for small data and small machines; pico, micro and mini have no block where pixels are
+    # many and channels few, and widths that fill vectors of 16 numbers
+    "pico": ModelConfig(widths=(16, 32, 64, 64), depths=(0, 1, 1, 1, 1)),
     "nano": ModelConfig(widths=(16, 32, 64, 80), depths=(1, 1, 1, 2, 1)),
+    "micro": ModelConfig(widths=(16, 64, 128, 128), depths=(0, 1, 1, 2, 1)),
+    "mini": ModelConfig(widths=(32, 64, 128, 192), depths=(0, 1, 2, 4, 2)),
     "tiny": ModelConfig(widths=(32, 64, 128, 192), depths=(1, 1, 2, 4, 2)),
     # the published sizes
     "15m": ModelConfig(widths=(64, 128, 256, 360)),
@@ -283,18 +289,18 @@ _SPIKING: dict[str, ModelConfig] = {
 }
 
 
-def _recurrent(size: str, config: ModelConfig) -> ModelConfig:
+def _recurrent(config: ModelConfig) -> ModelConfig:
     """Convolutions on each frame and a GRU over frames, with about as many parameters.
 
-    A ConvBlock has 76 C^2 weights where a TransformerBlock has 16 C^2: two of them at e3 (of nano
-    one, the fewest) and none at e4 stand for all TransformerBlocks.
+    A ConvBlock has 76 C^2 weights where a TransformerBlock has 16 C^2: two of them at e3 (one for
+    at most two TransformerBlocks) and none at e4 stand for all TransformerBlocks.
     """
     return replace(
         config.ann_twin(),
         attention="none",
         design="spatial_only",
         readout="gru",
-        depths=(*config.depths[:3], 1 if size == "nano" else 2, 0),
+        depths=(*config.depths[:3], 1 if config.depths[3] <= 2 else 2, 0),
     )
 
 
@@ -339,7 +345,7 @@ PRESETS: dict[str, ModelConfig] = {
     **{f"svf_{size}": config for size, config in _SPIKING.items()},
     **{f"espike_{size}": config for size, config in _ESPIKE.items()},
     **{f"ann_{size}": config.ann_twin() for size, config in _SPIKING.items()},
-    **{f"gru_{size}": _recurrent(size, config) for size, config in _SPIKING.items()},
+    **{f"gru_{size}": _recurrent(config) for size, config in _SPIKING.items()},
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -266,8 +266,12 @@ class TrainConfig(Stored):
                 "rate_budget needs the spikes that gradient_checkpointing does not keep; leave one "
                 "out (spike_memory: packed saves memory as well)"
             )
-        if self.distillation_head and self.teacher is None:
-            raise ValueError("distillation_head has nothing to learn; set teacher, or leave it out")
+        if self.teacher is None:
+            for own in (f for f in fields(self) if f.name.startswith("distillation")):
+                if getattr(self, own.name) != own.default:
+                    raise ValueError(
+                        f"{own.name} has nothing to learn; set teacher, or leave it out"
+                    )
 
     def _check_task(self) -> None:
         """Refuse what belongs to another task, and values that only a task's own type refuses."""

@@ -81,10 +81,15 @@ class Teacher:
         parts = "".join(map(sha256_of, files))
         self.fingerprint = hashlib.sha256(parts.encode()).hexdigest()
         video = torch.zeros(2, spec.frames, 3, spec.size, spec.size, device=device)
-        if (found := tuple(self(video).shape)) != (2, len(classes)):
+        logits = self(video)
+        if (found := tuple(logits.shape)) != (2, len(classes)):
             raise ValueError(
                 f"the teacher {path} gives {list(found)} of 2 clips; expected logits "
                 f"[2, {len(classes)}], of the {len(classes)} classes of the data"
+            )
+        if bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all()):
+            raise ValueError(
+                f"the teacher {path} gives probabilities, not logits; export it without its softmax"
             )
 
     def _take_over(self, model: SpikeVideoFormer, classes: Sequence[str]) -> None:
