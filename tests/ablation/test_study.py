@@ -111,6 +111,21 @@ def test_energy_is_counted(tmp_path: Path, clips: Path) -> None:
     assert "executed_mj" in (tmp_path / "table.md").read_text()
 
 
+def test_equal_time_gives_a_slow_variant_fewer_epochs(tmp_path: Path, clips: Path) -> None:
+    base = TrainConfig(
+        data=clips, out=tmp_path, frames=2, size=16, epochs=4, batch_size=4, workers=0
+    )
+    asked = Question(
+        "", {n: Variant("", {"design": n}) for n in ("joint", "factorized", "spatial_only")}
+    )
+    seconds = tmp_path / "seconds_per_epoch.json"
+    seconds.write_text('{"joint": 0.01, "factorized": 0.02}')  # the third is measured
+    told: list[str] = []
+    run_study("q", asked, base, [0], equal="time", tell=told.append)
+    assert 0.1 < json.loads(seconds.read_text())["spatial_only"] < 100
+    assert told[0] == "epochs: joint 4, factorized 2, spatial_only 1"
+
+
 def study(ours: list[float], theirs: list[float]) -> Study:
     asked = Question(
         "?", {"a": Variant("a", {}), "b": Variant("b", {})}, better="a", worse="b", paper="1 to 2"

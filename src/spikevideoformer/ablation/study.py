@@ -9,11 +9,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import torch
 
@@ -31,6 +32,8 @@ from spikevideoformer.training.train import TrainResult
 from spikevideoformer.video.interface import DecodeLimits
 
 log = logging.getLogger(__name__)
+
+Budget = Literal["steps", "time"]
 
 _T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 """Student's t, two-sided 95 %, for 1 to 10 degrees of freedom; the last also stands for more."""
@@ -137,11 +140,12 @@ def run_study(
     *,
     jobs: int = 1,
     videos: Sequence[str] = (),
+    equal: Budget = "steps",
     tell: Callable[[str], None] = log.info,
 ) -> Study:
     """Train every variant with every seed, or read what was found before.
 
-    All runs have the same steps. One that was stopped goes on where it was.
+    A run that was stopped goes on where it was.
 
     Args:
         name: of the question.
@@ -150,6 +154,8 @@ def run_study(
         seeds: different ones.
         jobs: runs side by side, each in a process of its own.
         videos: on whose first clips firing rate and energy are counted; none: not counted.
+        equal: what all runs have the same of: steps, or, to half an epoch, CPU time, that of the
+            first variant with the epochs of the recipe.
         tell: takes a line when a run is done.
 
     Raises:
@@ -163,6 +169,10 @@ def run_study(
     }
     for variant, config in ((v, runs[v, seeds[0]]) for v in question.variants):
         _check(variant, config)
+    if equal == "time":
+        epochs = _epochs_of_equal_time({v: runs[v, seeds[0]] for v in question.variants}, base.out)
+        tell("epochs: " + ", ".join(f"{variant} {count}" for variant, count in epochs.items()))
+        runs = {k: replace(config, epochs=epochs[k[0]]) for k, config in runs.items()}
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for key, entry in _entries(runs, jobs, list(videos)):
         found[key] = entry
@@ -181,6 +191,25 @@ def _check(variant: str, config: TrainConfig) -> None:
             read_about(config.init_from)
     except ValueError as error:
         raise ValueError(f"variant {variant}: {error}") from error
+
+
+def _epochs_of_equal_time(first_runs: Mapping[str, TrainConfig], out: Path) -> dict[str, int]:
+    """Epochs of each variant that take as long as those of the first variant.
+
+    One epoch of each is trained to see how long it takes, once in a folder.
+    """
+    kept = out / "seconds_per_epoch.json"
+    known: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+    for variant, config in first_runs.items():
+        if variant not in known:
+            with TemporaryDirectory(dir=out, prefix="timing-") as folder:
+                start = time.process_time()
+                train(replace(config, epochs=1, warmup_epochs=0.0, out=Path(folder)))
+                known[variant] = time.process_time() - start
+            write_text(kept, json.dumps(known, indent=1) + "\n")
+    first = next(iter(first_runs))
+    whole = known[first] * first_runs[first].epochs
+    return {variant: max(1, round(whole / known[variant])) for variant in first_runs}
 
 
 def _entries(

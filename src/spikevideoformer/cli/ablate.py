@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spikevideoformer.ablation.questions import QUESTIONS, question
 from spikevideoformer.cli.options import Json
@@ -25,6 +25,8 @@ class Options(Json):
         seeds: of the runs; three or more give an interval.
         variants: only these; the first is what the others are held against.
         start: model folders, for the question of initialisation.
+        equal: what all runs have the same of: steps; or time, the CPU time of the first variant, to
+            half an epoch.
         jobs: runs side by side, each in a process of its own.
         videos: also count firing rate and energy on the first clip of each of these.
         config: settings; options given here override it. Without a file they suit the data.
@@ -37,6 +39,7 @@ class Options(Json):
     start: tuple[str, ...] = field(
         default=(), metadata={"type": str, "nargs": "+", "metavar": "FOLDER"}
     )
+    equal: Literal["steps", "time"] = "steps"
     jobs: int = field(default=1, metadata={"at_least": 1})
     videos: tuple[str, ...] = field(
         default=(), metadata={"type": str, "nargs": "+", "metavar": "PATH"}
@@ -82,6 +85,7 @@ def run(options: Options) -> None:
         options.seeds,
         jobs=options.jobs,
         videos=options.videos,
+        equal=options.equal,
         tell=note,
     )
     write_report(study, base.out)
