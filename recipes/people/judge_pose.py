@@ -8,6 +8,10 @@ square: where there are several it may be another than the teachers'. Beside it 
 of rendered clips, put into the same square, and one teacher held against the other. Jitter is the
 mean second difference of a joint over three frames in a row, as a share of the box; of the network
 that follows, beside that of mediapipe. ``--metrics`` writes a file for the card (recipes/pack.py).
+
+``joints_by_hand.json`` says who is right where the teachers do not agree. Its entries are frames,
+with the box around one person and the joints that can be told, of some a second time (``again``).
+There the square is that around this box, and each labelled joint counts.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import poses
 from PIL import Image, ImageDraw
-from real import interval, read_frames
+from real import interval, read_frames, read_joints
 
 import spikevideoformer as svf
 from spikevideoformer.tasks.pose.square import Square
@@ -47,10 +51,74 @@ def mean_pose(folder: Path) -> np.ndarray:
     return np.nanmean(places, 0)
 
 
+def given(tracker: svf.PoseTracker, square: Square, picture: np.ndarray) -> np.ndarray:
+    """All joints that the network sees in the square."""
+    tracker.box = square
+    return tracker.predict(picture[None], frame_rate_hz=1.0).points[0]
+
+
+def placed(usual: np.ndarray, square: Square) -> np.ndarray:
+    """The mean pose in the square."""
+    return usual * square.side + [square.left, square.top]
+
+
 def score(guess: np.ndarray, truth: np.ndarray, counted: np.ndarray, side: float) -> np.ndarray:
     """Right joints and counted ones."""
     near = np.linalg.norm(guess - truth, axis=1) < poses.WITHIN * side
     return np.array([(near & counted).sum(), counted.sum()])
+
+
+def by_hand(joints: dict[str, list[int]]) -> np.ndarray:
+    """Places of joints by their names, [17, 2]; NaN of those that are not labelled."""
+    return np.array([joints.get(name, (np.nan, np.nan)) for name in COCO])
+
+
+def box_of(label: dict) -> tuple[np.ndarray, float]:
+    """Two corners of the box by hand, and its longer side."""
+    corners = np.array(label["box"], float).reshape(2, 2)
+    return corners, float(np.ptp(corners, axis=0).max())
+
+
+def against_hand(
+    label: dict, entry: dict, picture: np.ndarray, tracker: svf.PoseTracker, usual: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Right joints and counted ones of a frame: all, and where teachers do and do not agree."""
+    corners, side = box_of(label)
+    square, truth = Square.of_person(corners), by_hand(label["joints"])
+    assert square is not None
+    rows = [tracker.body.joint_names.index(name) for name in COCO]
+    guesses = {
+        "given the square": given(tracker, square, picture)[rows],
+        "mean pose": placed(usual, square),
+    } | {who: np.array(entry[who])[:, :2] for who in poses.SURE}
+    known, agree = np.isfinite(truth[:, 0]), poses.labelled(entry)[2]
+    kinds = {"all": known, "agreed": known & agree, "not agreed": known & ~agree}
+    return {
+        f"by hand, {kind}: {what}": score(guess, truth, counted, side)
+        for kind, counted in kinds.items()
+        for what, guess in guesses.items()
+    }
+
+
+def apart(labels: list[dict]) -> np.ndarray:
+    """Distances of joints labelled twice, as shares of the box."""
+    twice = [
+        np.linalg.norm(by_hand(label["again"]) - by_hand(label["joints"]), axis=1)
+        / box_of(label)[1]
+        for label in labels
+        if "again" in label
+    ]
+    shares = np.concatenate(twice)
+    return shares[np.isfinite(shares)]
+
+
+def tell(shares: dict[str, list[float]]) -> None:
+    """Means over recordings, with intervals."""
+    for what, values in shares.items():
+        low, high = interval(values)
+        print(
+            f"{what}: {np.mean(values):.3f} ({low:.3f} to {high:.3f}) of {len(values)} recordings"
+        )
 
 
 def main() -> None:
@@ -76,6 +144,7 @@ def main() -> None:
     led = svf.PoseTracker.from_pretrained(options.model, device="cpu", box=(0, 0, 2))
     rows = [tracker.body.joint_names.index(name) for name in COCO]
     shares, jitters, judged, tiles = defaultdict(list), defaultdict(list), [], []
+    labels, hand, joints = read_joints(), defaultdict(list), defaultdict(int)
     for name, found in entries.items():
         frames = read_frames(options.data / name)
         times = [frame.timestamp_s for frame in iter_frames(options.data / name)]
@@ -92,15 +161,12 @@ def main() -> None:
             square = square_of(entry)
             if not agree.any() or square.side < 4:
                 continue
-            tracker.box = square
-            points = tracker.predict(frames[entry["frame"]][None], frame_rate_hz=1.0).points[0]
+            points = given(tracker, square, frames[entry["frame"]])
             guesses = {"given the square": points[rows]}
             for way, walked in ways.items():
                 nearest = np.abs(np.array(walked.timestamps_s) - times[entry["frame"]]).argmin()
                 guesses[way] = walked.points[nearest][rows]
-            guesses |= {
-                "mean pose": usual * square.side + [square.left, square.top],
-            }
+            guesses["mean pose"] = placed(usual, square)
             for what, guess in guesses.items():
                 sums[what] += score(guess, truth, agree, side)
             two = np.array(entry["movenet"])[:, :2]
@@ -117,6 +183,17 @@ def main() -> None:
                 tiles.append(
                     drawn(frames[entry["frame"]], points, truth, agree, tracker.body.parents)
                 )
+        own: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
+        at = {entry["frame"]: entry for entry in found}
+        for label in (label for label in labels if label["recording"] == name):
+            entry = at[label["frame"]]
+            picture = frames[entry["frame"]]
+            for what, counts in against_hand(label, entry, picture, tracker, usual).items():
+                own[what] += counts
+        for what, (right, counted) in own.items():
+            joints[what] += int(counted)
+            if counted:
+                hand[what].append(right / counted)
         if not sums["mean pose"][1]:
             print(f"{name}: no joint on which the teachers agree")
             continue
@@ -127,13 +204,17 @@ def main() -> None:
             shares[what].append(right / counted)
         line = ", ".join(f"{what} {shares[what][-1]:.3f}" for what in sums)
         print(f"{name}: {line} ({int(sums['mean pose'][1])} joints)", flush=True)
-    for what, values in shares.items():
-        low, high = interval(values)
-        print(
-            f"{what}: {np.mean(values):.3f} ({low:.3f} to {high:.3f}) of {len(values)} recordings"
-        )
+    tell(shares)
     steady = {what: float(np.nanmean(values)) for what, values in jitters.items()}
     print("jitter: " + ", ".join(f"{what} {value:.4f}" for what, value in steady.items()))
+    if hand:
+        tell({f"{what} ({joints[what]} joints)": values for what, values in hand.items()})
+        shares_apart = apart(labels)
+        near = (shares_apart < poses.WITHIN).mean()
+        print(
+            f"by hand, a second time: {near:.3f} of {len(shares_apart)} joints, "
+            f"median distance {np.median(shares_apart):.3f} of the box"
+        )
     if options.metrics:
         write_metrics(options.metrics, judged, shares, steady)
     if options.pictures:

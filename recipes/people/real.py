@@ -1,4 +1,4 @@
-"""The real recordings: how they are split, their pictures, and masks checked by hand."""
+"""The real recordings: how they are split, their pictures, and masks and joints by hand."""
 
 from __future__ import annotations
 
@@ -56,6 +56,11 @@ def read_masks(data: Path, split: str) -> dict[str, list[tuple[int, np.ndarray, 
                     draw.polygon(polygon, fill=colour)
             found.setdefault(name, []).append((int(number), picture, np.array(mask)))
     return {name: sorted(frames, key=lambda f: f[0]) for name, frames in found.items()}
+
+
+def read_joints() -> list[dict]:
+    """Frames of the test recordings whose joints were labelled by hand, in pixels."""
+    return json.loads((Path(__file__).parent / "joints_by_hand.json").read_text())
 
 
 def iou(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:

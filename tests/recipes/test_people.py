@@ -1,4 +1,4 @@
-"""recipes/people: the split of the real recordings, masks checked by hand, and rendered clips.
+"""recipes/people: the split of the real recordings, masks and joints by hand, and rendered clips.
 
 Rendering needs packages that the library does not (recipes/people/README.md): where they are
 absent its tests are skipped.
@@ -82,6 +82,67 @@ def test_the_judge_counts_all_recordings_alike(recipe, real, shared_data: Path) 
     assert set(scores) == set(real.RECORDINGS["test"])
     assert all(mine == everything for mine, everything in scores.values())
     assert frames == sorted(frames, key=lambda frame: frame[0])
+
+
+def test_hand_joints_are_of_test_recordings(recipe, real) -> None:
+    labels = real.read_joints()
+    frames = [(label["recording"], label["frame"]) for label in labels]
+    recordings = [recording for recording, _ in frames]
+    assert len(frames) == len(set(frames)) >= 60
+    assert set(recordings) <= set(real.RECORDINGS["test"])
+    assert max(map(recordings.count, recordings)) <= 12
+    assert sum("again" in label for label in labels) == 10
+    for label in labels:
+        names = set(label["joints"])
+        assert names and names <= set(recipe("poses").COCO[:17]), label
+        assert set(label.get("again", names)) == names, label
+
+
+def test_hand_joints_lie_on_their_pictures(real, shared_data: Path) -> None:
+    folder = shared_data / "people" / "real"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    labels = real.read_joints()
+    shapes = {
+        name: [f.shape for f in real.read_frames(folder / name)]
+        for name in {label["recording"] for label in labels}
+    }
+    for label in labels:
+        height, width, _ = shapes[label["recording"]][label["frame"]]
+        left, top, right, bottom = label["box"]
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height, label
+        for x, y in [*label["joints"].values(), *label.get("again", {}).values()]:
+            assert 0 <= x < width and 0 <= y < height, label
+
+
+def test_joints_by_hand_decide_between_teachers(recipe) -> None:
+    judge = recipe("judge_pose")
+    places = np.stack([np.arange(17) * 10.0, np.full(17, 50.0), np.ones(17)], 1)
+    other = places.copy()
+    other[0, 0] += 40
+    entry = {"size": [200, 200], "mediapipe": places.tolist(), "movenet": other.tolist()}
+    joints = {name: places[row, :2] for row, name in enumerate(judge.COCO[:3])}
+    label = {"box": [0, 0, 160, 100], "joints": joints, "again": joints | {"nose": [8, 50]}}
+
+    class Nowhere:
+        body = type("Body", (), {"joint_names": judge.COCO})
+
+        def predict(self, pictures, frame_rate_hz):
+            return type("Poses", (), {"points": np.full((1, 17, 2), -100.0)})
+
+    usual = np.full((17, 2), -1.0)
+    counts = judge.against_hand(label, entry, np.zeros((200, 200, 3)), Nowhere(), usual)
+    assert {what: tuple(value) for what, value in counts.items() if "all" not in what} == {
+        "by hand, agreed: given the square": (0, 2),
+        "by hand, agreed: mean pose": (0, 2),
+        "by hand, agreed: mediapipe": (2, 2),
+        "by hand, agreed: movenet": (2, 2),
+        "by hand, not agreed: given the square": (0, 1),
+        "by hand, not agreed: mean pose": (0, 1),
+        "by hand, not agreed: mediapipe": (1, 1),
+        "by hand, not agreed: movenet": (0, 1),
+    }
+    assert judge.apart([label, {"box": [0, 0, 1, 1], "joints": joints}]).tolist() == [0.05, 0, 0]
 
 
 @pytest.fixture
