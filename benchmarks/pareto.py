@@ -35,6 +35,7 @@ from spikevideoformer.ablation.study import counted, finished, is_higher_better
 from spikevideoformer.figures import legend_above
 from spikevideoformer.files import save_figure, write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.task import get_task
 from spikevideoformer.training import TrainConfig
 from spikevideoformer.training.task_training import TaskTraining
 
@@ -73,16 +74,16 @@ def quantise(model: nn.Module, bits: int) -> None:
 
 
 @contextmanager
-def trained_in(bits: int) -> Iterator[None]:
-    """Trainings make quantised networks meanwhile."""
-    create = TaskTraining.create_model
+def trained_in(bits: int, task: type[TaskTraining[Any]]) -> Iterator[None]:
+    """Trainings of a task make quantised networks meanwhile."""
+    create = task.create_model
 
     def make(self: Any) -> SpikeVideoFormer:
         model = create(self)
         quantise(model, bits)
         return model
 
-    with patch.object(TaskTraining, "create_model", make):
+    with patch.object(task, "create_model", make):
         yield
 
 
@@ -121,7 +122,7 @@ def main() -> None:
                 learning_rate=options.learning_rate,
             )
             config.out.mkdir(parents=True, exist_ok=True)
-            with trained_in(bits):
+            with trained_in(bits, get_task(config.task).training()):
                 found = finished(config, lambda result: {"history": result.history})
             cost = {"executed": energy[f"executed, {FORMATS[bits]}"]}
             add(points, f"twin, {bits} bit", found, cost)

@@ -166,6 +166,9 @@ QUESTIONS: dict[str, Question] = {
             "integer4": Variant("0 to 4 spikes, Hamming attention", {**_integer(4), **_FRAME}),
             "integer2": Variant("0 to 2 spikes, Hamming attention", {**_integer(2), **_FRAME}),
             "binary_frame": Variant("0 or 1, each frame by itself", _FRAME),
+            "binary_short": Variant(
+                "0 or 1, all frames, memory tau = 1.05", {"neuron": {"tau": 1.05}}
+            ),
             "integer4_short": Variant(
                 "0 to 4 spikes, all frames, memory tau = 1.2", _integer(4, tau=1.2)
             ),
