@@ -186,7 +186,8 @@ def main() -> None:
         own: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
         at = {entry["frame"]: entry for entry in found}
         for label in (label for label in labels if label["recording"] == name):
-            entry = at[label["frame"]]
+            if (entry := at.get(label["frame"])) is None:
+                raise SystemExit(f"{options.teachers} has no frame {label['frame']} of {name}")
             picture = frames[entry["frame"]]
             for what, counts in against_hand(label, entry, picture, tracker, usual).items():
                 own[what] += counts

@@ -3,9 +3,11 @@
 import csv
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,17 +115,29 @@ def test_energy_is_counted(tmp_path: Path, clips: Path) -> None:
 
 def test_equal_time_gives_a_slow_variant_fewer_epochs(tmp_path: Path, clips: Path) -> None:
     base = TrainConfig(
-        data=clips, out=tmp_path, frames=2, size=16, epochs=4, batch_size=4, workers=0
-    )
-    asked = Question(
-        "", {n: Variant("", {"design": n}) for n in ("joint", "factorized", "spatial_only")}
-    )
-    seconds = tmp_path / "seconds_per_epoch.json"
-    seconds.write_text('{"joint": 0.01, "factorized": 0.02}')  # the third is measured
+        data=clips, out=tmp_path, frames=2, size=16, epochs=4, batch_size=4, workers=0,
+        warmup_epochs=2, device="cpu",
+    )  # fmt: skip
+    asked = Question("", {n: Variant("", {"design": n}) for n in ("joint", "factorized")})
+    run_study("q", asked, replace(base, epochs=1, warmup_epochs=0), [0], equal="time")
+    assert (tmp_path / "timing/factorized/last.json").exists()
+
+    for name, seconds in (("joint", 1.0), ("factorized", 2.5)):
+        path = tmp_path / "timing" / name / "last.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"cpu_s": seconds}))
+    for run in ("joint-0", "factorized-0"):
+        shutil.rmtree(tmp_path / run)
     told: list[str] = []
-    run_study("q", asked, base, [0], equal="time", tell=told.append)
-    assert 0.1 < json.loads(seconds.read_text())["spatial_only"] < 100
-    assert told[0] == "epochs: joint 4, factorized 2, spatial_only 1"
+    found = run_study("q", asked, base, [0], equal="time", tell=told.append)
+    assert told[0] == "epochs: joint 4, factorized 2"
+    assert found.entries["factorized"][0]["config"]["warmup_epochs"] == 1
+    write_report(found, tmp_path)
+    assert "| epochs |" in (tmp_path / "table.md").read_text()
+
+    with pytest.raises(ValueError, match=r"timing.compiling is of other settings \(size"):
+        run_study("q", asked, replace(base, size=32), [0], equal="time")
+    with pytest.raises(ValueError, match="set workers to 0"):
+        run_study("q", asked, replace(base, workers=2), [0], equal="time")
 
 
 def study(ours: list[float], theirs: list[float]) -> Study:
@@ -131,7 +145,10 @@ def study(ours: list[float], theirs: list[float]) -> Study:
         "?", {"a": Variant("a", {}), "b": Variant("b", {})}, better="a", worse="b", paper="1 to 2"
     )
     entries = {
-        name: [{"history": [{"val_loss": 0.0, "val_pa_mpjpe_mm": v}], "cpu_s": 1.0} for v in values]
+        name: [
+            {"history": [{"epoch": 1, "val_loss": 0.0, "val_pa_mpjpe_mm": v}], "cpu_s": 1.0}
+            for v in values
+        ]
         for name, values in (("a", ours), ("b", theirs))
     }
     return Study("q", asked, tuple(range(len(ours))), entries)

@@ -664,8 +664,8 @@ def test_memory_layout_of_the_input_does_not_matter(memory, lively):
         ({**ORDINARY, "constant_term": True}, "belongs to Hamming"),
         ({**ORDINARY, "attention": "none"}, "set design='spatial_only'"),
         ({**ORDINARY, "depths": (1, 1, 1, 1, 0)}, "5 positive integers"),
-        ({**RECURRENT, "depths": (1, 1, 0, 1, 0)}, "of which the first and the last two may be 0"),
-        ({**RECURRENT, "depths": (1, 1, 1, 1, -1)}, "of which the first and the last two may be 0"),
+        ({**RECURRENT, "depths": (1, 1, 0, 1, 0)}, "or 0 in place 1, 4, 5"),
+        ({**RECURRENT, "depths": (1, 1, 1, 1, -1)}, "or 0 in place 1, 4, 5"),
     ],
     ids=str,
 )

@@ -330,6 +330,19 @@ def test_the_published_recipe_resumes_to_the_same_bits(tiny, clips, tmp_path):
     assert judged.loss == pytest.approx(result.evaluation.loss, rel=1e-5)
 
 
+@pytest.mark.parametrize("engine", ["model", "int8"])
+def test_evaluation_of_a_silent_network_says_so_once(done, clips, tmp_path, caplog, engine):
+    model = SpikeVideoFormer.from_pretrained(done.model)
+    for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        torch.nn.init.zeros_(norm.weight)
+        torch.nn.init.constant_(norm.bias, -1.0)
+    model.save_pretrained(tmp_path / "silent", classes=model.classes, clip=model.clip)
+    index = read_index(clips, split="val")
+    with caplog.at_level(logging.WARNING, "spikevideoformer"):
+        evaluate_folder(tmp_path / "silent", index, batch_size=1, device="cpu", engine=engine)
+    assert caplog.text.count("the network is silent") == 1
+
+
 def test_training_in_a_thread(tiny):
     results = []
     thread = threading.Thread(target=lambda: results.append(train(tiny(epochs=1))))

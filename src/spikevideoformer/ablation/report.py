@@ -53,7 +53,8 @@ def to_dict(study: Study) -> dict[str, object]:
             }
         entries = study.entries[name]
         costs = {c: [e[c] for e in entries] for c in ("cpu_s", *_COSTS) if c in entries[0]}
-        variants[name] = {"about": about.about, "metrics": metrics, **costs}
+        epochs = study.values(name, "epoch")[0]
+        variants[name] = {"about": about.about, "epochs": epochs, "metrics": metrics, **costs}
     return {
         "question": study.name,
         "asks": study.question.asks,
@@ -68,6 +69,8 @@ def table(study: Study) -> tuple[list[str], list[list[str]]]:
     """Head and a row a variant: mean and spread over seeds, and the difference to the first."""
     first = next(iter(study.question.variants))
     costs = [c for c in _COSTS if c in study.entries[first][0]]
+    epochs = {name: study.values(name, "epoch")[0] for name in study.question.variants}
+    unlike = len(set(epochs.values())) > 1
     base_s = statistics.mean(study.values(first, "cpu_s"))
     head = [""]
     for metric in study.metrics:
@@ -83,11 +86,12 @@ def table(study: Study) -> tuple[list[str], list[list[str]]]:
             row.append("" if name == first else f"{mean:+.3g}{width}")
         row.append(_spread(study.values(name, "train_loss")))
         row.append(f"{statistics.mean(study.values(name, 'cpu_s')) / base_s:.2f}")
+        row += [f"{epochs[name]:.0f}"] if unlike else []
         for cost in costs:
             known = [e[cost] for e in study.entries[name] if e[cost] is not None]
             row.append(f"{statistics.mean(known):.3g}" if known else "")
         rows.append(row)
-    return [*head, "train_loss", "CPU time", *costs], rows
+    return [*head, "train_loss", "CPU time", *(["epochs"] if unlike else []), *costs], rows
 
 
 def _spread(values: list[float]) -> str:

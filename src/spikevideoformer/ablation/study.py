@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ import torch
 from spikevideoformer.ablation.questions import Question
 from spikevideoformer.energy.report import EnergyReport, energy_report
 from spikevideoformer.files import write_text
+from spikevideoformer.inference.base import choose_device
 from spikevideoformer.inference.counted_clips import clips_of
 from spikevideoformer.models.folder import read_about
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer, create_model
@@ -154,8 +155,8 @@ def run_study(
         seeds: different ones.
         jobs: runs side by side, each in a process of its own.
         videos: on whose first clips firing rate and energy are counted; none: not counted.
-        equal: what all runs have the same of: steps, or, to half an epoch, CPU time, that of the
-            first variant with the epochs of the recipe.
+        equal: what all runs have the same of: steps, or, to half an epoch, CPU time of their
+            process (of one without workers, on a CPU), that of the first variant.
         tell: takes a line when a run is done.
 
     Raises:
@@ -170,9 +171,13 @@ def run_study(
     for variant, config in ((v, runs[v, seeds[0]]) for v in question.variants):
         _check(variant, config)
     if equal == "time":
+        if base.workers or choose_device(base.device).type != "cpu":
+            raise ValueError(
+                "equal time is CPU time of one process: set workers to 0 and device to cpu"
+            )
         epochs = _epochs_of_equal_time({v: runs[v, seeds[0]] for v in question.variants}, base.out)
         tell("epochs: " + ", ".join(f"{variant} {count}" for variant, count in epochs.items()))
-        runs = {k: replace(config, epochs=epochs[k[0]]) for k, config in runs.items()}
+        runs = {k: _of_epochs(config, epochs[k[0]]) for k, config in runs.items()}
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for key, entry in _entries(runs, jobs, list(videos)):
         found[key] = entry
@@ -196,20 +201,26 @@ def _check(variant: str, config: TrainConfig) -> None:
 def _epochs_of_equal_time(first_runs: Mapping[str, TrainConfig], out: Path) -> dict[str, int]:
     """Epochs of each variant that take as long as those of the first variant.
 
-    One epoch of each is trained to see how long it takes, once in a folder.
+    One epoch of each is trained to see how long it takes, once in a folder; of the first two, so
+    that it does not pay for what is compiled.
     """
-    kept = out / "seconds_per_epoch.json"
-    known: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
-    for variant, config in first_runs.items():
-        if variant not in known:
-            with TemporaryDirectory(dir=out, prefix="timing-") as folder:
-                start = time.process_time()
-                train(replace(config, epochs=1, warmup_epochs=0.0, out=Path(folder)))
-                known[variant] = time.process_time() - start
-            write_text(kept, json.dumps(known, indent=1) + "\n")
-    first = next(iter(first_runs))
-    whole = known[first] * first_runs[first].epochs
-    return {variant: max(1, round(whole / known[variant])) for variant in first_runs}
+    first, *others = first_runs
+    seconds: dict[str, float] = {}
+    for name, variant in (("compiling", first), *((v, v) for v in (first, *others))):
+        config = replace(
+            first_runs[variant], epochs=1, warmup_epochs=0.0, seed=0, out=out / "timing" / name
+        )
+        if not (config.out / "last.json").exists():
+            shutil.rmtree(config.out, ignore_errors=True)  # half an epoch tells nothing
+        seconds[name] = _run(config, [])["cpu_s"]
+    whole = seconds[first] * first_runs[first].epochs
+    return {variant: max(1, round(whole / seconds[variant])) for variant in first_runs}
+
+
+def _of_epochs(config: TrainConfig, epochs: int) -> TrainConfig:
+    """With as large a share of warm-up."""
+    warmup = config.warmup_epochs * epochs / config.epochs
+    return replace(config, epochs=epochs, warmup_epochs=warmup)
 
 
 def _entries(

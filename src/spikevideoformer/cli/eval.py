@@ -58,6 +58,9 @@ def run(options: Options) -> None:
     for line in result.signs():
         note(f"note: {line}")
     values = result.to_dict()
+    if options.engine != "model":
+        values["engine"] = options.engine
+        note(f"by engine {options.engine}")
     if out is not None:
         write_text(out / "evaluation.json", json.dumps(values, indent=2) + "\n")
     show(options.json, values, "\n".join(result.lines()))

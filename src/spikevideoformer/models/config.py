@@ -149,8 +149,8 @@ class ModelConfig:
                     isinstance(v, int) and v >= low for v, low in zip(values, least, strict=True)
                 )
             ):
-                hint = ", of which the first may be 0" if 0 in least else ""
-                hint = ", of which the first and the last two may be 0" if least[-1] == 0 else hint
+                free = [str(place) for place, low in enumerate(least, 1) if low == 0]
+                hint = f", or 0 in place {', '.join(free)}" if free else ""
                 raise ValueError(
                     f"{name} is {values!r}; expected {len(least)} positive integers{hint}"
                 )

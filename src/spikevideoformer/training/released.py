@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+from torch import Tensor
 
 from spikevideoformer.data.index import DatasetIndex
 from spikevideoformer.data.specs import Decode
 from spikevideoformer.deploy.engine import InferenceEngine
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
+from spikevideoformer.nn.neuron import silence
 from spikevideoformer.task import get_task
 from spikevideoformer.training.config import Precision
 from spikevideoformer.training.devices import Device, launch
 from spikevideoformer.training.judging import Judging
 from spikevideoformer.video.spec import told_of_events
+
+log = logging.getLogger(__name__)
 
 EvalEngine = Literal["model", "float", "int16", "int8"]
 
@@ -77,7 +83,8 @@ def evaluate_folder(
     fabric = launch(device=device, devices=1, precision=precision)
     fabric.to_device(model)
     if engine != "model":
-        model.forward = InferenceEngine(model, precision=engine)  # type: ignore[method-assign]
+        forward: Any = _by_engine(InferenceEngine(model, precision=engine))
+        model.forward = forward  # type: ignore[method-assign]
     judging = Judging(
         fabric=fabric,
         batch_size=batch_size,
@@ -87,3 +94,18 @@ def evaluate_folder(
         out=out,
     )
     return task.judge_released(model, folder, index, judging, **options)
+
+
+def _by_engine(engine: InferenceEngine) -> Callable[[Tensor], Any]:
+    """A forward pass that says so, once, where hardly any neuron fires."""
+    first = True
+
+    def forward(video: Tensor) -> Any:
+        nonlocal first
+        output, rates = engine.run(video, record=first)
+        if first and (line := silence(rates.overall)) is not None:
+            log.warning(line)
+        first = False
+        return output
+
+    return forward
