@@ -5,12 +5,12 @@
     python benchmarks/pareto.py --study runs/ladder --data ../shared/data/vss \
         --videos ../shared/data/vss/0006R0/images --out runs/pareto
 
-takes every run of a study, counts its energy on the first clip of each video, and trains each
-`twin-SEED` on for --epochs with its layers quantised (weights by channel and symmetric, their input
-by the smallest and largest value of each call; pixels always in 8 bits), so that the twin in few
-bits is one that learned to be it, with more steps than the others had. Its attention is not
-quantised, but counted as if it were. Metrics are of the last epoch. It writes results.json,
-table.md and pareto.png.
+takes every run of a study, counts its energy on the first clip of each video, evaluates spiking
+networks by the int8 engine as well, and trains each `twin-SEED` on for --epochs with its layers
+quantised (weights by channel and symmetric, their input by the smallest and largest value of each
+call; pixels always in 8 bits), so that the twin in few bits is one that learned to be it, with
+more steps than the others had. Its attention is not quantised, but counted as if it were. Metrics
+are of the last epoch. It writes results.json, table.md and pareto.png.
 
 What is done already in --out is not done again.
 """
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import torch
@@ -36,7 +36,7 @@ from spikevideoformer.figures import legend_above
 from spikevideoformer.files import save_figure, write_text
 from spikevideoformer.models.spikevideoformer import SpikeVideoFormer
 from spikevideoformer.task import get_task
-from spikevideoformer.training import TrainConfig
+from spikevideoformer.training import TrainConfig, evaluate_folder
 from spikevideoformer.training.task_training import TaskTraining
 
 FORMATS = {32: "float32", 8: "int8", 4: "int4"}
@@ -109,6 +109,14 @@ def main() -> None:
         totals = counted(folder / "model", options.videos).totals
         energy = {t.convention: t.energy_mj for t in totals}
         add(points, variant, entry, {k: v for k, v in energy.items() if k in SHOWN})
+        if "merged" in energy:  # it fires
+            config = TrainConfig.from_dict(entry["config"])
+            task = get_task(config.task)
+            index = task.read(options.data, split="val", layout=config.layout, fold=config.fold)
+            judged = evaluate_folder(folder / "model", index, device="cpu", engine="int8")
+            row = task.training().row(cast(Any, None), judged)  # it says what is in the result
+            cost = {way: energy[f"{way}, int8"] for way in ("executed", "merged")}
+            add(points, f"{variant}, 8 bit", {"history": [row]}, cost)
         if variant != "twin":
             continue
         for bits in options.bits:
