@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from spikevideoformer import cli
-from spikevideoformer.cli import VERBS, explain, main
+from spikevideoformer.cli import VERBS, explain, main, share_cores
 from spikevideoformer.cli.parser import parsers
 from spikevideoformer.inference.base import annotated_names
 from spikevideoformer.settings import merged
@@ -167,6 +167,18 @@ def test_models_as_json(svf) -> None:
         "ann_15m": "ann",
         "gru_124m": "gru",
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_that_wait_give_their_core_away(
+    given: dict[str, str], count: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", given)
+    share_cores()
+    assert os.environ.get("GOMP_SPINCOUNT") == count
 
 
 def test_models_are_listed_by_family(svf) -> None:
