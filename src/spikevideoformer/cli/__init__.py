@@ -57,8 +57,8 @@ def share_cores() -> None:
     """Threads that wait for another one soon give their core away, unless the user says otherwise.
 
     OpenMP's usual way is to spin for milliseconds. Where another process has one of two cores, a
-    training step took 50 times as long so, and 2 to 3 times with this; on idle cores 3 % more. It is
-    read when torch is loaded, which no verb is before it runs.
+    training step took 50 times as long so, and 2 to 3 times with this; on idle cores 3 % more. It
+    is read when torch is loaded, which no verb is before it runs.
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "1000"
