@@ -182,6 +182,12 @@ LOOKS_INTO_FILES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody has run `make demo`."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_mistake(name: str, work: Workplace) -> None:
     work.mistake(*COMMANDS[name])
