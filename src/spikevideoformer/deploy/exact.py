@@ -87,12 +87,10 @@ def adder(
     on_cpu = device.type == "cpu"
     one_digit = max(int(weights.integers.abs().max()) for weights in convs) <= 127
     if unit == "auto":
-        if on_cpu and one_digit and int8_available(levels) is None:
+        if not on_cpu or (one_digit and int8_available(levels) is None):
             wide = sum(len(weights.integers) for weights in convs) >= WIDE
-            if wide and events_available() is None:
+            if on_cpu and wide and events_available() is None:
                 return _DenseOrEvents(convs, stride, padding)
-            unit = "int8"
-        elif not on_cpu:
             unit = "int8"
         else:
             unit = "float32" if events_available() else "events"
